@@ -1,0 +1,144 @@
+"""How every artifact lies on disk: plain files and one JSON header that names, sizes and hashes them.
+
+The header is written last and atomically, so that a directory without a valid header is an
+unfinished artifact. Reading never executes anything from the directory.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cv_factory.errors import ArtifactError
+
+#: Files up to this size (bytes) are verified on every load; larger ones on demand.
+SMALL_FILE_BYTES = 64 * 2**20
+_CHUNK_BYTES = 2**20
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, reading it in 1 MiB chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Serialize to JSON with sorted keys: equal values give equal bytes, NaN is refused.
+
+    Raises:
+        ValueError: The value holds NaN or an infinity.
+    """
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 of a JSON-serializable value in its canonical form."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees either the whole of it or none (write, fsync, rename)."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_header(
+    directory: Path,
+    kind: str,
+    version: int,
+    body: Mapping[str, Any],
+    files: Iterable[str] = (),
+    known_sha256: Mapping[str, str] | None = None,
+) -> None:
+    """Close an artifact: write ``<kind>.json`` with the format version, the body and the checksums.
+
+    Args:
+        directory: Holds the files already.
+        kind: Name of the noun, such as ``image_dataset``; it names the header file.
+        version: Format version, raised when a reader of the old format could not read the new one.
+        body: JSON-serializable content of the header.
+        files: Names of the other files of the artifact.
+        known_sha256: Checksums that were computed while writing, by file name.
+    """
+    known = known_sha256 or {}
+    listing = {
+        name: {
+            "size": (directory / name).stat().st_size,
+            "sha256": known.get(name) or sha256_file(directory / name),
+        }
+        for name in files
+    }
+    header = {"kind": kind, "format_version": version, "files": listing, "body": dict(body)}
+    write_atomic(directory / f"{kind}.json", canonical_json(header).encode())
+
+
+def read_header(
+    directory: Path, kind: str, version: int, *, verify_large: bool = False
+) -> dict[str, Any]:
+    """Read and check an artifact's header and the files it lists; return the header's body.
+
+    Args:
+        directory: The artifact's directory.
+        kind: The noun that is expected there.
+        version: The format version that the caller reads.
+        verify_large: Also verify the checksums of files above ``SMALL_FILE_BYTES``.
+
+    Raises:
+        ArtifactError: The header is missing, unreadable, of another kind or version, or a listed
+            file is missing, has another size or another checksum. The message names the file.
+    """
+    header_path = directory / f"{kind}.json"
+    header = _parse_header(header_path)
+    if header.get("kind") != kind:
+        raise ArtifactError(f"{header_path} holds a {header.get('kind')!r}, expected a {kind!r}.")
+    if header.get("format_version") != version:
+        raise ArtifactError(
+            f"{header_path} has format version {header.get('format_version')!r}; this code reads "
+            f"version {version}. Load it with the CV Factory version that wrote it."
+        )
+    files, body = header.get("files"), header.get("body")
+    if not isinstance(files, dict) or not isinstance(body, dict):
+        raise ArtifactError(f"{header_path} lacks its 'files' or 'body': the artifact is damaged.")
+    for name, entry in files.items():
+        _check_file(directory, name, entry, header_path, verify_large)
+    return body
+
+
+def _parse_header(header_path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(header_path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{header_path} does not exist: the artifact is incomplete or lies elsewhere."
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{header_path} is not JSON ({error}): it is damaged.") from None
+    if not isinstance(header, dict):
+        raise ArtifactError(f"{header_path} is not a JSON object: the artifact is damaged.")
+    return header
+
+
+def _check_file(
+    directory: Path, name: str, entry: Any, header_path: Path, verify_large: bool
+) -> None:
+    if Path(name).name != name or not isinstance(entry, dict):
+        raise ArtifactError(f"{header_path} lists {name!r}, which is no plain file name.")
+    path = directory / name
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing, but {header_path.name} lists it.")
+    size = path.stat().st_size
+    if size != entry.get("size"):
+        raise ArtifactError(f"{path} has {size} bytes, {header_path.name} says {entry.get('size')}.")
+    if size > SMALL_FILE_BYTES and not verify_large:
+        return
+    if sha256_file(path) != entry.get("sha256"):
+        raise ArtifactError(f"{path} does not match its checksum in {header_path.name}: damaged.")

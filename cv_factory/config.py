@@ -1,0 +1,257 @@
+"""The schemas of the pipeline configurations: what may be asked for, and within which bounds.
+
+Every model forbids unknown keys and coerces nothing, so that a misspelt or mistyped setting is an
+error instead of a default. Reading the YAML is ``cv_factory.config_file``'s job.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cv_factory.artifact_files import fingerprint
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+class Section(BaseModel):
+    """Base of every configuration section: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class DataConfig(Section):
+    """Which images to read and what to turn them into."""
+
+    source: Literal["digits", "fashion_mnist", "folder"] = Field(
+        "digits",
+        description="digits (ships in scikit-learn), fashion_mnist, or folder (one subfolder a class)",
+    )
+    path: str | None = Field(None, description="folder: the folder that holds one subfolder a class")
+    data_dir: str | None = Field(
+        None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
+    )
+    height: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None, description="pixels; inferred from the images where not given"
+    )
+    width: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None, description="pixels; inferred from the images where not given"
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 (grey) or 3 (RGB); inferred from the images where not given"
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="images with more pixels are refused before decoding"
+    )
+    max_unreadable_share: Fraction = Field(
+        0.01, description="share of images that may be unreadable before the run stops"
+    )
+    limit: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="read only this many images, evenly spread over the source"
+    )
+
+    @model_validator(mode="after")
+    def _check_path(self) -> "DataConfig":
+        if self.source == "folder" and not self.path:
+            raise ValueError("source 'folder' needs 'path': --set data.path=FOLDER")
+        if self.source != "folder" and self.path:
+            raise ValueError(
+                f"'path' belongs to source 'folder', not to {self.source!r} "
+                "(named data sets are looked for in 'data_dir')"
+            )
+        if (self.height is None) != (self.width is None):
+            raise ValueError("give both 'height' and 'width', or neither")
+        return self
+
+
+class SplitConfig(Section):
+    """How images are divided into train, validation and test."""
+
+    seed: Seed = 0
+    validation: float = Field(0.2, gt=0.0, lt=1.0, description="share of the images")
+    test: float = Field(
+        0.2, gt=0.0, lt=1.0, description="share of the images; unused with an official test split"
+    )
+    keep_official_test: bool = Field(
+        True, description="use the source's own test split where it has one"
+    )
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "SplitConfig":
+        if self.validation + self.test >= 1.0:
+            raise ValueError(
+                f"validation + test is {self.validation + self.test:g}: nothing is left to train on "
+                "(keep it below 1)"
+            )
+        return self
+
+
+class ValidationConfig(Section):
+    """What a dataset must fulfil before anything is fitted on it."""
+
+    min_images: int = Field(20, ge=1)
+    min_images_per_class: int = Field(5, ge=1)
+    max_class_imbalance: float = Field(
+        20.0, ge=1.0, description="largest class / smallest class; above it is a warning"
+    )
+    max_duplicate_share: Fraction = Field(
+        0.05, description="share of images whose pixels stand in the dataset twice; a warning"
+    )
+    brightness: list[Fraction] = Field(
+        [0.01, 0.99], min_length=2, max_length=2, description="mean pixel value / 255; a warning"
+    )
+
+
+class PCAConfig(Section):
+    """Principal component analysis of the training pixels."""
+
+    n_components: int = Field(32, ge=1, le=4096)
+
+
+class TransformConfig(Section):
+    """What is fitted on the training images before the model."""
+
+    pca: PCAConfig = PCAConfig()
+
+
+class SmallCNNConfig(Section):
+    """A small convolutional network: stem, then blocks that halve the resolution."""
+
+    name: Literal["small_cnn"] = "small_cnn"
+    channels: list[Annotated[int, Field(ge=4, le=1024)]] = Field(
+        [24, 32, 64, 64], min_length=2, max_length=6, description="stem, then one number a block"
+    )
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class LogisticRegressionConfig(Section):
+    """Multinomial logistic regression on the standardized PCA features."""
+
+    name: Literal["logistic_regression"] = "logistic_regression"
+    C: float = Field(1.0, gt=0.0, description="inverse of the L2 penalty")
+    max_iter: int = Field(1000, ge=10)
+
+
+ModelConfig = Annotated[SmallCNNConfig | LogisticRegressionConfig, Field(discriminator="name")]
+
+
+class TrainConfig(Section):
+    """How a network is trained; classical models use the seed alone."""
+
+    seed: Seed = 0
+    epochs: int = Field(9, ge=1, le=10_000)
+    batch_size: int = Field(256, ge=2, le=65_536)
+    learning_rate: float = Field(4e-3, gt=0.0, le=10.0)
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
+    crop_padding: int = Field(
+        2, ge=0, le=64, description="pixels of padding for the random crop; 0 for none"
+    )
+    horizontal_flip: bool = Field(False, description="labels must survive a mirror image")
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class EvaluateConfig(Section):
+    """How the exported predictor is measured on the test split."""
+
+    bootstrap_samples: int = Field(1000, ge=100, le=100_000)
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    seed: Seed = 0
+
+
+class GateConfig(Section):
+    """One condition that a model must meet to be staged; exactly one bound is given."""
+
+    metric: Literal["accuracy", "macro_f1", "roc_auc"]
+    min: Fraction | None = Field(None, description="absolute: the metric must be at least this")
+    max_drop_vs_production: Fraction | None = Field(
+        None,
+        description="relative: production's metric on the same test images, less the candidate's, "
+        "must be at most this",
+    )
+
+    @model_validator(mode="after")
+    def _check_bound(self) -> "GateConfig":
+        if (self.min is None) == (self.max_drop_vs_production is None):
+            raise ValueError("give exactly one of 'min' and 'max_drop_vs_production'")
+        return self
+
+
+class RegisterConfig(Section):
+    """Under which name the model is registered."""
+
+    model_name: str = Field("cv_factory", pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")
+
+
+class StepResources(Section):
+    """What one step asks for; which machine that is, the stack decides."""
+
+    cpu_count: float | None = Field(None, gt=0)
+    gpu_count: int | None = Field(None, ge=0)
+    memory: str | None = Field(None, pattern=r"^[0-9]+(KB|KiB|MB|MiB|GB|GiB|TB|TiB)$")
+
+
+class ZenMLConfig(Section):
+    """ZenML's own settings of the run."""
+
+    enable_cache: bool = True
+    run_name: str | None = Field(None, min_length=1)
+    tags: list[str] = []
+    resources: dict[str, StepResources] = Field(
+        {}, description="by step name, such as train: {gpu_count: 1}"
+    )
+
+
+TRAINING_STEPS = (
+    "ingest",
+    "split",
+    "validate_data",
+    "fit_transform",
+    "train",
+    "export",
+    "evaluate",
+    "register",
+)
+
+
+class TrainingPipelineConfig(Section):
+    """Everything that the training pipeline can be told."""
+
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    validation: ValidationConfig = ValidationConfig()
+    transform: TransformConfig = TransformConfig()
+    model: ModelConfig = SmallCNNConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gates: list[GateConfig] = []
+    # "register" is a method of pydantic's base class, hence the alias.
+    registration: RegisterConfig = Field(RegisterConfig(), alias="register")
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_step_names(self) -> "TrainingPipelineConfig":
+        for name in self.zenml.resources:
+            if name not in TRAINING_STEPS:
+                raise ValueError(
+                    f"zenml.resources names {name!r}; the steps are {', '.join(TRAINING_STEPS)}"
+                )
+        return self
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
+        return fingerprint(self._without_location())
+
+    def predictor_fingerprint(self) -> str:
+        """Return the SHA-256 of the sections that shape the predictor itself."""
+        content = self._without_location()
+        return fingerprint({k: content[k] for k in ("data", "split", "transform", "model", "train")})
+
+    def _without_location(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})
+        content["data"].pop("data_dir")
+        return content
+
+
+#: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
+PIPELINE_CONFIGS: dict[str, type[Section]] = {"training": TrainingPipelineConfig}
