@@ -1,0 +1,137 @@
+"""The one image decoder, shared by ingestion and serving: encoded bytes in, uint8 pixels out.
+
+Needs Pillow and NumPy only. Whatever cannot become the right picture is refused with its reason.
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cv_factory.errors import ImageError
+
+#: What Pillow's decoders raise on damaged input.
+_DECODER_ERRORS = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+_GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
+_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_UNSCALED_MODES = frozenset({"I", "F"})
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an encoded image says of itself: size in pixels (as stored) and Pillow's mode."""
+
+    width: int
+    height: int
+    mode: str
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the image holds one channel of intensity (alpha aside)."""
+        return self.mode in _GREY_MODES
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels uint8 ``(height, width, channels)`` at the requested size, and the original header."""
+
+    pixels: npt.NDArray[np.uint8]
+    header: ImageHeader
+
+
+def read_header(content: bytes) -> ImageHeader:
+    """Read size and mode without decoding the pixels.
+
+    Raises:
+        ImageError: The bytes are no image that Pillow knows.
+    """
+    if not content:
+        raise ImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return ImageHeader(image.width, image.height, image.mode)
+    except _DECODER_ERRORS as error:
+        raise ImageError(_reason(error)) from None
+
+
+def decode(
+    content: bytes, *, height: int, width: int, channels: int, max_pixels: int
+) -> DecodedImage:
+    """Decode one image to a fixed size and number of channels.
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits,
+    the first frame of an animation is taken. Resizing is bilinear with antialiasing.
+
+    Args:
+        content: The encoded image.
+        height: Rows of the result.
+        width: Columns of the result.
+        channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
+        max_pixels: Larger images are refused before their pixels are decoded.
+
+    Raises:
+        ImageError: The bytes are empty, no image, truncated, too large, or of a mode without a
+            defined range; the message is the reason, without the name of the file.
+    """
+    header = read_header(content)
+    if header.width * header.height > max_pixels:
+        raise ImageError(
+            f"{header.width}x{header.height} pixels are more than the {max_pixels} allowed"
+        )
+    if header.mode in _UNSCALED_MODES:
+        raise ImageError(f"mode {header.mode!r} (32 bits a pixel) has no defined range of values")
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
+            image.draft(mode, (2 * max(height, width), 2 * max(height, width)))
+            upright = ImageOps.exif_transpose(image)
+            picture = _flatten(upright, mode)
+            if picture.size != (width, height):
+                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+            pixels = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
+    except _DECODER_ERRORS as error:
+        raise ImageError(_reason(error)) from None
+    return DecodedImage(pixels, header)
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to ``L`` or ``RGB`` without clipping deep images or losing transparency."""
+    if image.mode in _SIXTEEN_BIT_MODES:
+        deep = np.asarray(image, dtype=np.uint16)
+        return Image.fromarray((deep // 257).astype(np.uint8)).convert(mode)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(paper, layer).convert(mode)
+    if image.mode == mode:
+        return image
+    if image.mode in ("1", "L", "RGB"):
+        return image.convert(mode)
+    return image.convert("RGB").convert(mode)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of a format that is not supported"
+    if isinstance(error, MemoryError):
+        return "decoding it needs more memory than there is"
+    return str(error) or type(error).__name__

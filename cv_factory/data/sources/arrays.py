@@ -1,0 +1,178 @@
+"""Named data sets that come as arrays: scikit-learn's digits and Fashion-MNIST's IDX files."""
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.artifact_files import fingerprint
+from cv_factory.data.sources.base import ImageRecord, ImageSource
+from cv_factory.errors import DataError
+
+_DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+_DOWNLOAD_FOLDER = Path("~/.cache/cv-factory")
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_FASHION_FILES = (
+    ("train", "train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("test", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    ids: list[str]
+    splits: list[str]
+
+
+class _ArraySource(ImageSource):
+    """A source whose images already are one uint8 array ``(N, H, W, C)``."""
+
+    @cached_property
+    def _arrays(self) -> _Arrays:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self._arrays.images)
+
+    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
+        arrays = self._arrays
+        for i in indices:
+            yield ImageRecord(
+                id=arrays.ids[i],
+                location=f"{self.description}#{arrays.ids[i]}",
+                label=self.class_names[arrays.labels[i]],
+                content=arrays.images[i],
+                official_split=arrays.splits[i],
+            )
+
+
+class DigitsSource(_ArraySource):
+    """The 1,797 handwritten digits, 8x8, that ship in scikit-learn."""
+
+    description = "scikit-learn digits"
+    class_names = tuple("0123456789")
+
+    @cached_property
+    def _arrays(self) -> _Arrays:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        # The stored values are counts of 0-16 set bits.
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+        ids = [f"digit-{i:04d}" for i in range(len(images))]
+        return _Arrays(images, digits.target.astype(np.int64), ids, [""] * len(images))
+
+    def fingerprint(self) -> str:
+        from importlib.metadata import version
+
+        return fingerprint(["digits", version("scikit-learn")])
+
+
+class FashionMNISTSource(_ArraySource):
+    """Fashion-MNIST from IDX files, gzipped or not; downloaded by torchvision where there are none."""
+
+    class_names = _FASHION_CLASSES
+
+    def __init__(self, data_dir: str | None) -> None:
+        """Look for the files below ``data_dir``, then where Debian's package puts them.
+
+        Raises:
+            DataError: The files are not there and cannot be downloaded.
+        """
+        self._folder = _find_fashion_folder(data_dir)
+
+    @property
+    def description(self) -> str:
+        """What is read and from where."""
+        return "Fashion-MNIST"
+
+    @cached_property
+    def _arrays(self) -> _Arrays:
+        images, labels, ids, splits = [], [], [], []
+        for split, image_name, label_name in _FASHION_FILES:
+            images.append(_read_idx(_idx_file(self._folder, image_name), dimensions=3))
+            labels.append(_read_idx(_idx_file(self._folder, label_name), dimensions=1))
+            n = len(images[-1])
+            if len(labels[-1]) != n:
+                raise DataError(f"{self._folder}: {n} {split} images, {len(labels[-1])} labels.")
+            ids += [f"{split}-{i:05d}" for i in range(n)]
+            splits += [split] * n
+        pixels = np.concatenate(images)[..., None]
+        return _Arrays(pixels, np.concatenate(labels).astype(np.int64), ids, splits)
+
+    def fingerprint(self) -> str:
+        """Digest of names, sizes and modification times of the files."""
+        files = [_idx_file(self._folder, name) for _, *names in _FASHION_FILES for name in names]
+        return fingerprint([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+
+
+def _find_fashion_folder(data_dir: str | None) -> Path:
+    root = Path(data_dir).expanduser() if data_dir else None
+    candidates = [root, root / "FashionMNIST" / "raw"] if root else []
+    if root is None:
+        candidates = [_DEBIAN_FOLDER, _DOWNLOAD_FOLDER.expanduser() / "FashionMNIST" / "raw"]
+    for folder in candidates:
+        if folder is not None and _has_all_files(folder):
+            return folder
+    return _download_fashion(root or _DOWNLOAD_FOLDER.expanduser())
+
+
+def _has_all_files(folder: Path) -> bool:
+    names = [name for _, *names in _FASHION_FILES for name in names]
+    return all((folder / n).is_file() or (folder / f"{n}.gz").is_file() for n in names)
+
+
+def _download_fashion(root: Path) -> Path:
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        FashionMNIST(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"Fashion-MNIST is neither in {root} nor in {_DEBIAN_FOLDER}, and downloading it failed "
+            f"({error}). Give its folder with --data-dir, or install Debian's dataset-fashion-mnist."
+        ) from None
+    return root / "FashionMNIST" / "raw"
+
+
+def _idx_file(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.is_file() else folder / f"{name}.gz"
+
+
+def _read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes.
+
+    Format: http://yann.lecun.com/exdb/mnist/ (magic 0x00 0x00 0x08 <dimensions>, big-endian sizes).
+
+    Raises:
+        DataError: The file is not such a file or is truncated.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}).") from None
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise DataError(f"{path} is not an IDX file of {dimensions}-dimensional bytes.")
+    shape = tuple(np.frombuffer(content, ">u4", count=dimensions, offset=4).tolist())
+    if len(content) - header != int(np.prod(shape)):
+        raise DataError(f"{path} is truncated: {len(content) - header} bytes for shape {shape}.")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

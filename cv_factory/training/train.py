@@ -1,0 +1,68 @@
+"""Trains whichever model the configuration names, and keeps what its export must reproduce."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.errors import TrainingError
+from cv_factory.models import is_network
+from cv_factory.training.trained_model import TrainedModel
+from cv_factory.transforms.fitted import FittedTransform
+
+#: Called after each epoch with its number, from 1, and its metrics.
+EpochCallback = Callable[[int, dict[str, float]], None]
+
+_REFERENCE_IMAGES = 256
+
+
+def train(
+    dataset: ImageDataset,
+    split: Split,
+    transform: FittedTransform,
+    model: ModelConfig,
+    config: TrainConfig,
+    on_epoch: EpochCallback = lambda _epoch, _metrics: None,
+) -> TrainedModel:
+    """Train on the training images; choose the epoch on the validation images.
+
+    Args:
+        dataset: Images and labels.
+        split: Of this dataset; its test part is not looked at.
+        transform: Fitted on the training part.
+        model: Which model.
+        config: How to train it.
+        on_epoch: Told of each epoch.
+
+    Raises:
+        TrainingError: The artifacts do not belong together, a setting does not fit the data, or
+            the loss is not a number.
+    """
+    _check_lineage(dataset, split, transform)
+    reference = dataset.images[reference_indices(split.validation)]
+    if is_network(model):
+        from cv_factory.training.network import train_network
+
+        return train_network(dataset, split, transform, model, config, reference, on_epoch)
+    from cv_factory.training.classical import train_classical
+
+    return train_classical(dataset, split, transform, model, config, reference, on_epoch)
+
+
+def reference_indices(validation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return up to 256 of the validation indices, evenly spread."""
+    n = min(_REFERENCE_IMAGES, len(validation))
+    return validation[np.linspace(0, len(validation) - 1, n).astype(np.int64)]
+
+
+def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransform) -> None:
+    if split.dataset_fingerprint != dataset.fingerprint:
+        raise TrainingError("The split was made for another dataset: run the split step again.")
+    if transform.image_shape != dataset.image_shape:
+        raise TrainingError(
+            f"The transform was fitted for images {transform.image_shape}, the dataset has "
+            f"{dataset.image_shape}: run the fit_transform step again."
+        )

@@ -1,0 +1,109 @@
+"""The TrainedModel: best weights, how to rebuild the model, and what it answered in memory."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from cv_factory.array_files import load_npz, load_tensors
+from cv_factory.artifact_files import canonical_json, read_header, write_header
+from cv_factory.config import ModelConfig
+from cv_factory.errors import ArtifactError
+
+_KIND, _VERSION = "model", 1
+_WEIGHTS, _GRAPH, _REFERENCE = "weights.safetensors", "model.onnx", "reference.npz"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Images uint8 ``(n, H, W, C)`` and the probabilities float32 ``(n, K)`` of the live model."""
+
+    images: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model at rest.
+
+    Attributes:
+        config: The model's section of the configuration.
+        image_shape: Height, width, channels.
+        n_classes: Number of classes.
+        weights: A network's parameters and buffers by name; empty for a classical model.
+        graph: A classical model as ONNX (features float32 ``(N, k)`` to probabilities); else empty.
+        history: Metrics of each epoch; for a classical model one entry.
+        best_epoch: The epoch, from 1, whose weights these are.
+        reference: What an exported predictor must reproduce.
+    """
+
+    config: ModelConfig
+    image_shape: tuple[int, int, int]
+    n_classes: int
+    weights: dict[str, npt.NDArray[np.generic]]
+    graph: bytes
+    history: tuple[dict[str, float], ...]
+    best_epoch: int
+    reference: Reference
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model, not of how long its epochs took."""
+        digest = hashlib.sha256(canonical_json(self.config.model_dump(mode="json")).encode())
+        for name, tensor in sorted(self.weights.items()):
+            digest.update(name.encode() + tensor.tobytes())
+        digest.update(self.graph)
+        digest.update(self.reference.images.tobytes() + self.reference.probabilities.tobytes())
+        return digest.hexdigest()
+
+    def save(self, directory: Path) -> None:
+        """Write the weights (safetensors or ONNX), ``reference.npz`` and ``model.json``."""
+        from safetensors.numpy import save_file
+
+        if self.weights:
+            save_file(self.weights, directory / _WEIGHTS)
+        else:
+            (directory / _GRAPH).write_bytes(self.graph)
+        reference = self.reference
+        np.savez(
+            directory / _REFERENCE, images=reference.images, probabilities=reference.probabilities
+        )
+        body = {
+            "config": self.config.model_dump(mode="json"),
+            "image_shape": list(self.image_shape),
+            "n_classes": self.n_classes,
+            "history": list(self.history),
+            "best_epoch": self.best_epoch,
+        }
+        files = [_WEIGHTS if self.weights else _GRAPH, _REFERENCE]
+        write_header(directory, _KIND, _VERSION, body, files)
+
+    @classmethod
+    def load(cls, directory: Path) -> "TrainedModel":
+        """Read a trained model.
+
+        Raises:
+            ArtifactError: It is damaged, incomplete or of another format version.
+        """
+        body = read_header(directory, _KIND, _VERSION, verify_large=True)
+        adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
+        try:
+            config = adapter.validate_python(body["config"])
+        except ValidationError as error:
+            raise ArtifactError(f"{directory / 'model.json'} holds no known model: {error}") from None
+        weights = directory / _WEIGHTS
+        height, width, channels = body["image_shape"]
+        return cls(
+            config=config,
+            image_shape=(height, width, channels),
+            n_classes=body["n_classes"],
+            weights=load_tensors(weights) if weights.exists() else {},
+            graph=b"" if weights.exists() else (directory / _GRAPH).read_bytes(),
+            history=tuple(body["history"]),
+            best_epoch=body["best_epoch"],
+            reference=Reference(**load_npz(directory / _REFERENCE, ("images", "probabilities"))),  # type: ignore[arg-type]
+        )

@@ -1,0 +1,143 @@
+"""Principal component analysis of pixels, fitted in one pass over images larger than memory.
+
+The Gram matrix is accumulated chunk by chunk (products in float32 of shifted pixels, sums in
+float64), then its leading eigenvectors are taken: I. T. Jolliffe, Principal Component Analysis,
+2nd ed., 2002, ch. 1. Large images are average-pooled first, which bounds the Gram matrix.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.errors import TrainingError
+
+#: Pixels are pooled until an image has at most this many values: eigenvectors cost their cube.
+LARGEST_DIMENSION = 3072
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Fitted components of pixels / 255 after pooling.
+
+    Attributes:
+        pool: Side of the square that is averaged; 1 for none. A remainder at the edge is cut off.
+        mean: float32 ``(D,)``, mean of the flattened pooled pixels (rows, columns, channels).
+        components: float32 ``(k, D)``, orthonormal rows; the entry of largest magnitude in each is
+            positive.
+        explained_variance: float64 ``(k,)``, variance along each component, descending.
+        explained_variance_ratio: float64 ``(k,)``, share of the total variance.
+    """
+
+    pool: int
+    mean: npt.NDArray[np.float32]
+    components: npt.NDArray[np.float32]
+    explained_variance: npt.NDArray[np.float64]
+    explained_variance_ratio: npt.NDArray[np.float64]
+
+
+def pool_for(image_shape: tuple[int, int, int]) -> int:
+    """Return the smallest pooling that brings ``(H, W, C)`` to ``LARGEST_DIMENSION`` values."""
+    height, width, channels = image_shape
+    pool = 1
+    while (height // pool) * (width // pool) * channels > LARGEST_DIMENSION:
+        pool += 1
+    return pool
+
+
+def flatten_pixels(images: npt.NDArray[np.uint8], pool: int) -> npt.NDArray[np.float32]:
+    """Scale to [0, 1], average-pool and flatten uint8 ``(N, H, W, C)`` to float32 ``(N, D)``."""
+    scaled = images.astype(np.float32) / np.float32(255)
+    n, height, width, channels = scaled.shape
+    rows, columns = height // pool, width // pool
+    if pool > 1:
+        squares = scaled[:, : rows * pool, : columns * pool].reshape(
+            n, rows, pool, columns, pool, channels
+        )
+        scaled = squares.mean(axis=(2, 4), dtype=np.float32)
+    return scaled.reshape(n, rows * columns * channels)
+
+
+def fit_pca(
+    batches: Iterable[npt.NDArray[np.uint8]], n_components: int, image_shape: tuple[int, int, int]
+) -> PCA:
+    """Fit on batches uint8 ``(n, H, W, C)`` in one pass.
+
+    Args:
+        batches: The training images.
+        n_components: How many components to keep.
+        image_shape: Height, width, channels.
+
+    Raises:
+        TrainingError: There are fewer images or pixels than components asked for.
+    """
+    pool = pool_for(image_shape)
+    moments = _Moments()
+    for batch in batches:
+        moments.add(flatten_pixels(batch, pool))
+    dimension = len(moments.sum)
+    if n_components > min(moments.count - 1, dimension):
+        raise TrainingError(
+            f"transform.pca.n_components is {n_components}, but {moments.count} training images of "
+            f"{dimension} values have at most {max(min(moments.count - 1, dimension), 0)} components. "
+            "Lower it, or give more images."
+        )
+    mean, covariance = moments.mean_and_covariance()
+    values, vectors = _leading_eigenvectors(covariance, n_components)
+    total = float(np.trace(covariance))
+    return PCA(
+        pool=pool,
+        mean=mean.astype(np.float32),
+        components=_fix_signs(vectors).astype(np.float32),
+        explained_variance=values,
+        explained_variance_ratio=values / total if total > 0 else np.zeros_like(values),
+    )
+
+
+def project(images: npt.NDArray[np.uint8], pca: PCA) -> npt.NDArray[np.float32]:
+    """Project uint8 ``(N, H, W, C)`` on the components: float32 features ``(N, k)``."""
+    return (flatten_pixels(images, pca.pool) - pca.mean) @ pca.components.T
+
+
+class _Moments:
+    """Count, sum and Gram matrix of rows that pass by, relative to the first chunk's mean."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum = np.zeros(0)
+        self._shift = np.zeros(0, np.float32)
+        self._gram = np.zeros((0, 0))
+
+    def add(self, rows: npt.NDArray[np.float32]) -> None:
+        if self.count == 0:
+            self._shift = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self.sum = np.zeros(rows.shape[1])
+            self._gram = np.zeros((rows.shape[1], rows.shape[1]))
+        shifted = rows - self._shift
+        self.sum += shifted.sum(axis=0, dtype=np.float64)
+        self._gram += shifted.T @ shifted
+        self.count += len(rows)
+
+    def mean_and_covariance(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        offset = self.sum / self.count
+        covariance = (self._gram - self.count * np.outer(offset, offset)) / (self.count - 1)
+        return self._shift + offset, covariance
+
+
+def _leading_eigenvectors(
+    covariance: npt.NDArray[np.float64], k: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the ``k`` largest eigenvalues, descending, and their eigenvectors as rows."""
+    from scipy.linalg import eigh
+
+    dimension = len(covariance)
+    values, vectors = eigh(covariance, subset_by_index=[dimension - k, dimension - 1])
+    return np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1].T)
+
+
+def _fix_signs(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Flip each row so that its entry of largest magnitude is positive."""
+    largest = np.abs(vectors).argmax(axis=1)
+    signs = np.sign(vectors[np.arange(len(vectors)), largest])
+    return vectors * np.where(signs == 0, 1.0, signs)[:, None]
