@@ -150,9 +150,9 @@ def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
         merged = dict(base)
         for key, value in over.items():
-            merged[key] = _merge(base[key], value) if key in base else value
+            merged[key] = _merge(base.get(key, [] if _names_items(value) else None), value)
         return merged
-    if isinstance(base, list) and isinstance(over, dict) and all(isinstance(k, int) for k in over):
+    if isinstance(base, list) and _names_items(over):
         merged_list = list(base)
         for index, value in over.items():
             if index >= len(merged_list):
@@ -163,6 +163,11 @@ def _merge(base: Any, over: Any) -> Any:
             merged_list[index] = _merge(merged_list[index], value)
         return merged_list
     return over
+
+
+def _names_items(value: Any) -> bool:
+    """Whether an override names items of a list, as ``gates.0.min`` does."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(k, int) for k in value)
 
 
 def _describe(

@@ -44,6 +44,11 @@ class Contract:
     model: dict[str, Any]
     fingerprints: dict[str, str]
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an input image."""
+        return self.height, self.width, self.channels
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -91,7 +96,7 @@ class Predictor:
         Raises:
             ValueError: The images have another shape or type.
         """
-        expected = (self.contract.height, self.contract.width, self.contract.channels)
+        expected = self.contract.input_shape
         if images.dtype != np.uint8 or images.shape[1:] != expected:
             raise ValueError(
                 f"expected uint8 images (N, {', '.join(map(str, expected))}), "

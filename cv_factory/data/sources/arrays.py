@@ -91,12 +91,8 @@ class FashionMNISTSource(_ArraySource):
     class_names = _FASHION_CLASSES
 
     def __init__(self, data_dir: str | None) -> None:
-        """Look for the files below ``data_dir``, then where Debian's package puts them.
-
-        Raises:
-            DataError: The files are not there and cannot be downloaded.
-        """
-        self._folder = _find_fashion_folder(data_dir)
+        """Read from ``data_dir``, or where Debian's package or an earlier download put the files."""
+        self._data_dir = Path(data_dir).expanduser() if data_dir else None
 
     @property
     def description(self) -> str:
@@ -105,33 +101,34 @@ class FashionMNISTSource(_ArraySource):
 
     @cached_property
     def _arrays(self) -> _Arrays:
+        folder = self._folder or _download_fashion(self._data_dir or _DOWNLOAD_FOLDER.expanduser())
         images, labels, ids, splits = [], [], [], []
         for split, image_name, label_name in _FASHION_FILES:
-            images.append(_read_idx(_idx_file(self._folder, image_name), dimensions=3))
-            labels.append(_read_idx(_idx_file(self._folder, label_name), dimensions=1))
+            images.append(_read_idx(_idx_file(folder, image_name), dimensions=3))
+            labels.append(_read_idx(_idx_file(folder, label_name), dimensions=1))
             n = len(images[-1])
             if len(labels[-1]) != n:
-                raise DataError(f"{self._folder}: {n} {split} images, {len(labels[-1])} labels.")
+                raise DataError(f"{folder}: {n} {split} images, {len(labels[-1])} labels.")
             ids += [f"{split}-{i:05d}" for i in range(n)]
             splits += [split] * n
         pixels = np.concatenate(images)[..., None]
         return _Arrays(pixels, np.concatenate(labels).astype(np.int64), ids, splits)
 
+    @property
+    def _folder(self) -> Path | None:
+        """The folder that holds all four files; None if they are to be downloaded."""
+        root = self._data_dir or _DOWNLOAD_FOLDER.expanduser()
+        candidates = [root, root / "FashionMNIST" / "raw"]
+        if self._data_dir is None:
+            candidates.insert(0, _DEBIAN_FOLDER)
+        return next((folder for folder in candidates if _has_all_files(folder)), None)
+
     def fingerprint(self) -> str:
         """Digest of names, sizes and modification times of the files."""
+        if self._folder is None:
+            return fingerprint("to be downloaded")
         files = [_idx_file(self._folder, name) for _, *names in _FASHION_FILES for name in names]
         return fingerprint([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
-
-
-def _find_fashion_folder(data_dir: str | None) -> Path:
-    root = Path(data_dir).expanduser() if data_dir else None
-    candidates = [root, root / "FashionMNIST" / "raw"] if root else []
-    if root is None:
-        candidates = [_DEBIAN_FOLDER, _DOWNLOAD_FOLDER.expanduser() / "FashionMNIST" / "raw"]
-    for folder in candidates:
-        if folder is not None and _has_all_files(folder):
-            return folder
-    return _download_fashion(root or _DOWNLOAD_FOLDER.expanduser())
 
 
 def _has_all_files(folder: Path) -> bool:

@@ -1,0 +1,65 @@
+"""Checks configuration, data source and stack, then runs a pipeline or prints its plan."""
+
+import os
+from typing import cast
+
+from cli.options import ROOT, RunOptions
+from cv_factory.config import TrainingPipelineConfig
+from cv_factory.config_file import load_config
+from cv_factory.errors import ConfigError
+
+
+def run_pipeline(options: RunOptions) -> int:
+    """Run what the options ask for; nothing is created before all checks passed.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CVFactoryError: A check, a step or a gate refused.
+    """
+    config = read_config(options)
+    from cv_factory.data.sources import open_source
+
+    source_fingerprint = open_source(config.data).fingerprint()
+    if options.stack:
+        # For this process and its children only: the user's active stack stays as it is.
+        os.environ["ZENML_ACTIVE_STACK_ID"] = options.stack
+    from stacks.startup import activate_only_stack_integrations
+    from stacks.check import require_applied
+
+    stack = require_applied(options.stack)
+    activate_only_stack_integrations()
+    from registry.lineage import git_lineage
+
+    lineage = {
+        **git_lineage(ROOT),
+        "config": config.fingerprint(),
+        "stack": stack,
+    }
+    if options.dry_run:
+        from cli.plan import print_plan
+
+        print_plan(config, source_fingerprint, lineage, stack)
+        return 0
+    from cli.training_run import run_training
+
+    return run_training(config, source_fingerprint, lineage, debug=options.debug)
+
+
+def read_config(options: RunOptions) -> TrainingPipelineConfig:
+    """Read the configuration that the options name, with presets and overrides laid over it."""
+    file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
+    presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
+    for name, path in zip(options.presets, presets, strict=True):
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+            raise ConfigError(f"There is no preset {name!r}; presets are: {known}.")
+    defaults = {}
+    if options.data_dir:
+        defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
+    overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
+    config = load_config(
+        options.pipeline, file, presets=presets, overrides=overrides, defaults=defaults
+    )
+    return cast(TrainingPipelineConfig, config)

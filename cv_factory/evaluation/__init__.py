@@ -1,0 +1,1 @@
+"""How good a predictor is: metrics, gates, plots, the model card. No torch and no ZenML."""

@@ -1,0 +1,24 @@
+"""Artifact to files and back: one materializer a noun, plain files only, never a pickle.
+
+Importing this package registers all of them with ZenML.
+"""
+
+from materializers.dataset import ImageDatasetMaterializer
+from materializers.evaluation import EvaluationMaterializer
+from materializers.model import TrainedModelMaterializer
+from materializers.predictor import PredictorMaterializer
+from materializers.registration import RegistrationMaterializer
+from materializers.report import DataReportMaterializer
+from materializers.split import SplitMaterializer
+from materializers.transform import FittedTransformMaterializer
+
+__all__ = [
+    "DataReportMaterializer",
+    "EvaluationMaterializer",
+    "FittedTransformMaterializer",
+    "ImageDatasetMaterializer",
+    "PredictorMaterializer",
+    "RegistrationMaterializer",
+    "SplitMaterializer",
+    "TrainedModelMaterializer",
+]

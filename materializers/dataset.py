@@ -1,0 +1,44 @@
+"""Stores an ImageDataset, with a grid of labelled samples."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.evaluation.plots import sample_grid
+from materializers.noun import NounMaterializer
+
+_SAMPLES = 40
+
+
+class ImageDatasetMaterializer(NounMaterializer):
+    """``images.npy``, ``manifest.parquet``, ``dataset.json``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ImageDataset,)
+    HEADER: ClassVar[str] = "dataset.json"
+
+    def pictures(self, data: ImageDataset) -> dict[str, bytes]:
+        """Draw up to 40 images, spread over the dataset, under their labels."""
+        chosen = np.linspace(0, len(data) - 1, min(_SAMPLES, len(data))).astype(np.int64)
+        names = [data.class_names[i] if i >= 0 else "" for i in data.labels[chosen]]
+        heading = f"{len(chosen)} of {len(data):,} images, {data.source}"
+        return {"samples.png": sample_grid(data.images[chosen], names, heading=heading)}
+
+    def facts(self, data: ImageDataset) -> dict[str, MetadataType]:
+        """Count images, classes and what was left out."""
+        height, width, channels = data.image_shape
+        return {
+            "source": data.source,
+            "n_images": len(data),
+            "image_size": f"{height}x{width}x{channels}",
+            "n_classes": len(data.class_names),
+            "class_counts": dict(data.class_counts),
+            "n_unreadable": len(data.unreadable),
+            "data_fingerprint": data.fingerprint,
+        }
+
+    def compute_content_hash(self, data: ImageDataset) -> str:
+        """Hash pixels, labels, manifest and order."""
+        return data.content_hash

@@ -1,0 +1,42 @@
+"""Stores a TrainedModel, with its training curves."""
+
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.evaluation.plots import training_curves
+from cv_factory.training.trained_model import TrainedModel
+from materializers.noun import NounMaterializer
+
+
+class TrainedModelMaterializer(NounMaterializer):
+    """``weights.safetensors`` or ``model.onnx``, ``reference.npz``, ``model.json``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (TrainedModel,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+    HEADER: ClassVar[str] = "model.json"
+
+    def pictures(self, data: TrainedModel) -> dict[str, bytes]:
+        """Draw loss and accuracy by epoch, where there was more than one."""
+        if len(data.history) < 2:
+            return {}
+        epochs = [{"epoch": float(n), **row} for n, row in enumerate(data.history, start=1)]
+        return {"training_curves.png": training_curves(epochs)}
+
+    def facts(self, data: TrainedModel) -> dict[str, MetadataType]:
+        """Name the model and its best epoch."""
+        best = data.history[data.best_epoch - 1]
+        return {
+            "model": data.config.name,
+            "parameters": sum(int(tensor.size) for tensor in data.weights.values()),
+            "best_epoch": data.best_epoch,
+            "validation_accuracy": best["validation_accuracy"],
+            "validation_loss": best["validation_loss"],
+            "fingerprint": data.fingerprint,
+        }
+
+    def compute_content_hash(self, data: TrainedModel) -> str:
+        """Hash weights, configuration and reference outputs."""
+        return data.fingerprint

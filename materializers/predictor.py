@@ -1,0 +1,45 @@
+"""Stores a Predictor, with its golden samples and what it answers to them."""
+
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.evaluation.plots import sample_grid
+from cv_factory.inference.predictor import Predictor
+from materializers.noun import NounMaterializer
+
+
+class PredictorMaterializer(NounMaterializer):
+    """``predictor.onnx``, ``golden.npz``, ``contract.json``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Predictor,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+    HEADER: ClassVar[str] = "contract.json"
+
+    def pictures(self, data: Predictor) -> dict[str, bytes]:
+        """Draw the golden samples under predicted class and probability."""
+        best = data.golden.probabilities.argmax(axis=1)
+        titles = [
+            f"{data.contract.class_names[k]} {row[k]:.0%}"
+            for k, row in zip(best, data.golden.probabilities, strict=True)
+        ]
+        heading = "Golden samples: what the predictor answers"
+        return {"golden.png": sample_grid(data.golden.images, titles, heading=heading)}
+
+    def facts(self, data: Predictor) -> dict[str, MetadataType]:
+        """Summarize graph and contract."""
+        contract = data.contract
+        return {
+            "fingerprint": data.fingerprint,
+            "onnx_bytes": len(data.graph),
+            "input": f"uint8 (N, {contract.height}, {contract.width}, {contract.channels})",
+            "classes": list(contract.class_names),
+            "model": contract.model["name"],
+            "fingerprints": dict(contract.fingerprints),
+        }
+
+    def compute_content_hash(self, data: Predictor) -> str:
+        """Hash graph, contract and golden samples."""
+        return data.fingerprint

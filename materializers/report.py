@@ -1,0 +1,30 @@
+"""Stores a DataReport, with its page."""
+
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.data.report import DataReport
+from materializers.noun import NounMaterializer
+
+
+class DataReportMaterializer(NounMaterializer):
+    """``data_report.json`` and ``report.html``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DataReport,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA_ANALYSIS
+    HEADER: ClassVar[str] = "data_report.json"
+
+    def pictures(self, data: DataReport) -> dict[str, bytes]:
+        """Render the report as a page that needs no network."""
+        return {"report.html": data.to_html().encode()}
+
+    def facts(self, data: DataReport) -> dict[str, MetadataType]:
+        """Say whether the dataset passed, and what failed."""
+        return {
+            "passed": data.ok,
+            "n_expectations": len(data.expectations),
+            "failed": [result.name for result in data.failures],
+        }

@@ -1,0 +1,26 @@
+"""Stores a Split."""
+
+from typing import Any, ClassVar
+
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.artifact_files import fingerprint
+from cv_factory.data.split import Split
+from materializers.noun import NounMaterializer
+
+
+class SplitMaterializer(NounMaterializer):
+    """``split.npz``, ``split.json``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Split,)
+    HEADER: ClassVar[str] = "split.json"
+
+    def facts(self, data: Split) -> dict[str, MetadataType]:
+        """Count the images of each part."""
+        return {"seed": data.seed, **{f"n_{name}": n for name, n in data.sizes.items()}}
+
+    def compute_content_hash(self, data: Split) -> str:
+        """Hash the indices, the seed and the dataset they are over."""
+        parts = {name: indices.tolist() for name, indices in data.items()}
+        return fingerprint([parts, data.seed, data.dataset_fingerprint])

@@ -1,0 +1,39 @@
+"""Labelled images in, a gated and registered predictor out."""
+
+from zenml import pipeline
+
+from cv_factory.config import TrainingPipelineConfig
+from steps.evaluate import evaluate
+from steps.export import export
+from steps.fit_transform import fit_transform
+from steps.ingest import ingest
+from steps.register import register
+from steps.split import split
+from steps.train import train
+from steps.validate_data import validate_data
+
+
+@pipeline(name="training")
+def training(
+    config: TrainingPipelineConfig, source_fingerprint: str, lineage: dict[str, str]
+) -> None:
+    """Train on the configured images; nothing is fitted before the data is validated."""
+    dataset = ingest(config.data, source_fingerprint)
+    parts = split(dataset, config.split)
+    report = validate_data(dataset, parts, config.validation)
+    transform = fit_transform(dataset, parts, config.transform, after=[report])
+    trained = train(dataset, parts, transform, config.model, config.train)
+    predictor = export(trained, transform, dataset, parts, config.predictor_fingerprint())
+    evaluation = evaluate(predictor, dataset, parts, config.evaluate)
+    register(
+        predictor,
+        evaluation,
+        trained,
+        dataset,
+        parts,
+        report,
+        gates=config.gates,
+        evaluate=config.evaluate,
+        config=config.registration,
+        lineage=lineage,
+    )

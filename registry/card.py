@@ -1,0 +1,79 @@
+"""Collects what a model card shows from a candidate and its registration."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.model_card import CardContent, DataCheck
+from cv_factory.evaluation.plots import sample_grid, training_curves
+
+if TYPE_CHECKING:
+    from registry.register import Candidate
+
+_PACKAGE = "package_"
+_SAMPLES = 16
+
+
+def card_content(
+    candidate: "Candidate",
+    model_name: str,
+    version: str,
+    stage: str,
+    verdicts: Sequence[GateVerdict],
+    lineage: Mapping[str, str],
+) -> CardContent:
+    """Arrange the card of a version."""
+    dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
+    height, width, channels = dataset.image_shape
+    classes = ", ".join(dataset.class_names[:20]) + (" …" if len(dataset.class_names) > 20 else "")
+    return CardContent(
+        model_name=model_name,
+        version=version,
+        stage=stage,
+        description=(
+            f"Classifies {height}x{width} images with {channels} channel(s) into "
+            f"{len(dataset.class_names)} classes: {classes}."
+        ),
+        model={
+            "architecture": trained.config.name,
+            "parameters": sum(int(tensor.size) for tensor in trained.weights.values()),
+            "best epoch": trained.best_epoch,
+            "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e6:.2f} MB",
+            "PCA components for drift": contract.n_features,
+        },
+        data={
+            "source": dataset.source,
+            "images": len(dataset),
+            "left out as unreadable": len(dataset.unreadable),
+            **{f"{name} images": n for name, n in candidate.split.sizes.items()},
+        },
+        data_verdict="passed" if candidate.report.ok else "failed",
+        data_checks=[
+            DataCheck(r.name, "passed" if r.success else _missed(r.severity), r.message)
+            for r in candidate.report.expectations
+        ],
+        training=trained.config.model_dump(mode="json"),
+        evaluation=candidate.evaluation,
+        verdicts=verdicts,
+        lineage={k: v for k, v in lineage.items() if not k.startswith(_PACKAGE)},
+        packages={
+            k.removeprefix(_PACKAGE): v for k, v in lineage.items() if k.startswith(_PACKAGE)
+        },
+        pictures=_pictures(candidate),
+    )
+
+
+def _missed(severity: str) -> str:
+    return "failed" if severity == "error" else severity
+
+
+def _pictures(candidate: "Candidate") -> dict[str, bytes]:
+    test = candidate.split.test[:_SAMPLES]
+    titles = [candidate.dataset.class_names[i] for i in candidate.dataset.labels[test]]
+    pictures = {"Test images": sample_grid(candidate.dataset.images[test], titles)}
+    if len(candidate.trained.history) > 1:
+        epochs = [
+            {"epoch": float(n), **row} for n, row in enumerate(candidate.trained.history, start=1)
+        ]
+        pictures["Training"] = training_curves(epochs)
+    return pictures

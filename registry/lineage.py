@@ -1,0 +1,48 @@
+"""Where a run's code came from, read off git and the installed packages."""
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = (
+    "zenml",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "onnx",
+    "onnxruntime",
+    "pillow",
+    "mlflow",
+    "great-expectations",
+)
+
+
+def git_lineage(root: Path) -> dict[str, str]:
+    """Return ``git_commit`` and ``git_dirty`` of a checkout; ``unknown`` outside of one."""
+    commit = _git(root, "rev-parse", "HEAD")
+    status = _git(root, "status", "--porcelain")
+    return {
+        "git_commit": commit or "unknown",
+        "git_dirty": "unknown" if commit is None else str(bool(status)).lower(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that shape a predictor, as ``package_NAME``."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[f"package_{name}"] = version(name)
+        except PackageNotFoundError:
+            found[f"package_{name}"] = "not installed"
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,23 @@
+"""The exported predictor is measured on the untouched test split."""
+
+from typing import Annotated
+
+from zenml import step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import EvaluateConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.inference.predictor import Predictor
+from steps.caching import depends_on
+
+
+@step(cache_policy=depends_on("cv_factory.evaluation.scoring"))
+def evaluate(
+    predictor: Predictor, dataset: ImageDataset, split: Split, config: EvaluateConfig
+) -> Annotated[Evaluation, "evaluation"]:
+    """Score the test images and measure."""
+    from cv_factory.evaluation.scoring import evaluate_predictor
+
+    return evaluate_predictor(predictor, dataset, split.test, config)

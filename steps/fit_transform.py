@@ -1,0 +1,22 @@
+"""Normalization and PCA are fitted on the training images."""
+
+from typing import Annotated
+
+from zenml import step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import TransformConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.transforms.fitted import FittedTransform
+from steps.caching import depends_on
+
+
+@step(cache_policy=depends_on("cv_factory.transforms.fitted"))
+def fit_transform(
+    dataset: ImageDataset, split: Split, config: TransformConfig
+) -> Annotated[FittedTransform, "transform"]:
+    """Fit on the training part alone."""
+    from cv_factory.transforms.fitted import fit_transform as fit
+
+    return fit(dataset, split.train, config)

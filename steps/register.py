@@ -1,0 +1,42 @@
+"""The evaluated predictor is judged, registered and staged."""
+
+from typing import Annotated
+
+from zenml import get_step_context, step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.report import DataReport
+from cv_factory.data.split import Split
+from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.evaluation.registration import Registration
+from cv_factory.inference.predictor import Predictor
+from cv_factory.training.trained_model import TrainedModel
+
+
+@step(enable_cache=False)
+def register(
+    predictor: Predictor,
+    evaluation: Evaluation,
+    trained_model: TrainedModel,
+    dataset: ImageDataset,
+    split: Split,
+    data_report: DataReport,
+    gates: list[GateConfig],
+    evaluate: EvaluateConfig,
+    config: RegisterConfig,
+    lineage: dict[str, str],
+) -> Annotated[Registration, "registration"]:
+    """Never cached: what is in production, and so the verdict, changes between runs."""
+    from registry.register import Candidate, register_candidate
+    from registry.run_reference import reference_of
+
+    return register_candidate(
+        Candidate(predictor, evaluation, trained_model, dataset, split, data_report),
+        gates,
+        evaluate,
+        config.model_name,
+        lineage,
+        reference_of(get_step_context()),
+    )

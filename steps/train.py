@@ -1,0 +1,34 @@
+"""The model is trained, in a process of its own, where the stack's step operator puts it."""
+
+from typing import Annotated
+
+from zenml import log_metadata, step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.training.trained_model import TrainedModel
+from cv_factory.transforms.fitted import FittedTransform
+from steps.caching import depends_on
+
+
+@step(
+    step_operator=True,
+    experiment_tracker=True,
+    cache_policy=depends_on("cv_factory.training.train"),
+)
+def train(
+    dataset: ImageDataset,
+    split: Split,
+    transform: FittedTransform,
+    model: ModelConfig,
+    config: TrainConfig,
+) -> Annotated[TrainedModel, "trained_model"]:
+    """Train, and report every epoch to the experiment tracker."""
+    from cv_factory.training.train import train as train_model
+    from registry.tracking import MLFLOW_RUN_KEY, active_run_id, log_epoch, log_settings
+
+    log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
+    log_settings({"model": model, "train": config})
+    return train_model(dataset, split, transform, model, config, on_epoch=log_epoch)

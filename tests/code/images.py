@@ -1,0 +1,40 @@
+"""Encoded images for tests, drawn so that a wrong decoding shows."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+def scene(height: int = 24, width: int = 32) -> npt.NDArray[np.uint8]:
+    """Red left half, blue right half, a white top-left corner: uint8 ``(H, W, 3)``."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2] = (200, 30, 30)
+    pixels[:, width // 2 :] = (30, 30, 200)
+    pixels[: height // 4, : width // 4] = 255
+    return pixels
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """Encode an image."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_class_folders(root: Path, per_class: int = 30, size: int = 12) -> None:
+    """Write PNGs of two classes that can be told apart: bright discs and dark stripes."""
+    rng = np.random.default_rng(0)
+    for name in ("disc", "stripe"):
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = rng.integers(0, 60, (size, size, 3), dtype=np.uint8)
+            if name == "disc":
+                rows, columns = np.ogrid[:size, :size]
+                inside = (rows - size / 2) ** 2 + (columns - size / 2) ** 2 < (size / 3) ** 2
+                pixels[inside] += 180
+            else:
+                pixels[:: 2 + number % 2] += 120
+            (root / name / f"{number:03d}.png").write_bytes(encode(Image.fromarray(pixels)))
