@@ -15,8 +15,9 @@ class SmallCNN(nn.Module):
         stem, *widths = config.channels
         layers: list[nn.Module] = [*_convolution(in_channels, stem)]
         for width in widths:
-            layers += [*_convolution(stem, width), *_convolution(width, width)]
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            # The second convolution works on the pooled image: a quarter of the cost.
+            layers += [*_convolution(stem, width), nn.MaxPool2d(2, ceil_mode=True)]
+            layers += _convolution(width, width)
             stem = width
         self.backbone = nn.Sequential(*layers)
         self.dropout = nn.Dropout(config.dropout)

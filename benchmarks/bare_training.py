@@ -1,0 +1,74 @@
+"""The work of the training pipeline as one plain script: no ZenML, no MLflow, nothing stored.
+
+The baseline of ``benchmarks/orchestration.py``. Prints one JSON object: seconds by part, accuracy.
+
+    python benchmarks/bare_training.py configs/training.yaml [dotted.key=value ...]
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BEGUN = time.perf_counter()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def main() -> None:
+    """Ingest, split, validate, fit, train, export, evaluate."""
+    from cv_factory.config import TrainingPipelineConfig
+    from cv_factory.config_file import load_config
+
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        seconds[name] = round(time.perf_counter() - begun, 3)
+
+    config = load_config("training", Path(sys.argv[1]), overrides=sys.argv[2:])
+    assert isinstance(config, TrainingPipelineConfig)
+    with timed("ingest"):
+        from cv_factory.data.ingest import ingest
+
+        dataset = ingest(config.data)
+    with timed("split"):
+        from cv_factory.data.split import split_dataset
+
+        split = split_dataset(dataset, config.split)
+    with timed("validate_data"):
+        from cv_factory.data.quality import validate_dataset
+
+        validate_dataset(
+            dataset.manifest,
+            class_names=dataset.class_names,
+            split=dict(split.items()),
+            config=config.validation,
+            unreadable=[(u.source, u.reason) for u in dataset.unreadable],
+        ).require_ok()
+    with timed("fit_transform"):
+        from cv_factory.transforms.fitted import fit_transform
+
+        transform = fit_transform(dataset, split.train, config.transform)
+    with timed("train"):
+        from cv_factory.training.train import train
+
+        trained = train(dataset, split, transform, config.model, config.train)
+    with timed("export"):
+        from cv_factory.training.export import export_predictor
+
+        predictor = export_predictor(trained, transform, {})
+    with timed("evaluate"):
+        from cv_factory.evaluation.scoring import evaluate_predictor
+
+        evaluation = evaluate_predictor(predictor, dataset, split.test, config.evaluate)
+    seconds["whole"] = round(time.perf_counter() - BEGUN, 3)
+    accuracy = evaluation.metrics["accuracy"].value
+    print(json.dumps({"seconds": seconds, "accuracy": accuracy}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The predictor: runs what training exported, with ONNX Runtime and nothing else."""

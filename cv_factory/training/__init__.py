@@ -1,0 +1,1 @@
+"""From a dataset and a fitted transform to a trained model and its exported predictor."""

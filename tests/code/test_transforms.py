@@ -1,0 +1,112 @@
+"""Normalization and PCA against their textbook definitions, and their artifact."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cv_factory.config import DataConfig, PCAConfig, TransformConfig
+from cv_factory.data.ingest import ingest
+from cv_factory.errors import ArtifactError, TrainingError
+from cv_factory.transforms.fitted import FittedTransform, fit_transform
+from cv_factory.transforms.normalize import fit_normalization, normalize
+from cv_factory.transforms.pca import fit_pca, pool_for, project
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(6, 10 * 10 * 3))
+    mixed = rng.normal(size=(500, 6)) @ base + 0.2 * rng.normal(size=(500, 300))
+    scaled = (mixed - mixed.min()) / (mixed.max() - mixed.min()) * 255
+    return scaled.reshape(500, 10, 10, 3).astype(np.uint8)
+
+
+def in_batches(images: np.ndarray, size: int = 64) -> list[np.ndarray]:
+    return [images[i : i + size] for i in range(0, len(images), size)]
+
+
+def test_normalization_is_mean_and_standard_deviation_of_each_channel(images: np.ndarray) -> None:
+    fitted = fit_normalization(in_batches(images))
+    scaled = images.reshape(-1, 3) / 255.0
+    np.testing.assert_allclose(fitted.mean, scaled.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.std, scaled.std(axis=0), rtol=1e-5)
+    normalized = normalize(images, fitted)
+    assert normalized.shape == (500, 3, 10, 10)
+    np.testing.assert_allclose(normalized.mean(axis=(0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(normalized.std(axis=(0, 2, 3)), 1, atol=1e-4)
+
+
+def test_a_constant_channel_stays_finite() -> None:
+    fitted = fit_normalization([np.full((3, 4, 4, 1), 7, np.uint8)])
+    assert np.isfinite(normalize(np.zeros((1, 4, 4, 1), np.uint8), fitted)).all()
+
+
+def test_pca_agrees_with_scikit_learn(images: np.ndarray) -> None:
+    from sklearn.decomposition import PCA as Reference
+
+    flat = images.reshape(500, -1).astype(np.float64) / 255
+    reference = Reference(n_components=5, svd_solver="full").fit(flat)
+    pca = fit_pca(in_batches(images), 5, (10, 10, 3))
+    np.testing.assert_allclose(pca.explained_variance, reference.explained_variance_, rtol=1e-6)
+    np.testing.assert_allclose(
+        pca.explained_variance_ratio, reference.explained_variance_ratio_, rtol=1e-6
+    )
+    cosines = np.abs((pca.components * reference.components_).sum(axis=1))
+    np.testing.assert_allclose(cosines, 1, atol=1e-5)
+    expected = reference.transform(flat[:20]) * np.sign(
+        (pca.components * reference.components_).sum(axis=1)
+    )
+    np.testing.assert_allclose(project(images[:20], pca), expected, atol=1e-4)
+
+
+def test_pca_does_not_depend_on_how_images_are_batched(images: np.ndarray) -> None:
+    whole, parts = (fit_pca(in_batches(images, n), 5, (10, 10, 3)) for n in (500, 77))
+    np.testing.assert_allclose(whole.components, parts.components, atol=1e-5)
+
+
+def test_the_largest_entry_of_each_component_is_positive(images: np.ndarray) -> None:
+    pca = fit_pca(in_batches(images), 5, (10, 10, 3))
+    largest = np.abs(pca.components).argmax(axis=1)
+    assert (pca.components[np.arange(5), largest] > 0).all()
+
+
+def test_large_images_are_pooled_before_they_are_projected() -> None:
+    assert pool_for((32, 32, 3)) == 1
+    assert pool_for((64, 64, 3)) == 2
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 65, 67, 3), dtype=np.uint8)
+    pca = fit_pca([images], 4, (65, 67, 3))
+    assert pca.pool == 3
+    assert pca.components.shape == (4, 21 * 22 * 3)
+    assert project(images, pca).shape == (40, 4)
+
+
+def test_more_components_than_images_name_the_setting() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), dtype=np.uint8)
+    with pytest.raises(TrainingError, match=r"transform\.pca\.n_components is 8, but 8 training"):
+        fit_pca([images], 8, (6, 6, 1))
+
+
+def test_a_fitted_transform_is_read_back_and_a_changed_one_refused(tmp_path: Path) -> None:
+    dataset = ingest(DataConfig(limit=300))
+    config = TransformConfig(pca=PCAConfig(n_components=8))
+    fitted = fit_transform(dataset, np.arange(200), config)
+    fitted.save(tmp_path)
+    loaded = FittedTransform.load(tmp_path)
+    assert loaded.fingerprint == fitted.fingerprint
+    np.testing.assert_array_equal(loaded.pca.components, fitted.pca.components)
+    (tmp_path / "tensors.safetensors").write_bytes(b"\x80\x04not tensors")
+    with pytest.raises(ArtifactError, match=r"tensors\.safetensors"):
+        FittedTransform.load(tmp_path)
+
+
+def test_only_the_training_images_are_looked_at() -> None:
+    dataset = ingest(DataConfig(limit=300))
+    config = TransformConfig(pca=PCAConfig(n_components=8))
+    changed = np.array(dataset.images)
+    changed[200:] = 255
+    other = type(dataset)(changed, dataset.manifest, dataset.class_names, "changed")
+    train = np.arange(200)
+    first, second = (fit_transform(d, train, config) for d in (dataset, other))
+    assert first.fingerprint == second.fingerprint
