@@ -217,6 +217,9 @@ TRAINING_STEPS = (
 class TrainingPipelineConfig(Section):
     """Everything that the training pipeline can be told."""
 
+    # ZenML rebuilds a pipeline's parameters by the names of their fields, not by alias.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
