@@ -1,4 +1,4 @@
-"""Reads the command line; every command's own work is in a module of its own, imported when called."""
+"""Reads the command line; each command's work is in a module of its own, imported when called."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
 """The last screen of a training run: data, quality, gates, version, and what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,12 +61,14 @@ def _facts(run: PipelineRunResponse, registration: Registration) -> Iterator[tup
         yield "MLflow", f"run {mlflow_run}: mlflow ui --backend-store-uri '{_mlflow_uri()}'"
 
 
-def _metric(quality: dict[str, object], name: str) -> str:
+def _metric(quality: Mapping[str, object], name: str) -> str:
     value, interval = quality[name], quality.get(f"{name}_interval")
     if not isinstance(value, float) or not isinstance(interval, list):
         return f"not computed: {value}"
     low, high = interval
-    return f"{value:.2%}  ({float(str(quality['confidence'])):.0%} interval {low:.2%} to {high:.2%})"
+    return (
+        f"{value:.2%}  ({float(str(quality['confidence'])):.0%} interval {low:.2%} to {high:.2%})"
+    )
 
 
 def _gates(registration: Registration) -> Table | Text:

@@ -25,9 +25,11 @@ class DataConfig(Section):
 
     source: Literal["digits", "fashion_mnist", "folder"] = Field(
         "digits",
-        description="digits (ships in scikit-learn), fashion_mnist, or folder (one subfolder a class)",
+        description="digits (ships in scikit-learn), fashion_mnist, or folder (subfolder a class)",
     )
-    path: str | None = Field(None, description="folder: the folder that holds one subfolder a class")
+    path: str | None = Field(
+        None, description="folder: the folder that holds one subfolder a class"
+    )
     data_dir: str | None = Field(
         None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
     )
@@ -80,8 +82,8 @@ class SplitConfig(Section):
     def _check_sum(self) -> "SplitConfig":
         if self.validation + self.test >= 1.0:
             raise ValueError(
-                f"validation + test is {self.validation + self.test:g}: nothing is left to train on "
-                "(keep it below 1)"
+                f"validation + test is {self.validation + self.test:g}: nothing is left to train "
+                "on (keep it below 1)"
             )
         return self
 
@@ -248,7 +250,9 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        return fingerprint({k: content[k] for k in ("data", "split", "transform", "model", "train")})
+        return fingerprint(
+            {k: content[k] for k in ("data", "split", "transform", "model", "train")}
+        )
 
     def _without_location(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})

@@ -44,7 +44,7 @@ class DataRejectedError(DataError):
 
 
 class ArtifactError(CVFactoryError):
-    """A stored artifact is damaged, incomplete, of an unknown version, or not what it claims to be."""
+    """A stored artifact is damaged, incomplete, of an unknown version, or not what it claims."""
 
 
 class ExportError(CVFactoryError):

@@ -117,9 +117,15 @@ def _transform_graph(transform: FittedTransform, entry: str) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "transform",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
         [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", len(pca.components)]),
+            helper.make_tensor_value_info(
+                "images", TensorProto.UINT8, ["N", height, width, channels]
+            )
+        ],
+        [
+            helper.make_tensor_value_info(
+                "features", TensorProto.FLOAT, ["N", len(pca.components)]
+            ),
             helper.make_tensor_value_info(entry, TensorProto.FLOAT, shape),
         ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],

@@ -230,9 +230,7 @@ def test_a_folder_of_images_is_one_option_away(project: Project, tmp_path: Path)
     (tmp_path / "shapes" / "disc" / "broken.png").write_bytes(b"not an image")
     options = ("--set", "data.source=folder", "--set", f"data.path={tmp_path / 'shapes'}")
     small = ("--set", "transform.pca.n_components=8", "--set", "train.batch_size=16")
-    output = training(
-        project, *options, *small, *QUICK, "--set", "data.max_unreadable_share=0.02"
-    )
+    output = training(project, *options, *small, *QUICK, "--set", "data.max_unreadable_share=0.02")
     assert "disc/broken.png: not an image" in output
     assert "120 images of 12x12x3, 2 classes, 1 unreadable" in output
     strict = ("--set", "data.max_unreadable_share=0.001")
