@@ -28,7 +28,8 @@ def main() -> None:
         table.add_row(str(row[0]), f"{row[1]:.2%}", f"{row[2]:.1f}")
     spread = Spread.of(accuracies)
     Console().print(table)
-    Console().print(f"n={spread.n}, median {spread.median:.2%}, {spread.min:.2%} to {spread.max:.2%}")
+    figures = f"median {spread.median:.2%}, {spread.min:.2%} to {spread.max:.2%}"
+    Console().print(f"n={spread.n}, {figures}")
     RESULTS.mkdir(exist_ok=True)
     content = {"accuracies": accuracies, "seconds": seconds, "machine": describe_machine()}
     (RESULTS / "digits_accuracy.json").write_text(json.dumps(content, indent=2), encoding="utf-8")

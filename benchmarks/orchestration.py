@@ -84,7 +84,7 @@ class Bench:
         self._begun = time.time()
 
     def timings(self, _output: str) -> dict[str, Any]:
-        """Return seconds of each step of the newest run, and from the start to the first of them."""
+        """Return seconds of each step of the newest run, and of what came before the first."""
         (line,) = [
             line for line in self.run("-c", _TIMINGS).splitlines() if line.startswith("TIMINGS")
         ]
