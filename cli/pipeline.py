@@ -21,7 +21,8 @@ def run_pipeline(options: RunOptions) -> int:
     config = read_config(options)
     from cv_factory.data.sources import open_source
 
-    source_fingerprint = open_source(config.data).fingerprint()
+    with open_source(config.data) as source:
+        source_fingerprint = source.fingerprint()
     if options.stack:
         # For this process and its children only: the user's active stack stays as it is.
         os.environ["ZENML_ACTIVE_STACK_ID"] = options.stack

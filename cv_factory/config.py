@@ -6,62 +6,12 @@ error instead of a default. Reading the YAML is ``cv_factory.config_file``'s job
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cv_factory.artifact_files import fingerprint
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-
-
-class Section(BaseModel):
-    """Base of every configuration section: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-
-
-class DataConfig(Section):
-    """Which images to read and what to turn them into."""
-
-    source: Literal["digits", "fashion_mnist", "folder"] = Field(
-        "digits",
-        description="digits (ships in scikit-learn), fashion_mnist, or folder (one subfolder a class)",
-    )
-    path: str | None = Field(None, description="folder: the folder that holds one subfolder a class")
-    data_dir: str | None = Field(
-        None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
-    )
-    height: Annotated[int, Field(ge=4, le=4096)] | None = Field(
-        None, description="pixels; inferred from the images where not given"
-    )
-    width: Annotated[int, Field(ge=4, le=4096)] | None = Field(
-        None, description="pixels; inferred from the images where not given"
-    )
-    channels: Literal[1, 3] | None = Field(
-        None, description="1 (grey) or 3 (RGB); inferred from the images where not given"
-    )
-    max_pixels: int = Field(
-        50_000_000, ge=1, description="images with more pixels are refused before decoding"
-    )
-    max_unreadable_share: Fraction = Field(
-        0.01, description="share of images that may be unreadable before the run stops"
-    )
-    limit: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="read only this many images, evenly spread over the source"
-    )
-
-    @model_validator(mode="after")
-    def _check_path(self) -> "DataConfig":
-        if self.source == "folder" and not self.path:
-            raise ValueError("source 'folder' needs 'path': --set data.path=FOLDER")
-        if self.source != "folder" and self.path:
-            raise ValueError(
-                f"'path' belongs to source 'folder', not to {self.source!r} "
-                "(named data sets are looked for in 'data_dir')"
-            )
-        if (self.height is None) != (self.width is None):
-            raise ValueError("give both 'height' and 'width', or neither")
-        return self
+from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_section import Fraction, Seed
+from cv_factory.config_section import Section as Section
 
 
 class SplitConfig(Section):
@@ -249,7 +199,7 @@ class TrainingPipelineConfig(Section):
 
     def _without_location(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})
-        content["data"].pop("data_dir")
+        content["data"] = self.data.without_location()
         return content
 
 
