@@ -58,8 +58,8 @@ class FolderConfig(Section):
 
     pattern: str | None = Field(
         None,
-        description="regular expression over the path below the folder, with the group (?P<label>…) "
-        "and, where wanted, (?P<split>…) and (?P<group>…)",
+        description="regular expression over the path below the folder, with the group "
+        "(?P<label>…) and, where wanted, (?P<split>…) and (?P<group>…)",
     )
 
     @field_validator("pattern")
@@ -112,7 +112,8 @@ class SqlConfig(TableConfig):
         found = _PASSWORD.match(url)
         if found and not _VARIABLES_ONLY.fullmatch(found["password"]):
             raise ValueError(
-                "the password would be stored with every run: write ${NAME} and set the variable NAME"
+                "the password would be stored with every run: write ${NAME} and set the "
+                "variable NAME"
             )
         return url
 
@@ -168,7 +169,8 @@ class FetchConfig(Section):
             secret = name.lower() in ("authorization", "cookie", "x-api-key", "proxy-authorization")
             if secret and "${" not in value:
                 raise ValueError(
-                    f"{name} would be stored with every run: write ${{NAME}} and set the variable NAME"
+                    f"{name} would be stored with every run: write ${{NAME}} and set the "
+                    "variable NAME"
                 )
         return headers
 
@@ -196,8 +198,9 @@ class DataConfig(Section):
 
     source: SourceName = Field(
         "digits",
-        description="digits (ships in scikit-learn), fashion_mnist, mnist, cifar10, torchvision (any "
-        "other set by name), folder (one subfolder a class), manifest (CSV or Parquet), sql, http, dvc",
+        description="digits (ships in scikit-learn), fashion_mnist, mnist, cifar10, torchvision "
+        "(any other set by name), folder (one subfolder a class), manifest (CSV or Parquet), sql, "
+        "http, dvc",
     )
     path: str | None = Field(
         None,
@@ -247,7 +250,9 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _check_source(self) -> "DataConfig":
         if self.source in _NEEDS_PATH and not self.path:
-            raise ValueError(f"source {self.source!r} needs 'path': --set data.path={_example(self)}")
+            raise ValueError(
+                f"source {self.source!r} needs 'path': --set data.path={_example(self)}"
+            )
         if self.source not in _NEEDS_PATH and self.path:
             raise ValueError(
                 f"'path' belongs to source 'folder', 'manifest', 'http' or 'dvc', not to "

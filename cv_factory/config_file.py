@@ -123,7 +123,9 @@ def _parse(text: str, name: str, where: Any, wrap: bool = False) -> _Layer:
     if wrap:
         return _Layer({"value": values}, origin)
     if not isinstance(values, dict):
-        raise ConfigError(f"{name} must hold sections such as 'data:', not a {type(values).__name__}.")
+        raise ConfigError(
+            f"{name} must hold sections such as 'data:', not a {type(values).__name__}."
+        )
     return _Layer(values, origin)
 
 
@@ -231,7 +233,11 @@ def _tag(model: type[BaseModel]) -> Any:
 
 def _known_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     return sorted(
-        {f.alias or key for model in _models_at(schema, loc) for key, f in model.model_fields.items()}
+        {
+            f.alias or key
+            for model in _models_at(schema, loc)
+            for key, f in model.model_fields.items()
+        }
     )
 
 

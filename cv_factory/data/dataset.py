@@ -105,10 +105,8 @@ class ImageDataset:
         digest.update(repr((self.source, self.unreadable)).encode())
         return digest.hexdigest()
 
-    def batches(
-        self, indices: npt.NDArray[np.int64], size: int
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the images at ``indices`` in order, ``size`` at a time, as uint8 ``(n, H, W, C)``."""
+    def batches(self, indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the images at ``indices``, in order, ``size`` at a time: uint8 ``(n, H, W, C)``."""
         for start in range(0, len(indices), size):
             yield self.images[indices[start : start + size]]
 
@@ -149,7 +147,8 @@ class ImageDataset:
             )
         manifest = read_manifest(directory / _MANIFEST, len(images))
         unreadable = tuple(UnreadableImage(*row) for row in body["unreadable"])
-        return cls(images, manifest, tuple(body["class_names"]), body["source"], unreadable)
+        pixels = images.view(np.uint8)
+        return cls(pixels, manifest, tuple(body["class_names"]), body["source"], unreadable)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

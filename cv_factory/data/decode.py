@@ -47,7 +47,7 @@ _DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-#: Formats that are read. Others that Pillow knows run programs (EPS), have no signature, or are rare.
+#: Formats that are read. Others that Pillow knows run programs (EPS) or have no signature.
 _FORMATS = (
     "JPEG",
     "PNG",
@@ -117,8 +117,8 @@ def decode(
     """Decode one image to a fixed size and number of channels.
 
     EXIF orientation is applied, colours are converted from an embedded ICC profile to sRGB,
-    transparency is laid over white, 16-bit grey is scaled to 8 bits, the first frame of an animation
-    is taken. Resizing is bilinear with antialiasing.
+    transparency is laid over white, 16-bit grey is scaled to 8 bits, the first frame of an
+    animation is taken. Resizing is bilinear with antialiasing.
 
     Args:
         content: The encoded image.
@@ -166,7 +166,7 @@ def _check_header(header: ImageHeader, max_pixels: int, max_aspect_ratio: float)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert from the embedded colour profile; a profile that is broken or does not fit is ignored."""
+    """Convert from the embedded colour profile, unless it is broken or does not fit."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or len(profile) > _MAX_PROFILE_BYTES:
         return image
@@ -182,7 +182,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=32)
 def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return what converts pixels of a mode from a profile to sRGB; None where nothing is to be done."""
+    """Return what converts from a profile to sRGB; None where there is nothing to be done."""
     if mode not in _PROFILE_SPACES:
         return None
     try:

@@ -28,8 +28,8 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
     Returns:
         Brightness is the mean, contrast the standard deviation, and sharpness the mean absolute
         response of the 4-neighbour Laplacian (scaled by 1/4), each of luma / 255. The perceptual
-        hash is the sign, against their median, of the 63 lowest frequencies (DCT-II) of luma: images
-        that look alike differ in few of its bits.
+        hash is the sign, against their median, of the 63 lowest frequencies (DCT-II) of luma:
+        images that look alike differ in few of its bits.
     """
     luma = _luma(images)
     laplacian = (
@@ -49,7 +49,8 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
 
 def _luma(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     scaled = images.astype(np.float32) / np.float32(255)
-    return scaled[..., 0] if images.shape[-1] == 1 else scaled @ _LUMA
+    luma: npt.NDArray[np.float32] = scaled[..., 0] if images.shape[-1] == 1 else scaled @ _LUMA
+    return luma
 
 
 def _perceptual_hash(luma: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:

@@ -149,7 +149,7 @@ def _chosen(n: int, limit: int | None) -> npt.NDArray[np.int64]:
 def _decode_all(
     source: ImageSource, indices: npt.NDArray[np.int64], target: ImageFormat, config: DataConfig
 ) -> Iterator[_Decoded]:
-    """Read and decode in order, in as many threads as the source wants, with a bounded look-ahead."""
+    """Read and decode in order, in as many threads as the source wants, not far ahead."""
     convert = partial(_decode_one, target=target, config=config)
     with ThreadPoolExecutor(source.readers, thread_name_prefix="decode") as pool:
         pending: deque[Future[list[_Decoded]]] = deque()
@@ -168,9 +168,7 @@ def _decode_all(
             yield from pending.popleft().result()
 
 
-def _decode_task(
-    records: list[ImageRecord], convert: "partial[_Decoded]"
-) -> list[_Decoded]:
+def _decode_task(records: list[ImageRecord], convert: "partial[_Decoded]") -> list[_Decoded]:
     return [convert(record) for record in records]
 
 

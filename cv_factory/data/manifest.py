@@ -117,7 +117,8 @@ def read_manifest(path: Path, n_images: int) -> pd.DataFrame:
     missing = [column for column in MANIFEST_COLUMNS if column not in manifest.columns]
     if missing or len(manifest) != n_images:
         raise ArtifactError(
-            f"{path} has {len(manifest)} rows for {n_images} images and lacks the columns {missing}."
+            f"{path} has {len(manifest)} rows for {n_images} images and lacks the columns "
+            f"{missing}."
         )
     return manifest
 

@@ -9,7 +9,6 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-
 _CHUNK_BYTES = 8 * 2**20
 
 
@@ -33,7 +32,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> str:
             chunk = np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8)
             pending.result()
             pending = hashing.submit(digest.update, chunk.data)
-            remaining = memoryview(chunk)
+            remaining = chunk.data
             while len(remaining):
                 remaining = remaining[file.write(remaining) :]
         pending.result()

@@ -133,7 +133,10 @@ class DataReport:
                 f"<header><h1>Data report</h1><span class='badge {'passed' if self.ok else 'failed'}"
                 f"'>{title}</span></header>",
                 "<section class='tiles'>",
-                *(f"<div><b>{escape(v)}</b><span>{escape(k)}</span></div>" for k, v in tiles.items()),
+                *(
+                    f"<div><b>{escape(v)}</b><span>{escape(k)}</span></div>"
+                    for k, v in tiles.items()
+                ),
                 "</section>",
                 _expectations_table(self.expectations),
                 _class_table(self.class_counts, self.split_counts),

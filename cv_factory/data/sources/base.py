@@ -49,7 +49,7 @@ class ImageRecord:
 
 
 class ImageSource(ABC):
-    """Images of one origin, read lazily, in a stable order; a context manager that closes itself."""
+    """Images of one origin, read lazily, in a stable order; close it, or use it in ``with``."""
 
     @property
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 
-
 from cv_factory.config_data import DataConfig, DvcConfig, FolderConfig
 from cv_factory.data.sources.folder import FolderSource
 from cv_factory.data.sources.listed import ListedSource
@@ -73,5 +72,3 @@ class _Closing(ListedSource):
 
     def _location(self, name: bytes) -> str:
         return self._source._location(name)
-
-

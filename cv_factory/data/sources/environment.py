@@ -22,7 +22,9 @@ def expand(text: str, setting: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if value is None:
-            raise ConfigError(f"{setting} needs the environment variable {match[1]}, which is not set.")
+            raise ConfigError(
+                f"{setting} needs the environment variable {match[1]}, which is not set."
+            )
         return value
 
     return _VARIABLE.sub(value_of, text)

@@ -1,8 +1,8 @@
-"""Fetches over HTTP as one fetches from strangers: bounded in time and size, retried with patience,
-and never from a private address unless that is allowed.
+"""Fetches over HTTP from strangers: bounded in time and size, retried with patience.
 
-Addresses are checked where the connection is opened, so a redirect, or a name that resolves to
-another address the second time, is checked as well. Proxies of the environment are not used.
+Private addresses are refused unless they are allowed. They are checked where the connection is
+opened, so a redirect, or a name that resolves to another address the second time, is checked as
+well. Proxies of the environment are not used.
 """
 
 import email.utils
@@ -74,9 +74,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
                     "(data.fetch.allow_private_addresses)"
                 )
         # Connecting to the checked address, not to the name: it could resolve to another one.
-        return self._backend.connect_tcp(
-            addresses[0], port, timeout, local_address, socket_options
-        )
+        return self._backend.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
 
 
 def is_public(address: str) -> bool:
@@ -159,7 +157,7 @@ class Fetcher:
     def _wait(self, attempt: int, asked: float | None) -> float:
         if asked is not None:
             return asked
-        return self._config.backoff_seconds * 2**attempt * self._random.uniform(0.5, 1.5)
+        return self._config.backoff_seconds * (1 << attempt) * self._random.uniform(0.5, 1.5)
 
     def _follow(self, url: str, max_bytes: int) -> Fetched:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -183,9 +181,13 @@ class Fetcher:
             raise ImageError(f"{url!r} is no http or https URL")
         if parts.username or parts.password:
             raise ImageError("the URL holds a user name or password; use data.fetch.headers")
-        sent = {"Host": parts.netloc, "User-Agent": "cv-factory", "Accept-Encoding": "identity"}
+        sent: dict[bytes | str, bytes | str] = {
+            "Host": parts.netloc,
+            "User-Agent": "cv-factory",
+            "Accept-Encoding": "identity",
+        }
         if _origin(url) == self._home:
-            sent |= self._headers
+            sent.update(self._headers)
         seconds = self._config.timeout_seconds
         limits = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
         deadline = time.monotonic() + self._config.total_seconds
@@ -224,7 +226,7 @@ def _bounded(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3); None without one."""
+    """Return the seconds that a Retry-After header (RFC 9110, 10.2.3) asks for, if it does."""
     value = headers.get("retry-after", "").strip()
     if value.isdecimal():
         return float(value)

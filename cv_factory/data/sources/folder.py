@@ -59,13 +59,13 @@ class FolderSource(ListedSource):
             raise DataError(f"The image folder {root} has no subfolder: {layout}{hint}.")
         if len(classes) == 1:
             raise DataError(
-                f"The image folder {root} has the one class {classes[0]!r}; a classifier needs two: "
-                f"{layout}{hint}."
+                f"The image folder {root} has the one class {classes[0]!r}; a classifier needs "
+                f"two: {layout}{hint}."
             )
         if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
             raise DataError(
-                f"The subfolders of {root} ({', '.join(classes)}) look like a split, not like classes. "
-                f"If so: --set 'data.folder.pattern={_SPLIT_PATTERN}'."
+                f"The subfolders of {root} ({', '.join(classes)}) look like a split, not like "
+                f"classes. If so: --set 'data.folder.pattern={_SPLIT_PATTERN}'."
             )
         beside: list[str] = []
         listing = Listing(self._in_subfolders(beside), tuple(classes))

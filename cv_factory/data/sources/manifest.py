@@ -47,7 +47,9 @@ class ManifestSource(ListedSource):
                 max_bytes=config.max_bytes,
                 storage_options=config.storage_options,
             )
-            opened = store.open(self._path) if isinstance(store, FsspecStore) else self._open(config)
+            opened = (
+                store.open(self._path) if isinstance(store, FsspecStore) else self._open(config)
+            )
             with opened as file:
                 rows = read_table(file, self._path, section)
                 self._listing = Listing(self._listed(rows, section))
@@ -177,7 +179,9 @@ def _csv(
     start = file.read(65_536)
     file.seek(0)
     if not start.strip():
-        raise DataError(f"{name} is empty; expected a table with a header, such as image_path,label.")
+        raise DataError(
+            f"{name} is empty; expected a table with a header, such as image_path,label."
+        )
     delimiter = max(_DELIMITERS, key=lambda d: start.split(b"\n", 1)[0].count(d.encode()))
     try:
         header = pc.open_csv(

@@ -135,5 +135,3 @@ def _text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # a column of whole numbers with gaps
     return str(value)
-
-

@@ -84,8 +84,8 @@ class SqlSource(ListedSource):
         self._in_database = sample is not None and isinstance(sample[0], bytes | memoryview)
         if self._in_database and "id" not in names:
             raise DataError(
-                f"{self.description}: {names['image']!r} holds the images themselves; name the column "
-                "that identifies a row with data.sql.columns.id."
+                f"{self.description}: {names['image']!r} holds the images themselves; name the "
+                "column that identifies a row with data.sql.columns.id."
             )
         self._listing = Listing(self._listed())
         repeated = self._listing.repeated_id()
@@ -99,7 +99,9 @@ class SqlSource(ListedSource):
 
     def _columns(self, query: str) -> list[str]:
         """Return the names of the columns of the query, by asking for none of its rows."""
-        wrapped = sa.select(sa.literal_column("*")).select_from(sa.text(f"({query}) AS q"))
+        wrapped: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(
+            sa.text(f"({query}) AS q")
+        )
         return list(self._connection.execute(wrapped.limit(0)).keys())
 
     def _listed(self) -> Iterator[ListedImage]:
@@ -114,7 +116,7 @@ class SqlSource(ListedSource):
             yield self._reader.listed(values)
 
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
-        """Yield the records; bytes that the database holds are fetched a few dozen rows at a time."""
+        """Yield the records; images in the database are fetched a few dozen at a time."""
         if not self._in_database:
             yield from super().records(indices)
             return

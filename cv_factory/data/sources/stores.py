@@ -1,3 +1,4 @@
+# ruff: noqa: PTH118 - names are bytes, which pathlib does not know
 """Where image files lie: a local folder, or anything that fsspec can open, behind one interface.
 
 A store reads only what lies below its root: names that are absolute, climb with ``..`` or lead out
@@ -196,7 +197,7 @@ class LocalStore(ImageStore):
 
 
 class FsspecStore(ImageStore):
-    """A folder of any file system that fsspec knows: object stores, memory, DVC, …"""
+    """A folder of any file system that fsspec knows: object stores, memory, DVC."""
 
     def __init__(self, filesystem: Any, path: str, root: str) -> None:
         """Wrap an open file system.

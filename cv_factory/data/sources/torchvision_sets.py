@@ -85,7 +85,7 @@ def _open_parts(name: str, root: Path, download: bool) -> list[tuple[str, Any]]:
     """Open the parts that the set's constructor offers: by ``train=``, by ``split=``, or one."""
     from torchvision import datasets
 
-    kind = getattr(datasets, name, None)
+    kind: Any = getattr(datasets, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, datasets.VisionDataset)):
         raise DataError(f"torchvision.datasets has no data set {name!r}.")
     parameters = inspect.signature(kind).parameters
