@@ -1,8 +1,9 @@
 """A database query with one row an image: its path or URL, or its bytes."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +137,22 @@ class SqlSource(ListedSource):
     def _fetch(self, ids: list[str]) -> dict[str, Any]:
         names = self._reader.names
         id_, image = self._rows.c[names["id"]], self._rows.c[names["image"]]
-        # The listing holds ids as text; whole numbers are compared as numbers, so that the
-        # database can use its index.
-        is_number = self._id_is_number()
-        wanted: list[Any] = [int(i) for i in ids] if is_number else ids
-        query = sa.select(id_, image).where(id_.in_(wanted))
+        if self._id_type in (int, uuid.UUID, str):
+            # Compared as what they are, so that the database can use its index.
+            found = id_.in_([self._id_type(i) for i in ids])
+        else:
+            found = sa.cast(id_, sa.Text).in_(ids)
+        query = sa.select(id_, image).where(found)
         try:
             return {str(key): value for key, value in self._connection.execute(query)}
         except sa.exc.SQLAlchemyError as error:
             raise DataError(f"{self.description}: {_reason(error)}") from None
 
-    def _id_is_number(self) -> bool:
-        if not hasattr(self, "_number"):
-            id_ = self._rows.c[self._reader.names["id"]]
-            sample = self._connection.execute(sa.select(id_).limit(1)).scalar()
-            self._number = isinstance(sample, int)
-        return self._number
+    @cached_property
+    def _id_type(self) -> Any:
+        """The Python type of the id column's values."""
+        id_ = self._rows.c[self._reader.names["id"]]
+        return type(self._connection.execute(sa.select(id_).limit(1)).scalar())
 
     def _checked(self, value: object) -> bytes:
         if value is None:

@@ -86,7 +86,8 @@ def _open_parts(name: str, root: Path, download: bool) -> list[tuple[str, Any]]:
     from torchvision import datasets
 
     kind: Any = getattr(datasets, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, datasets.VisionDataset)):
+    base = datasets.VisionDataset
+    if not (inspect.isclass(kind) and issubclass(kind, base) and kind is not base):
         raise DataError(f"torchvision.datasets has no data set {name!r}.")
     parameters = inspect.signature(kind).parameters
     options: dict[str, Any] = {"download": download} if "download" in parameters else {}
