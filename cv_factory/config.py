@@ -6,7 +6,7 @@ error instead of a default. Reading the YAML is ``cv_factory.config_file``'s job
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
@@ -14,24 +14,37 @@ from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
 
 
+def _check_part_size(size: float | int) -> float | int:
+    if isinstance(size, float) and not 0.0 < size < 1.0:
+        raise ValueError("a share above 0 and below 1, such as 0.2, or a whole number of images")
+    if size < 1 and isinstance(size, int):
+        raise ValueError("at least 1 image is needed, or a share such as 0.2")
+    return size
+
+
+PartSize = Annotated[int | float, AfterValidator(_check_part_size)]
+
+
 class SplitConfig(Section):
     """How images are divided into train, validation and test."""
 
     seed: Seed = 0
-    validation: float = Field(0.2, gt=0.0, lt=1.0, description="share of the images")
-    test: float = Field(
-        0.2, gt=0.0, lt=1.0, description="share of the images; unused with an official test split"
+    validation: PartSize = Field(
+        0.2, description="share of the images (0.2), or how many of them (500)"
+    )
+    test: PartSize = Field(
+        0.2, description="as validation; unused with an official test split"
     )
     keep_official_test: bool = Field(
-        True, description="use the source's own test split where it has one"
+        True, description="use the source's own test split, and validation split, where it has one"
     )
 
     @model_validator(mode="after")
     def _check_sum(self) -> "SplitConfig":
-        if self.validation + self.test >= 1.0:
+        shares = sum(size for size in (self.validation, self.test) if isinstance(size, float))
+        if shares >= 1.0:
             raise ValueError(
-                f"validation + test is {self.validation + self.test:g}: nothing is left to train on "
-                "(keep it below 1)"
+                f"validation + test is {shares:g}: nothing is left to train on (keep it below 1)"
             )
         return self
 

@@ -42,8 +42,11 @@ _DECODER_ERRORS = (
     KeyError,
     IndexError,
     EOFError,
-    OverflowError,
     MemoryError,
+    RuntimeError,
+    AttributeError,
+    ArithmeticError,
+    ImageCms.PyCMSError,
     struct.error,
     zlib.error,
 )
@@ -218,4 +221,4 @@ def _reason(error: BaseException) -> str:
         return "not an image, or of a format that is not supported"
     if isinstance(error, MemoryError):
         return "decoding it needs more memory than there is"
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -48,8 +48,9 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
 
 
 def _luma(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    scaled = images.astype(np.float32) / np.float32(255)
-    luma: npt.NDArray[np.float32] = scaled[..., 0] if images.shape[-1] == 1 else scaled @ _LUMA
+    scaled = images.astype(np.float32)
+    luma = scaled[..., 0] if images.shape[-1] == 1 else scaled @ _LUMA
+    luma /= np.float32(255)
     return luma
 
 

@@ -1,7 +1,7 @@
 """Data sets of torchvision by name, with their own training and test parts."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,10 @@ def _open_parts(name: str, root: Path, download: bool) -> list[tuple[str, Any]]:
     else:
         variants = [("", {})]
     opened = []
+    make: Callable[..., Any] = kind
     for split, selected in variants:
         try:
-            opened.append((split, kind(str(root), **selected, **options)))
+            opened.append((split, make(str(root), **selected, **options)))
         except ValueError as error:
             # Most sets have no 'val'.
             if split != "val":
