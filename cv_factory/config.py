@@ -6,7 +6,7 @@ error instead of a default. Reading the YAML is ``cv_factory.config_file``'s job
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
@@ -14,15 +14,26 @@ from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
 
 
-def _check_part_size(size: float | int) -> float | int:
-    if isinstance(size, float) and not 0.0 < size < 1.0:
-        raise ValueError("a share above 0 and below 1, such as 0.2, or a whole number of images")
-    if size < 1 and isinstance(size, int):
-        raise ValueError("at least 1 image is needed, or a share such as 0.2")
-    return size
+def _check_part_size(size: float) -> float:
+    if 0.0 < size < 1.0:
+        return size
+    if size < 2 or not float(size).is_integer():
+        raise ValueError("a share above 0 and below 1, such as 0.2, or a number of images from 2")
+    return int(size)
 
 
-PartSize = Annotated[int | float, AfterValidator(_check_part_size)]
+PartSize = Annotated[
+    int | float,
+    AfterValidator(_check_part_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "integer", "minimum": 2},
+            ]
+        }
+    ),
+]
 
 
 class SplitConfig(Section):
@@ -32,9 +43,7 @@ class SplitConfig(Section):
     validation: PartSize = Field(
         0.2, description="share of the images (0.2), or how many of them (500)"
     )
-    test: PartSize = Field(
-        0.2, description="as validation; unused with an official test split"
-    )
+    test: PartSize = Field(0.2, description="as validation; unused with an official test split")
     keep_official_test: bool = Field(
         True, description="use the source's own test split, and validation split, where it has one"
     )
@@ -159,7 +168,7 @@ class ZenMLConfig(Section):
 
     enable_cache: bool = True
     run_name: str | None = Field(None, min_length=1)
-    tags: list[str] = []
+    tags: list[str] = Field([])
     resources: dict[str, StepResources] = Field(
         {}, description="by step name, such as train: {gpu_count: 1}"
     )
@@ -180,6 +189,9 @@ TRAINING_STEPS = (
 class TrainingPipelineConfig(Section):
     """Everything that the training pipeline can be told."""
 
+    # ZenML rebuilds a pipeline's parameters by the names of their fields, not by alias.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -187,7 +199,7 @@ class TrainingPipelineConfig(Section):
     model: ModelConfig = SmallCNNConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    gates: list[GateConfig] = []
+    gates: list[GateConfig] = Field([])
     # "register" is a method of pydantic's base class, hence the alias.
     registration: RegisterConfig = Field(RegisterConfig(), alias="register")
     zenml: ZenMLConfig = ZenMLConfig()
@@ -208,7 +220,9 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        return fingerprint({k: content[k] for k in ("data", "split", "transform", "model", "train")})
+        return fingerprint(
+            {k: content[k] for k in ("data", "split", "transform", "model", "train")}
+        )
 
     def _without_location(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})

@@ -33,8 +33,8 @@ _SECTIONS_OF: dict[str, tuple[str, ...]] = {
 }
 _SECTIONS = ("torchvision", "folder", "manifest", "sql", "http", "dvc", "fetch")
 _NEEDS_PATH = ("folder", "manifest", "http", "dvc")
-_PASSWORD = re.compile(r"^[\w+]+://[^/@]*:(?P<password>[^@]+)@")
-_VARIABLES_ONLY = re.compile(r"(\$\{\w+\})+")
+_PASSWORD = re.compile(r"^[\w+]+://[^/@:]*:(?P<password>[^@]+)@")
+_VARIABLES_ONLY = re.compile(r"(\{env:\w+\})+")
 
 
 class ColumnsConfig(Section):
@@ -99,7 +99,7 @@ class SqlConfig(TableConfig):
     """A query with one row an image; the image is a path, a URL, or its bytes."""
 
     url: str = Field(
-        description="SQLAlchemy URL; ${NAME} is read from the environment, as a password must be"
+        description="SQLAlchemy URL; {env:NAME} is read from the environment, as a password must be"
     )
     query: str = Field(min_length=1, description="one SELECT")
     root: str | None = Field(None, description="folder or URL that relative paths start from")
@@ -112,7 +112,7 @@ class SqlConfig(TableConfig):
         found = _PASSWORD.match(url)
         if found and not _VARIABLES_ONLY.fullmatch(found["password"]):
             raise ValueError(
-                "the password would be stored with every run: write ${NAME} and set the "
+                "the password would be stored with every run: write {env:NAME} and set the "
                 "variable NAME"
             )
         return url
@@ -159,7 +159,7 @@ class FetchConfig(Section):
     )
     headers: dict[str, str] = Field(
         {},
-        description="sent to the listing's own host only; ${NAME} is read from the environment",
+        description="sent to the listing's own host only; {env:NAME} is read from the environment",
     )
 
     @field_validator("headers")
@@ -167,9 +167,9 @@ class FetchConfig(Section):
     def _check_headers(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             secret = name.lower() in ("authorization", "cookie", "x-api-key", "proxy-authorization")
-            if secret and "${" not in value:
+            if secret and "{env:" not in value:
                 raise ValueError(
-                    f"{name} would be stored with every run: write ${{NAME}} and set the "
+                    f"{name} would be stored with every run: write {{env:NAME}} and set the "
                     "variable NAME"
                 )
         return headers
@@ -219,7 +219,7 @@ class DataConfig(Section):
     fetch: FetchConfig | None = None
     storage_options: dict[str, str | int | bool] = Field(
         {},
-        description="for fsspec file systems, such as endpoint_url or anon of s3; ${NAME} is read "
+        description="for fsspec file systems, such as endpoint_url or anon of s3; {env:NAME} is read "
         "from the environment",
     )
     height: Annotated[int, Field(ge=4, le=4096)] | None = Field(

@@ -99,12 +99,12 @@ def split_dataset(dataset: ImageDataset, config: SplitConfig) -> Split:
     sizes = {name: getattr(config, name) for name in ("test", "validation")}
     wanted = _wanted(dataset, families, official, sizes)
     part_of_family = np.zeros(len(families.labels), dtype=np.int8)
-    for label, name in enumerate(dataset.class_names):
+    for label in range(len(dataset.class_names)):
         members = np.flatnonzero(families.labels == label)
         quotas = {part: int(counts[label]) for part, counts in wanted.items()}
         part_of_family[members] = _divide(members, families, official, quotas)
-        _check_class(name, members, part_of_family, families)
     part_of_image = part_of_family[families.of_image]
+    _check_classes(dataset, families, part_of_image)
     parts = {n: np.flatnonzero(part_of_image == k) for k, n in enumerate(SPLIT_NAMES)}
     return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
 
@@ -115,7 +115,8 @@ class _Families:
 
     Attributes:
         of_image: The family of each image, int64 ``(N,)``.
-        labels: The label of most of a family's images, int64 ``(F,)``.
+        labels: The label that a family counts for, int64 ``(F,)``: where it holds several, the one
+            of which it holds the largest share.
         sizes: Images of each family, int64 ``(F,)``.
         order: Seeded hash that orders the families, uint64 ``(F,)``.
     """
@@ -142,17 +143,18 @@ def _families(dataset: ImageDataset, seed: int) -> _Families:
         of_image = np.unique(of_image, return_inverse=True)[1].astype(np.int64)
     return _Families(
         of_image=of_image,
-        labels=_most_frequent_labels(of_image, dataset.labels, len(dataset.class_names)),
+        labels=_labels_of_families(of_image, dataset.labels, len(dataset.class_names)),
         sizes=np.bincount(of_image).astype(np.int64),
         order=_hashes(dataset, of_image, grouped, groups, seed),
     )
 
 
-def _most_frequent_labels(of_image: Indices, labels: Indices, n_classes: int) -> Indices:
-    """Return the label of most images of each family, the smallest one of equally many."""
+def _labels_of_families(of_image: Indices, labels: Indices, n_classes: int) -> Indices:
+    """Return the label of which each family holds the largest share, the smallest one of equals."""
     pairs, counts = np.unique(of_image * n_classes + labels, return_counts=True)
     family, label = np.divmod(pairs, n_classes)
-    best = np.lexsort((label, -counts, family))
+    shares = counts / np.bincount(labels, minlength=n_classes)[label]
+    best = np.lexsort((label, -shares, family))
     first = best[np.unique(family[best], return_index=True)[1]]
     chosen: Indices = label[first].astype(np.int64)
     return chosen
@@ -226,12 +228,14 @@ def _wanted(
 
 
 def _shared(count: int, available: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share a count among classes in proportion, to whole numbers of the same sum."""
-    exact = count * available / available.sum()
+    """Share a count among classes in proportion, at least one each, to whole numbers of its sum."""
+    least = (available > 0).astype(np.float64)
+    rest = max(0.0, count - least.sum())
+    exact = rest * (available - least) / max(1.0, (available - least).sum())
     shares: npt.NDArray[np.float64] = np.floor(exact)
     largest = np.argsort(shares - exact, kind="stable")
-    shares[largest[: count - int(shares.sum())]] += 1
-    return shares
+    shares[largest[: int(rest - shares.sum())]] += 1
+    return shares + least
 
 
 def _divide(
@@ -256,14 +260,18 @@ def _divide(
     return parts
 
 
-def _check_class(
-    name: str, members: Indices, parts: npt.NDArray[np.int8], families: _Families
+def _check_classes(
+    dataset: ImageDataset, families: _Families, part_of_image: npt.NDArray[np.int8]
 ) -> None:
-    present = set(parts[members].tolist())
-    empty = [part for number, part in enumerate(SPLIT_NAMES) if number not in present]
-    if empty:
+    """Refuse a split that leaves a class without images in a part."""
+    n_parts = len(SPLIT_NAMES)
+    cells = dataset.labels * n_parts + part_of_image
+    counts = np.bincount(cells, minlength=len(dataset.class_names) * n_parts).reshape(-1, n_parts)
+    for label in np.flatnonzero((counts == 0).any(axis=1)):
+        images = families.of_image[dataset.labels == label]
+        empty = [part for number, part in enumerate(SPLIT_NAMES) if counts[label, number] == 0]
         raise DataError(
-            f"Class {name!r} has {int(families.sizes[members].sum())} images "
-            f"({len(members)} that can be parted): too few for train, validation and test "
+            f"Class {dataset.class_names[label]!r} has {len(images)} images "
+            f"({len(np.unique(images))} that can be parted): too few for train, validation and test "
             f"(none left for {', '.join(empty)}). Add images or remove the class."
         )

@@ -29,7 +29,7 @@ def seeds() -> list[bytes]:
 
 
 def mutated(seed: int, n: int) -> Iterator[bytes]:
-    """Yield ``n`` damaged images: bits flipped, bytes changed, cut, doubled, spliced, sizes lied."""
+    """Yield ``n`` damaged images: bits flipped, bytes changed, cut, spliced, sizes lied."""
     random_ = random.Random(seed)
     originals = seeds()
     for number in range(n):
@@ -57,7 +57,8 @@ def _damage(content: bytearray, random_: random.Random, originals: list[bytes]) 
     elif kind == 4:
         content[at:at] = random_.randbytes(random_.randrange(1, 64))
     elif kind == 5:
-        content[at : at + 4] = random_.choice((b"\xff" * 4, bytes(4), b"\0\0\xff\xff", b"\x7f" * 4))
+        lies = (b"\xff" * 4, bytes(4), b"\0\0\xff\xff", b"\x7f" * 4)
+        content[at : at + 4] = random_.choice(lies)
     else:
         other = random_.choice(originals)
         content[at:] = other[random_.randrange(len(other)) :]

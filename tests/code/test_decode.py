@@ -114,7 +114,9 @@ def test_a_progressive_jpeg_gives_the_picture() -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_of_each_kind_is_laid_over_white(mode: str) -> None:
-    layer = Image.fromarray(np.dstack([np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8)]))
+    layer = Image.fromarray(
+        np.dstack([np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8)])
+    )
     if mode == "P":
         image = Image.new("P", (32, 24), 0)
         image.putpalette([0, 0, 0] * 256)

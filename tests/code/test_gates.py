@@ -131,7 +131,10 @@ def test_the_order_of_the_images_does_not_count():
 
 
 def test_a_production_model_that_cannot_be_scored_fails_relative_gates_only() -> None:
-    gates = [GateConfig(metric="accuracy", min=0.0), GateConfig(metric="accuracy", max_drop_vs_production=1.0)]
+    gates = [
+        GateConfig(metric="accuracy", min=0.0),
+        GateConfig(metric="accuracy", max_drop_vs_production=1.0),
+    ]
     absolute, relative = judge(gates, evaluation_with(95), None, production_problem="other classes")
     assert absolute.status == "passed"
     assert relative.status == "failed"

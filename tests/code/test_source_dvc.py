@@ -36,7 +36,9 @@ def repository(tmp_path: Path) -> Path:
     run("commit", "-m", "four a class")
     run("tag", "v1")
     (repo / "pets" / "disc" / "003.png").unlink()
-    (repo / "pets" / "labels.csv").write_text("image_path,label\ndisc/000.png,a\nstripe/000.png,b\n")
+    (repo / "pets" / "labels.csv").write_text(
+        "image_path,label\ndisc/000.png,a\nstripe/000.png,b\n"
+    )
     with Repo(str(repo)) as dvc:
         dvc.add(str(repo / "pets"))
     run("commit", "-am", "one less")

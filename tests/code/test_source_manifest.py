@@ -107,7 +107,10 @@ def test_number_labels_are_sorted_as_numbers_and_missing_ones_stay_missing(tmp_p
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"file,label\n1.png,a\n", r"no column 'image_path' \(set by data.manifest.columns.image\)"),
+        (
+            b"file,label\n1.png,a\n",
+            r"no column 'image_path' \(set by data.manifest.columns.image\)",
+        ),
         (b"image_path,label\n1.png,a,b\n", "Expected 2 columns, got 3"),
         (b"image_path,label\n", "lists no images"),
         (b"image_path,label,label\n1,a,b\n", "column 'label' twice"),

@@ -114,7 +114,9 @@ def test_a_bucket_gives_the_dataset_that_the_folder_gives(
     remote = ingest(of_bucket("folder", "s3://images/pets", max_unreadable_share=0.1))
     assert remote.fingerprint == local.fingerprint
     np.testing.assert_array_equal(remote.images, local.images)
-    assert [(u.id, u.reason) for u in remote.unreadable] == [("disc/empty.png", "the file is empty")]
+    assert [(u.id, u.reason) for u in remote.unreadable] == [
+        ("disc/empty.png", "the file is empty")
+    ]
     allowed = {"allowed_schemes": ["s3"]}
     listed = ingest(of_bucket("manifest", "s3://images/tables/t.csv", manifest=allowed))
     assert listed.class_counts == local.class_counts
@@ -127,4 +129,6 @@ def test_a_bucket_gives_the_dataset_that_the_folder_gives(
         open_source(of_bucket("folder", "s3://images/nothing"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(DataError, match="s3://images/pets"):
-        open_source(of_bucket("folder", "s3://images/pets", storage_options={"skip_instance_cache": True}))
+        open_source(
+            of_bucket("folder", "s3://images/pets", storage_options={"skip_instance_cache": True})
+        )

@@ -67,9 +67,7 @@ def test_a_row_without_an_image_is_left_out_with_its_reason(images: Path, databa
         connection.execute("UPDATE pictures SET pixels = x'00' WHERE n = 4")
     connection.close()
     columns = {"image": "pixels", "label": "kind", "id": "n"}
-    config = query_of(
-        database, "SELECT * FROM pictures", columns=columns, max_unreadable_share=0.1
-    )
+    config = query_of(database, "SELECT * FROM pictures", columns=columns, max_unreadable_share=0.1)
     dataset = ingest(config)
     assert [(u.id, u.reason) for u in dataset.unreadable] == [
         ("3", "the row holds no image, or is gone since the listing"),
@@ -115,7 +113,7 @@ def test_a_password_comes_from_the_environment_and_is_never_shown(
 ) -> None:
     with pytest.raises(ValueError, match="the password would be stored"):
         query_of("postgresql://me:secret@127.0.0.1:9/x", "SELECT 1")
-    config = query_of("postgresql://me:${DB_PASSWORD}@127.0.0.1:9/x", "SELECT 1")
+    config = query_of("postgresql://me:{env:DB_PASSWORD}@127.0.0.1:9/x", "SELECT 1")
     with pytest.raises(ConfigError, match="DB_PASSWORD, which is not set"):
         open_source(config)
     monkeypatch.setenv("DB_PASSWORD", "hunter2")

@@ -25,7 +25,7 @@ def open_dvc(config: DataConfig) -> ListedSource:
         from dvc.exceptions import DvcException
         from dvc.scm import SCMError
     except ImportError:
-        raise DataError("Source 'dvc' needs DVC: pip install 'cv-factory[sources]'.") from None
+        raise DataError("Source 'dvc' needs DVC: pip install -e '.[sources]'.") from None
     at = f"{section.repo}@{section.revision}" if section.revision else section.repo
     with ExitStack() as on_error:
         try:

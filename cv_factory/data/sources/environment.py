@@ -1,15 +1,18 @@
-"""Puts environment variables into settings that must not hold secrets themselves."""
+"""Puts environment variables into settings that must not hold secrets themselves.
+
+Not written ``${NAME}``: ZenML would replace that by the secret and could store it with the run.
+"""
 
 import os
 import re
 
 from cv_factory.errors import ConfigError
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_VARIABLE = re.compile(r"\{env:(\w+)\}")
 
 
 def expand(text: str, setting: str) -> str:
-    """Replace each ``${NAME}`` by the environment variable NAME.
+    """Replace each ``{env:NAME}`` by the environment variable NAME.
 
     Args:
         text: What stands in the configuration.

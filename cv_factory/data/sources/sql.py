@@ -188,5 +188,7 @@ def _url(section: SqlConfig) -> sa.URL:
 
 def _reason(error: Exception) -> str:
     """Return the database's own words, in one line."""
+    if isinstance(error, ImportError):
+        return f"{error}; PostgreSQL needs the extra 'sources' (pip install -e '.[sources]')"
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split())
