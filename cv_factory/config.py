@@ -58,6 +58,26 @@ class SplitConfig(Section):
         return self
 
 
+ExpectationName = Literal[
+    "brightness",
+    "class_imbalance",
+    "class_shares_as_reference",
+    "contrast",
+    "duplicate_pixels",
+    "image_aspect",
+    "image_side",
+    "label_conflicts",
+    "labels_as_reference",
+    "min_images",
+    "min_images_per_class",
+    "near_duplicates",
+    "no_group_leakage",
+    "no_leakage",
+    "sharpness",
+    "statistics_as_reference",
+]
+
+
 class ValidationConfig(Section):
     """What a dataset must fulfil before anything is fitted on it."""
 
@@ -71,6 +91,38 @@ class ValidationConfig(Section):
     )
     brightness: list[Fraction] = Field(
         [0.01, 0.99], min_length=2, max_length=2, description="mean pixel value / 255; a warning"
+    )
+    contrast: list[Fraction] = Field(
+        [0.005, 1.0], min_length=2, max_length=2, description="standard deviation / 255; a warning"
+    )
+    sharpness: list[Fraction] = Field(
+        [0.001, 1.0], min_length=2, max_length=2, description="mean |Laplacian| / 1020; a warning"
+    )
+    side: list[Annotated[int, Field(ge=1)]] = Field(
+        [4, 20_000], min_length=2, max_length=2, description="pixels of the original; a warning"
+    )
+    max_aspect_ratio: float = Field(
+        10.0, ge=1.0, description="longer side / shorter side of the original; a warning"
+    )
+    near_duplicate_bits: int = Field(
+        2, ge=0, le=15, description="perceptual hashes of 64 bits that differ in no more are alike"
+    )
+    max_near_duplicate_share: Fraction = Field(
+        0.1, description="share of images that look like one in another part; a warning"
+    )
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        description="dataset to compare with: name, or id, of a stored 'dataset' artifact version",
+    )
+    max_reference_shift: float = Field(
+        0.5, gt=0.0, description="of a mean, in the reference's standard deviations; a warning"
+    )
+    max_class_share_shift: Fraction = Field(
+        0.1, description="of a class's share of the images, against the reference; a warning"
+    )
+    severity: dict[ExpectationName, Literal["error", "warning", "off"]] = Field(
+        {}, description="by expectation, such as label_conflicts: error"
     )
 
 
@@ -174,6 +226,12 @@ class ZenMLConfig(Section):
     )
 
 
+def _check_steps(zenml: ZenMLConfig, steps: tuple[str, ...]) -> None:
+    for name in zenml.resources:
+        if name not in steps:
+            raise ValueError(f"zenml.resources names {name!r}; the steps are {', '.join(steps)}")
+
+
 TRAINING_STEPS = (
     "ingest",
     "split",
@@ -184,6 +242,28 @@ TRAINING_STEPS = (
     "evaluate",
     "register",
 )
+
+
+VALIDATION_STEPS = TRAINING_STEPS[:3]
+
+
+class ValidationPipelineConfig(Section):
+    """Everything that the validation pipeline can be told."""
+
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    validation: ValidationConfig = ValidationConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_step_names(self) -> "ValidationPipelineConfig":
+        _check_steps(self.zenml, VALIDATION_STEPS)
+        return self
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
+        content = self.model_dump(mode="json", exclude={"zenml": True})
+        return fingerprint({**content, "data": self.data.without_location()})
 
 
 class TrainingPipelineConfig(Section):
@@ -206,11 +286,7 @@ class TrainingPipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_step_names(self) -> "TrainingPipelineConfig":
-        for name in self.zenml.resources:
-            if name not in TRAINING_STEPS:
-                raise ValueError(
-                    f"zenml.resources names {name!r}; the steps are {', '.join(TRAINING_STEPS)}"
-                )
+        _check_steps(self.zenml, TRAINING_STEPS)
         return self
 
     def fingerprint(self) -> str:
@@ -231,4 +307,7 @@ class TrainingPipelineConfig(Section):
 
 
 #: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
-PIPELINE_CONFIGS: dict[str, type[Section]] = {"training": TrainingPipelineConfig}
+PIPELINE_CONFIGS: dict[str, type[Section]] = {
+    "training": TrainingPipelineConfig,
+    "validation": ValidationPipelineConfig,
+}

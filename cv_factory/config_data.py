@@ -219,7 +219,8 @@ class DataConfig(Section):
     fetch: FetchConfig | None = None
     storage_options: dict[str, str | int | bool] = Field(
         {},
-        description="for fsspec file systems, such as endpoint_url or anon of s3; {env:NAME} is read "
+        description="for fsspec file systems, such as endpoint_url or anon of s3; {env:NAME} is "
+        "read "
         "from the environment",
     )
     height: Annotated[int, Field(ge=4, le=4096)] | None = Field(

@@ -272,6 +272,6 @@ def _check_classes(
         empty = [part for number, part in enumerate(SPLIT_NAMES) if counts[label, number] == 0]
         raise DataError(
             f"Class {dataset.class_names[label]!r} has {len(images)} images "
-            f"({len(np.unique(images))} that can be parted): too few for train, validation and test "
-            f"(none left for {', '.join(empty)}). Add images or remove the class."
+            f"({len(np.unique(images))} that can be parted): too few for train, validation and "
+            f"test (none left for {', '.join(empty)}). Add images or remove the class."
         )

@@ -272,7 +272,9 @@ def test_secrets_go_to_the_listing_host_only(site: Site, monkeypatch: pytest.Mon
     assert sent == {"/list": "Bearer s3cret", "/0.png": "Bearer s3cret", "/1.png": None}
     monkeypatch.delenv("IMAGES_TOKEN")
     with pytest.raises(ConfigError, match="IMAGES_TOKEN, which is not set"):
-        open_source(listing(site, fetch={"headers": {"Authorization": "Bearer {env:IMAGES_TOKEN}"}}))
+        open_source(
+            listing(site, fetch={"headers": {"Authorization": "Bearer {env:IMAGES_TOKEN}"}})
+        )
 
 
 @pytest.mark.parametrize(
