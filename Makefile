@@ -73,4 +73,4 @@ install:
 	@$(install)
 
 install-dev:
-	@$(install) --extra dev
+	@$(install) --extra dev --extra sources

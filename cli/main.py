@@ -9,7 +9,7 @@ import click
 from cli.options import RunOptions
 from cv_factory.errors import CVFactoryError
 
-PIPELINES = ("training",)
+PIPELINES = ("training", "validation")
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 from typing import cast
 
 from cli.options import ROOT, RunOptions
-from cv_factory.config import TrainingPipelineConfig
+from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.config_file import load_config
 from cv_factory.errors import ConfigError
 
@@ -20,7 +20,8 @@ def run_pipeline(options: RunOptions) -> int:
     config = read_config(options)
     from cv_factory.data.sources import open_source
 
-    source_fingerprint = open_source(config.data).fingerprint()
+    with open_source(config.data) as source:
+        source_fingerprint = source.fingerprint()
     from stacks.check import require_applied
     from stacks.startup import activate_only_stack_integrations, use_stack
 
@@ -35,6 +36,12 @@ def run_pipeline(options: RunOptions) -> int:
         "config": config.fingerprint(),
         "stack": stack,
     }
+    if isinstance(config, ValidationPipelineConfig):
+        from cli.validation_run import run_validation
+
+        return run_validation(
+            config, source_fingerprint, dry_run=options.dry_run, debug=options.debug
+        )
     if options.dry_run:
         from cli.plan import print_plan
 
@@ -45,7 +52,7 @@ def run_pipeline(options: RunOptions) -> int:
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
 
 
-def read_config(options: RunOptions) -> TrainingPipelineConfig:
+def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipelineConfig:
     """Read the configuration that the options name, with presets and overrides laid over it."""
     file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
@@ -60,4 +67,4 @@ def read_config(options: RunOptions) -> TrainingPipelineConfig:
     config = load_config(
         options.pipeline, file, presets=presets, overrides=overrides, defaults=defaults
     )
-    return cast(TrainingPipelineConfig, config)
+    return cast(TrainingPipelineConfig | ValidationPipelineConfig, config)

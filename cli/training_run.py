@@ -10,7 +10,7 @@ from zenml.models import PipelineRunResponse
 
 from cli.console import quiet_tracebacks
 from cli.summary import print_summary
-from cv_factory.config import TrainingPipelineConfig
+from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.errors import CVFactoryError
 
 
@@ -40,7 +40,7 @@ def run_training(
     return _finish(run)
 
 
-def pipeline_options(config: TrainingPipelineConfig) -> dict[str, Any]:
+def pipeline_options(config: TrainingPipelineConfig | ValidationPipelineConfig) -> dict[str, Any]:
     """Translate the ``zenml`` section to arguments of ``Pipeline.with_options``."""
     zenml = config.zenml
     options: dict[str, Any] = {"enable_cache": zenml.enable_cache}

@@ -6,86 +6,76 @@ error instead of a default. Reading the YAML is ``cv_factory.config_file``'s job
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cv_factory.artifact_files import fingerprint
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-
-
-class Section(BaseModel):
-    """Base of every configuration section: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_section import Fraction, Seed
+from cv_factory.config_section import Section as Section
 
 
-class DataConfig(Section):
-    """Which images to read and what to turn them into."""
+def _check_part_size(size: float) -> float:
+    if 0.0 < size < 1.0:
+        return size
+    if size < 2 or not float(size).is_integer():
+        raise ValueError("a share above 0 and below 1, such as 0.2, or a number of images from 2")
+    return int(size)
 
-    source: Literal["digits", "fashion_mnist", "folder"] = Field(
-        "digits",
-        description="digits (ships in scikit-learn), fashion_mnist, or folder (subfolder a class)",
-    )
-    path: str | None = Field(
-        None, description="folder: the folder that holds one subfolder a class"
-    )
-    data_dir: str | None = Field(
-        None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
-    )
-    height: Annotated[int, Field(ge=4, le=4096)] | None = Field(
-        None, description="pixels; inferred from the images where not given"
-    )
-    width: Annotated[int, Field(ge=4, le=4096)] | None = Field(
-        None, description="pixels; inferred from the images where not given"
-    )
-    channels: Literal[1, 3] | None = Field(
-        None, description="1 (grey) or 3 (RGB); inferred from the images where not given"
-    )
-    max_pixels: int = Field(
-        50_000_000, ge=1, description="images with more pixels are refused before decoding"
-    )
-    max_unreadable_share: Fraction = Field(
-        0.01, description="share of images that may be unreadable before the run stops"
-    )
-    limit: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="read only this many images, evenly spread over the source"
-    )
 
-    @model_validator(mode="after")
-    def _check_path(self) -> "DataConfig":
-        if self.source == "folder" and not self.path:
-            raise ValueError("source 'folder' needs 'path': --set data.path=FOLDER")
-        if self.source != "folder" and self.path:
-            raise ValueError(
-                f"'path' belongs to source 'folder', not to {self.source!r} "
-                "(named data sets are looked for in 'data_dir')"
-            )
-        if (self.height is None) != (self.width is None):
-            raise ValueError("give both 'height' and 'width', or neither")
-        return self
+PartSize = Annotated[
+    int | float,
+    AfterValidator(_check_part_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "integer", "minimum": 2},
+            ]
+        }
+    ),
+]
 
 
 class SplitConfig(Section):
     """How images are divided into train, validation and test."""
 
     seed: Seed = 0
-    validation: float = Field(0.2, gt=0.0, lt=1.0, description="share of the images")
-    test: float = Field(
-        0.2, gt=0.0, lt=1.0, description="share of the images; unused with an official test split"
+    validation: PartSize = Field(
+        0.2, description="share of the images (0.2), or how many of them (500)"
     )
+    test: PartSize = Field(0.2, description="as validation; unused with an official test split")
     keep_official_test: bool = Field(
-        True, description="use the source's own test split where it has one"
+        True, description="use the source's own test split, and validation split, where it has one"
     )
 
     @model_validator(mode="after")
     def _check_sum(self) -> "SplitConfig":
-        if self.validation + self.test >= 1.0:
+        shares = sum(size for size in (self.validation, self.test) if isinstance(size, float))
+        if shares >= 1.0:
             raise ValueError(
-                f"validation + test is {self.validation + self.test:g}: nothing is left to train "
-                "on (keep it below 1)"
+                f"validation + test is {shares:g}: nothing is left to train on (keep it below 1)"
             )
         return self
+
+
+ExpectationName = Literal[
+    "brightness",
+    "class_imbalance",
+    "class_shares_as_reference",
+    "contrast",
+    "duplicate_pixels",
+    "image_aspect",
+    "image_side",
+    "label_conflicts",
+    "labels_as_reference",
+    "min_images",
+    "min_images_per_class",
+    "near_duplicates",
+    "no_group_leakage",
+    "no_leakage",
+    "sharpness",
+    "statistics_as_reference",
+]
 
 
 class ValidationConfig(Section):
@@ -101,6 +91,38 @@ class ValidationConfig(Section):
     )
     brightness: list[Fraction] = Field(
         [0.01, 0.99], min_length=2, max_length=2, description="mean pixel value / 255; a warning"
+    )
+    contrast: list[Fraction] = Field(
+        [0.005, 1.0], min_length=2, max_length=2, description="standard deviation / 255; a warning"
+    )
+    sharpness: list[Fraction] = Field(
+        [0.001, 1.0], min_length=2, max_length=2, description="mean |Laplacian| / 1020; a warning"
+    )
+    side: list[Annotated[int, Field(ge=1)]] = Field(
+        [4, 20_000], min_length=2, max_length=2, description="pixels of the original; a warning"
+    )
+    max_aspect_ratio: float = Field(
+        10.0, ge=1.0, description="longer side / shorter side of the original; a warning"
+    )
+    near_duplicate_bits: int = Field(
+        2, ge=0, le=15, description="perceptual hashes of 64 bits that differ in no more are alike"
+    )
+    max_near_duplicate_share: Fraction = Field(
+        0.1, description="share of images that look like one in another part; a warning"
+    )
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        description="dataset to compare with: name, or id, of a stored 'dataset' artifact version",
+    )
+    max_reference_shift: float = Field(
+        0.5, gt=0.0, description="of a mean, in the reference's standard deviations; a warning"
+    )
+    max_class_share_shift: Fraction = Field(
+        0.1, description="of a class's share of the images, against the reference; a warning"
+    )
+    severity: dict[ExpectationName, Literal["error", "warning", "off"]] = Field(
+        {}, description="by expectation, such as label_conflicts: error"
     )
 
 
@@ -198,10 +220,16 @@ class ZenMLConfig(Section):
 
     enable_cache: bool = True
     run_name: str | None = Field(None, min_length=1)
-    tags: list[str] = []
+    tags: list[str] = Field([])
     resources: dict[str, StepResources] = Field(
         {}, description="by step name, such as train: {gpu_count: 1}"
     )
+
+
+def _check_steps(zenml: ZenMLConfig, steps: tuple[str, ...]) -> None:
+    for name in zenml.resources:
+        if name not in steps:
+            raise ValueError(f"zenml.resources names {name!r}; the steps are {', '.join(steps)}")
 
 
 TRAINING_STEPS = (
@@ -214,6 +242,28 @@ TRAINING_STEPS = (
     "evaluate",
     "register",
 )
+
+
+VALIDATION_STEPS = TRAINING_STEPS[:3]
+
+
+class ValidationPipelineConfig(Section):
+    """Everything that the validation pipeline can be told."""
+
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    validation: ValidationConfig = ValidationConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_step_names(self) -> "ValidationPipelineConfig":
+        _check_steps(self.zenml, VALIDATION_STEPS)
+        return self
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
+        content = self.model_dump(mode="json", exclude={"zenml": True})
+        return fingerprint({**content, "data": self.data.without_location()})
 
 
 class TrainingPipelineConfig(Section):
@@ -229,18 +279,14 @@ class TrainingPipelineConfig(Section):
     model: ModelConfig = SmallCNNConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    gates: list[GateConfig] = []
+    gates: list[GateConfig] = Field([])
     # "register" is a method of pydantic's base class, hence the alias.
     registration: RegisterConfig = Field(RegisterConfig(), alias="register")
     zenml: ZenMLConfig = ZenMLConfig()
 
     @model_validator(mode="after")
     def _check_step_names(self) -> "TrainingPipelineConfig":
-        for name in self.zenml.resources:
-            if name not in TRAINING_STEPS:
-                raise ValueError(
-                    f"zenml.resources names {name!r}; the steps are {', '.join(TRAINING_STEPS)}"
-                )
+        _check_steps(self.zenml, TRAINING_STEPS)
         return self
 
     def fingerprint(self) -> str:
@@ -256,9 +302,12 @@ class TrainingPipelineConfig(Section):
 
     def _without_location(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})
-        content["data"].pop("data_dir")
+        content["data"] = self.data.without_location()
         return content
 
 
 #: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
-PIPELINE_CONFIGS: dict[str, type[Section]] = {"training": TrainingPipelineConfig}
+PIPELINE_CONFIGS: dict[str, type[Section]] = {
+    "training": TrainingPipelineConfig,
+    "validation": ValidationPipelineConfig,
+}

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from cv_factory.data.report import DataReport
+
 #: Metadata key under which the train step stores its MLflow run.
 MLFLOW_RUN_KEY = "mlflow_run_id"
 
@@ -34,3 +36,13 @@ def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
     import mlflow
 
     mlflow.log_metrics(metrics, step=epoch)
+
+
+def log_report(report: DataReport) -> None:
+    """Log a data report, as a page and as JSON, to the MLflow run of the step."""
+    from dataclasses import asdict
+
+    import mlflow
+
+    mlflow.log_text(report.to_html(), "data_report.html")
+    mlflow.log_dict(asdict(report), "data_report.json")

@@ -13,14 +13,21 @@ from cv_factory.data.split import Split
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.data.quality"))
+@step(experiment_tracker=True, cache_policy=depends_on("cv_factory.data.quality"))
 def validate_data(
     dataset: ImageDataset, split: Split, config: ValidationConfig
 ) -> Annotated[DataReport, "data_report"]:
     """Validate through the stack's data validator; a failed expectation stops the run."""
-    validator = Client().active_stack.data_validator
+    from registry.tracking import log_report
+
+    client = Client()
+    validator = client.active_stack.data_validator
     assert validator is not None, "the command line has checked the stack"
-    report: DataReport = validator.data_validation(dataset, split=split, config=config)
+    reference = None
+    if config.reference:
+        reference = client.get_artifact_version(config.reference).load()
+    report: DataReport = validator.data_validation(dataset, reference, split=split, config=config)
+    log_report(report)
     if not report.ok:
         # A step that fails stores no outputs, and the report is what its user needs.
         save_artifact(report, "data_report")

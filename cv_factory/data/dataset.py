@@ -16,32 +16,22 @@ import pandas as pd
 
 from cv_factory.array_files import load_array
 from cv_factory.artifact_files import read_header, write_header
+from cv_factory.data.manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
+from cv_factory.data.manifest import ordered_digest, read_manifest, row_digests, write_manifest
+from cv_factory.data.npy_stream import save_array
 from cv_factory.errors import ArtifactError
 
-#: Columns of a manifest and their types; one row per image, in the images' order.
-MANIFEST_COLUMNS = {
-    "id": "str",
-    "label": "int64",
-    "source": "str",
-    "pixels_sha256": "str",
-    "width": "int32",
-    "height": "int32",
-    "mode": "str",
-    "brightness": "float32",
-    "contrast": "float32",
-    "sharpness": "float32",
-    "official_split": "str",
-}
 NO_LABEL = -1
 
-_KIND, _VERSION = "dataset", 1
+_KIND, _VERSION = "dataset", 2
 _IMAGES, _MANIFEST = "images.npy", "manifest.parquet"
 
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """An image that was left out of the dataset, and why."""
+    """An image that was left out of the dataset: its id, where it lies, and why."""
 
+    id: str
     source: str
     reason: str
 
@@ -63,7 +53,8 @@ class ImageDataset:
     Attributes:
         images: uint8 ``(N, H, W, C)``; memory-mapped where it was loaded or streamed from a file.
         manifest: One row per image with the columns ``MANIFEST_COLUMNS``; label is -1 where there
-            is none, official_split is empty where the source has no split of its own.
+            is none, official_split is empty where the source has no split of its own. Other
+            targets than one label (several labels, numbers) may stand in further columns.
         class_names: Name of each label.
         source: What the images were read from, for people.
         unreadable: The images that could not be read.
@@ -101,40 +92,40 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the dataset holds: pixels, labels, ids, classes; not of their order."""
-        named = self.manifest["id"] + "\0" + self.manifest["label"].astype(str)
-        rows = sorted(named + "\0" + self.manifest["pixels_sha256"])
-        head = [repr(self.image_shape), *self.class_names]
-        return hashlib.sha256("\n".join(head + rows).encode()).hexdigest()
+        head = "\n".join([repr(self.image_shape), *self.class_names])
+        digest = hashlib.sha256(head.encode())
+        digest.update(row_digests(self.manifest).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the dataset with its order: equal only where every array is equal."""
-        table = pd.util.hash_pandas_object(self.manifest, index=False).to_numpy()
         digest = hashlib.sha256(self.fingerprint.encode())
-        digest.update(table.tobytes())
+        digest.update(ordered_digest(self.manifest).encode())
         digest.update(repr((self.source, self.unreadable)).encode())
         return digest.hexdigest()
 
     def batches(self, indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the images at ``indices``, ``size`` at a time, in order: uint8 ``(n, H, W, C)``."""
+        """Yield the images at ``indices``, in order, ``size`` at a time: uint8 ``(n, H, W, C)``."""
         for start in range(0, len(indices), size):
             yield self.images[indices[start : start + size]]
 
     def save(self, directory: Path) -> None:
         """Write ``images.npy``, ``manifest.parquet`` and ``dataset.json``; the last one last."""
+        known = {}
         if self.backing is not None:
             _link_or_copy(self.backing.path, directory / _IMAGES)
         else:
-            np.save(directory / _IMAGES, self.images, allow_pickle=False)
-        self.manifest.to_parquet(directory / _MANIFEST, index=False)
+            known[_IMAGES] = save_array(directory / _IMAGES, self.images)
+        write_manifest(self.manifest, directory / _MANIFEST)
         body = {
             "shape": list(self.images.shape),
             "class_names": list(self.class_names),
             "source": self.source,
             "fingerprint": self.fingerprint,
-            "unreadable": [[u.source, u.reason] for u in self.unreadable],
+            "unreadable": [[u.id, u.source, u.reason] for u in self.unreadable],
         }
-        write_header(directory, _KIND, _VERSION, body, [_IMAGES, _MANIFEST])
+        write_header(directory, _KIND, _VERSION, body, [_IMAGES, _MANIFEST], known)
 
     @classmethod
     def load(cls, directory: Path, *, verify: bool = False) -> "ImageDataset":
@@ -154,9 +145,10 @@ class ImageDataset:
                 f"{directory / _IMAGES} holds {images.dtype} {images.shape}, "
                 f"{_KIND}.json says uint8 {body['shape']}."
             )
-        manifest = _load_manifest(directory / _MANIFEST, len(images))
+        manifest = read_manifest(directory / _MANIFEST, len(images))
         unreadable = tuple(UnreadableImage(*row) for row in body["unreadable"])
-        return cls(images, manifest, tuple(body["class_names"]), body["source"], unreadable)
+        pixels = images.view(np.uint8)
+        return cls(pixels, manifest, tuple(body["class_names"]), body["source"], unreadable)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -165,16 +157,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
-
-
-def _load_manifest(path: Path, n_images: int) -> pd.DataFrame:
-    try:
-        manifest = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is not a readable Parquet table ({error}).") from None
-    missing = [column for column in MANIFEST_COLUMNS if column not in manifest.columns]
-    if missing or len(manifest) != n_images:
-        raise ArtifactError(
-            f"{path} has {len(manifest)} rows for {n_images} images and lacks columns {missing}."
-        )
-    return manifest

@@ -7,10 +7,27 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (  # noqa: F401  (plugins register themselves)
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from cv_factory.errors import ImageError
 
@@ -25,11 +42,30 @@ _DECODER_ERRORS = (
     KeyError,
     IndexError,
     EOFError,
-    OverflowError,
     MemoryError,
+    RuntimeError,
+    AttributeError,
+    ArithmeticError,
+    ImageCms.PyCMSError,
     struct.error,
     zlib.error,
 )
+#: Formats that are read. Others that Pillow knows run programs (EPS) or have no signature.
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "DIB",
+    "WEBP",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+    "ICO",
+)
+_MAX_PROFILE_BYTES = 4 * 2**20
+_PROFILE_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
 _GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _UNSCALED_MODES = frozenset({"I", "F"})
@@ -66,19 +102,26 @@ def read_header(content: bytes) -> ImageHeader:
     if not content:
         raise ImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return ImageHeader(image.width, image.height, image.mode)
     except _DECODER_ERRORS as error:
         raise ImageError(_reason(error)) from None
 
 
 def decode(
-    content: bytes, *, height: int, width: int, channels: int, max_pixels: int
+    content: bytes,
+    *,
+    height: int,
+    width: int,
+    channels: int,
+    max_pixels: int,
+    max_aspect_ratio: float = 50.0,
 ) -> DecodedImage:
     """Decode one image to a fixed size and number of channels.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits,
-    the first frame of an animation is taken. Resizing is bilinear with antialiasing.
+    EXIF orientation is applied, colours are converted from an embedded ICC profile to sRGB,
+    transparency is laid over white, 16-bit grey is scaled to 8 bits, the first frame of an
+    animation is taken. Resizing is bilinear with antialiasing.
 
     Args:
         content: The encoded image.
@@ -86,24 +129,22 @@ def decode(
         width: Columns of the result.
         channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
         max_pixels: Larger images are refused before their pixels are decoded.
+        max_aspect_ratio: Images whose longer side is more times the shorter one are refused.
 
     Raises:
-        ImageError: The bytes are empty, no image, truncated, too large, or of a mode without a
-            defined range; the message is the reason, without the name of the file.
+        ImageError: The bytes are empty, no image, truncated, too large, too narrow, or of a mode
+            without a defined range; the message is the reason, without the name of the file.
     """
     header = read_header(content)
-    if header.width * header.height > max_pixels:
-        raise ImageError(
-            f"{header.width}x{header.height} pixels are more than the {max_pixels} allowed"
-        )
-    if header.mode in _UNSCALED_MODES:
-        raise ImageError(f"mode {header.mode!r} (32 bits a pixel) has no defined range of values")
+    _check_header(header, max_pixels, max_aspect_ratio)
     mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
-            image.draft(mode, (2 * max(height, width), 2 * max(height, width)))
-            upright = ImageOps.exif_transpose(image)
+            # The colours of a profile are converted before grey is made of them.
+            draft_mode = None if "icc_profile" in image.info else mode
+            image.draft(draft_mode, (2 * max(height, width), 2 * max(height, width)))
+            upright = _to_srgb(ImageOps.exif_transpose(image))
             picture = _flatten(upright, mode)
             if picture.size != (width, height):
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -111,6 +152,52 @@ def decode(
     except _DECODER_ERRORS as error:
         raise ImageError(_reason(error)) from None
     return DecodedImage(pixels, header)
+
+
+def _check_header(header: ImageHeader, max_pixels: int, max_aspect_ratio: float) -> None:
+    """Refuse an image for what its header says, before its pixels are decoded."""
+    width, height = header.width, header.height
+    if width * height > max_pixels:
+        raise ImageError(f"{width}x{height} pixels are more than the {max_pixels} allowed")
+    if max(width, height) > max_aspect_ratio * min(width, height):
+        raise ImageError(
+            f"{width}x{height} pixels: the longer side is more than {max_aspect_ratio:g} times the "
+            "shorter one"
+        )
+    if header.mode in _UNSCALED_MODES:
+        raise ImageError(f"mode {header.mode!r} (32 bits a pixel) has no defined range of values")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Convert from the embedded colour profile, unless it is broken or does not fit."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or len(profile) > _MAX_PROFILE_BYTES:
+        return image
+    if image.mode == "P":
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    transform = _srgb_transform(profile, image.mode)
+    if transform is None:
+        return image
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # None only for conversion in place
+    return converted
+
+
+@lru_cache(maxsize=32)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return what converts from a profile to sRGB; None where there is nothing to be done."""
+    if mode not in _PROFILE_SPACES:
+        return None
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if embedded.profile.xcolor_space != _PROFILE_SPACES[mode]:
+            return None
+        if ImageCms.getProfileDescription(embedded).startswith("sRGB"):
+            return None
+        target = "RGBA" if mode == "RGBA" else "RGB"
+        return ImageCms.buildTransform(embedded, ImageCms.createProfile("sRGB"), mode, target)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
@@ -134,4 +221,4 @@ def _reason(error: BaseException) -> str:
         return "not an image, or of a format that is not supported"
     if isinstance(error, MemoryError):
         return "decoding it needs more memory than there is"
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

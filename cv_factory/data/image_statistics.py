@@ -1,6 +1,7 @@
 """Numbers that describe how an image looks, computed for many images at once."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,12 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Three float32 ``(N,)`` arrays in [0, 1]."""
+    """Three float32 ``(N,)`` arrays in [0, 1], and a perceptual hash uint64 ``(N,)``."""
 
     brightness: npt.NDArray[np.float32]
     contrast: npt.NDArray[np.float32]
     sharpness: npt.NDArray[np.float32]
+    perceptual_hash: npt.NDArray[np.uint64]
 
 
 def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
@@ -25,7 +27,9 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
 
     Returns:
         Brightness is the mean, contrast the standard deviation, and sharpness the mean absolute
-        response of the 4-neighbour Laplacian (scaled by 1/4), each of luma / 255.
+        response of the 4-neighbour Laplacian (scaled by 1/4), each of luma / 255. The perceptual
+        hash is the sign, against their median, of the 63 lowest frequencies (DCT-II) of luma:
+        images that look alike differ in few of its bits.
     """
     luma = _luma(images)
     laplacian = (
@@ -39,9 +43,32 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
         brightness=luma.mean(axis=(1, 2), dtype=np.float32),
         contrast=luma.std(axis=(1, 2), dtype=np.float32),
         sharpness=np.abs(laplacian).mean(axis=(1, 2), dtype=np.float32) / np.float32(4),
+        perceptual_hash=_perceptual_hash(luma),
     )
 
 
 def _luma(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    scaled = images.astype(np.float32) / np.float32(255)
-    return scaled[..., 0] if images.shape[-1] == 1 else np.matmul(scaled, _LUMA, dtype=np.float32)
+    scaled = images.astype(np.float32)
+    luma = scaled[..., 0] if images.shape[-1] == 1 else scaled @ _LUMA
+    luma /= np.float32(255)
+    return luma
+
+
+def _perceptual_hash(luma: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """Hash luma float32 ``(N, H, W)`` to uint64 ``(N,)``."""
+    n, height, width = luma.shape
+    frequencies = _cosines(height) @ luma @ _cosines(width).T
+    flat = frequencies.reshape(n, 64)
+    # Rounding noise of plain areas must not become bits; the mean (DC) is no shape.
+    flat[np.abs(flat) < 1e-5] = 0.0
+    flat[:, 0] = np.median(flat[:, 1:], axis=1)
+    bits = np.packbits(flat > flat[:, :1], axis=1)
+    return bits.view(np.dtype(">u8")).reshape(n).astype(np.uint64)
+
+
+@cache
+def _cosines(size: int) -> npt.NDArray[np.float32]:
+    """Return the 8 lowest DCT-II basis functions over ``size`` pixels, float32 ``(8, size)``."""
+    positions = (np.arange(size) + 0.5) / size
+    basis = np.cos(np.pi * np.arange(8)[:, None] * positions) / size
+    return basis.astype(np.float32)

@@ -6,28 +6,24 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from cv_factory.config import DataConfig
-from cv_factory.cpu import available_cpus
-from cv_factory.data.dataset import (
-    MANIFEST_COLUMNS,
-    NO_LABEL,
-    ImageDataset,
-    ScratchFile,
-    UnreadableImage,
-)
+from cv_factory.config_data import DataConfig
+from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
 from cv_factory.data.decode import decode, read_header
 from cv_factory.data.image_statistics import image_statistics
+from cv_factory.data.manifest import ManifestWriter, map_manifest
 from cv_factory.data.npy_stream import NpyStreamWriter
 from cv_factory.data.sources import ImageRecord, ImageSource, open_source
 from cv_factory.errors import DataError, ImageError
 from cv_factory.progress import say, track
 
 _BATCH = 1024
+_BATCH_BYTES = 64 * 2**20
+_TASK = 8
 _PROBED_IMAGES = 200
 _LARGEST_KEPT_SIDE = 128
 _DEFAULT_SIDE = 64
@@ -60,23 +56,36 @@ def ingest(config: DataConfig) -> ImageDataset:
         DataError: The source is missing or empty, or more images than the configured share are
             unreadable; the message lists them.
     """
-    source = open_source(config)
+    with open_source(config) as source:
+        return ingest_source(source, config)
+
+
+def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
+    """Read, decode and describe the images of an open source, as ``ingest`` does.
+
+    Memory does not grow with the number of images: pixels and manifest rows go to temporary files.
+    """
     indices = _chosen(len(source), config.limit)
     target = infer_format(source, config, indices)
-    say(f"{source.description}: images as {target.height}x{target.width}x{target.channels}")
+    say(
+        f"{source.description}: {len(source.class_names)} classes, {len(indices)} images as "
+        f"{target.height}x{target.width}x{target.channels}"
+    )
     scratch = ScratchFile("images.npy")
+    rows = scratch.path.with_name("manifest.arrow")
     shape = (target.height, target.width, target.channels)
-    collected = _Collector(source.class_names)
     decoded = track(_decode_all(source, indices, target, config), "Reading images", len(indices))
-    with NpyStreamWriter(scratch.path, shape, np.uint8) as writer:
-        for batch in _batched(decoded, _BATCH):
-            readable = collected.add(batch)
-            if len(readable):
-                writer.append(readable)
+    with (
+        NpyStreamWriter(scratch.path, shape, np.uint8) as images,
+        ManifestWriter(rows) as manifest,
+    ):
+        collected = _Collector(source.class_names, images, manifest)
+        for batch in _batched(decoded, max(1, min(_BATCH, _BATCH_BYTES // int(np.prod(shape))))):
+            collected.add(batch)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
     return ImageDataset(
         images=np.load(scratch.path, mmap_mode="r", allow_pickle=False),
-        manifest=collected.manifest(),
+        manifest=map_manifest(rows),
         class_names=source.class_names,
         source=source.description,
         unreadable=tuple(collected.unreadable),
@@ -98,7 +107,9 @@ def infer_format(
     if config.height and config.width and config.channels:
         return ImageFormat(config.height, config.width, config.channels)
     probed = indices[_chosen(len(indices), _PROBED_IMAGES)]
-    headers = [h for record in source.records(probed) if (h := _probe(record)) is not None]
+    with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
+        found = list(pool.map(_probe, source.records(probed)))
+    headers = [header for header in found if header is not None]
     if not headers:
         raise DataError(
             f"{source.description}: none of the {len(probed)} files looked at is an image. "
@@ -117,11 +128,12 @@ def infer_format(
 
 def _probe(record: ImageRecord) -> tuple[int, int, int] | None:
     """Return height, width and natural number of channels; None for what cannot be read."""
-    if isinstance(record.content, np.ndarray):
-        height, width, channels = record.content.shape
-        return height, width, channels
     try:
-        header = read_header(record.content)
+        content = record.read()
+        if isinstance(content, np.ndarray):
+            height, width, channels = content.shape
+            return height, width, channels
+        header = read_header(content)
     except ImageError:
         return None
     return header.height, header.width, 1 if header.is_grey else 3
@@ -137,49 +149,52 @@ def _chosen(n: int, limit: int | None) -> npt.NDArray[np.int64]:
 def _decode_all(
     source: ImageSource, indices: npt.NDArray[np.int64], target: ImageFormat, config: DataConfig
 ) -> Iterator[_Decoded]:
-    """Decode in order, in as many threads as there are CPUs, with a bounded look-ahead."""
-    convert = partial(_decode_one, target=target, max_pixels=config.max_pixels)
-    workers = available_cpus()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        pending: deque[Future[_Decoded]] = deque()
-        for record in source.records(indices):
-            if isinstance(record.content, np.ndarray):
+    """Read and decode in order, in as many threads as the source wants, not far ahead."""
+    convert = partial(_decode_one, target=target, config=config)
+    with ThreadPoolExecutor(source.readers, thread_name_prefix="decode") as pool:
+        pending: deque[Future[list[_Decoded]]] = deque()
+        records = source.records(indices)
+        while task := list(islice(records, _TASK)):
+            if all(isinstance(record.content, np.ndarray) for record in task):
                 # Pixels need no decoding: a thread would cost more than it saves.
-                done: Future[_Decoded] = Future()
-                done.set_result(convert(record))
+                done: Future[list[_Decoded]] = Future()
+                done.set_result([convert(record) for record in task])
                 pending.append(done)
             else:
-                pending.append(pool.submit(convert, record))
-            if len(pending) >= 16 * workers:
-                yield pending.popleft().result()
+                pending.append(pool.submit(_decode_task, task, convert))
+            if len(pending) >= 3 * source.readers:
+                yield from pending.popleft().result()
         while pending:
-            yield pending.popleft().result()
+            yield from pending.popleft().result()
 
 
-def _decode_one(record: ImageRecord, target: ImageFormat, max_pixels: int) -> _Decoded:
+def _decode_task(records: list[ImageRecord], convert: "partial[_Decoded]") -> list[_Decoded]:
+    return [convert(record) for record in records]
+
+
+def _decode_one(record: ImageRecord, target: ImageFormat, config: DataConfig) -> _Decoded:
     if record.problem:
         return _Decoded(record, None, problem=record.problem)
-    if isinstance(record.content, np.ndarray):
-        height, width, channels = record.content.shape
-        if (height, width, channels) == (target.height, target.width, target.channels):
-            mode = "L" if channels == 1 else "RGB"
-            return _Decoded(record, record.content, width, height, mode)
-        record = replace(record, content=_encode_png(record.content))
-    assert isinstance(record.content, bytes)
+    bare = replace(record, content=b"")
     try:
+        content = record.read()
+        if isinstance(content, np.ndarray):
+            height, width, channels = content.shape
+            if (height, width, channels) == (target.height, target.width, target.channels):
+                return _Decoded(bare, content, width, height, "L" if channels == 1 else "RGB")
+            content = _encode_png(content)
         image = decode(
-            record.content,
+            content,
             height=target.height,
             width=target.width,
             channels=target.channels,
-            max_pixels=max_pixels,
+            max_pixels=config.max_pixels,
+            max_aspect_ratio=config.max_aspect_ratio,
         )
     except ImageError as error:
-        return _Decoded(replace(record, content=b""), None, problem=str(error))
+        return _Decoded(bare, None, problem=str(error))
     header = image.header
-    return _Decoded(
-        replace(record, content=b""), image.pixels, header.width, header.height, header.mode
-    )
+    return _Decoded(bare, image.pixels, header.width, header.height, header.mode)
 
 
 def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -194,29 +209,35 @@ def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 class _Collector:
-    """Gathers manifest rows and unreadable images while batches pass by."""
+    """Writes pixels and manifest rows, and keeps unreadable images, while batches pass by."""
 
-    def __init__(self, class_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, class_names: tuple[str, ...], images: NpyStreamWriter, manifest: ManifestWriter
+    ) -> None:
         self._labels = {name: number for number, name in enumerate(class_names)}
-        self._parts: list[pd.DataFrame] = []
+        self._images = images
+        self._manifest = manifest
         self.unreadable: list[UnreadableImage] = []
 
-    def add(self, batch: list[_Decoded]) -> npt.NDArray[np.uint8]:
-        """Record a batch; return the pixels of its readable images, uint8 ``(n, H, W, C)``."""
+    def add(self, batch: list[_Decoded]) -> None:
+        """Record a batch."""
         self.unreadable += [
-            UnreadableImage(d.record.location, d.problem) for d in batch if d.pixels is None
+            UnreadableImage(d.record.id, d.record.location, d.problem)
+            for d in batch
+            if d.pixels is None
         ]
         good = [d for d in batch if d.pixels is not None]
         if not good:
-            return np.empty((0,), np.uint8)
-        images = np.stack([d.pixels for d in good if d.pixels is not None])
-        statistics = image_statistics(images)
-        part = pd.DataFrame(
+            return
+        pixels = np.stack([d.pixels for d in good if d.pixels is not None])
+        statistics = image_statistics(pixels)
+        self._images.append(pixels)
+        self._manifest.append(
             {
                 "id": [d.record.id for d in good],
                 "label": [self._labels.get(d.record.label or "", NO_LABEL) for d in good],
                 "source": [d.record.location for d in good],
-                "pixels_sha256": [hashlib.sha256(image.data).hexdigest() for image in images],
+                "pixels_sha256": [hashlib.sha256(image.data).hexdigest() for image in pixels],
                 "width": [d.width for d in good],
                 "height": [d.height for d in good],
                 "mode": [d.mode for d in good],
@@ -224,14 +245,10 @@ class _Collector:
                 "contrast": statistics.contrast,
                 "sharpness": statistics.sharpness,
                 "official_split": [d.record.official_split for d in good],
+                "group": [d.record.group for d in good],
+                "perceptual_hash": statistics.perceptual_hash,
             }
         )
-        self._parts.append(part.astype(MANIFEST_COLUMNS))
-        return images
-
-    def manifest(self) -> pd.DataFrame:
-        """Return the manifest of all batches."""
-        return pd.concat(self._parts, ignore_index=True)
 
 
 def _batched(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:

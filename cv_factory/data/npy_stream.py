@@ -1,11 +1,51 @@
 """Writes an ``.npy`` file batch by batch, so that an array larger than memory can be stored."""
 
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+_CHUNK_BYTES = 8 * 2**20
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> str:
+    """Write an array as ``np.save`` does and return the SHA-256 of the file.
+
+    The checksum is computed in a second thread while the next chunk is written.
+
+    Args:
+        path: The ``.npy`` file, created or overwritten.
+        array: C-contiguous or not; at most 8 MiB of it are copied at a time.
+    """
+    digest = hashlib.sha256()
+    rows = max(1, _CHUNK_BYTES // max(1, array.itemsize * int(np.prod(array.shape[1:]))))
+    with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as hashing:
+        _write_header(file, array.dtype, array.shape)
+        with path.open("rb") as written:
+            digest.update(written.read())
+        pending = hashing.submit(digest.update, b"")
+        for start in range(0, len(array), rows):
+            chunk = np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8)
+            pending.result()
+            pending = hashing.submit(digest.update, chunk.data)
+            remaining = chunk.data
+            while len(remaining):
+                remaining = remaining[file.write(remaining) :]
+        pending.result()
+    return digest.hexdigest()
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    description = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, description)
 
 
 class NpyStreamWriter:
@@ -26,7 +66,7 @@ class NpyStreamWriter:
         self._dtype = np.dtype(dtype)
         self._rows = 0
         self._file = path.open("wb")
-        self._write_header()
+        _write_header(self._file, self._dtype, (0, *self._row_shape))
 
     def append(self, batch: npt.NDArray[Any]) -> None:
         """Append rows.
@@ -46,16 +86,8 @@ class NpyStreamWriter:
         """Write the final number of rows into the header and close the file."""
         if not self._file.closed:
             self._file.seek(0)
-            self._write_header()
+            _write_header(self._file, self._dtype, (self._rows, *self._row_shape))
             self._file.close()
-
-    def _write_header(self) -> None:
-        description = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self._rows, *self._row_shape),
-        }
-        np.lib.format.write_array_header_1_0(self._file, description)
 
     def __enter__(self) -> Self:
         """Return the writer itself."""

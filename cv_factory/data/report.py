@@ -1,7 +1,7 @@
 """The DataReport: the verdict on a dataset, expectation by expectation, as JSON and as a page."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Literal, Self
@@ -58,7 +58,8 @@ class DataReport:
         n_images: Images in the dataset.
         class_counts: Images by class name.
         split_counts: Images by part of the split, and in it by class name.
-        unreadable: Source and reason of each image that was left out.
+        unreadable: Id and reason of each image that was left out.
+        thumbnails: PNGs (base64) of offending images, by id.
     """
 
     expectations: tuple[ExpectationResult, ...]
@@ -66,6 +67,7 @@ class DataReport:
     class_counts: Mapping[str, int]
     split_counts: Mapping[str, Mapping[str, int]]
     unreadable: tuple[tuple[str, str], ...] = ()
+    thumbnails: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -141,7 +143,7 @@ class DataReport:
                     for k, v in tiles.items()
                 ),
                 "</section>",
-                _expectations_table(self.expectations),
+                _expectations_table(self.expectations, self.thumbnails),
                 _class_table(self.class_counts, self.split_counts),
                 _unreadable_table(self.unreadable),
                 "</main></body></html>",
@@ -158,14 +160,16 @@ def _failure_line(result: ExpectationResult) -> str:
     return line
 
 
-def _expectations_table(results: tuple[ExpectationResult, ...]) -> str:
+def _expectations_table(
+    results: tuple[ExpectationResult, ...], thumbnails: Mapping[str, str]
+) -> str:
     order = {"failed": 0, "warning": 1, "passed": 2}
     rows = []
     for result in sorted(results, key=lambda r: order[r.verdict]):
         rows.append(
             f"<tr><td><span class='badge {result.verdict}'>{result.verdict}</span></td>"
             f"<td><b>{escape(result.name)}</b><p>{escape(result.message)}</p>"
-            f"{_offending(result)}</td>"
+            f"{_offending(result, thumbnails)}</td>"
             f"<td class='n'>{escape(result.observed)}</td>"
             f"<td class='n'>{escape(result.limit)}</td></tr>"
         )
@@ -176,12 +180,19 @@ def _expectations_table(results: tuple[ExpectationResult, ...]) -> str:
     )
 
 
-def _offending(result: ExpectationResult) -> str:
+def _offending(result: ExpectationResult, thumbnails: Mapping[str, str]) -> str:
     if not result.offending_ids:
         return ""
+    shown = "".join(
+        f"<figure><img alt='' src='data:image/png;base64,{escape(thumbnails[name])}'>"
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name in result.offending_ids
+        if name in thumbnails and not result.success
+    )
     listed = "".join(f"<code>{escape(name)}</code> " for name in result.offending_ids)
     more = result.n_offending - len(result.offending_ids)
-    return f"<p>{listed}{f'and {more:,} more' if more > 0 else ''}</p>"
+    pictures = f"<div class='pictures'>{shown}</div>" if shown else ""
+    return f"{pictures}<p>{listed}{f'and {more:,} more' if more > 0 else ''}</p>"
 
 
 def _class_table(counts: Mapping[str, int], parts: Mapping[str, Mapping[str, int]]) -> str:
@@ -237,6 +248,11 @@ td p{margin:2px 0 0;color:var(--soft);font-size:13px}
 code{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--fill);
 display:inline-block;max-width:100%;overflow-wrap:anywhere;
 border:1px solid var(--line);border-radius:4px;padding:0 4px}
+.pictures{display:flex;flex-wrap:wrap;gap:8px;margin-top:6px}
+figure{margin:0;width:72px}
+figure img{width:64px;height:64px;object-fit:contain;background:var(--fill);
+border:1px solid var(--line);border-radius:4px;image-rendering:pixelated}
+figcaption{color:var(--soft);font-size:10px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .badge{display:inline-block;border-radius:99px;padding:1px 9px;font-size:12px;font-weight:600}
 .passed{background:#e3f5ea;color:#17703c}.warning{background:#fdf1d8;color:#8a5a00}
 .failed{background:#fde4e1;color:#a8200d}

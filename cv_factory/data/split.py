@@ -1,18 +1,21 @@
 """Train, validation and test: stratified, seeded, and blind to the order of the source."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from cv_factory.array_files import load_npz
 from cv_factory.artifact_files import read_header, write_header
 from cv_factory.config import SplitConfig
 from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.manifest import CHUNK, groups_of
 from cv_factory.errors import DataError
 
 SPLIT_NAMES = ("train", "validation", "test")
@@ -69,7 +72,9 @@ class Split:
         body = read_header(directory, _KIND, _VERSION)
         arrays = load_npz(directory / _FILE, SPLIT_NAMES)
         return cls(
-            **{name: arrays[name].astype(np.int64) for name in SPLIT_NAMES},
+            train=arrays["train"].astype(np.int64),
+            validation=arrays["validation"].astype(np.int64),
+            test=arrays["test"].astype(np.int64),
             seed=body["seed"],
             dataset_fingerprint=body["dataset_fingerprint"],
         )
@@ -78,9 +83,10 @@ class Split:
 def split_dataset(dataset: ImageDataset, config: SplitConfig) -> Split:
     """Divide a labelled dataset.
 
-    Images with equal pixels stay together. Within each class the groups are ordered by a hash of
-    seed and pixels, so neither the source's order nor its file names matter, and an image that is
-    added moves few others.
+    Images with equal pixels, or of one group, stay together. Within each class what stays together
+    is ordered by a hash of the seed and of its pixels (or group), so neither the source's order nor
+    its file names matter, and an image that is added moves few others. A part's size is met to
+    within half of the largest such set in each class.
 
     Raises:
         DataError: Images lack labels, or a class is too small to be in every part.
@@ -88,82 +94,184 @@ def split_dataset(dataset: ImageDataset, config: SplitConfig) -> Split:
     if (dataset.labels < 0).any():
         missing = dataset.manifest["source"][dataset.labels < 0].tolist()
         raise DataError(f"{len(missing)} images have no label, such as {missing[0]}.")
-    official = _official_parts(dataset) if config.keep_official_test else {}
-    by_class: dict[int, list[_Group]] = {n: [] for n in range(len(dataset.class_names))}
-    for group in _groups(dataset):
-        by_class[group.label].append(group)
-    parts: dict[str, list[Indices]] = {name: [] for name in SPLIT_NAMES}
-    for label, members in by_class.items():
-        name = dataset.class_names[label]
-        for part, chosen in _divide(members, name, config, official).items():
-            parts[part] += chosen
-    joined = {k: np.sort(np.concatenate(v)).astype(np.int64) for k, v in parts.items()}
-    return Split(**joined, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
+    families = _families(dataset, config.seed)
+    official = _official_parts(dataset, families) if config.keep_official_test else {}
+    sizes = {name: getattr(config, name) for name in ("test", "validation")}
+    wanted = _wanted(dataset, families, official, sizes)
+    part_of_family = np.zeros(len(families.labels), dtype=np.int8)
+    for label in range(len(dataset.class_names)):
+        members = np.flatnonzero(families.labels == label)
+        quotas = {part: int(counts[label]) for part, counts in wanted.items()}
+        part_of_family[members] = _divide(members, families, official, quotas)
+    part_of_image = part_of_family[families.of_image]
+    _check_classes(dataset, families, part_of_image)
+    parts = {n: np.flatnonzero(part_of_image == k) for k, n in enumerate(SPLIT_NAMES)}
+    return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Images that must stay in one part."""
+class _Families:
+    """Sets of images that must stay in one part.
 
-    label: int
-    key: str
-    indices: Indices
+    Attributes:
+        of_image: The family of each image, int64 ``(N,)``.
+        labels: The label that a family counts for, int64 ``(F,)``: where it holds several, the one
+            of which it holds the largest share.
+        sizes: Images of each family, int64 ``(F,)``.
+        order: Seeded hash that orders the families, uint64 ``(F,)``.
+    """
 
-
-def _groups(dataset: ImageDataset) -> list[_Group]:
-    """Group the images by equal pixels; a group of several labels counts for the smallest one."""
-    pixels = dataset.manifest["pixels_sha256"]
-    labels = dataset.labels
-    members = pd.Series(np.arange(len(dataset))).groupby(pixels.to_numpy(), sort=False).indices
-    return [
-        _Group(int(labels[rows].min()), str(key), np.asarray(rows, dtype=np.int64))
-        for key, rows in members.items()
-    ]
+    of_image: Indices
+    labels: Indices
+    sizes: Indices
+    order: npt.NDArray[np.uint64]
 
 
-def _official_parts(dataset: ImageDataset) -> dict[str, set[int]]:
-    """Return the images of the source's own test split, if it has one with test images."""
-    test = np.flatnonzero((dataset.manifest["official_split"] == "test").to_numpy())
-    return {"test": set(test.tolist())} if len(test) else {}
-
-
-def _divide(
-    groups: list[_Group], class_name: str, config: SplitConfig, official: dict[str, set[int]]
-) -> dict[str, list[Indices]]:
-    """Divide one class; each part gets its share of images, and at least one."""
-    ordered = sorted(
-        groups, key=lambda g: hashlib.sha256(f"{config.seed}:{g.key}".encode()).digest()
+def _families(dataset: ImageDataset, seed: int) -> _Families:
+    """Find what must stay together: equal pixels and equal groups, also through each other."""
+    pixels, unique_pixels = pd.factorize(dataset.manifest["pixels_sha256"])
+    groups = groups_of(dataset.manifest)
+    grouped = np.flatnonzero((groups != "").to_numpy())
+    of_image = pixels.astype(np.int64)
+    if len(grouped):
+        group, names = pd.factorize(groups.iloc[grouped])
+        size = len(unique_pixels) + len(names)
+        edges = (pixels[grouped], len(unique_pixels) + group)
+        graph = coo_matrix((np.ones(len(grouped), np.int8), edges), shape=(size, size))
+        of_image = connected_components(graph, directed=False)[1][pixels].astype(np.int64)
+        # Numbered anew: groups were nodes of the graph, too.
+        of_image = np.unique(of_image, return_inverse=True)[1].astype(np.int64)
+    return _Families(
+        of_image=of_image,
+        labels=_labels_of_families(of_image, dataset.labels, len(dataset.class_names)),
+        sizes=np.bincount(of_image).astype(np.int64),
+        order=_hashes(dataset, of_image, grouped, groups, seed),
     )
-    parts: dict[str, list[Indices]] = {name: [] for name in SPLIT_NAMES}
-    if official:
-        # A group with an official test image goes to test as a whole: no leakage into training.
-        is_test = [not official["test"].isdisjoint(g.indices.tolist()) for g in ordered]
-        parts["test"] = [g.indices for g, test in zip(ordered, is_test, strict=True) if test]
-        ordered = [g for g, test in zip(ordered, is_test, strict=True) if not test]
-    else:
-        parts["test"], ordered = _take(ordered, config.test, sum(len(g.indices) for g in ordered))
-    remaining = sum(len(g.indices) for g in ordered)
-    whole = remaining if official else sum(len(g.indices) for g in groups)
-    parts["validation"], ordered = _take(ordered, config.validation, whole)
-    parts["train"] = [g.indices for g in ordered]
-    empty = [name for name, chosen in parts.items() if not chosen]
-    if empty:
-        raise DataError(
-            f"Class {class_name!r} has {sum(len(g.indices) for g in groups)} images "
-            f"({len(groups)} different ones): too few for train, validation and test "
-            f"(none left for {', '.join(empty)}). Add images or remove the class."
-        )
+
+
+def _labels_of_families(of_image: Indices, labels: Indices, n_classes: int) -> Indices:
+    """Return the label of which each family holds the largest share, the smallest one of equals."""
+    pairs, counts = np.unique(of_image * n_classes + labels, return_counts=True)
+    family, label = np.divmod(pairs, n_classes)
+    shares = counts / np.bincount(labels, minlength=n_classes)[label]
+    best = np.lexsort((label, -shares, family))
+    first = best[np.unique(family[best], return_index=True)[1]]
+    chosen: Indices = label[first].astype(np.int64)
+    return chosen
+
+
+def _hashes(
+    dataset: ImageDataset,
+    of_image: Indices,
+    grouped: Indices,
+    groups: "pd.Series[str]",
+    seed: int,
+) -> npt.NDArray[np.uint64]:
+    """Hash each family by its first group's name, or by its pixels where it has no group."""
+    first_image = np.unique(of_image, return_index=True)[1]
+    order = np.empty(len(first_image), dtype=np.uint64)
+    for start in range(0, len(first_image), CHUNK):
+        part = first_image[start : start + CHUNK]
+        keys = dataset.manifest["pixels_sha256"].iloc[part].to_list()
+        order[start : start + CHUNK] = [_hash(seed, key) for key in keys]
+    if len(grouped):
+        names = groups.iloc[grouped].groupby(of_image[grouped]).min()
+        order[names.index.to_numpy()] = [_hash(seed, f"group {name}") for name in names]
+    return order
+
+
+def _hash(seed: int, key: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
+
+
+def _official_parts(dataset: ImageDataset, families: _Families) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which families belong to the source's own test and validation parts, where it has any.
+
+    A family with an official test image goes to test as a whole: no leakage into training.
+    """
+    parts: dict[str, npt.NDArray[np.bool_]] = {}
+    taken = np.zeros(len(families.labels), dtype=bool)
+    for name in ("test", "validation"):
+        images = (dataset.manifest["official_split"] == name).to_numpy()
+        if images.any():
+            inside = np.zeros(len(families.labels), dtype=bool)
+            inside[families.of_image[images]] = True
+            parts[name] = inside & ~taken
+            taken |= inside
     return parts
 
 
-def _take(groups: list[_Group], share: float, n_images: int) -> tuple[list[Indices], list[_Group]]:
-    """Take groups from the front until they hold ``share`` of ``n_images``, at least one group."""
-    wanted = max(1, round(share * n_images))
-    taken: list[Indices] = []
-    count = 0
-    for position, group in enumerate(groups):
-        if count >= wanted:
-            return taken, groups[position:]
-        taken.append(group.indices)
-        count += len(group.indices)
-    return taken, []
+def _wanted(
+    dataset: ImageDataset,
+    families: _Families,
+    official: Mapping[str, npt.NDArray[np.bool_]],
+    sizes: Mapping[str, float | int],
+) -> dict[str, Indices]:
+    """Return how many images of each class each drawn part is to have, at least one of each."""
+    free = np.ones(len(families.labels), dtype=bool)
+    for inside in official.values():
+        free &= ~inside
+    n_classes = len(dataset.class_names)
+    weights = families.sizes[free].astype(np.float64)
+    available = np.bincount(families.labels[free], weights, n_classes).astype(np.float64)
+    wanted = {}
+    for name, size in sizes.items():
+        if name in official:
+            continue
+        if isinstance(size, int) and size >= available.sum():
+            raise DataError(
+                f"split.{name} asks for {size} images; there are {int(available.sum())} to divide."
+            )
+        exact = available * size if isinstance(size, float) else _shared(size, available)
+        wanted[name] = np.maximum(1, np.rint(exact)).astype(np.int64)
+    return wanted
+
+
+def _shared(count: int, available: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share a count among classes in proportion, at least one each, to whole numbers of its sum."""
+    least = (available > 0).astype(np.float64)
+    rest = max(0.0, count - least.sum())
+    exact = rest * (available - least) / max(1.0, (available - least).sum())
+    shares: npt.NDArray[np.float64] = np.floor(exact)
+    largest = np.argsort(shares - exact, kind="stable")
+    shares[largest[: int(rest - shares.sum())]] += 1
+    return shares + least
+
+
+def _divide(
+    members: Indices,
+    families: _Families,
+    official: Mapping[str, npt.NDArray[np.bool_]],
+    quotas: Mapping[str, int],
+) -> npt.NDArray[np.int8]:
+    """Return the part (its place in ``SPLIT_NAMES``) of each of one class's families."""
+    parts = np.zeros(len(members), dtype=np.int8)
+    for name, inside in official.items():
+        parts[inside[members]] = SPLIT_NAMES.index(name)
+    free = np.flatnonzero(parts == 0)
+    free = free[np.argsort(families.order[members[free]], kind="stable")]
+    for name, quota in quotas.items():
+        counts = np.cumsum(families.sizes[members[free]])
+        if not len(counts):
+            break
+        n_taken = int(np.abs(counts - quota).argmin()) + 1
+        parts[free[:n_taken]] = SPLIT_NAMES.index(name)
+        free = free[n_taken:]
+    return parts
+
+
+def _check_classes(
+    dataset: ImageDataset, families: _Families, part_of_image: npt.NDArray[np.int8]
+) -> None:
+    """Refuse a split that leaves a class without images in a part."""
+    n_parts = len(SPLIT_NAMES)
+    cells = dataset.labels * n_parts + part_of_image
+    counts = np.bincount(cells, minlength=len(dataset.class_names) * n_parts).reshape(-1, n_parts)
+    for label in np.flatnonzero((counts == 0).any(axis=1)):
+        images = families.of_image[dataset.labels == label]
+        empty = [part for number, part in enumerate(SPLIT_NAMES) if counts[label, number] == 0]
+        raise DataError(
+            f"Class {dataset.class_names[label]!r} has {len(images)} images "
+            f"({len(np.unique(images))} that can be parted): too few for train, validation and "
+            f"test (none left for {', '.join(empty)}). Add images or remove the class."
+        )

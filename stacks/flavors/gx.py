@@ -57,14 +57,14 @@ class GXDataValidator(BaseDataValidator):
 
         Args:
             dataset: What is judged.
-            comparison_dataset: Not used.
+            comparison_dataset: An earlier ImageDataset that this one should be like.
             check_list: Not used: all expectations are always checked.
             **kwargs: ``split``, the division of the dataset, and ``config``, the limits.
 
         Raises:
             DataError: An expectation could not be evaluated.
         """
-        from cv_factory.data.quality import validate_dataset
+        from cv_factory.data.quality import Reference, validate_dataset
 
         split: Split = kwargs["split"]
         config: ValidationConfig = kwargs["config"]
@@ -73,5 +73,9 @@ class GXDataValidator(BaseDataValidator):
             class_names=dataset.class_names,
             split=dict(split.items()),
             config=config,
-            unreadable=[(image.source, image.reason) for image in dataset.unreadable],
+            unreadable=[(image.id, image.reason) for image in dataset.unreadable],
+            images=dataset.images,
+            reference=Reference(comparison_dataset.manifest, comparison_dataset.class_names)
+            if comparison_dataset is not None
+            else None,
         )

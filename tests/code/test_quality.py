@@ -58,7 +58,7 @@ def _failed(report: DataReport) -> dict[str, ExpectationResult]:
 def test_a_sound_dataset_meets_every_expectation() -> None:
     report = _validate(_manifest())
     assert _failed(report) == {}
-    assert len(report.expectations) == 13
+    assert len(report.expectations) == 19
     assert report.n_images == 60
     assert report.class_counts == {"ant": 20, "bee": 20, "cat": 20}
     assert report.split_counts["validation"] == {"ant": 4, "bee": 4, "cat": 4}

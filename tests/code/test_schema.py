@@ -78,12 +78,16 @@ def test_check_names_a_stale_file_and_writing_cures_it(
     (tmp_path / "gone.schema.json").write_text("{}")
     monkeypatch.setattr("sys.argv", ["schema", "--check"])
     assert tool.main() == 1
-    assert "gone.schema.json, training.schema.json. Run: make schema" in capsys.readouterr().err
+    assert (
+        "gone.schema.json, training.schema.json, validation.schema.json. Run: make schema"
+        in capsys.readouterr().err
+    )
     monkeypatch.setattr("sys.argv", ["schema"])
     assert tool.main() == 0
     monkeypatch.setattr("sys.argv", ["schema", "--check"])
     assert tool.main() == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["training.schema.json"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["training.schema.json", "validation.schema.json"]
 
 
 def _read(file: Path) -> Any:

@@ -16,7 +16,10 @@ from cv_factory.errors import ArtifactError, DataError
 
 
 def dataset_of(
-    labels: list[int], pixels: list[str] | None = None, official: list[str] | None = None
+    labels: list[int],
+    pixels: list[str] | None = None,
+    official: list[str] | None = None,
+    groups: list[str] | None = None,
 ) -> ImageDataset:
     n = len(labels)
     manifest = pd.DataFrame(
@@ -34,6 +37,8 @@ def dataset_of(
             "official_split": official or [""] * n,
         }
     ).astype(MANIFEST_COLUMNS)
+    if groups is not None:
+        manifest["group"] = pd.Series(groups, dtype=MANIFEST_COLUMNS["id"])
     names = tuple(f"class-{k}" for k in range(max(labels) + 1))
     return ImageDataset(np.zeros((n, 4, 4, 1), np.uint8), manifest, names, "made for a test")
 
@@ -102,6 +107,64 @@ def test_another_seed_gives_another_split_and_the_same_seed_the_same() -> None:
     first, again, other = (split_dataset(dataset, SplitConfig(seed=s)) for s in (0, 0, 1))
     np.testing.assert_array_equal(first.test, again.test)
     assert first.test.tolist() != other.test.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(label_lists, st.integers(0, 10), st.randoms(use_true_random=False))
+def test_groups_and_what_they_share_pixels_with_stay_together(
+    labels: list[int], seed: int, random: object
+) -> None:
+    n = len(labels)
+    rng = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]
+    groups = [f"g{k}" if k < n // 3 else "" for k in rng.integers(0, n, n)]
+    pixels = [f"p{k}" for k in rng.integers(0, 3 * n, n)]
+    dataset = dataset_of(labels, pixels, groups=groups)
+    order = rng.permutation(n)
+    shuffled = ImageDataset(
+        dataset.images, dataset.manifest.iloc[order].reset_index(drop=True), dataset.class_names, ""
+    )
+    try:
+        split = split_dataset(dataset, SplitConfig(seed=seed))
+    except DataError:
+        with pytest.raises(DataError, match="too few"):
+            split_dataset(dataset, SplitConfig(seed=seed))
+        return
+    parts = np.empty(n, object)
+    for name, indices in split.items():
+        parts[indices] = name
+    table = pd.DataFrame({"part": parts, "pixels": pixels, "group": groups})
+    assert (table.groupby("pixels")["part"].nunique() == 1).all()
+    assert (table[table["group"] != ""].groupby("group")["part"].nunique() <= 1).all()
+    assert parts_by_id(dataset, split) == parts_by_id(
+        shuffled, split_dataset(shuffled, SplitConfig(seed=seed))
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(label_lists, st.integers(5, 20), st.integers(5, 20))
+def test_sizes_may_be_counts_and_are_met(labels: list[int], validation: int, test: int) -> None:
+    split = split_dataset(dataset_of(labels), SplitConfig(validation=validation, test=test))
+    assert (split.sizes["validation"], split.sizes["test"]) == (validation, test)
+
+
+def test_groups_of_ten_leave_each_part_near_its_share() -> None:
+    labels = [0, 1] * 200
+    groups = [f"patient-{n // 10}" for n in range(400)]
+    split = split_dataset(dataset_of(labels, groups=groups), SplitConfig())
+    assert abs(split.sizes["test"] - 80) <= 10
+    assert abs(split.sizes["validation"] - 80) <= 10
+
+
+def test_a_count_above_the_images_there_are_is_refused() -> None:
+    with pytest.raises(DataError, match=r"split\.test asks for 500 images; there are 100"):
+        split_dataset(dataset_of([0, 1] * 50), SplitConfig(test=500))
+
+
+def test_an_official_validation_split_is_kept_too() -> None:
+    official = ["train"] * 40 + ["validation"] * 20 + ["test"] * 20
+    split = split_dataset(dataset_of([0, 1] * 40, official=official), SplitConfig())
+    assert split.validation.tolist() == list(range(40, 60))
+    assert split.test.tolist() == list(range(60, 80))
 
 
 def test_an_official_test_split_is_kept_unless_told_otherwise() -> None:

@@ -1,23 +1,59 @@
 """Where images come from: one module a kind of source, one factory for all."""
 
-from cv_factory.config import DataConfig
-from cv_factory.data.sources.arrays import DigitsSource, FashionMNISTSource
-from cv_factory.data.sources.base import ImageRecord, ImageSource
-from cv_factory.data.sources.folder import FolderSource
+from cv_factory.config_data import DataConfig, FolderConfig
+from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
 
-__all__ = ["ImageRecord", "ImageSource", "open_source"]
+__all__ = ["Content", "ImageRecord", "ImageSource", "open_source"]
 
 
 def open_source(config: DataConfig) -> ImageSource:
-    """Open the source that the configuration names.
+    """Open the source that the configuration names; use it in a ``with`` statement.
 
     Raises:
-        SourceError: The source does not exist or is empty.
+        DataError: The source does not exist, cannot be reached or is empty.
+        ConfigError: A setting needs an environment variable that is not set.
     """
+    # Imported one by one: each kind needs packages that the others do without.
     match config.source:
         case "digits":
+            from cv_factory.data.sources.arrays import DigitsSource
+
             return DigitsSource()
         case "fashion_mnist":
+            from cv_factory.data.sources.arrays import FashionMNISTSource
+
             return FashionMNISTSource(config.data_dir)
+        case "mnist" | "cifar10" | "torchvision":
+            return _open_torchvision(config)
         case "folder":
-            return FolderSource(config.path or "")
+            from cv_factory.data.sources.folder import FolderSource
+            from cv_factory.data.sources.stores import open_store
+
+            store = open_store(config.path or "", config.storage_options)
+            pattern = (config.folder or FolderConfig()).pattern
+            return FolderSource(store, pattern, config.max_bytes)
+        case "manifest":
+            from cv_factory.data.sources.manifest import ManifestSource
+
+            return ManifestSource(config)
+        case "sql":
+            from cv_factory.data.sources.sql import SqlSource
+
+            return SqlSource(config)
+        case "http":
+            from cv_factory.data.sources.http import HttpSource
+
+            return HttpSource(config)
+        case "dvc":
+            from cv_factory.data.sources.dvc import open_dvc
+
+            return open_dvc(config)
+
+
+def _open_torchvision(config: DataConfig) -> ImageSource:
+    from cv_factory.data.sources.torchvision_sets import TorchvisionSource
+
+    known = {"mnist": "MNIST", "cifar10": "CIFAR10"}
+    section = config.torchvision
+    name = section.name if section else known[config.source]
+    return TorchvisionSource(name, config.data_dir, section.download if section else True)

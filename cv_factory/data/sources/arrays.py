@@ -14,7 +14,7 @@ from cv_factory.data.sources.base import ImageRecord, ImageSource
 from cv_factory.errors import DataError
 
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-_DOWNLOAD_FOLDER = Path("~/.cache/cv-factory")
+DOWNLOAD_FOLDER = Path("~/.cache/cv-factory")
 _FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -102,7 +102,7 @@ class FashionMNISTSource(_ArraySource):
 
     @cached_property
     def _arrays(self) -> _Arrays:
-        folder = self._folder or _download_fashion(self._data_dir or _DOWNLOAD_FOLDER.expanduser())
+        folder = self._folder or _download_fashion(self._data_dir or DOWNLOAD_FOLDER.expanduser())
         images, labels, ids, splits = [], [], [], []
         for split, image_name, label_name in _FASHION_FILES:
             images.append(_read_idx(_idx_file(folder, image_name), dimensions=3))
@@ -118,7 +118,7 @@ class FashionMNISTSource(_ArraySource):
     @property
     def _folder(self) -> Path | None:
         """The folder that holds all four files; None if they are to be downloaded."""
-        root = self._data_dir or _DOWNLOAD_FOLDER.expanduser()
+        root = self._data_dir or DOWNLOAD_FOLDER.expanduser()
         candidates = [root, root / "FashionMNIST" / "raw"]
         if self._data_dir is None:
             candidates.insert(0, _DEBIAN_FOLDER)

@@ -1,14 +1,21 @@
 """What every image source offers: a cheap fingerprint, its classes, and records one by one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.cpu import available_cpus
 
-@dataclass(frozen=True)
+#: Encoded bytes, or pixels uint8 ``(H, W, C)`` where the source holds arrays.
+Content = bytes | npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image as a source gives it, not decoded.
 
@@ -16,22 +23,33 @@ class ImageRecord:
         id: Unique in the source and stable between readings.
         location: Where the image lies, for people (a path, a URL).
         label: Name of the class; None where the image has none.
-        content: The encoded bytes, or pixels uint8 ``(H, W, C)`` where the source holds arrays;
-            an ``ImageError`` text in ``problem`` where neither could be had.
-        official_split: ``train`` or ``test`` where the source defines a split, else empty.
+        content: The content, or a function that reads it (called in any thread, at most once);
+            it raises ``ImageError`` with the reason where the image cannot be had.
+        official_split: ``train``, ``validation`` or ``test`` where the source defines a split, else
+            empty.
+        group: What the image belongs to (a patient, a video); empty where it stands alone.
         problem: Why there is no content.
     """
 
     id: str
     location: str
     label: str | None
-    content: bytes | npt.NDArray[np.uint8]
+    content: Content | Callable[[], Content]
     official_split: str = ""
+    group: str = ""
     problem: str = ""
+
+    def read(self) -> Content:
+        """Return the content.
+
+        Raises:
+            ImageError: It cannot be had; the message is the reason.
+        """
+        return self.content() if callable(self.content) else self.content
 
 
 class ImageSource(ABC):
-    """Images of one origin, read lazily, in a stable order."""
+    """Images of one origin, read lazily, in a stable order; close it, or use it in ``with``."""
 
     @property
     @abstractmethod
@@ -58,3 +76,24 @@ class ImageSource(ABC):
         Raises:
             DataError: The source went away or cannot be read any more.
         """
+
+    @property
+    def readers(self) -> int:
+        """How many threads may read at once; more than there are CPUs where reading is waiting."""
+        return available_cpus()
+
+    def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
+        """Close what the source holds open; closing twice does nothing."""
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the source, whatever happened."""
+        self.close()

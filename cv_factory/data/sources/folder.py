@@ -1,88 +1,110 @@
-"""A folder with one subfolder of images a class."""
+"""A folder of images, here or in a bucket: one subfolder a class, or classes told by file names."""
 
-import os
+import re
 from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from cv_factory.artifact_files import fingerprint
-from cv_factory.data.sources.base import ImageRecord, ImageSource
-from cv_factory.errors import SourceError
+from cv_factory.data.sources.listed import ListedSource
+from cv_factory.data.sources.listing import ListedImage, Listing, official_split
+from cv_factory.data.sources.stores import ImageStore, printable
+from cv_factory.errors import DataError
+from cv_factory.progress import say
 
 _LAYOUT = "expected one subfolder of images a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg"
+_SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "dev"})
+_SPLIT_PATTERN = "(?P<split>[^/]+)/(?P<label>[^/]+)/.+"
 
 
-class FolderSource(ImageSource):
-    """Every file below ``root/CLASS/`` is an image of CLASS; hidden files are skipped."""
+class FolderSource(ListedSource):
+    """Every file of a folder is an image; hidden files are skipped."""
 
-    def __init__(self, root: str) -> None:
-        """List the classes.
+    def __init__(self, store: ImageStore, pattern: str | None, max_bytes: int) -> None:
+        """List the files.
+
+        Args:
+            store: The folder.
+            pattern: Regular expression over a file's path that tells its class; None for one
+                subfolder a class.
+            max_bytes: Larger files are refused.
 
         Raises:
-            SourceError: The folder does not exist, has no subfolder, or only one.
+            DataError: The folder does not exist or is not laid out as expected.
         """
-        self._root = Path(root).expanduser()
-        if not self._root.is_dir():
-            raise SourceError(f"The image folder {self._root} does not exist or is no folder.")
-        self._class_names = tuple(
-            sorted(p.name for p in self._root.iterdir() if p.is_dir() and p.name[0] != ".")
-        )
-        layout = _LAYOUT.format(root=self._root)
-        if not self._class_names:
-            raise SourceError(f"The image folder {self._root} has no subfolder: {layout}.")
-        if len(self._class_names) == 1:
-            raise SourceError(
-                f"The image folder {self._root} has the one class {self._class_names[0]!r}; a "
-                f"classifier needs two: {layout}."
-            )
+        self._store = store
+        self._max_bytes = max_bytes
+        if not store.exists():
+            raise DataError(f"The image folder {store.root} does not exist or is no folder.")
+        if pattern is None:
+            self._listing = self._by_subfolder()
+        else:
+            self._listing = Listing(self._by_pattern(re.compile(pattern)))
         if not len(self):
-            raise SourceError(f"The image folder {self._root} holds no files: {layout}.")
+            layout = _LAYOUT.format(root=store.root)
+            raise DataError(f"The image folder {store.root} holds no files: {layout}.")
 
     @property
     def description(self) -> str:
         """The folder."""
-        return f"folder {self._root}"
+        return f"folder {self._store.root}"
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The subfolders, sorted."""
-        return self._class_names
+    def readers(self) -> int:
+        """How many threads may read at once."""
+        return self._store.readers
 
-    @cached_property
-    def _files(self) -> list[tuple[str, str]]:
-        """Class and path relative to the root of each file, sorted."""
-        found = []
-        for name in self._class_names:
-            for folder, subfolders, files in os.walk(self._root / name):
-                subfolders[:] = [s for s in subfolders if not s.startswith(".")]
-                inside = Path(folder).relative_to(self._root)
-                found += [(name, (inside / f).as_posix()) for f in files if f[0] != "."]
-        return sorted(found)
+    def _by_subfolder(self) -> Listing:
+        root, classes = self._store.root, self._store.folders()
+        layout = _LAYOUT.format(root=root)
+        hint = "; where the classes are told by the file names, give data.folder.pattern"
+        if not classes:
+            raise DataError(f"The image folder {root} has no subfolder: {layout}{hint}.")
+        if len(classes) == 1:
+            raise DataError(
+                f"The image folder {root} has the one class {classes[0]!r}; a classifier needs "
+                f"two: {layout}{hint}."
+            )
+        if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
+            raise DataError(
+                f"The subfolders of {root} ({', '.join(classes)}) look like a split, not like "
+                f"classes. If so: --set 'data.folder.pattern={_SPLIT_PATTERN}'."
+            )
+        beside: list[str] = []
+        listing = Listing(self._in_subfolders(beside), tuple(classes))
+        if beside:
+            say(
+                f"{len(beside)} files lie in {root} itself, beside the class folders, and are not "
+                f"read: {', '.join(sorted(beside)[:5])}{', …' if len(beside) > 5 else ''}"
+            )
+        return listing
 
-    def __len__(self) -> int:
-        """Return the number of files."""
-        return len(self._files)
+    def _in_subfolders(self, beside: list[str]) -> Iterator[ListedImage]:
+        for file in self._store.files():
+            name = printable(file.name)
+            label, separator, _ = name.partition("/")
+            if separator or file.problem:
+                version = f"{file.size} {file.version}"
+                yield ListedImage(
+                    name, file.name, label or None, version=version, problem=file.problem
+                )
+            else:
+                beside.append(name)
 
-    def fingerprint(self) -> str:
-        """Digest of every file's path, size and modification time."""
-        stats = [(path, (self._root / path).lstat()) for _, path in self._files]
-        return fingerprint([[path, s.st_size, s.st_mtime_ns] for path, s in stats])
+    def _by_pattern(self, pattern: re.Pattern[str]) -> Iterator[ListedImage]:
+        for file in self._store.files():
+            name = printable(file.name)
+            version = f"{file.size} {file.version}"
+            found = pattern.fullmatch(name)
+            if found is None or file.problem:
+                problem = file.problem or "its path does not match data.folder.pattern"
+                yield ListedImage(name, file.name, None, version=version, problem=problem)
+                continue
+            parts = found.groupdict()
+            split = official_split(parts.get("split") or "", f"data.folder.pattern for {name}")
+            yield ListedImage(
+                name, file.name, parts["label"], split, parts.get("group") or "", version
+            )
 
-    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
-        """Yield the files' bytes; one that cannot be read carries its problem instead."""
-        root = self._root.resolve()
-        for i in indices:
-            label, relative = self._files[i]
-            path = self._root / relative
-            content, problem = b"", ""
-            try:
-                if path.resolve(strict=True).is_relative_to(root):
-                    content = path.read_bytes()
-                else:
-                    problem = "a symbolic link that leaves the folder"
-            except OSError as error:
-                problem = error.strerror or str(error)
-            yield ImageRecord(relative, str(path), label, content, problem=problem)
+    def _read(self, name: bytes) -> bytes:
+        return self._store.read(name, self._max_bytes)
+
+    def _location(self, name: bytes) -> str:
+        return self._store.location(name)

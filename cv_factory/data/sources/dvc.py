@@ -1,0 +1,74 @@
+"""Images that DVC tracks: a folder or a manifest of a repository, at any revision."""
+
+from contextlib import ExitStack
+
+from cv_factory.config_data import DataConfig, DvcConfig, FolderConfig
+from cv_factory.data.sources.folder import FolderSource
+from cv_factory.data.sources.listed import ListedSource
+from cv_factory.data.sources.manifest import ManifestSource
+from cv_factory.data.sources.stores import FsspecStore
+from cv_factory.errors import DataError
+
+_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+
+
+def open_dvc(config: DataConfig) -> ListedSource:
+    """Open the path of a DVC repository as a folder or, where it is a table, as a manifest.
+
+    Raises:
+        DataError: DVC is not installed, or the repository, revision or path does not exist.
+    """
+    section = config.dvc or DvcConfig()
+    path = (config.path or "").strip("/")
+    try:
+        from dvc.api import DVCFileSystem
+        from dvc.exceptions import DvcException
+        from dvc.scm import SCMError
+    except ImportError:
+        raise DataError("Source 'dvc' needs DVC: pip install -e '.[sources]'.") from None
+    at = f"{section.repo}@{section.revision}" if section.revision else section.repo
+    with ExitStack() as on_error:
+        try:
+            filesystem = DVCFileSystem(section.repo, rev=section.revision)
+            on_error.callback(filesystem.close)
+            if path.lower().endswith(_TABLES):
+                folder, _, base = path.rpartition("/")
+                store = FsspecStore(filesystem, f"/{folder}", f"dvc:{at}/{folder}")
+                source: ListedSource = ManifestSource(
+                    config.model_copy(update={"path": base, "storage_options": {}}), store
+                )
+            else:
+                store = FsspecStore(filesystem, f"/{path}", f"dvc:{at}/{path}")
+                pattern = (config.folder or FolderConfig()).pattern
+                source = FolderSource(store, pattern, config.max_bytes)
+        except (DvcException, SCMError) as error:
+            raise DataError(f"The DVC repository {at} cannot be read: {error}.") from None
+        return _Closing(source, on_error.pop_all(), f"{path} of the DVC repository {at}")
+
+
+class _Closing(ListedSource):
+    """A source that also closes the repository under it."""
+
+    def __init__(self, source: ListedSource, opened: ExitStack, description: str) -> None:
+        self._source = source
+        self._listing = source._listing
+        self._opened = opened
+        self._description = description
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    @property
+    def readers(self) -> int:
+        return self._source.readers
+
+    def close(self) -> None:
+        self._source.close()
+        self._opened.close()
+
+    def _read(self, name: bytes) -> bytes:
+        return self._source._read(name)
+
+    def _location(self, name: bytes) -> str:
+        return self._source._location(name)

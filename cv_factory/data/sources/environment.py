@@ -1,0 +1,33 @@
+"""Puts environment variables into settings that must not hold secrets themselves.
+
+Not written ``${NAME}``: ZenML would replace that by the secret and could store it with the run.
+"""
+
+import os
+import re
+
+from cv_factory.errors import ConfigError
+
+_VARIABLE = re.compile(r"\{env:(\w+)\}")
+
+
+def expand(text: str, setting: str) -> str:
+    """Replace each ``{env:NAME}`` by the environment variable NAME.
+
+    Args:
+        text: What stands in the configuration.
+        setting: Dotted name of the setting, for the error.
+
+    Raises:
+        ConfigError: A variable is not set; the message names it.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if value is None:
+            raise ConfigError(
+                f"{setting} needs the environment variable {match[1]}, which is not set."
+            )
+        return value
+
+    return _VARIABLE.sub(value_of, text)

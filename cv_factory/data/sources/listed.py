@@ -1,0 +1,55 @@
+"""A source whose images are listed first and read one by one later."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.data.sources.base import ImageRecord, ImageSource
+from cv_factory.data.sources.listing import Listing
+
+
+class ListedSource(ImageSource):
+    """Yields records from a listing; subclasses make the listing and read single images."""
+
+    _listing: Listing
+
+    @abstractmethod
+    def _read(self, name: bytes) -> bytes:
+        """Return one image's bytes, called in any thread.
+
+        Raises:
+            ImageError: It cannot be had.
+        """
+
+    @abstractmethod
+    def _location(self, name: bytes) -> str:
+        """Return where an image lies, for people."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that the listing names, sorted."""
+        return self._listing.class_names
+
+    def __len__(self) -> int:
+        """Return the number of images listed."""
+        return len(self._listing)
+
+    def fingerprint(self) -> str:
+        """Digest of the listing."""
+        return self._listing.fingerprint()
+
+    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
+        """Yield the records; their content is read when it is asked for."""
+        for image in self._listing.rows(indices):
+            yield ImageRecord(
+                id=image.id,
+                location=self._location(image.name),
+                label=image.label,
+                content=b"" if image.problem else partial(self._read, image.name),
+                official_split=image.split,
+                group=image.group,
+                problem=image.problem,
+            )

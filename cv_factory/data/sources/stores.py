@@ -1,0 +1,336 @@
+# ruff: noqa: PTH118 - names are bytes, which pathlib does not know
+"""Where image files lie: a local folder, or anything that fsspec can open, behind one interface.
+
+A store reads only what lies below its root: names that are absolute, climb with ``..`` or lead out
+of the root through a symbolic link are refused.
+"""
+
+import errno
+import os
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from cv_factory.cpu import available_cpus
+from cv_factory.data.sources.environment import expand
+from cv_factory.errors import ConfigError, DataError, ImageError
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_REMOTE_READERS = 16
+_VERSION_KEYS = ("ETag", "etag", "md5", "checksum", "LastModified", "mtime", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file below a store's root.
+
+    Attributes:
+        name: Path relative to the root, with forward slashes, in the file system's own bytes.
+        size: Bytes.
+        version: Changes when the file does (modification time, ETag).
+        problem: Why it cannot be read, where that is known already.
+    """
+
+    name: bytes
+    size: int = 0
+    version: str = ""
+    problem: str = ""
+
+
+class ImageStore(ABC):
+    """Files below one root."""
+
+    root: str
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether the root is a folder."""
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """Return the names of the folders that lie directly in the root, hidden ones left out."""
+
+    @abstractmethod
+    def files(self) -> Iterator[StoredFile]:
+        """Yield every file below the root in no particular order; hidden ones are left out."""
+
+    @abstractmethod
+    def read(self, name: bytes, max_bytes: int) -> bytes:
+        """Return the content of one file.
+
+        Raises:
+            ImageError: It is missing, unreadable, too large, or lies outside of the root.
+        """
+
+    @property
+    def readers(self) -> int:
+        """How many threads may read at once."""
+        return available_cpus()
+
+    def location(self, name: bytes) -> str:
+        """Return where a file lies, for people."""
+        return f"{self.root.rstrip('/')}/{printable(name)}"
+
+
+def printable(name: bytes) -> str:
+    r"""Decode a file's name; bytes that are not UTF-8 become ``\xNN``."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def scheme_of(path: str) -> str:
+    """Return the URL scheme of a path in lower case, empty for a plain path."""
+    found = _SCHEME.match(path)
+    return found[0][:-1].lower() if found else ""
+
+
+def check_relative(name: str) -> str:
+    """Return the name if it can only lead below the root.
+
+    Raises:
+        ImageError: It is empty, absolute, climbs with ``..``, or is no name of a file at all.
+    """
+    if not name:
+        raise ImageError("no image is named")
+    if "\0" in name:
+        raise ImageError("the path holds a null character")
+    if name[0] in "/\\~" or _DRIVE.match(name):
+        raise ImageError("the path is absolute; only paths below the root are read")
+    if ".." in re.split(r"[/\\]", name):
+        raise ImageError("the path climbs out of the root with '..'")
+    return name
+
+
+def open_store(root: str, options: Mapping[str, str | int | bool] | None = None) -> ImageStore:
+    """Open the folder or fsspec URL.
+
+    Raises:
+        DataError: No file system handles the URL, or its package is not installed.
+    """
+    scheme = scheme_of(root)
+    if not scheme or scheme == "file":
+        return LocalStore(root.removeprefix("file://"))
+    if scheme in ("http", "https"):
+        raise DataError(f"{root} cannot be listed like a folder; use --set data.source=http.")
+    return FsspecStore.connect(root, options or {})
+
+
+class LocalStore(ImageStore):
+    """A folder of this machine."""
+
+    def __init__(self, root: str) -> None:
+        """Expand ``~``; nothing is read yet."""
+        self._path = Path(root).expanduser()
+        self.root = str(self._path)
+        self._real_root = os.fsencode(os.path.realpath(self._path))
+        self._real_folder = lru_cache(maxsize=4096)(os.path.realpath)
+
+    def exists(self) -> bool:
+        """Whether the root is a folder."""
+        return self._path.is_dir()
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders in the root, links to folders included."""
+        with os.scandir(os.fsencode(self._path)) as entries:
+            return sorted(printable(e.name) for e in entries if e.name[:1] != b"." and e.is_dir())
+
+    def files(self) -> Iterator[StoredFile]:
+        """Walk the folder; a subfolder that is a link or cannot be opened is one problem."""
+        waiting = [b""]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(os.path.join(os.fsencode(self._path), folder)) as entries:
+                    for entry in entries:
+                        if entry.name.startswith(b"."):
+                            continue
+                        name = folder + b"/" + entry.name if folder else entry.name
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(name)
+                        elif entry.is_symlink() and entry.is_dir():
+                            problem = "a symbolic link to a folder, which is not followed"
+                            yield StoredFile(name, problem=problem)
+                        else:
+                            status = entry.stat(follow_symlinks=False)
+                            yield StoredFile(name, status.st_size, str(status.st_mtime_ns))
+            except OSError as error:
+                yield StoredFile(folder, problem=_strerror(error))
+
+    def read(self, name: bytes, max_bytes: int) -> bytes:
+        """Read a regular file without following links out of the root."""
+        path = os.path.join(os.fsencode(self._path), name)
+        try:
+            folder, base = os.path.split(path)
+            # The folder is resolved once for all its files; the file itself must be no link.
+            try:
+                return self._read_inside(os.path.join(self._real_folder(folder), base), max_bytes)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+            return self._read_inside(os.path.realpath(path, strict=True), max_bytes)
+        except OSError as error:
+            raise ImageError(_strerror(error)) from None
+
+    def _read_inside(self, path: bytes, max_bytes: int) -> bytes:
+        if not path.startswith(self._real_root.rstrip(b"/") + b"/"):
+            raise ImageError("a symbolic link that leaves the folder")
+        # Non-blocking: opening a pipe must not wait for someone to write.
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(number)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not a regular file")
+            if status.st_size > max_bytes:
+                raise ImageError(_too_large(status.st_size, max_bytes))
+            content = os.read(number, status.st_size + 1)
+            while len(content) < status.st_size and (more := os.read(number, status.st_size)):
+                content += more
+        finally:
+            os.close(number)
+        return content
+
+
+class FsspecStore(ImageStore):
+    """A folder of any file system that fsspec knows: object stores, memory, DVC."""
+
+    def __init__(self, filesystem: Any, path: str, root: str) -> None:
+        """Wrap an open file system.
+
+        Args:
+            filesystem: An ``fsspec.AbstractFileSystem``.
+            path: The root in it.
+            root: The root for people, such as ``s3://bucket/pets``.
+        """
+        self._filesystem = filesystem
+        self._path = path.rstrip("/")
+        self.root = root
+        self._errors = _errors_of(filesystem)
+
+    @classmethod
+    def connect(cls, url: str, options: Mapping[str, str | int | bool]) -> "FsspecStore":
+        """Open the file system of a URL.
+
+        Raises:
+            DataError: No file system handles the URL, or its package is not installed.
+        """
+        import fsspec
+
+        given: dict[str, Any] = {
+            key: expand(value, f"data.storage_options.{key}") if isinstance(value, str) else value
+            for key, value in options.items()
+        }
+        if "endpoint_url" in given and scheme_of(url) == "s3":
+            given["client_kwargs"] = {"endpoint_url": given.pop("endpoint_url")}
+        try:
+            filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **given)
+        except ImportError as error:
+            raise DataError(f"{url} needs a package that is not installed: {error}.") from None
+        except ValueError as error:
+            raise DataError(f"{url} cannot be opened: {error}.") from None
+        except TypeError as error:
+            raise ConfigError(f"data.storage_options does not fit {url}: {error}.") from None
+        return cls(filesystem, path, url)
+
+    @property
+    def readers(self) -> int:
+        """How many threads may read at once."""
+        return _REMOTE_READERS
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open one file for reading.
+
+        Raises:
+            DataError: It cannot be opened.
+        """
+        try:
+            with self._filesystem.open(f"{self._path}/{name}", "rb") as file:
+                yield file
+        except self._errors as error:
+            raise DataError(f"{self.root}/{name} cannot be read ({_strerror(error)}).") from None
+
+    def exists(self) -> bool:
+        """Whether anything lies below the root.
+
+        Raises:
+            DataError: The file system cannot be reached or refuses.
+        """
+        try:
+            return bool(self._filesystem.isdir(self._path))
+        except self._errors as error:
+            raise DataError(f"{self.root} cannot be read ({_strerror(error)}).") from None
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders in the root."""
+        try:
+            listing = self._filesystem.ls(self._path, detail=True)
+        except self._errors as error:
+            raise DataError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+        names = [_base(i["name"]) for i in listing if i["type"] == "directory"]
+        return sorted(name for name in names if name and name[0] != ".")
+
+    def files(self) -> Iterator[StoredFile]:
+        """Walk folder by folder, so that no more than one folder's listing is in memory.
+
+        Raises:
+            DataError: The file system cannot be reached or refuses.
+        """
+        try:
+            walk = self._filesystem.walk(self._path, detail=True, on_error="raise")
+            for folder, subfolders, files in walk:
+                for name in [name for name in subfolders if name.startswith(".")]:
+                    del subfolders[name]
+                inside = folder[len(self._path) :].strip("/")
+                for name, info in files.items():
+                    if name and not name.startswith("."):
+                        relative = f"{inside}/{name}" if inside else name
+                        version = next((str(info[k]) for k in _VERSION_KEYS if info.get(k)), "")
+                        yield StoredFile(relative.encode(), int(info.get("size") or 0), version)
+        except self._errors as error:
+            raise DataError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+
+    def read(self, name: bytes, max_bytes: int) -> bytes:
+        """Read one object."""
+        path = f"{self._path}/{name.decode()}"
+        try:
+            size = int(self._filesystem.info(path).get("size") or 0)
+            if size > max_bytes:
+                raise ImageError(_too_large(size, max_bytes))
+            content: bytes = self._filesystem.cat_file(path)
+        except self._errors as error:
+            raise ImageError(_strerror(error)) from None
+        return content
+
+
+def _errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
+    """Return what a file system raises when it cannot be reached or refuses."""
+    errors: list[type[Exception]] = [OSError, ValueError]
+    if "s3" in filesystem.protocol:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        errors += [BotoCoreError, ClientError]
+    if "dvc" in filesystem.protocol:
+        from dvc.exceptions import DvcException
+
+        errors.append(DvcException)
+    return tuple(errors)
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _too_large(size: int, max_bytes: int) -> str:
+    return f"{size} bytes are more than the {max_bytes} allowed"
+
+
+def _strerror(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
