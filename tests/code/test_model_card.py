@@ -12,8 +12,8 @@ from PIL import Image
 
 from cv_factory.config import EvaluateConfig, GateConfig
 from cv_factory.evaluation import model_card
-from cv_factory.evaluation.evaluation import evaluate
-from cv_factory.evaluation.gates import judge
+from cv_factory.evaluation.gates import Evidence, judge
+from cv_factory.evaluation.measure import evaluate
 from cv_factory.evaluation.model_card import CardContent, DataCheck, render_html, render_markdown
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)> | [a](http://b.c) `'
@@ -47,7 +47,7 @@ def content(names=("cat", "dog", "elk"), **changes) -> CardContent:
         data_checks=[DataCheck("duplicates at most 5 %", "warning", "6.1 %")],
         training={"learning_rate": 0.004, "horizontal_flip": False, "limit": None},
         evaluation=evaluation,
-        verdicts=judge(gates, evaluation, None),
+        verdicts=judge(gates, Evidence(evaluation)),
         lineage={"git_commit": "8ea712a", "dirty": True, "data hash": "cd34"},
         packages={"numpy": "2.4.6"},
     )
