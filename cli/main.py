@@ -1,5 +1,6 @@
-"""Reads the command line; every command's own work is in a module of its own, imported when called."""
+"""Reads the command line; each command's work is in a module of its own, imported when called."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ def main() -> int:
     0 done, 1 the run failed, 2 wrong usage or configuration, 3 a gate refused, 130 interrupted.
     """
     debug = "--debug" in sys.argv
+    if not sys.stdout.isatty():
+        # ZenML colours its log lines wherever they go.
+        os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     try:
         code = _command.main(standalone_mode=False)
     except CVFactoryError as error:

@@ -1,6 +1,5 @@
 """Checks configuration, data source and stack, then runs a pipeline or prints its plan."""
 
-import os
 from typing import cast
 
 from cli.options import ROOT, RunOptions
@@ -22,13 +21,12 @@ def run_pipeline(options: RunOptions) -> int:
     from cv_factory.data.sources import open_source
 
     source_fingerprint = open_source(config.data).fingerprint()
-    if options.stack:
-        # For this process and its children only: the user's active stack stays as it is.
-        os.environ["ZENML_ACTIVE_STACK_ID"] = options.stack
-    from stacks.startup import activate_only_stack_integrations
     from stacks.check import require_applied
+    from stacks.startup import activate_only_stack_integrations, use_stack
 
     stack = require_applied(options.stack)
+    if options.stack:
+        use_stack(options.stack)
     activate_only_stack_integrations()
     from registry.lineage import git_lineage
 

@@ -1,6 +1,9 @@
 """The last screen of a training run: data, quality, gates, version, and what to do next."""
 
+from collections.abc import Iterator, Mapping
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from zenml.client import Client
@@ -17,9 +20,10 @@ def print_summary(run: PipelineRunResponse) -> Registration:
     """Print the summary of a finished run and return its registration."""
     registration = _output(run, "register").load()
     assert isinstance(registration, Registration)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print()
-    console.print(_facts(run, registration))
+    for title, text in _facts(run, registration):
+        console.print(f"[bold]{title:<15}[/]{escape(text)}")
     console.print()
     console.print(_gates(registration))
     console.print()
@@ -27,47 +31,44 @@ def print_summary(run: PipelineRunResponse) -> Registration:
     return registration
 
 
-def _facts(run: PipelineRunResponse, registration: Registration) -> Table:
+def _facts(run: PipelineRunResponse, registration: Registration) -> Iterator[tuple[str, str]]:
     dataset = _output(run, "ingest").run_metadata
     parts = _output(run, "split").run_metadata
     quality = _output(run, "evaluate").run_metadata
-    trained = _output(run, "train").run_metadata
-    table = Table.grid(padding=(0, 3))
-    table.add_column(style="bold")
-    table.add_row(
+    unreadable = dataset["n_unreadable"]
+    yield (
         "Dataset",
         f"{dataset['source']}: {dataset['n_images']:,} images of {dataset['image_size']}, "
-        f"{dataset['n_classes']} classes"
-        + (f", {dataset['n_unreadable']} unreadable" if dataset["n_unreadable"] else ""),
+        f"{dataset['n_classes']} classes" + (f", {unreadable} unreadable" if unreadable else ""),
     )
-    table.add_row(
+    yield (
         "Split",
         f"{parts['n_train']:,} train, {parts['n_validation']:,} validation, "
         f"{parts['n_test']:,} test (seed {parts['seed']})",
     )
-    for name, title in (("accuracy", "Test accuracy"), ("macro_f1", "Test macro F1")):
-        table.add_row(title, _metric(quality, name))
-    again = "" if registration.is_new else ", registered before: nothing new"
-    table.add_row(
-        "Model", f"{registration.model_name} version {registration.version}, "
-        f"stage {registration.stage}{again}"
+    yield "Test accuracy", _metric(quality, "accuracy")
+    yield "Test macro F1", _metric(quality, "macro_f1")
+    again = "" if registration.is_new else " (registered before: nothing new)"
+    yield (
+        "Model",
+        f"{registration.model_name} version {registration.version}, "
+        f"stage {registration.stage}{again}",
     )
-    steps = run.steps.values()
-    cached = [step.name for step in steps if step.status == ExecutionStatus.CACHED]
-    table.add_row("Cached", f"{len(cached)} of {len(run.steps)} steps: {', '.join(cached) or '-'}")
-    mlflow_run = trained.get(MLFLOW_RUN_KEY)
-    if mlflow_run:
-        table.add_row("MLflow run", f"{mlflow_run}  (mlflow ui --backend-store-uri {_mlflow_uri()})")
-    table.add_row("Dashboard", f"run {run.name}  (zenml login --local)")
-    return table
+    cached = [s.name for s in run.steps.values() if s.status == ExecutionStatus.CACHED]
+    yield "Cached", f"{len(cached)} of {len(run.steps)} steps: {', '.join(cached) or 'none'}"
+    yield "Dashboard", f"run {run.name}: zenml login --local"
+    if mlflow_run := _output(run, "train").run_metadata.get(MLFLOW_RUN_KEY):
+        yield "MLflow", f"run {mlflow_run}: mlflow ui --backend-store-uri '{_mlflow_uri()}'"
 
 
-def _metric(quality: dict[str, object], name: str) -> str:
+def _metric(quality: Mapping[str, object], name: str) -> str:
     value, interval = quality[name], quality.get(f"{name}_interval")
     if not isinstance(value, float) or not isinstance(interval, list):
         return f"not computed: {value}"
     low, high = interval
-    return f"{value:.2%}  ({float(str(quality['confidence'])):.0%} interval {low:.2%} to {high:.2%})"
+    return (
+        f"{value:.2%}  ({float(str(quality['confidence'])):.0%} interval {low:.2%} to {high:.2%})"
+    )
 
 
 def _gates(registration: Registration) -> Table | Text:
@@ -84,18 +85,19 @@ def _gates(registration: Registration) -> Table | Text:
 
 
 def _verdict(registration: Registration) -> str:
-    name, version = registration.model_name, registration.version
+    version = f"{registration.model_name} version {registration.version}"
     if not registration.gates_passed:
         return (
-            f"[red bold]REFUSED[/] A gate failed: {name} version {version} is registered without a "
-            "stage.\nNext: look at its model card in the dashboard (zenml login --local), artifact "
-            "'registration'."
+            f"[red bold]REFUSED[/] A gate failed: {version} is registered, but not staged.\n"
+            "Next: read its model card (zenml login --local, artifact 'registration'), then change "
+            "the data or the configuration and run again."
         )
     if registration.stage == "none":
-        return f"[bold]DONE[/] {name} version {version} is registered."
+        return f"[bold]DONE[/] {version} is registered."
     return (
-        f"[green bold]PASSED[/] {name} version {version} is in {registration.stage}.\n"
-        f"Next: zenml model version list --model {name}, or look at its card: zenml login --local"
+        f"[green bold]PASSED[/] {version} is in {registration.stage}.\n"
+        "Next: read its model card (zenml login --local, artifact 'registration'), or list the "
+        f"versions: zenml model version list --model={registration.model_name}"
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import click
 from zenml.client import Client
 from zenml.config import ResourceSettings
+from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse
 
 from cli.console import quiet_tracebacks
@@ -43,6 +44,9 @@ def pipeline_options(config: TrainingPipelineConfig) -> dict[str, Any]:
     """Translate the ``zenml`` section to arguments of ``Pipeline.with_options``."""
     zenml = config.zenml
     options: dict[str, Any] = {"enable_cache": zenml.enable_cache}
+    if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
+        # The failing step's own exception reaches us, and no further step is started.
+        options["execution_mode"] = ExecutionMode.FAIL_FAST
     if zenml.run_name:
         options["run_name"] = zenml.run_name
     if zenml.tags:

@@ -1,1 +1,1 @@
-"""The library behind CV Factory: images, transforms, models, predictors. It knows no orchestrator."""
+"""The library: images, transforms, models, predictors. It knows no orchestrator."""

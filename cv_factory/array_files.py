@@ -1,6 +1,7 @@
 """Reads stored arrays without ever executing what is stored: .npy, .npz and safetensors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from cv_factory.errors import ArtifactError
 
 
-def load_array(path: Path, *, mmap: bool = False) -> npt.NDArray[np.generic]:
+def load_array(path: Path, *, mmap: bool = False) -> npt.NDArray[Any]:
     """Load an ``.npy`` file without ever unpickling.
 
     Raises:
@@ -23,7 +24,7 @@ def load_array(path: Path, *, mmap: bool = False) -> npt.NDArray[np.generic]:
     return array
 
 
-def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.generic]]:
+def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     """Load named arrays from an ``.npz`` file without ever unpickling.
 
     Raises:
@@ -33,10 +34,12 @@ def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.gen
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise ArtifactError(f"{path} is not an .npz archive of {', '.join(names)} ({error}).") from None
+        raise ArtifactError(
+            f"{path} is not an .npz archive of {', '.join(names)} ({error})."
+        ) from None
 
 
-def load_tensors(path: Path, names: tuple[str, ...] = ()) -> dict[str, npt.NDArray[np.generic]]:
+def load_tensors(path: Path, names: tuple[str, ...] = ()) -> dict[str, npt.NDArray[Any]]:
     """Read a safetensors file and check that it holds the named tensors.
 
     Raises:
@@ -46,7 +49,7 @@ def load_tensors(path: Path, names: tuple[str, ...] = ()) -> dict[str, npt.NDArr
     from safetensors.numpy import load_file
 
     try:
-        tensors: dict[str, npt.NDArray[np.generic]] = load_file(path)
+        tensors: dict[str, npt.NDArray[Any]] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} is not a safetensors file ({error}).") from None
     missing = [name for name in names if name not in tensors]

@@ -1,4 +1,4 @@
-"""How every artifact lies on disk: plain files and one JSON header that names, sizes and hashes them.
+"""How artifacts lie on disk: plain files and one JSON header that names, sizes and hashes them.
 
 The header is written last and atomically, so that a directory without a valid header is an
 unfinished artifact. Reading never executes anything from the directory.
@@ -137,7 +137,9 @@ def _check_file(
         raise ArtifactError(f"{path} is missing, but {header_path.name} lists it.")
     size = path.stat().st_size
     if size != entry.get("size"):
-        raise ArtifactError(f"{path} has {size} bytes, {header_path.name} says {entry.get('size')}.")
+        raise ArtifactError(
+            f"{path} has {size} bytes, {header_path.name} says {entry.get('size')}."
+        )
     if size > SMALL_FILE_BYTES and not verify_large:
         return
     if sha256_file(path) != entry.get("sha256"):

@@ -25,9 +25,11 @@ class DataConfig(Section):
 
     source: Literal["digits", "fashion_mnist", "folder"] = Field(
         "digits",
-        description="digits (ships in scikit-learn), fashion_mnist, or folder (one subfolder a class)",
+        description="digits (ships in scikit-learn), fashion_mnist, or folder (subfolder a class)",
     )
-    path: str | None = Field(None, description="folder: the folder that holds one subfolder a class")
+    path: str | None = Field(
+        None, description="folder: the folder that holds one subfolder a class"
+    )
     data_dir: str | None = Field(
         None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
     )
@@ -80,8 +82,8 @@ class SplitConfig(Section):
     def _check_sum(self) -> "SplitConfig":
         if self.validation + self.test >= 1.0:
             raise ValueError(
-                f"validation + test is {self.validation + self.test:g}: nothing is left to train on "
-                "(keep it below 1)"
+                f"validation + test is {self.validation + self.test:g}: nothing is left to train "
+                "on (keep it below 1)"
             )
         return self
 
@@ -332,6 +334,9 @@ TRAINING_STEPS = (
 class TrainingPipelineConfig(Section):
     """Everything that the training pipeline can be told."""
 
+    # ZenML rebuilds a pipeline's parameters by the names of their fields, not by alias.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -361,7 +366,8 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        return fingerprint({k: content[k] for k in ("data", "split", "transform", "model", "train", "calibration")})
+        shaping = ("data", "split", "transform", "model", "train", "calibration")
+        return fingerprint({name: content[name] for name in shaping})
 
     def _without_location(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})

@@ -123,7 +123,9 @@ def _parse(text: str, name: str, where: Any, wrap: bool = False) -> _Layer:
     if wrap:
         return _Layer({"value": values}, origin)
     if not isinstance(values, dict):
-        raise ConfigError(f"{name} must hold sections such as 'data:', not a {type(values).__name__}.")
+        raise ConfigError(
+            f"{name} must hold sections such as 'data:', not a {type(values).__name__}."
+        )
     return _Layer(values, origin)
 
 
@@ -146,7 +148,7 @@ def _locate(node: yaml.Node, path: KeyPath, where: Any, origin: dict[KeyPath, st
 
 
 def _merge(base: Any, over: Any) -> Any:
-    """Lay one configuration over another: mappings merge, list items by index, the rest replaces."""
+    """Lay one configuration over another: mappings and items of lists merge, the rest replaces."""
     if isinstance(base, dict) and isinstance(over, dict):
         merged = dict(base)
         for key, value in over.items():
@@ -193,9 +195,8 @@ def _path_in(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPat
     path: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+        is_key = part in values if isinstance(values, dict) else isinstance(values, list)
+        if is_key:
             values = values[part]
         elif not (keep_last and last):
             continue
@@ -231,7 +232,11 @@ def _tag(model: type[BaseModel]) -> Any:
 
 def _known_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     return sorted(
-        {f.alias or key for model in _models_at(schema, loc) for key, f in model.model_fields.items()}
+        {
+            f.alias or key
+            for model in _models_at(schema, loc)
+            for key, f in model.model_fields.items()
+        }
     )
 
 

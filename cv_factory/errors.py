@@ -27,6 +27,12 @@ class DataError(CVFactoryError):
     """The images or labels cannot be used as they are."""
 
 
+class SourceError(DataError):
+    """A data source is not there, or is none: said before anything is created."""
+
+    exit_code = 2
+
+
 class ImageError(DataError):
     """One image cannot be decoded or is refused; the message is the reason."""
 
@@ -38,7 +44,7 @@ class DataRejectedError(DataError):
 
 
 class ArtifactError(CVFactoryError):
-    """A stored artifact is damaged, incomplete, of an unknown version, or not what it claims to be."""
+    """A stored artifact is damaged, incomplete, of an unknown version, or not what it claims."""
 
 
 class ExportError(CVFactoryError):

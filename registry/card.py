@@ -49,8 +49,7 @@ def card_content(
         },
         data_verdict="passed" if candidate.report.ok else "failed",
         data_checks=[
-            DataCheck(r.name, "passed" if r.success else _missed(r.severity), r.message)
-            for r in candidate.report.expectations
+            DataCheck(r.name, r.verdict, r.message) for r in candidate.report.expectations
         ],
         training=trained.config.model_dump(mode="json"),
         evaluation=candidate.evaluation,
@@ -61,10 +60,6 @@ def card_content(
         },
         pictures=_pictures(candidate),
     )
-
-
-def _missed(severity: str) -> str:
-    return "failed" if severity == "error" else severity
 
 
 def _pictures(candidate: "Candidate") -> dict[str, bytes]:

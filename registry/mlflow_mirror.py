@@ -53,8 +53,8 @@ def mirror(entry: MirroredVersion) -> str:
         client.set_model_version_tag(entry.model_name, number, key, value)
     _set_aliases(client, entry, number)
     if entry.run_id:
-        for name, value in entry.metrics.items():
-            client.log_metric(entry.run_id, f"test_{name}", value)
+        for name, metric in entry.metrics.items():
+            client.log_metric(entry.run_id, f"test_{name}", metric)
     return number
 
 

@@ -160,9 +160,7 @@ def _metrics(candidate: Candidate) -> dict[str, float]:
     return {name: metric.value for name, metric in metrics if metric.value is not None}
 
 
-def _lineage(
-    candidate: Candidate, lineage: Mapping[str, str], run: RunReference
-) -> dict[str, str]:
+def _lineage(candidate: Candidate, lineage: Mapping[str, str], run: RunReference) -> dict[str, str]:
     contract = candidate.predictor.contract
     hashes = {f"{name}_fingerprint": value for name, value in contract.fingerprints.items()}
     # The run's configuration with its gates, not only what shaped the predictor.

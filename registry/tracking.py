@@ -9,7 +9,7 @@ MLFLOW_RUN_KEY = "mlflow_run_id"
 
 
 def active_run_id() -> str:
-    """Return the id of the MLflow run that ZenML opened for this step; empty where there is none."""
+    """Return the id of the MLflow run that ZenML opened for this step; empty if there is none."""
     import mlflow
 
     run = mlflow.active_run()

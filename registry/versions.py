@@ -89,9 +89,9 @@ def describe_version(version: ModelVersionResponse, metadata: Mapping[str, Metad
     log_metadata(metadata=dict(metadata), model_version_id=version.id)
 
 
-def set_stage(version: ModelVersionResponse, stage: str) -> ModelVersionResponse:
+def set_stage(version: ModelVersionResponse, stage: str) -> None:
     """Move a version to a stage; whichever version held it is archived."""
-    return version.set_stage(stage, force=True)
+    version.set_stage(stage, force=True)
 
 
 def _fingerprint_tag(fingerprint: str) -> str:

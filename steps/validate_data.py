@@ -19,6 +19,7 @@ def validate_data(
 ) -> Annotated[DataReport, "data_report"]:
     """Validate through the stack's data validator; a failed expectation stops the run."""
     validator = Client().active_stack.data_validator
+    assert validator is not None, "the command line has checked the stack"
     report: DataReport = validator.data_validation(dataset, split=split, config=config)
     if not report.ok:
         # A step that fails stores no outputs, and the report is what its user needs.

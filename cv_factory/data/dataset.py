@@ -101,8 +101,8 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the dataset holds: pixels, labels, ids, classes; not of their order."""
-        rows = self.manifest["id"] + "\0" + self.manifest["label"].astype(str)
-        rows = sorted(rows + "\0" + self.manifest["pixels_sha256"])
+        named = self.manifest["id"] + "\0" + self.manifest["label"].astype(str)
+        rows = sorted(named + "\0" + self.manifest["pixels_sha256"])
         head = [repr(self.image_shape), *self.class_names]
         return hashlib.sha256("\n".join(head + rows).encode()).hexdigest()
 
@@ -115,10 +115,8 @@ class ImageDataset:
         digest.update(repr((self.source, self.unreadable)).encode())
         return digest.hexdigest()
 
-    def batches(
-        self, indices: npt.NDArray[np.int64], size: int
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the images at ``indices`` in order, ``size`` at a time, as uint8 ``(n, H, W, C)``."""
+    def batches(self, indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the images at ``indices``, ``size`` at a time, in order: uint8 ``(n, H, W, C)``."""
         for start in range(0, len(indices), size):
             yield self.images[indices[start : start + size]]
 
@@ -177,6 +175,6 @@ def _load_manifest(path: Path, n_images: int) -> pd.DataFrame:
     missing = [column for column in MANIFEST_COLUMNS if column not in manifest.columns]
     if missing or len(manifest) != n_images:
         raise ArtifactError(
-            f"{path} has {len(manifest)} rows for {n_images} images and lacks the columns {missing}."
+            f"{path} has {len(manifest)} rows for {n_images} images and lacks columns {missing}."
         )
     return manifest

@@ -44,4 +44,4 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
 
 def _luma(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     scaled = images.astype(np.float32) / np.float32(255)
-    return scaled[..., 0] if images.shape[-1] == 1 else scaled @ _LUMA
+    return scaled[..., 0] if images.shape[-1] == 1 else np.matmul(scaled, _LUMA, dtype=np.float32)

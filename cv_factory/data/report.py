@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from cv_factory.artifact_files import read_header, write_header
 from cv_factory.errors import ArtifactError, DataRejectedError
@@ -88,8 +90,8 @@ class DataReport:
             return self
         listed = "\n".join(f"  - {_failure_line(result)}" for result in errors)
         raise DataRejectedError(
-            f"The data was refused: {len(errors)} of {len(self.expectations)} expectations failed.\n"
-            f"{listed}\n"
+            f"The data was refused: {len(errors)} of {len(self.expectations)} expectations "
+            f"failed.\n{listed}\n"
             "Correct the images or labels named here, or change the limits in the section "
             "'validation' of the configuration."
         )
@@ -107,15 +109,17 @@ class DataReport:
         """
         body = read_header(directory, _KIND, _VERSION)
         try:
-            return _from_body(body)
-        except (KeyError, TypeError, AttributeError) as error:
+            return TypeAdapter(DataReport).validate_python(body)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            place = ".".join(str(part) for part in detail["loc"])
             raise ArtifactError(
-                f"{directory / f'{_KIND}.json'} lacks or garbles {error}: the artifact is damaged."
+                f"{directory / f'{_KIND}.json'} is damaged: {place}: {detail['msg']}."
             ) from None
 
     def to_html(self) -> str:
         """Render a page that needs nothing but itself: no links, scripts, fonts or pictures."""
-        title = "Passed" if self.ok else "Refused"
+        title, badge = ("Passed", "passed") if self.ok else ("Refused", "failed")
         warnings = sum(result.verdict == "warning" for result in self.expectations)
         failed = sum(result.verdict == "failed" for result in self.expectations)
         tiles = {
@@ -130,10 +134,12 @@ class DataReport:
             [
                 "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>",
                 f"<title>Data report</title><style>{_CSS}</style></head><body><main>",
-                f"<header><h1>Data report</h1><span class='badge {'passed' if self.ok else 'failed'}"
-                f"'>{title}</span></header>",
+                f"<header><h1>Data report</h1><span class='badge {badge}'>{title}</span></header>",
                 "<section class='tiles'>",
-                *(f"<div><b>{escape(v)}</b><span>{escape(k)}</span></div>" for k, v in tiles.items()),
+                *(
+                    f"<div><b>{escape(v)}</b><span>{escape(k)}</span></div>"
+                    for k, v in tiles.items()
+                ),
                 "</section>",
                 _expectations_table(self.expectations),
                 _class_table(self.class_counts, self.split_counts),
@@ -150,20 +156,6 @@ def _failure_line(result: ExpectationResult) -> str:
         more = result.n_offending - min(len(result.offending_ids), _LISTED_FAILURES)
         line += f" Concerns: {shown}{f' and {more:,} more' if more > 0 else ''}."
     return line
-
-
-def _from_body(body: Mapping[str, Any]) -> DataReport:
-    results = tuple(
-        ExpectationResult(**{**result, "offending_ids": tuple(result["offending_ids"])})
-        for result in body["expectations"]
-    )
-    return DataReport(
-        expectations=results,
-        n_images=body["n_images"],
-        class_counts=dict(body["class_counts"]),
-        split_counts={part: dict(counts) for part, counts in body["split_counts"].items()},
-        unreadable=tuple((source, reason) for source, reason in body["unreadable"]),
-    )
 
 
 def _expectations_table(results: tuple[ExpectationResult, ...]) -> str:
@@ -243,7 +235,8 @@ th,td{padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td p{margin:2px 0 0;color:var(--soft);font-size:13px}
 code{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--fill);
-border:1px solid var(--line);border-radius:4px;padding:0 4px;word-break:break-all}
+display:inline-block;max-width:100%;overflow-wrap:anywhere;
+border:1px solid var(--line);border-radius:4px;padding:0 4px}
 .badge{display:inline-block;border-radius:99px;padding:1px 9px;font-size:12px;font-weight:600}
 .passed{background:#e3f5ea;color:#17703c}.warning{background:#fdf1d8;color:#8a5a00}
 .failed{background:#fde4e1;color:#a8200d}

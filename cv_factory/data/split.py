@@ -69,7 +69,7 @@ class Split:
         body = read_header(directory, _KIND, _VERSION)
         arrays = load_npz(directory / _FILE, SPLIT_NAMES)
         return cls(
-            *(arrays[name].astype(np.int64) for name in SPLIT_NAMES),
+            **{name: arrays[name].astype(np.int64) for name in SPLIT_NAMES},
             seed=body["seed"],
             dataset_fingerprint=body["dataset_fingerprint"],
         )
@@ -131,7 +131,9 @@ def _divide(
     groups: list[_Group], class_name: str, config: SplitConfig, official: dict[str, set[int]]
 ) -> dict[str, list[Indices]]:
     """Divide one class; each part gets its share of images, and at least one."""
-    ordered = sorted(groups, key=lambda g: hashlib.sha256(f"{config.seed}:{g.key}".encode()).digest())
+    ordered = sorted(
+        groups, key=lambda g: hashlib.sha256(f"{config.seed}:{g.key}".encode()).digest()
+    )
     parts: dict[str, list[Indices]] = {name: [] for name in SPLIT_NAMES}
     if official:
         # A group with an official test image goes to test as a whole: no leakage into training.

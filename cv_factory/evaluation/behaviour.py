@@ -252,7 +252,9 @@ class BehaviourBody(_Strict):
         }
 
 
-def _stack(arrays: list[NDArray[np.generic]], dtype: type[np.generic], ndim: int) -> NDArray[np.generic]:
+def _stack(
+    arrays: list[NDArray[np.generic]], dtype: type[np.generic], ndim: int
+) -> NDArray[np.generic]:
     if not arrays:
         return np.empty((0,) * (ndim + 1), dtype=dtype)
     return np.stack(arrays).astype(dtype)

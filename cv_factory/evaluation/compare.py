@@ -61,9 +61,7 @@ def compare(
     return _paired_bootstrap(metric, labels, both, config)
 
 
-def _mcnemar(
-    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], confidence: float
-) -> Comparison:
+def _mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], confidence: float) -> Comparison:
     """Test whether the images on which only one is right favour one of them (exact)."""
     from scipy.stats import binomtest
 

@@ -74,7 +74,9 @@ def _compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 def _rotation(images: Images, strength: float, rng: np.random.Generator) -> Images:
     """Turn by ``strength`` degrees, to the left or to the right."""
     signs = rng.choice([-1.0, 1.0], len(images))
-    return np.stack([_turned(image, sign * strength) for image, sign in zip(images, signs, strict=True)])
+    return np.stack(
+        [_turned(image, sign * strength) for image, sign in zip(images, signs, strict=True)]
+    )
 
 
 def _turned(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:

@@ -226,9 +226,7 @@ class ClassicalHead:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(
-            self.graph, options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
 
 
 def _starts(side: int, square: int) -> list[int]:

@@ -164,7 +164,9 @@ def _judge_relative(gate: GateConfig, words: str, evidence: Evidence) -> GateVer
     if difference := _difference_of_images(candidate, production):
         raise _NotComputable(difference)
     try:
-        found = compare(gate.metric, candidate, production, evidence.config, _chosen(gate, candidate))
+        found = compare(
+            gate.metric, candidate, production, evidence.config, _chosen(gate, candidate)
+        )
     except EvaluationError as error:
         raise _NotComputable(f"{gate.metric} could not be compared: {error}") from None
     if kind == "max_drop_vs_production":

@@ -213,9 +213,7 @@ def calibration_bins(confidence: Floats, n_bins: int) -> Ints:
     return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
 
 
-def expected_calibration_error(
-    labels: Ints, probabilities: Floats, n_bins: int
-) -> float:
+def expected_calibration_error(labels: Ints, probabilities: Floats, n_bins: int) -> float:
     """Return the mean distance between confidence and accuracy over bins of confidence.
 
     C. Guo et al., On Calibration of Modern Neural Networks, 2017, eq. 3.

@@ -381,8 +381,14 @@ def explanations(
     pairs, columns = len(images), min(4, max(1, len(images)))
     rows = -(-pairs // columns)
     with _figure(2.3 * columns + 0.2, 1.42 * rows + 0.4, None) as (figure, png):
-        figure.text(0.012, 1 - 0.2 / (1.42 * rows + 0.4), "Image, and what in it counted",
-                    fontsize=12, fontweight="bold", va="center")
+        figure.text(
+            0.012,
+            1 - 0.2 / (1.42 * rows + 0.4),
+            "Image, and what in it counted",
+            fontsize=12,
+            fontweight="bold",
+            va="center",
+        )
         for i in range(pairs):
             left = (0.1 + i % columns * 2.3) / (2.3 * columns + 0.2)
             below = (rows - 1 - i // columns) * 1.42 + 0.05
@@ -510,9 +516,7 @@ def _draw_history(
         _whole_numbers(axis)
 
 
-def _write_cell(
-    axis: "Axes", row: int, column: int, text: str, share: NDArray[np.float64]
-) -> None:
+def _write_cell(axis: "Axes", row: int, column: int, text: str, share: NDArray[np.float64]) -> None:
     n = len(share)
     axis.text(
         column,

@@ -115,7 +115,14 @@ def _slice_blocks(evaluation: Evaluation) -> list[Block]:
         return []
     shown, percent = ranked[:_N_SLICES], f"{100 * evaluation.confidence:g} %"
     rows: list[tuple[Cell, ...]] = [
-        (s.column, s.value, _figure(s.accuracy), _range((s.low, s.high)), _figure(s.log_loss), s.n_images)
+        (
+            s.column,
+            s.value,
+            _figure(s.accuracy),
+            _range((s.low, s.high)),
+            _figure(s.log_loss),
+            s.n_images,
+        )
         for s in shown
     ]
     text = (

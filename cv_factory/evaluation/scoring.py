@@ -45,9 +45,7 @@ def rescore_predictor(
     return _measure(predictor, dataset, indices, scores, config, Behaviour())
 
 
-def score(
-    predictor: Predictor, dataset: ImageDataset, indices: Indices
-) -> npt.NDArray[np.float32]:
+def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> npt.NDArray[np.float32]:
     """Return the probabilities of the images at ``indices``, float32 ``(N, K)``.
 
     Raises:

@@ -158,9 +158,11 @@ class Predictor:
         try:
             contract = Contract(**fields)
         except TypeError as error:
-            raise ArtifactError(f"{directory / 'contract.json'} is not a contract: {error}.") from None
+            raise ArtifactError(
+                f"{directory / 'contract.json'} is not a contract: {error}."
+            ) from None
         graph = (directory / _GRAPH).read_bytes()
-        loaded = cls(graph, contract, Golden(**arrays))  # type: ignore[arg-type]
+        loaded = cls(graph, contract, Golden(**arrays))
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'contract.json'}: the fingerprint does not match.")
         return loaded

@@ -1,5 +1,10 @@
 """Joins the fitted transform and the trained model into one ONNX graph, and proves it."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -117,7 +122,9 @@ def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
         [
             helper.make_node("Max", ["uncalibrated", "calibration/smallest"], ["floored"]),
             helper.make_node("Log", ["floored"], ["log_probabilities"]),
-            helper.make_node("Div", ["log_probabilities", "calibration/temperature"], ["scaled_log"]),
+            helper.make_node(
+                "Div", ["log_probabilities", "calibration/temperature"], ["scaled_log"]
+            ),
             helper.make_node("Softmax", ["scaled_log"], ["probabilities"], axis=1),
         ]
     )
@@ -172,9 +179,15 @@ def _transform_graph(transform: FittedTransform, entry: str) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "transform",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
         [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", len(pca.components)]),
+            helper.make_tensor_value_info(
+                "images", TensorProto.UINT8, ["N", height, width, channels]
+            )
+        ],
+        [
+            helper.make_tensor_value_info(
+                "features", TensorProto.FLOAT, ["N", len(pca.components)]
+            ),
             helper.make_tensor_value_info(entry, TensorProto.FLOAT, shape),
         ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
@@ -214,19 +227,36 @@ def _network_graph(trained: TrainedModel) -> onnx.ModelProto:
     height, width, channels = trained.image_shape
     example = torch.zeros(2, channels, height, width)
     batch = torch.export.Dim("N", min=1)
-    program = torch.onnx.export(
-        module,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: batch},),
-        input_names=["normalized"],
-        output_names=["probabilities"],
-        opset_version=_OPSET[0].version,
-        verbose=False,
-    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            input_names=["normalized"],
+            output_names=["probabilities"],
+            opset_version=_OPSET[0].version,
+            verbose=False,
+        )
     if program is None:
         raise ExportError("torch.onnx.export returned no program.")
     return program.model_proto
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's notes on its passes, and a deprecation inside torch, off the console."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _probability_output(model: onnx.ModelProto) -> str:

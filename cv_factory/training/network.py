@@ -42,7 +42,7 @@ def train_network(
     _check_settings(config, len(split.train), dataset.image_shape)
     with _deterministic(config.seed):
         network = build_network(model, dataset.image_shape, len(dataset.class_names))
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fit = _Fit(network, dataset, split, transform.normalization, config)
         progress = EpochProgress(config.epochs)
         for epoch in range(1, config.epochs + 1):
@@ -155,7 +155,7 @@ class _Fit:
         with self._autocast(dtype):
             batches = [
                 self._network(self._normalize(batch)).float()
-                for batch in images.split(_EVALUATION_BATCH)
+                for batch in torch.split(images, _EVALUATION_BATCH)
             ]
         return torch.cat(batches)
 
@@ -185,8 +185,8 @@ def _tensor(dataset: ImageDataset, indices: npt.NDArray[np.int64]) -> torch.Tens
 def _check_settings(config: TrainConfig, n_train: int, image_shape: tuple[int, int, int]) -> None:
     if config.batch_size > n_train:
         raise TrainingError(
-            f"train.batch_size is {config.batch_size}, but there are only {n_train} training images. "
-            f"Set it to {n_train} or less."
+            f"train.batch_size is {config.batch_size}, but there are only {n_train} training "
+            f"images. Set it to {n_train} or less."
         )
     if config.crop_padding >= min(image_shape[:2]):
         raise TrainingError(

@@ -94,7 +94,9 @@ class TrainedModel:
         try:
             config = adapter.validate_python(body["config"])
         except ValidationError as error:
-            raise ArtifactError(f"{directory / 'model.json'} holds no known model: {error}") from None
+            raise ArtifactError(
+                f"{directory / 'model.json'} holds no known model: {error}"
+            ) from None
         weights = directory / _WEIGHTS
         height, width, channels = body["image_shape"]
         return cls(
@@ -105,5 +107,5 @@ class TrainedModel:
             graph=b"" if weights.exists() else (directory / _GRAPH).read_bytes(),
             history=tuple(body["history"]),
             best_epoch=body["best_epoch"],
-            reference=Reference(**load_npz(directory / _REFERENCE, ("images", "probabilities"))),  # type: ignore[arg-type]
+            reference=Reference(**load_npz(directory / _REFERENCE, ("images", "probabilities"))),
         )

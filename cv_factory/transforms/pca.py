@@ -80,8 +80,8 @@ def fit_pca(
     if n_components > min(moments.count - 1, dimension):
         raise TrainingError(
             f"transform.pca.n_components is {n_components}, but {moments.count} training images of "
-            f"{dimension} values have at most {max(min(moments.count - 1, dimension), 0)} components. "
-            "Lower it, or give more images."
+            f"{dimension} values have at most {max(min(moments.count - 1, dimension), 0)} "
+            "components. Lower it, or give more images."
         )
     mean, covariance = moments.mean_and_covariance()
     values, vectors = _leading_eigenvectors(covariance, n_components)
@@ -97,7 +97,9 @@ def fit_pca(
 
 def project(images: npt.NDArray[np.uint8], pca: PCA) -> npt.NDArray[np.float32]:
     """Project uint8 ``(N, H, W, C)`` on the components: float32 features ``(N, k)``."""
-    return (flatten_pixels(images, pca.pool) - pca.mean) @ pca.components.T
+    features: npt.NDArray[np.float32] = flatten_pixels(images, pca.pool) - pca.mean
+    projected: npt.NDArray[np.float32] = features @ pca.components.T
+    return projected
 
 
 class _Moments:

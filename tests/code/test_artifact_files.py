@@ -91,14 +91,9 @@ def test_a_pickle_under_our_file_names_is_refused_and_not_executed(
 ) -> None:
     marker, hostile = tmp_path / "marker", tmp_path / f"hostile{suffix}"
     hostile.write_bytes(pickle.dumps(Bomb(marker)))
+    load = {".npy": load_array, ".npz": lambda f: load_npz(f, ("a",))}.get(suffix, load_tensors)
     with pytest.raises(ArtifactError, match="hostile"):
-        match suffix:
-            case ".npy":
-                load_array(hostile)
-            case ".npz":
-                load_npz(hostile, ("a",))
-            case _:
-                load_tensors(hostile)
+        load(hostile)
     assert not marker.exists()
     pickle.loads(hostile.read_bytes())
     assert marker.exists(), "the bomb must work, or this test shows nothing"

@@ -154,9 +154,7 @@ def test_round_trip(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
     np.testing.assert_array_equal(loaded.confusion, saved.confusion)
-    np.testing.assert_array_equal(
-        loaded.predictions.probabilities, saved.predictions.probabilities
-    )
+    np.testing.assert_array_equal(loaded.predictions.probabilities, saved.predictions.probabilities)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", *FILES]
 
 
@@ -277,7 +275,10 @@ def _resign(directory, change=lambda body: None, version=2):
 def test_a_forged_header_is_refused(tmp_path, change):
     some_evaluation().save(tmp_path)
     _resign(tmp_path, change)
-    with pytest.raises(ArtifactError, match=r"evaluation\.json|predictions\.parquet|probabilities\.npy|samples\.npz"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"evaluation\.json|predictions\.parquet|probabilities\.npy|samples\.npz",
+    ):
         Evaluation.load(tmp_path)
 
 

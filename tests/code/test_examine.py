@@ -149,9 +149,7 @@ def test_cost_counts_what_the_graph_holds(trained):
         assert operations > 73_728
     cost = examine.measure_cost(predictor, dataset.images[test[:4]], runs=5)
     assert cost.size_bytes == len(predictor.graph)
-    assert set(cost.latency_ms) == {
-        *("batch_1_p50", "batch_1_p95", "batch_32_p50", "batch_32_p95")
-    }
+    assert set(cost.latency_ms) == {*("batch_1_p50", "batch_1_p95", "batch_32_p50", "batch_32_p95")}
     assert 0 < cost.latency_ms["batch_1_p50"] <= cost.latency_ms["batch_1_p95"]
     assert examine.measure_cost(predictor, dataset.images[test[:4]], runs=0).latency_ms == {}
 

@@ -65,7 +65,9 @@ def test_influence_is_the_derivative_by_an_image_s_weight(area):
     for i in range(0, 60, 7):
         weights = np.ones((60, 2))
         weights[i] += (step, -step)
-        areas = [m.weighted_areas(plan, weights)[area] for plan in m.rank_plans(labels, probabilities)]
+        areas = [
+            m.weighted_areas(plan, weights)[area] for plan in m.rank_plans(labels, probabilities)
+        ]
         high, low = np.mean(areas, axis=0)
         assert influence[i] == pytest.approx(60 * (high - low) / (2 * step), abs=1e-6)
     assert influence.sum() == pytest.approx(0, abs=1e-9)

@@ -1,9 +1,11 @@
 """The split leaks nothing, keeps the classes' shares, and ignores the source's order."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cv_factory.config import SplitConfig
@@ -57,14 +59,13 @@ def test_every_image_is_in_one_part_and_equal_pixels_stay_together(
     dataset = dataset_of(labels, pixels)
     try:
         split = split_dataset(dataset, SplitConfig(seed=seed))
-    except DataError as error:
-        assert "too few" in str(error)
-        return
+    except DataError:
+        assume(False)  # few different images of a class: another test's subject
     joined = np.concatenate([indices for _, indices in split.items()])
     assert sorted(joined.tolist()) == list(range(len(labels)))
     hashes = dataset.manifest["pixels_sha256"].to_numpy()
     seen = [set(hashes[indices]) for _, indices in split.items()]
-    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert not any(one & other for one, other in combinations(seen, 2))
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,7 +12,7 @@ def open_source(config: DataConfig) -> ImageSource:
     """Open the source that the configuration names.
 
     Raises:
-        DataError: The source does not exist or is empty.
+        SourceError: The source does not exist or is empty.
     """
     match config.source:
         case "digits":

@@ -80,18 +80,19 @@ class DigitsSource(_ArraySource):
         return _Arrays(images, digits.target.astype(np.int64), ids, [""] * len(images))
 
     def fingerprint(self) -> str:
+        """Digest of the scikit-learn version that ships the images."""
         from importlib.metadata import version
 
         return fingerprint(["digits", version("scikit-learn")])
 
 
 class FashionMNISTSource(_ArraySource):
-    """Fashion-MNIST from IDX files, gzipped or not; downloaded by torchvision where there are none."""
+    """Fashion-MNIST from IDX files, gzipped or not; torchvision downloads what is missing."""
 
     class_names = _FASHION_CLASSES
 
     def __init__(self, data_dir: str | None) -> None:
-        """Read from ``data_dir``, or where Debian's package or an earlier download put the files."""
+        """Read from ``data_dir``, or where Debian's package or a former download put the files."""
         self._data_dir = Path(data_dir).expanduser() if data_dir else None
 
     @property
@@ -143,8 +144,9 @@ def _download_fashion(root: Path) -> Path:
         FashionMNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"Fashion-MNIST is neither in {root} nor in {_DEBIAN_FOLDER}, and downloading it failed "
-            f"({error}). Give its folder with --data-dir, or install Debian's dataset-fashion-mnist."
+            f"Fashion-MNIST is neither in {root} nor in {_DEBIAN_FOLDER}, and downloading it "
+            f"failed ({error}). Give its folder with --data-dir, or install Debian's package "
+            "dataset-fashion-mnist."
         ) from None
     return root / "FashionMNIST" / "raw"
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.data.sources.base import ImageRecord, ImageSource
-from cv_factory.errors import DataError
+from cv_factory.errors import SourceError
 
 _LAYOUT = "expected one subfolder of images a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg"
 
@@ -22,24 +22,24 @@ class FolderSource(ImageSource):
         """List the classes.
 
         Raises:
-            DataError: The folder does not exist, has no subfolder, or only one.
+            SourceError: The folder does not exist, has no subfolder, or only one.
         """
         self._root = Path(root).expanduser()
         if not self._root.is_dir():
-            raise DataError(f"The image folder {self._root} does not exist or is no folder.")
+            raise SourceError(f"The image folder {self._root} does not exist or is no folder.")
         self._class_names = tuple(
             sorted(p.name for p in self._root.iterdir() if p.is_dir() and p.name[0] != ".")
         )
         layout = _LAYOUT.format(root=self._root)
         if not self._class_names:
-            raise DataError(f"The image folder {self._root} has no subfolder: {layout}.")
+            raise SourceError(f"The image folder {self._root} has no subfolder: {layout}.")
         if len(self._class_names) == 1:
-            raise DataError(
+            raise SourceError(
                 f"The image folder {self._root} has the one class {self._class_names[0]!r}; a "
                 f"classifier needs two: {layout}."
             )
         if not len(self):
-            raise DataError(f"The image folder {self._root} holds no files: {layout}.")
+            raise SourceError(f"The image folder {self._root} holds no files: {layout}.")
 
     @property
     def description(self) -> str:

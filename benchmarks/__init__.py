@@ -1,0 +1,1 @@
+"""Every speed and memory claim, paired with its baseline."""

@@ -1,0 +1,280 @@
+"""Decides whether a dataset is fit to train on: expectations over its manifest and its split.
+
+Great Expectations evaluates each of them; what is specific to images and splits is prepared as
+columns beforehand. Looks at the manifest alone and reads no pixels.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cv_factory.config import ValidationConfig
+from cv_factory.data.report import DataReport, ExpectationResult, Severity
+from cv_factory.errors import DataError
+
+if TYPE_CHECKING:
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.expectations.expectation import Expectation
+
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """An expectation, with how it is told to people.
+
+    Attributes:
+        name: Its name in the report.
+        severity: What its failure means.
+        message: What it demands.
+        limit: What is allowed.
+        kind: Name of the Great Expectations class.
+        arguments: What that class takes.
+        observed: What was found, where the count of offending rows does not say it.
+    """
+
+    name: str
+    severity: Severity
+    message: str
+    limit: str
+    kind: str
+    arguments: Mapping[str, Any]
+    observed: str | None = None
+
+
+def validate_dataset(
+    manifest: pd.DataFrame,
+    *,
+    class_names: Sequence[str],
+    split: Mapping[str, npt.NDArray[np.int64]],
+    config: ValidationConfig,
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> DataReport:
+    """Check a dataset and its split against all expectations.
+
+    Args:
+        manifest: One row per image, with the columns of ``ImageDataset.manifest``.
+        class_names: Name of each label.
+        split: Row positions int64 of each part.
+        config: The limits.
+        unreadable: Source and reason of images that were left out; reported, not judged.
+
+    Raises:
+        DataError: Great Expectations could not evaluate an expectation.
+    """
+    images = _images_table(manifest, class_names, split)
+    classes = _classes_table(images, class_names, split)
+    results = [
+        *_evaluate(images, _image_rules(images, class_names, config), _image_names(images)),
+        *_evaluate(classes, _class_rules(classes, split, config), classes["class_name"]),
+    ]
+    return DataReport(
+        expectations=tuple(results),
+        n_images=len(images),
+        class_counts=_counts(classes, "images"),
+        split_counts={part: _counts(classes, part) for part in split},
+        unreadable=tuple((source, reason) for source, reason in unreadable),
+    )
+
+
+def _images_table(
+    manifest: pd.DataFrame, class_names: Sequence[str], split: Mapping[str, npt.NDArray[np.int64]]
+) -> pd.DataFrame:
+    """Return the manifest's columns that are judged, with what is known of each image beside."""
+    table = manifest[["id", "source", "label", "pixels_sha256", "brightness"]].reset_index(
+        drop=True
+    )
+    # Without a label: null. With an unknown one: a name that is no class name.
+    names: dict[int, str | None] = {n: f"label {n}" for n in table["label"].unique()}
+    names |= {**{n: None for n in names if n < 0}, **dict(enumerate(class_names))}
+    table["class_name"] = [names[label] for label in table["label"]]
+    numbers = np.full(len(table), np.nan)  # of the part; NaN in none of them
+    for number, positions in enumerate(split.values()):
+        numbers[positions] = number
+    table["part"] = pd.Series(numbers).map(dict(enumerate(split)))
+    pixels = pd.factorize(table["pixels_sha256"])[0]
+    table["labels_of_pixels"] = table["label"].groupby(pixels).transform("nunique")
+    table["parts_of_pixels"] = pd.Series(numbers).groupby(pixels).transform("nunique")
+    return table
+
+
+def _classes_table(
+    images: pd.DataFrame, class_names: Sequence[str], split: Mapping[str, npt.NDArray[np.int64]]
+) -> pd.DataFrame:
+    """Return one row a class: its images, in all and in each part of the split."""
+    known = images[images["class_name"].isin(list(class_names))]
+    counts = known["class_name"].value_counts()
+    table = pd.DataFrame({"class_name": list(class_names)}, dtype="object")
+    table["images"] = [int(counts.get(name, 0)) for name in class_names]
+    for part in split:
+        inside = known.loc[known["part"] == part, "class_name"].value_counts()
+        table[part] = [int(inside.get(name, 0)) for name in class_names]
+    table["smallest_part"] = table[list(split)].min(axis=1) if split else table["images"]
+    largest = int(table["images"].max()) if len(table) else 0
+    table["imbalance"] = largest / table["images"].clip(lower=1)
+    return table
+
+
+def _image_rules(
+    images: pd.DataFrame, class_names: Sequence[str], config: ValidationConfig
+) -> list[_Rule]:
+    low, high = config.brightness
+    duplicated = images["pixels_sha256"].duplicated(keep=False)
+    values = images["brightness"]
+    darkest = f"{values.min():.3f} to {values.max():.3f}" if len(values) else "no images"
+    not_null, between = "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeBetween"
+    unique = "ExpectColumnValuesToBeUnique"
+    return [
+        _Rule("ids_present", "error", "Every image has an id.", "none without",
+              not_null, {"column": "id"}),
+        _Rule("ids_unique", "error", "No two images have the same id.", "none repeated",
+              unique, {"column": "id"}),
+        _Rule("sources_present", "error", "Every image says where it was read from.",
+              "none without", not_null, {"column": "source"}),
+        _Rule("labels_present", "error", "Every image has a label.", "none without",
+              not_null, {"column": "class_name"}),
+        _Rule("labels_known", "error", "Every label is one of the class names.",
+              f"{len(class_names)} classes", "ExpectColumnValuesToBeInSet",
+              {"column": "class_name", "value_set": list(class_names)}),
+        _Rule("min_images", "error", "There are enough images.", f"at least {config.min_images:,}",
+              "ExpectTableRowCountToBeBetween", {"min_value": config.min_images},
+              f"{len(images):,} images"),
+        _Rule("no_leakage", "error", "No two parts of the split hold the same pixels.",
+              "none shared", between, {"column": "parts_of_pixels", "max_value": 1}),
+        _Rule("label_conflicts", "warning", "Images with the same pixels have the same label.",
+              "none differing", between, {"column": "labels_of_pixels", "max_value": 1}),
+        _Rule("duplicate_pixels", "warning", "Few images stand in the dataset twice.",
+              f"at most {config.max_duplicate_share:.1%}", unique,
+              {"column": "pixels_sha256", "mostly": 1.0 - config.max_duplicate_share},
+              f"{duplicated.mean() if len(duplicated) else 0:.1%} ({duplicated.sum():,} images)"),
+        _Rule("brightness", "warning", "No image is all but black or white (mean brightness).",
+              f"{low:g} to {high:g}", between,
+              {"column": "brightness", "min_value": low, "max_value": high}, darkest),
+    ]  # fmt: skip
+
+
+def _class_rules(
+    classes: pd.DataFrame, split: Mapping[str, npt.NDArray[np.int64]], config: ValidationConfig
+) -> list[_Rule]:
+    between = "ExpectColumnValuesToBeBetween"
+    most = classes["imbalance"].max() if len(classes) else 1.0
+    return [
+        _Rule("min_images_per_class", "error", "Every class has enough images.",
+              f"at least {config.min_images_per_class:,}", between,
+              {"column": "images", "min_value": config.min_images_per_class},
+              _extreme(classes, "images")),
+        _Rule("parts_hold_every_class", "error",
+              f"Every class has images in {', '.join(split) or 'the dataset'}.",
+              "at least 1 in each", between, {"column": "smallest_part", "min_value": 1},
+              _extreme(classes, "smallest_part")),
+        _Rule("class_imbalance", "warning", "No class is much smaller than the largest one.",
+              f"at most 1 : {config.max_class_imbalance:g}", between,
+              {"column": "imbalance", "max_value": config.max_class_imbalance}, f"1 : {most:.3g}"),
+    ]  # fmt: skip
+
+
+def _extreme(classes: pd.DataFrame, column: str) -> str:
+    """Say how few images the smallest class has, such as ``174 (eight)``."""
+    if not len(classes):
+        return "no classes"
+    row = classes.loc[classes[column].idxmin()]
+    return f"{row[column]:,} ({row['class_name']})"
+
+
+def _counts(classes: pd.DataFrame, column: str) -> dict[str, int]:
+    return {str(k): int(v) for k, v in zip(classes["class_name"], classes[column], strict=True)}
+
+
+def _image_names(images: pd.DataFrame) -> "pd.Series[Any]":
+    """Return what an image is called in a report: its id, else its source."""
+    return images["id"].where(images["id"].notna(), images["source"])
+
+
+def _evaluate(
+    table: pd.DataFrame, rules: Sequence[_Rule], names: "pd.Series[Any]"
+) -> Iterator[ExpectationResult]:
+    """Run the rules through Great Expectations; yield their results in the rules' order."""
+    found = _run(table, rules)
+    for rule in rules:
+        outcome = found[rule.name]
+        if (outcome.exception_info or {}).get("raised_exception"):
+            raise DataError(
+                f"Great Expectations could not evaluate {rule.name}: "
+                f"{outcome.exception_info['exception_message']}"
+            )
+        # Also listed where the share of them is still allowed.
+        count = int(outcome.result.get("unexpected_count") or 0)
+        positions = outcome.result.get("partial_unexpected_index_list") or []
+        total = outcome.result.get("element_count", len(table))
+        yield ExpectationResult(
+            name=rule.name,
+            severity=rule.severity,
+            success=bool(outcome.success),
+            observed=rule.observed or (f"{count:,} of {total:,}" if count else "none"),
+            limit=rule.limit,
+            message=rule.message,
+            offending_ids=tuple(str(names.iloc[n]) for n in positions[:_LISTED]),
+            n_offending=count,
+        )
+
+
+def _run(table: pd.DataFrame, rules: Sequence[_Rule]) -> "dict[str, ExpectationValidationResult]":
+    """Evaluate the rules in a context that lives in memory and tells nobody."""
+    with _quiet_great_expectations():
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import (
+            DataContextConfig,
+            InMemoryStoreBackendDefaults,
+            ProgressBarsConfig,
+        )
+
+        context = gx.get_context(
+            mode="ephemeral",
+            project_config=DataContextConfig(
+                analytics_enabled=False,
+                progress_bars=ProgressBarsConfig(globally=False),
+                store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            ),
+        )
+        asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("table")
+        batch = asset.add_batch_definition_whole_dataframe("all")
+        suite = gx.ExpectationSuite(name="rules", expectations=[_expectation(r) for r in rules])
+        definition = gx.ValidationDefinition(
+            name="validation", data=batch, suite=context.suites.add(suite)
+        )
+        definition = context.validation_definitions.add(definition)
+        outcome = definition.run(
+            batch_parameters={"dataframe": table},
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": _LISTED},
+        )
+    return {_rule_name(result): result for result in outcome.results}
+
+
+def _rule_name(result: "ExpectationValidationResult") -> str:
+    assert result.expectation_config is not None
+    return str((result.expectation_config.meta or {})["rule"])
+
+
+def _expectation(rule: _Rule) -> "Expectation":
+    import great_expectations.expectations as expectations
+
+    made: Expectation = getattr(expectations, rule.kind)(**rule.arguments, meta={"rule": rule.name})
+    return made
+
+
+@contextmanager
+def _quiet_great_expectations() -> Iterator[None]:
+    """Keep what Great Expectations logs on import and on setting up off the console."""
+    log = logging.getLogger("great_expectations")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

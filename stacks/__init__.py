@@ -1,0 +1,1 @@
+"""Where pipelines run: stack files and what applies and checks them. Knows no pipeline."""

@@ -1,0 +1,98 @@
+"""``python -m stacks``: applies, checks and lists the stack files."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cv_factory.errors import CVFactoryError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STYLES = {"created": "green", "updated": "yellow", "unchanged": "dim"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Say where pipelines run: stacks/NAME.yaml declares a stack, these commands register it."""
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--set", "activate", is_flag=True, help="Also make it the active stack.")
+def apply(name: str, activate: bool) -> None:
+    """Create or update the stack and all it consists of; change nothing that is as declared."""
+    from stacks.apply import apply_stack
+
+    console = _console()
+    states = []
+    for item in apply_stack(name, activate=activate):
+        states.append(item.state)
+        console.print(
+            f"  {item.kind:<20}{item.name:<24}[{_STYLES[item.state]}]{item.state:<11}[/]", end=""
+        )
+        console.print(item.detail, style="dim", markup=False)
+    changed = sum(state != "unchanged" for state in states)
+    console.print(
+        f"Stack [bold]{name}[/] is ready: "
+        + (
+            f"{changed} of {len(states)} items changed."
+            if changed
+            else "nothing had to be changed."
+        )
+    )
+
+
+@cli.command()
+@click.argument("name")
+def check(name: str) -> int:
+    """Compare what is registered with the file; change nothing. Exit code 2 if they differ."""
+    from stacks.check import check_stack
+
+    problems = check_stack(name)
+    for problem in problems:
+        click.echo(f"  {problem.what}")
+    if problems:
+        cures = dict.fromkeys(problem.cure for problem in problems)
+        click.echo("\n".join(f"Run: {cure}" for cure in cures))
+        return 2
+    click.echo(f"Stack {name} is as stacks/{name}.yaml declares it.")
+    return 0
+
+
+@cli.command(name="list")
+def list_stacks() -> None:
+    """List the stack files."""
+    from stacks.spec import STACKS_DIR, stack_names
+
+    for name in stack_names():
+        lines = (STACKS_DIR / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        comment = next((line[2:] for line in lines if line.startswith("# ")), "")
+        click.echo(f"  {name:<20}{comment}")
+
+
+def main() -> int:
+    """Run the command line and return the exit code: 0 done, 2 wrong usage or stack."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except CVFactoryError as error:
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

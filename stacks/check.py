@@ -1,0 +1,99 @@
+"""Says whether a stack is registered as its file declares it, and what to run where it is not.
+
+Only reads.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cv_factory.errors import StackError
+from stacks.plan import find_stack, plan
+from stacks.spec import STACKS_DIR, read_spec, stack_names
+
+#: What every pipeline of this project needs of its stack.
+REQUIRED_COMPONENTS = (
+    "orchestrator",
+    "artifact_store",
+    "experiment_tracker",
+    "model_registry",
+    "data_validator",
+    "step_operator",
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A difference between a stack and its file, and the command that ends it."""
+
+    what: str
+    cure: str
+
+
+def check_stack(name: str, *, directory: Path = STACKS_DIR) -> list[Problem]:
+    """Compare a stack with its file.
+
+    Args:
+        name: Name of the stack.
+        directory: Holds the stack files.
+
+    Returns:
+        All differences; none if the stack is as declared.
+
+    Raises:
+        StackError: The file is wrong, variables or packages are missing, or something of the same
+            name stands in the way of applying it.
+    """
+    spec = read_spec(name, directory=directory)
+    from zenml.client import Client
+
+    told = {"created": "is not registered", "updated": "differs from the file"}
+    return [
+        Problem(
+            f"{item.kind} {item.name} {told[item.state]}"
+            + (f" ({item.detail})" if item.detail else ""),
+            f"python -m stacks apply {name}",
+        )
+        for item in plan(Client(), spec)
+        if item.state != "unchanged"
+    ]
+
+
+def require_applied(name: str | None) -> str:
+    """Refuse a stack that a pipeline of this project could not run on.
+
+    Looks at what is registered and not at the stack file, so that it costs little and a stack that
+    the user composed by hand is as good as one of ours.
+
+    Args:
+        name: Name of the stack; None for the active one.
+
+    Returns:
+        Name of the stack.
+
+    Raises:
+        StackError: The stack is not registered or lacks a component; says what to run.
+    """
+    from zenml.client import Client
+
+    client = Client()
+    stack = find_stack(client, name) if name else client.active_stack_model
+    if stack is None:
+        assert name is not None
+        if name not in stack_names():
+            raise StackError(
+                f"There is no stack {name!r}: it is not registered, and there is no file "
+                f"stacks/{name}.yaml. Stack files: {', '.join(stack_names())}."
+            )
+        raise StackError(
+            f"The stack {name!r} was never applied. Run: python -m stacks apply {name}"
+        )
+    present = {str(kind) for kind, parts in stack.components.items() if parts}
+    missing = [kind for kind in REQUIRED_COMPONENTS if kind not in present]
+    if missing:
+        ours = stack.name in stack_names()
+        cure = f"apply {stack.name}" if ours else "apply local --set"
+        raise StackError(
+            f"The {'' if name else 'active '}stack {stack.name!r} lacks: {', '.join(missing)}. "
+            f"Run: python -m stacks {cure}"
+        )
+    return str(stack.name)

@@ -1,0 +1,36 @@
+"""The stack component flavors that this project brings along, by name; imports none of them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OwnFlavor:
+    """One of our flavors.
+
+    Attributes:
+        component_type: The type of stack component it implements.
+        name: What stack files call it.
+        source: Where its flavor class stands.
+        requires: Packages beyond ZenML's own that it cannot work without.
+    """
+
+    component_type: str
+    name: str
+    source: str
+    requires: tuple[str, ...] = ()
+
+
+OWN_FLAVORS = (
+    OwnFlavor(
+        "data_validator", "gx", "stacks.flavors.gx.GXDataValidatorFlavor", ("great_expectations",)
+    ),
+    OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
+)
+
+
+def own_flavor(component_type: str, name: str) -> OwnFlavor | None:
+    """Return our flavor of this type and name, or None where it is not ours."""
+    for flavor in OWN_FLAVORS:
+        if (flavor.component_type, flavor.name) == (component_type, name):
+            return flavor
+    return None

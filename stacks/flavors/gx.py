@@ -1,0 +1,77 @@
+"""The data validator flavor ``gx``: Great Expectations 1.x behind ZenML's data validator interface.
+
+ZenML's own flavor wants a version below 1.0. What is expected of a dataset is the library's
+business (``cv_factory.data.quality``); this only connects it to the stack.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from zenml.data_validators import BaseDataValidator, BaseDataValidatorFlavor
+from zenml.data_validators.base_data_validator import BaseDataValidatorConfig
+
+if TYPE_CHECKING:
+    from cv_factory.config import ValidationConfig
+    from cv_factory.data.dataset import ImageDataset
+    from cv_factory.data.report import DataReport
+    from cv_factory.data.split import Split
+
+
+class GXDataValidatorConfig(BaseDataValidatorConfig):
+    """The flavor needs no configuration: limits belong to the pipeline's configuration."""
+
+
+class GXDataValidatorFlavor(BaseDataValidatorFlavor):
+    """Registers the flavor."""
+
+    @property
+    def name(self) -> str:
+        """Name of the flavor."""
+        return "gx"
+
+    @property
+    def config_class(self) -> type[GXDataValidatorConfig]:
+        """Class of its configuration."""
+        return GXDataValidatorConfig
+
+    @property
+    def implementation_class(self) -> "type[GXDataValidator]":
+        """Class that does the work."""
+        return GXDataValidator
+
+
+class GXDataValidator(BaseDataValidator):
+    """Validates an ImageDataset and its Split."""
+
+    NAME: ClassVar[str] = "Great Expectations 1.x"
+    FLAVOR: ClassVar[type[BaseDataValidatorFlavor]] = GXDataValidatorFlavor
+
+    def data_validation(
+        self,
+        dataset: "ImageDataset",
+        comparison_dataset: Any = None,
+        check_list: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ) -> "DataReport":
+        """Check the dataset and its split against the expectations.
+
+        Args:
+            dataset: What is judged.
+            comparison_dataset: Not used.
+            check_list: Not used: all expectations are always checked.
+            **kwargs: ``split``, the division of the dataset, and ``config``, the limits.
+
+        Raises:
+            DataError: An expectation could not be evaluated.
+        """
+        from cv_factory.data.quality import validate_dataset
+
+        split: Split = kwargs["split"]
+        config: ValidationConfig = kwargs["config"]
+        return validate_dataset(
+            dataset.manifest,
+            class_names=dataset.class_names,
+            split=dict(split.items()),
+            config=config,
+            unreadable=[(image.source, image.reason) for image in dataset.unreadable],
+        )

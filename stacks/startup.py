@@ -1,0 +1,67 @@
+"""What a process does before it runs a pipeline, to import no more than its stack needs."""
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zenml.models import StackResponse
+
+
+def use_stack(name: str) -> None:
+    """Make a stack the active one for this process and its children alone.
+
+    The stack that the user has activated stays as it is.
+
+    Args:
+        name: An existing stack.
+
+    Raises:
+        KeyError: There is no such stack.
+    """
+    from zenml.client import Client
+    from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
+
+    stack = Client().get_stack(name, allow_name_prefix_match=False)
+    # The id, not the name: ZenML 0.98 parses the variable as a UUID on every second look.
+    os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
+
+
+def activate_only_stack_integrations() -> None:
+    """Make ZenML activate, in this process, only the integrations of the active stack.
+
+    Before every run, and in every step's own process, ZenML imports each integration whose
+    packages happen to be installed (torch, scikit-learn, BentoML, SageMaker, ...: seconds) so that
+    its materializers are known. Nothing here needs them: every artifact of ours names its own
+    materializer, and the components of the stack are imported by source when they are used. What
+    does need activation are the integrations that the stack's own flavors come from, which may
+    register service connectors and materializers of theirs; those stay.
+
+    This replaces one method of ZenML's registry object, and changes nothing on disk.
+    """
+    from zenml.client import Client
+    from zenml.integrations.registry import integration_registry
+
+    names = stack_integrations(Client().active_stack_model)
+    integration_registry.activate_integrations = partial(  # type: ignore[method-assign]
+        _activate, names
+    )
+
+
+def stack_integrations(stack: "StackResponse") -> frozenset[str]:
+    """Return the integrations that the flavors of a stack's components come from."""
+    flavors = [component.flavor for parts in stack.components.values() for component in parts]
+    return frozenset(
+        flavor.integration
+        for flavor in flavors
+        if flavor.integration and flavor.integration not in ("built-in", "custom")
+    )
+
+
+def _activate(names: frozenset[str]) -> None:
+    from zenml.integrations.registry import integration_registry
+
+    for name in sorted(names):
+        integration = integration_registry.integrations[name]
+        if integration.check_installation():
+            integration.activate()

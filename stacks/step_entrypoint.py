@@ -1,0 +1,77 @@
+"""The main module of a step's own process, as the step operator ``launcher`` starts it.
+
+Ties the process to the one that started it before anything slow is imported, then lets ZenML run
+the step.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from cv_factory.errors import CVFactoryError
+from stacks.flavors.process import PARENT_VARIABLE
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_END = 5.0
+_EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class StepTerminatedError(CVFactoryError):
+    """The step's process was told to end."""
+
+
+def main() -> int:
+    """Run the step that the command line names and return the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    end_with_parent(int(os.environ[PARENT_VARIABLE]))
+    try:
+        _run_step()
+    except StepTerminatedError:
+        return _EXIT_TERMINATED
+    except CVFactoryError as error:
+        # ZenML has stored it with its traceback; the process that waits raises it again.
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+def end_with_parent(parent: int) -> None:
+    """Watch, in a thread, that the parent lives; end this process group once it does not.
+
+    A parent that is killed with SIGKILL cannot end its children, and only Linux could be asked to.
+
+    Args:
+        parent: Process id of the parent.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_TO_END)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # Once is enough: what is cleaned up must not be interrupted again.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StepTerminatedError("The step's process was told to end (SIGTERM).")
+
+
+def _run_step() -> None:
+    from zenml.entrypoints.entrypoint import main as run_entrypoint
+    from zenml.utils import source_utils
+
+    # The launcher starts this process there; else ZenML would take this file's folder for it.
+    source_utils.set_custom_source_root(str(Path.cwd()))
+    run_entrypoint()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

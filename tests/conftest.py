@@ -1,0 +1,79 @@
+"""Keeps every test away from the user's own ZenML and MLflow, and finds engines or says why not."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_SCRATCH = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+_ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+#: What ZenML, MLflow and Great Expectations leave in a project that is used without settings.
+_LEFTOVERS = (".zen", "mlruns", "mlflow.db", "mlartifacts", "gx")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point this process, before any test module is imported, at a scratch folder."""
+    scratch = tempfile.TemporaryDirectory(prefix="cv-factory-tests-", ignore_cleanup_errors=True)
+    folder = Path(scratch.name)
+    environment = {
+        "ZENML_CONFIG_PATH": str(folder / "zenml"),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
+    }
+    os.environ.update(environment)
+    config.stash[_SCRATCH] = scratch
+    config.stash[_ENVIRONMENT] = environment
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the scratch folder."""
+    if _SCRATCH in config.stash:
+        config.stash[_SCRATCH].cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _own_zenml_only(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test after which this process no longer uses the scratch configuration."""
+    yield
+    wanted = request.config.stash[_ENVIRONMENT]
+    assert {name: os.environ.get(name) for name in wanted} == wanted
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail the session if it made a ZenML configuration or a store where a user has theirs."""
+    import click
+
+    places = [Path(click.get_app_dir("zenml")), *(ROOT / name for name in _LEFTOVERS)]
+    before = {place for place in places if place.exists()}
+    yield
+    made = [str(place) for place in places if place.exists() and place not in before]
+    assert not made, f"the tests made {', '.join(made)}"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Callable[..., str]:
+    """Return a function from a program's names to its path.
+
+    A missing program skips the test, or fails it where ``CV_FACTORY_REQUIRE_ENGINES=1``, as in CI.
+    """
+
+    def find(*names: str) -> str:
+        for name in names:
+            if path := shutil.which(name):
+                return path
+        message = f"{' or '.join(names)} is not installed"
+        if os.environ.get("CV_FACTORY_REQUIRE_ENGINES") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+
+    return find

@@ -1,0 +1,1 @@
+"""The workshop: what installs, checks and generates; nothing here runs in a pipeline."""
