@@ -36,7 +36,7 @@ def register(
         Candidate(predictor, evaluation, trained_model, dataset, split, data_report),
         gates,
         evaluate,
-        config.model_name,
+        config,
         lineage,
         reference_of(get_step_context()),
     )

@@ -118,11 +118,11 @@ class Predictions:
     @property
     def is_right(self) -> NDArray[np.bool_]:
         """Whether each image's class was predicted, bool ``(N,)``."""
-        return self.labels == self.predicted
+        return np.asarray(self.labels == self.predicted)
 
     def in_slice(self, column: str, value: str) -> NDArray[np.bool_]:
         """Return which images belong to a slice, bool ``(N,)``."""
-        return np.asarray(self.slices[column], dtype=object) == value
+        return np.array([part == value for part in self.slices[column]], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)

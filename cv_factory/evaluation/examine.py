@@ -1,4 +1,4 @@
-"""Examines a predictor by running it: on corrupted images, twice, in other batches, on the clock."""
+"""Examines a predictor by running it: on corrupted images, twice, in other batches, timed."""
 
 import platform
 import time

@@ -72,7 +72,7 @@ class Evidence:
     config: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-class _NotComputable(Exception):
+class _NotComputableError(Exception):
     """A gate has nothing to hold against its bound; the message is the reason."""
 
 
@@ -94,7 +94,7 @@ def _judge(gate: GateConfig, evidence: Evidence) -> GateVerdict:
         if kind.endswith("vs_production"):
             return _judge_relative(gate, words, evidence)
         observed, reason = _observe(gate, evidence)
-    except _NotComputable as error:
+    except _NotComputableError as error:
         return GateVerdict(words, gate.metric, bound, None, "failed", str(error))
     ok = observed >= bound - _ROUNDING if kind == "min" else observed <= bound + _ROUNDING
     return GateVerdict(words, gate.metric, bound, observed, "passed" if ok else "failed", reason)
@@ -111,17 +111,17 @@ def _observe(gate: GateConfig, evidence: Evidence) -> tuple[float, str]:
     measured = evidence.candidate.metrics.get(gate.metric)
     if measured is not None:
         if measured.value is None:
-            raise _NotComputable(f"{gate.metric} could not be computed: {measured.reason}")
+            raise _NotComputableError(f"{gate.metric} could not be computed: {measured.reason}")
         return measured.value, f"{gate.metric} is {measured.value:.4f}"
     figures = evidence.candidate.behaviour.figures()
     if gate.metric not in figures:
-        raise _NotComputable(f"the evaluation has no {gate.metric}: it was not measured")
+        raise _NotComputableError(f"the evaluation has no {gate.metric}: it was not measured")
     return figures[gate.metric], f"{gate.metric} is {figures[gate.metric]:,.4g}"
 
 
 def _count_findings(gate: GateConfig, findings: Mapping[str, str] | None) -> tuple[float, str]:
     if findings is None:
-        raise _NotComputable("the data was not validated")
+        raise _NotComputableError("the data was not validated")
     severity = gate.metric.removeprefix("data_").removesuffix("s")
     unmet = [name for name, value in findings.items() if value == severity]
     open_ones = [name for name in unmet if name not in gate.explained]
@@ -138,10 +138,10 @@ def _worst(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:
     fitting = [s for s in evaluation.slices if wanted in (s.column, s.name)]
     if not fitting:
         known = ", ".join(sorted({s.column for s in evaluation.slices})) or "none"
-        raise _NotComputable(f"there is no slice {wanted}; columns with slices: {known}")
+        raise _NotComputableError(f"there is no slice {wanted}; columns with slices: {known}")
     large = [s for s in fitting if s.n_images >= evaluation.min_slice_images]
     if not large:
-        raise _NotComputable(
+        raise _NotComputableError(
             f"{wanted} has fewer than {evaluation.min_slice_images} images in every slice"
         )
     if gate.metric == "log_loss":
@@ -157,18 +157,18 @@ def _judge_relative(gate: GateConfig, words: str, evidence: Evidence) -> GateVer
         reason = "this predictor is the one in production"
         return GateVerdict(words, gate.metric, bound, None, "not_applicable", reason)
     if evidence.production_problem:
-        raise _NotComputable(f"production could not be scored: {evidence.production_problem}")
+        raise _NotComputableError(f"production could not be scored: {evidence.production_problem}")
     if production is None:
         reason = "there is no production model to compare with"
         return GateVerdict(words, gate.metric, bound, None, "not_applicable", reason)
     if difference := _difference_of_images(candidate, production):
-        raise _NotComputable(difference)
+        raise _NotComputableError(difference)
     try:
         found = compare(
             gate.metric, candidate, production, evidence.config, _chosen(gate, candidate)
         )
     except EvaluationError as error:
-        raise _NotComputable(f"{gate.metric} could not be compared: {error}") from None
+        raise _NotComputableError(f"{gate.metric} could not be compared: {error}") from None
     if kind == "max_drop_vs_production":
         ok = -found.gain <= bound + _ROUNDING or not found.is_beyond_chance
     else:

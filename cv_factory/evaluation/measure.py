@@ -65,9 +65,7 @@ def evaluate(
         calibration_bins=config.calibration_bins,
         min_slice_images=config.min_slice_images,
         predictor_fingerprint=predictor_fingerprint,
-        predictions=Predictions(
-            tuple(ids), labels, predicted, confidence, np.asarray(probabilities), cut
-        ),
+        predictions=Predictions(tuple(ids), labels, predicted, confidence, probabilities, cut),
         behaviour=behaviour or Behaviour(),
     )
 

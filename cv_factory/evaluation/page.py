@@ -1,4 +1,4 @@
-"""Pages of text, tables and pictures, as Markdown and as one HTML file that needs nothing beside it.
+"""Pages of text, tables and pictures, as Markdown and as one self-contained HTML file.
 
 What is handed in is shown as it is: no markup, links or scripts come of it.
 """

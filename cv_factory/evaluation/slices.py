@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def _parts(values: pd.Series, column: str, n_quantiles: int) -> list[str]:
     n_different = values.nunique(dropna=False)
     if is_number and n_different > n_quantiles:
         codes, edges = _quantiles(values.to_numpy(dtype=np.float64), n_quantiles)
-        names = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges, edges[1:], strict=False)]
+        names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
         return [names[code] if code >= 0 else "unknown" for code in codes]
     if n_different > max(_MOST_VALUES, n_quantiles):
         raise EvaluationError(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-#: Probabilities below this are taken as it, before their logarithm: about the smallest normal float32.
+#: Probabilities below this are taken as it before their logarithm: a small normal float32.
 SMALLEST = 1e-37
 _RANGE = (0.05, 20.0)
 

@@ -1,0 +1,53 @@
+"""``run.py history``: the audit log of a model."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
+
+if TYPE_CHECKING:
+    from registry.audit_log import Entry
+
+
+@click.command("history")
+@MODEL_OPTION
+@STACK_OPTION
+def command(model_name: str | None, stack: str | None) -> int:
+    """Print the audit log: who moved which version, when and why; its chain is checked."""
+    registry = open_registry(model_name, stack)
+    entries = registry.check_log()
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{registry.model_name}: audit log", title_justify="left")
+    for column in ("No.", "When", "Who", "What", "Why"):
+        table.add_column(column, no_wrap=column in ("No.", "When"))
+    for entry in entries:
+        cells = (entry.number, entry.when, entry.who, describe(entry), entry.why)
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{len(entries)} entries; every one follows from the one before.")
+    return 0
+
+
+def describe(entry: "Entry") -> str:
+    """Return what an entry is about, in words."""
+    detail = entry.detail
+    if entry.kind == "intent":
+        moves = [f"{c['version']} {c['from_stage']} → {c['to_stage']}" for c in detail["changes"]]
+        return f"{detail['action']}: {', '.join(moves)}{_verdicts(detail.get('verdicts'))}"
+    if entry.kind in ("done", "undone"):
+        return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
+    verdicts = {v["gate"]: v["status"] for v in detail.get("verdicts", ())}
+    predictor = detail["predictor"][:12]
+    return f"{entry.kind} version {detail['version']} ({predictor}){_verdicts(verdicts)}"
+
+
+def _verdicts(verdicts: dict[str, str] | None) -> str:
+    if not verdicts:
+        return ""
+    failed = [gate for gate, status in verdicts.items() if status == "failed"]
+    return f"; failed: {', '.join(failed)}" if failed else f"; {len(verdicts)} gates, none failed"
