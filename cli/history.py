@@ -17,19 +17,11 @@ def command(model_name: str | None, stack: str | None) -> int:
     """Print the audit log: who moved which version, when and why; its chain is checked."""
     registry = open_registry(model_name, stack)
     entries = registry.check_log()
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"{registry.model_name}: audit log", title_justify="left")
-    for column in ("No.", "When", "Who", "What", "Why"):
-        table.add_column(column, no_wrap=column in ("No.", "When"))
     for entry in entries:
-        cells = (entry.number, entry.when, entry.who, describe(entry), entry.why)
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"{len(entries)} entries; every one follows from the one before.")
+        when = entry.when.replace("T", " ").removesuffix("+00:00")
+        click.echo(f"{entry.number:>4}  {when}  {describe(entry)}")
+        click.echo(f"      {entry.who}: {entry.why}")
+    click.echo(f"{len(entries)} entries (times in UTC); every one follows from the one before.")
     return 0
 
 

@@ -32,7 +32,7 @@ def _table(name: str, versions: list["ModelVersionResponse"]) -> "Table":
 
     table = Table(title=f"{name}: {len(versions)} versions", title_justify="left")
     for column in ("Version", "Stage", "Accuracy", "Macro F1", "Age", "Commit", "Data", "Run"):
-        table.add_column(column, no_wrap=column != "Run")
+        table.add_column(column, overflow="fold")
     for version in versions:
         facts = version.run_metadata
         dirty = "+" if facts.get("git_dirty") == "true" else ""

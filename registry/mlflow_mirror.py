@@ -4,6 +4,7 @@ Everything shown there is read off ZenML, so that a lost mirror can be made agai
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from zenml.client import Client
@@ -27,12 +28,20 @@ class MlflowMirror:
     """The MLflow registry's picture of one model."""
 
     def __init__(self, model_name: str) -> None:
+        """Remember which model; the connection is made when it is needed."""
+        self._model_name = model_name
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return _connect()
+
+    def require(self) -> None:
         """Connect.
 
         Raises:
             StackError: The active stack has no MLflow experiment tracker.
         """
-        self._client, self._model_name = _connect(), model_name
+        self._client.search_registered_models(max_results=1)
 
     def show(self, stages: Mapping[int, str]) -> None:
         """Make aliases agree with the stages, adding versions that are missing."""

@@ -28,11 +28,7 @@ class ModelRegistry:
     """Stages in ZenML, shown in MLflow, logged in the active stack's artifact store."""
 
     def __init__(self, model_name: str) -> None:
-        """Open the registry of a model, which need not exist yet.
-
-        Raises:
-            StackError: The active stack has no MLflow experiment tracker.
-        """
+        """Open the registry of a model, which need not exist yet."""
         self.model_name = model_name
         self.log = AuditLog(log_files(Client().active_stack.artifact_store, model_name))
         self.mirror = MlflowMirror(model_name)

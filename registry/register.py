@@ -83,6 +83,7 @@ def register_candidate(
     """
     model_name, fingerprint = config.model_name, candidate.predictor.fingerprint
     registry = ModelRegistry(model_name)
+    registry.mirror.require()
     registry.recover()
     verdicts = _judge(candidate, gates, evaluate, model_name)
     version = versions.find_version(model_name, fingerprint)

@@ -1,4 +1,4 @@
-"""Reads off a step's context where its inputs are stored, and what its run was told."""
+"""Reads off a step's context what its run stored, and what its run was told."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def reference_of(context: "StepContext") -> RunReference:
-    """Return ids and locations of the register step's inputs."""
+    """Return the run of the register step, and everything that the steps before it stored."""
     from zenml.utils.dashboard_utils import get_run_url
 
     run = context.pipeline_run
@@ -18,7 +18,11 @@ def reference_of(context: "StepContext") -> RunReference:
     return RunReference(
         run_id=run.id,
         run_name=run.name,
-        artifact_version_ids={name: found[0].id for name, found in context.inputs.items()},
+        artifact_version_ids={
+            name: found[0].id
+            for step in run.steps.values()
+            for name, found in step.outputs.items()
+        },
         urls={"pipeline_run_url": url} if url else {},
         parameters=step_parameters(run),
     )

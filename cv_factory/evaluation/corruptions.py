@@ -119,7 +119,8 @@ def _edge_colour(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _to_pixels(values: NDArray[np.floating]) -> Images:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    pixels: Images = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return pixels
 
 
 _Corruption = Callable[[Images, float, np.random.Generator], Images]
