@@ -19,9 +19,7 @@ def reference_of(context: "StepContext") -> RunReference:
         run_id=run.id,
         run_name=run.name,
         artifact_version_ids={
-            name: found[0].id
-            for step in run.steps.values()
-            for name, found in step.outputs.items()
+            name: found[0].id for step in run.steps.values() for name, found in step.outputs.items()
         },
         urls={"pipeline_run_url": url} if url else {},
         parameters=step_parameters(run),
