@@ -6,6 +6,8 @@ whole evaluation (metrics with 1,000 resamples, slices, corruptions, explanation
 
 import sys
 import time
+from types import FunctionType
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -54,8 +56,8 @@ def main() -> int:
     """Compare both, print the figures; 1 if the promise is broken."""
     comparison = compare(
         "evaluation",
-        Side("prediction alone", predict),
-        Side("whole evaluation", evaluate),
+        Side("prediction alone", cast(FunctionType, predict)),
+        Side("whole evaluation", cast(FunctionType, evaluate)),
         pairs=2,
         warmup=0,
     )

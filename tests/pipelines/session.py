@@ -14,7 +14,8 @@ for arguments in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main()
-    print("DONE" + json.dumps({"code": code, "output": out.getvalue() + err.getvalue()}), flush=True)
+    output = out.getvalue() + err.getvalue()
+    print("DONE" + json.dumps({"code": code, "output": output}), flush=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""From trained versions to production and back, as a team would go: on evidence, with a signature."""
+"""From trained versions to production and back: on evidence, and with a signature."""
 
 import json
 from pathlib import Path
