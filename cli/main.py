@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -10,6 +11,16 @@ from cli.options import RunOptions
 from cv_factory.errors import CVFactoryError
 
 PIPELINES = ("training", "validation")
+#: Subcommands: the module that holds each as ``command``, and its line of help. The modules are
+#: imported when they are called.
+COMMANDS = {
+    "models": ("cli.models", "List a model's versions."),
+    "approve": ("cli.approve", "Approve a version for production."),
+    "promote": ("cli.promote", "Put a staged version into production."),
+    "rollback": ("cli.rollback", "Put the previous production version back."),
+    "history": ("cli.history", "Print the audit log."),
+    "trace": ("cli.trace", "Print what a version was made of, and check it."),
+}
 
 
 def main() -> int:
@@ -39,7 +50,28 @@ def main() -> int:
     return code if isinstance(code, int) else 0
 
 
+class _Commands(click.Group):
+    """Knows the subcommands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
 @click.group(
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -93,6 +125,7 @@ def _command(
     \b
     python run.py --pipeline training
     python run.py --pipeline training --set data.source=folder --set data.path=~/pets
+    python run.py models
     """
     if list_all:
         from cli.listing import print_listing

@@ -97,7 +97,7 @@ def _verdict(registration: Registration) -> str:
     return (
         f"[green bold]PASSED[/] {version} is in {registration.stage}.\n"
         "Next: read its model card (zenml login --local, artifact 'registration'), or list the "
-        f"versions: zenml model version list --model={registration.model_name}"
+        f"versions: python run.py models --model {registration.model_name}"
     )
 
 

@@ -175,36 +175,151 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+class CalibrationConfig(Section):
+    """Whether probabilities are calibrated on the validation images before export."""
+
+    method: Literal["none", "temperature"] = Field(
+        "none", description="temperature: one number that sharpens or softens all probabilities"
+    )
+
+
 class EvaluateConfig(Section):
     """How the exported predictor is measured on the test split."""
 
     bootstrap_samples: int = Field(1000, ge=100, le=100_000)
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     seed: Seed = 0
+    top_k: int = Field(3, ge=2, le=100, description="for the top-k accuracy")
+    calibration_bins: int = Field(15, ge=2, le=100)
+    slices: list[str] = Field(
+        ["class", "size", "brightness", "contrast", "sharpness"],
+        description="class, size, or any column of the manifest; numbers are cut into quantiles",
+    )
+    slice_quantiles: int = Field(4, ge=2, le=20)
+    min_slice_images: int = Field(
+        20, ge=1, description="smaller slices are shown, but neither ranked nor gated"
+    )
+    robustness_images: int = Field(
+        500, ge=0, description="test images that are corrupted and scored again; 0 for none"
+    )
+    horizontal_flip: bool = Field(False, description="labels survive a mirror image: check it")
+    latency_runs: int = Field(50, ge=0, le=10_000, description="timed calls; 0 for none")
+    explained_per_class: int = Field(
+        1, ge=0, le=8, description="right and wrong images of each class that are explained"
+    )
+
+
+#: Measured by the evaluation beside the metrics: what a gate may bound from above.
+COST_METRICS = (
+    "latency_ms_batch_1_p50",
+    "latency_ms_batch_1_p95",
+    "latency_ms_batch_32_p50",
+    "latency_ms_batch_32_p95",
+    "size_mb",
+    "parameters",
+    "operations",
+)
+QUALITY_METRICS = (
+    "accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "top_k_accuracy",
+    "roc_auc",
+    "pr_auc",
+)
+LOSS_METRICS = ("log_loss", "brier", "expected_calibration_error")
+#: Mean accuracy over all corruptions, and share of images whose class survives a mirror image.
+ROBUSTNESS_METRICS = ("corruption_accuracy", "flip_agreement")
+DATA_METRICS = ("data_errors", "data_warnings")
+_BOUNDS = ("min", "max", "max_drop_vs_production", "min_gain_vs_production")
 
 
 class GateConfig(Section):
     """One condition that a model must meet to be staged; exactly one bound is given."""
 
-    metric: Literal["accuracy", "macro_f1", "roc_auc"]
-    min: Fraction | None = Field(None, description="absolute: the metric must be at least this")
-    max_drop_vs_production: Fraction | None = Field(
+    metric: Literal[
+        "accuracy",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+        "top_k_accuracy",
+        "roc_auc",
+        "pr_auc",
+        "log_loss",
+        "brier",
+        "expected_calibration_error",
+        "corruption_accuracy",
+        "flip_agreement",
+        "latency_ms_batch_1_p50",
+        "latency_ms_batch_1_p95",
+        "latency_ms_batch_32_p50",
+        "latency_ms_batch_32_p95",
+        "size_mb",
+        "parameters",
+        "operations",
+        "data_errors",
+        "data_warnings",
+    ]
+    min: float | None = Field(
+        None, ge=0.0, le=1.0, description="absolute: the metric must be at least this"
+    )
+    max: float | None = Field(
+        None, ge=0.0, description="absolute: the loss, cost or count must be at most this"
+    )
+    max_drop_vs_production: float | None = Field(
         None,
-        description="relative: production's metric on the same test images, less the candidate's, "
-        "must be at most this",
+        ge=0.0,
+        description="relative: fails where the metric lies further below production's, on the same "
+        "test images, and the difference is beyond chance",
+    )
+    min_gain_vs_production: float | None = Field(
+        None,
+        ge=0.0,
+        description="relative: fails unless the metric lies this far above production's, on the "
+        "same test images, and the difference is beyond chance",
+    )
+    slice: str | None = Field(
+        None,
+        min_length=1,
+        description="COLUMN=VALUE (class=cat), or COLUMN for the worst slice of it",
+    )
+    explained: dict[str, str] = Field(
+        {}, description="data_errors, data_warnings: expectations that may fail, with the reason"
     )
 
     @model_validator(mode="after")
     def _check_bound(self) -> "GateConfig":
-        if (self.min is None) == (self.max_drop_vs_production is None):
-            raise ValueError("give exactly one of 'min' and 'max_drop_vs_production'")
+        given = [name for name in _BOUNDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(map(repr, _BOUNDS))}")
+        is_compared = self.metric in QUALITY_METRICS + LOSS_METRICS
+        more_is_better = self.metric in QUALITY_METRICS + ROBUSTNESS_METRICS
+        if given[0].endswith("vs_production") and not is_compared:
+            raise ValueError(f"{self.metric} is not compared with production; give 'min' or 'max'")
+        if given[0] in ("min", "max") and (given[0] == "min") != more_is_better:
+            right = "min" if more_is_better else "max"
+            raise ValueError(f"{self.metric} is bounded by {right!r}, not by {given[0]!r}")
+        if self.slice is not None and self.metric not in ("accuracy", "log_loss"):
+            raise ValueError("on slices, 'accuracy' and 'log_loss' are measured")
+        if self.explained and self.metric not in DATA_METRICS:
+            raise ValueError(f"'explained' belongs to {' and '.join(DATA_METRICS)}")
         return self
+
+    @property
+    def bound(self) -> tuple[str, float]:
+        """Name and value of the one bound."""
+        name = next(name for name in _BOUNDS if getattr(self, name) is not None)
+        return name, float(getattr(self, name))
 
 
 class RegisterConfig(Section):
-    """Under which name the model is registered."""
+    """Under which name the model is registered, and what promotion needs."""
 
     model_name: str = Field("cv_factory", pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")
+    manual_approval: bool = Field(
+        False, description="production needs: run.py approve VERSION --by NAME --reason ..."
+    )
 
 
 class StepResources(Section):
@@ -278,6 +393,7 @@ class TrainingPipelineConfig(Section):
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = SmallCNNConfig()
     train: TrainConfig = TrainConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gates: list[GateConfig] = Field([])
     # "register" is a method of pydantic's base class, hence the alias.
@@ -296,9 +412,8 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        return fingerprint(
-            {k: content[k] for k in ("data", "split", "transform", "model", "train")}
-        )
+        shaping = ("data", "split", "transform", "model", "train", "calibration")
+        return fingerprint({name: content[name] for name in shaping})
 
     def _without_location(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})

@@ -1,4 +1,4 @@
-"""Stores an Evaluation, with the confusion matrix and the classes' figures."""
+"""Stores an Evaluation, with its report."""
 
 from typing import Any, ClassVar
 
@@ -6,12 +6,13 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.plots import confusion_matrix, per_class_bars
+from cv_factory.evaluation.plots import confusion_matrix
+from cv_factory.evaluation.report import render_report
 from materializers.noun import NounMaterializer
 
 
 class EvaluationMaterializer(NounMaterializer):
-    """``predictions.parquet``, ``evaluation.json``."""
+    """``predictions.parquet``, ``probabilities.npy``, ``samples.npz``, ``evaluation.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Evaluation,)
@@ -19,16 +20,10 @@ class EvaluationMaterializer(NounMaterializer):
     HEADER: ClassVar[str] = "evaluation.json"
 
     def pictures(self, data: Evaluation) -> dict[str, bytes]:
-        """Draw the confusion matrix and precision, recall and F1 of each class."""
-        rows = data.per_class
+        """Show the report, and the confusion matrix for the impatient."""
         return {
+            "report.html": render_report(data).encode(),
             "confusion_matrix.png": confusion_matrix(data.confusion, data.class_names),
-            "per_class.png": per_class_bars(
-                data.class_names,
-                [row.precision for row in rows],
-                [row.recall for row in rows],
-                [row.f1 for row in rows],
-            ),
         }
 
     def facts(self, data: Evaluation) -> dict[str, MetadataType]:
@@ -37,7 +32,11 @@ class EvaluationMaterializer(NounMaterializer):
             "n_images": data.n_images,
             "confidence": data.confidence,
             "predictor_fingerprint": data.predictor_fingerprint,
+            **data.behaviour.figures(),
         }
+        if data.ranked_slices:
+            worst = data.ranked_slices[0]
+            facts["worst_slice"] = f"{worst.name}: {worst.accuracy:.4f}"
         for name, metric in data.metrics.items():
             facts[name] = metric.value if metric.value is not None else str(metric.reason)
             if metric.low is not None and metric.high is not None:

@@ -10,7 +10,7 @@ from materializers.noun import NounMaterializer
 
 
 class RegistrationMaterializer(NounMaterializer):
-    """``registration.json``, ``model_card.md``, ``model_card.html``."""
+    """``registration.json``, ``provenance.json``, ``model_card.md``, ``model_card.html``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Registration,)

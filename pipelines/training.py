@@ -23,7 +23,9 @@ def training(
     report = validate_data(dataset, parts, config.validation)
     transform = fit_transform(dataset, parts, config.transform, after=[report])
     trained = train(dataset, parts, transform, config.model, config.train)
-    predictor = export(trained, transform, dataset, parts, config.predictor_fingerprint())
+    predictor = export(
+        trained, transform, dataset, parts, config.calibration, config.predictor_fingerprint()
+    )
     evaluation = evaluate(predictor, dataset, parts, config.evaluate)
     register(
         predictor,

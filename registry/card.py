@@ -21,6 +21,7 @@ def card_content(
     stage: str,
     verdicts: Sequence[GateVerdict],
     lineage: Mapping[str, str],
+    approver: str | None = None,
 ) -> CardContent:
     """Arrange the card of a version."""
     dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
@@ -40,6 +41,7 @@ def card_content(
             "best epoch": trained.best_epoch,
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e6:.2f} MB",
             "PCA components for drift": contract.n_features,
+            "calibration temperature": contract.temperature,
         },
         data={
             "source": dataset.source,
@@ -58,6 +60,7 @@ def card_content(
         packages={
             k.removeprefix(_PACKAGE): v for k, v in lineage.items() if k.startswith(_PACKAGE)
         },
+        approver=approver,
         pictures=_pictures(candidate),
     )
 

@@ -1,30 +1,34 @@
 """Judges an evaluated predictor and registers it: once a predictor, on evidence, with lineage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 from zenml.models import ModelVersionResponse
 
-from cv_factory.config import EvaluateConfig, GateConfig, TrainConfig
+from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig, TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.report import DataReport
 from cv_factory.data.split import Split
 from cv_factory.errors import CVFactoryError
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.gates import GateVerdict, all_passed, judge
+from cv_factory.evaluation.gates import Evidence, GateVerdict, all_passed, judge
 from cv_factory.evaluation.model_card import render_html, render_markdown
 from cv_factory.evaluation.registration import Registration
-from cv_factory.evaluation.scoring import evaluate_predictor
+from cv_factory.evaluation.scoring import rescore_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
 from registry import versions
 from registry.card import card_content
 from registry.lineage import package_versions
-from registry.mlflow_mirror import MirroredVersion, mirror
+from registry.mlflow_mirror import METRIC_PREFIX
+from registry.model_registry import NEEDS_APPROVAL, ModelRegistry
+from registry.provenance import provenance
 
 #: Stages that a training run may change; production and archived are other commands' business.
 _OPEN_STAGES = ("none", "staging")
+_COMPLETE = "lineage_complete"
 
 
 @dataclass(frozen=True)
@@ -48,53 +52,56 @@ class RunReference:
         run_id: The ZenML pipeline run.
         run_name: Its name.
         artifact_version_ids: Artifacts to link, by name.
-        predictor_uri: Where the predictor lies.
-        mlflow_run_id: The MLflow run that trained the model; empty if unknown.
+        urls: Where a person can look at the run, by name.
+        parameters: What the run's steps were told, by step.
     """
 
     run_id: UUID
     run_name: str
     artifact_version_ids: Mapping[str, UUID]
-    predictor_uri: str
-    mlflow_run_id: str
+    urls: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def register_candidate(
     candidate: Candidate,
     gates: Sequence[GateConfig],
     evaluate: EvaluateConfig,
-    model_name: str,
+    config: RegisterConfig,
     lineage: Mapping[str, str],
     run: RunReference,
 ) -> Registration:
     """Judge the candidate, register it if it is new, and set the stage that the gates allow.
 
     A predictor with an equal fingerprint is registered once; running again only brings its stage
-    in line with the present gates. Without any gate nothing is proven, so nothing is staged.
+    in line with the present gates. Without any gate nothing is proven, so nothing is staged. A run
+    that was killed on the way is completed by the next one.
 
     Raises:
         StackError: The active stack cannot mirror to MLflow.
-        ArtifactError: The production version's predictor is damaged.
+        ArtifactError: The production version's predictor or the audit log is damaged.
+        LogConflictError: Another run registered or staged at the same time.
     """
+    model_name, fingerprint = config.model_name, candidate.predictor.fingerprint
+    registry = ModelRegistry(model_name)
+    registry.mirror.require()
+    registry.recover()
     verdicts = _judge(candidate, gates, evaluate, model_name)
-    fingerprint = candidate.predictor.fingerprint
     version = versions.find_version(model_name, fingerprint)
     is_new = version is None
     if version is None:
         version = versions.create_version(model_name, fingerprint, _description(candidate))
     facts = _lineage(candidate, lineage, run)
-    wanted = "staging" if verdicts and all_passed(verdicts) else "none"
-    stored = version.run_metadata.get("lineage_complete")
-    if stored is None:
-        versions.link_artifacts(version, run.artifact_version_ids.values(), run.run_id)
-        metrics = {f"test_{name}": value for name, value in _metrics(candidate).items()}
-        versions.describe_version(version, {**facts, **metrics, "predictor": fingerprint})
-    stage = _bring_to_stage(version, wanted)
-    if stored != stage:
-        _mirror(candidate, model_name, version.number, stage, facts, run)
-        # Written last: a run that was killed before this line is completed by the next one.
-        versions.describe_version(version, {"lineage_complete": stage})
-    content = card_content(candidate, model_name, str(version.number), stage, verdicts, facts)
+    _describe(registry, version, candidate, facts, run)
+    _require_approval(version, config)
+    registry.record_registration(version.number, fingerprint, verdicts, run.run_name)
+    stage = _bring_to_stage(registry, version.number, verdicts, run.run_name)
+    version = versions.get_version(model_name, version.number)
+    approval = registry.approval(version)
+    signed = f"{approval.who}, {approval.when}: {approval.why}" if approval else None
+    content = card_content(
+        candidate, model_name, str(version.number), stage, verdicts, facts, signed
+    )
     return Registration(
         model_name=model_name,
         version=version.number,
@@ -103,6 +110,7 @@ def register_candidate(
         predictor_fingerprint=fingerprint,
         verdicts=verdicts,
         lineage=facts,
+        provenance=provenance(candidate.predictor, facts, run.parameters),
         card_markdown=render_markdown(content),
         card_html=render_html(content),
     )
@@ -112,48 +120,71 @@ def _judge(
     candidate: Candidate, gates: Sequence[GateConfig], config: EvaluateConfig, model_name: str
 ) -> tuple[GateVerdict, ...]:
     """Judge against the bounds, and against production on the same test images where asked."""
-    relative = any(gate.max_drop_vs_production is not None for gate in gates)
+    findings = {r.name: r.severity for r in candidate.report.expectations if not r.success}
+    evidence = Evidence(candidate.evaluation, data_findings=findings, config=config)
+    relative = any(gate.bound[0].endswith("vs_production") for gate in gates)
     production = versions.find_production(model_name) if relative else None
     if production is None:
-        return judge(gates, candidate.evaluation, None)
+        return judge(gates, evidence)
     predictor = versions.load_predictor(production)
     if predictor.fingerprint == candidate.predictor.fingerprint:
-        return judge(gates, candidate.evaluation, candidate.evaluation)
+        return judge(gates, replace(evidence, is_production=True))
     try:
-        scored = evaluate_predictor(predictor, candidate.dataset, candidate.split.test, config)
+        scored = rescore_predictor(predictor, candidate.dataset, candidate.split.test, config)
     except (CVFactoryError, ValueError) as error:
-        return judge(gates, candidate.evaluation, None, production_problem=str(error))
-    return judge(gates, candidate.evaluation, scored)
+        return judge(gates, replace(evidence, production_problem=str(error)))
+    return judge(gates, replace(evidence, production=scored))
 
 
-def _bring_to_stage(version: ModelVersionResponse, wanted: str) -> str:
-    """Set the stage where a training run may; return the stage that holds now."""
-    current = version.stage or "none"
-    if current not in _OPEN_STAGES or current == wanted:
-        return current
-    versions.set_stage(version, wanted)
-    return wanted
-
-
-def _mirror(
+def _describe(
+    registry: ModelRegistry,
+    version: ModelVersionResponse,
     candidate: Candidate,
-    model_name: str,
-    version: int,
-    stage: str,
     facts: Mapping[str, str],
     run: RunReference,
 ) -> None:
-    mirror(
-        MirroredVersion(
-            model_name=model_name,
-            version=version,
-            stage=stage,
-            predictor_uri=run.predictor_uri,
-            run_id=run.mlflow_run_id,
-            metrics=_metrics(candidate),
-            tags=facts,
-        )
-    )
+    """Give a version its artifacts, metadata and mirror, unless an earlier run did."""
+    if version.run_metadata.get(_COMPLETE):
+        return
+    versions.link_artifacts(version, run.artifact_version_ids.values(), run.run_id)
+    metrics = {f"{METRIC_PREFIX}{name}": value for name, value in _metrics(candidate).items()}
+    summary = {"predictor": candidate.predictor.fingerprint, "evaluation": _summary(candidate)}
+    versions.describe_version(version, {**facts, **metrics, **summary})
+    registry.mirror.show_version(versions.get_version(registry.model_name, version.number))
+    # Written last: a run that was killed before this line is completed by the next one.
+    versions.describe_version(version, {_COMPLETE: True})
+
+
+def _require_approval(version: ModelVersionResponse, config: RegisterConfig) -> None:
+    wanted = str(config.manual_approval).lower()
+    if str(version.run_metadata.get(NEEDS_APPROVAL)) != wanted:
+        versions.describe_version(version, {NEEDS_APPROVAL: wanted})
+
+
+def _bring_to_stage(
+    registry: ModelRegistry, version: int, verdicts: Sequence[GateVerdict], who: str
+) -> str:
+    """Set the stage where a training run may; return the stage that holds now."""
+    passed = bool(verdicts) and all_passed(verdicts)
+    wanted = "staging" if passed else "none"
+    current = registry.stages()[version]
+    if current not in _OPEN_STAGES or current == wanted:
+        return current
+    why = "all gates passed" if passed else "a gate failed"
+    registry.stage(version, wanted, verdicts, who, why)
+    return wanted
+
+
+def _summary(candidate: Candidate) -> str:
+    """Return the evaluation in one line."""
+    accuracy = candidate.evaluation.metrics["accuracy"]
+    line = f"accuracy {accuracy.value:.4f}"
+    if accuracy.low is not None and accuracy.high is not None:
+        line += f" ({accuracy.low:.4f} to {accuracy.high:.4f})"
+    ranked = candidate.evaluation.ranked_slices
+    if ranked:
+        line += f"; worst slice {ranked[0].name}: {ranked[0].accuracy:.4f}"
+    return line
 
 
 def _metrics(candidate: Candidate) -> dict[str, float]:
@@ -165,7 +196,7 @@ def _lineage(candidate: Candidate, lineage: Mapping[str, str], run: RunReference
     contract = candidate.predictor.contract
     hashes = {f"{name}_fingerprint": value for name, value in contract.fingerprints.items()}
     # The run's configuration with its gates, not only what shaped the predictor.
-    return {**hashes, **lineage, "pipeline_run": run.run_name, **package_versions()}
+    return {**hashes, **lineage, "pipeline_run": run.run_name, **run.urls, **package_versions()}
 
 
 def _description(candidate: Candidate) -> str:

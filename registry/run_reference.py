@@ -1,21 +1,35 @@
-"""Reads off a step's context where its inputs are stored."""
+"""Reads off a step's context what its run stored, and what its run was told."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.register import RunReference
-from registry.tracking import MLFLOW_RUN_KEY
 
 if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
     from zenml.steps import StepContext
 
 
 def reference_of(context: "StepContext") -> RunReference:
-    """Return ids and locations of the register step's inputs."""
-    inputs = {name: versions[0] for name, versions in context.inputs.items()}
+    """Return the run of the register step, and everything that the steps before it stored."""
+    from zenml.utils.dashboard_utils import get_run_url
+
+    run = context.pipeline_run
+    url = get_run_url(run)
     return RunReference(
-        run_id=context.pipeline_run.id,
-        run_name=context.pipeline_run.name,
-        artifact_version_ids={name: version.id for name, version in inputs.items()},
-        predictor_uri=inputs["predictor"].uri,
-        mlflow_run_id=str(inputs["trained_model"].run_metadata.get(MLFLOW_RUN_KEY, "")),
+        run_id=run.id,
+        run_name=run.name,
+        artifact_version_ids={
+            name: found[0].id for step in run.steps.values() for name, found in step.outputs.items()
+        },
+        urls={"pipeline_run_url": url} if url else {},
+        parameters=step_parameters(run),
     )
+
+
+def step_parameters(run: "PipelineRunResponse") -> dict[str, Any]:
+    """Return the parameters of a run's steps, by step; steps without parameters are left out."""
+    return {
+        name: dict(step.config.parameters)
+        for name, step in run.steps.items()
+        if step.config.parameters
+    }

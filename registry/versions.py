@@ -12,9 +12,17 @@ from zenml.models import (
     ModelVersionResponse,
 )
 from zenml.utils.metadata_utils import log_metadata
+from zenml.utils.pagination_utils import depaginate
 
-from cv_factory.errors import ArtifactError
+from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
+
+
+class RegistryError(CVFactoryError):
+    """A model or version that was named is not there, or not named clearly."""
+
+    exit_code = 2
+
 
 #: Name under which a version's predictor is linked to it.
 PREDICTOR = "predictor"
@@ -89,9 +97,51 @@ def describe_version(version: ModelVersionResponse, metadata: Mapping[str, Metad
     log_metadata(metadata=dict(metadata), model_version_id=version.id)
 
 
-def set_stage(version: ModelVersionResponse, stage: str) -> None:
+def set_stage(model_name: str, version: int, stage: str) -> None:
     """Move a version to a stage; whichever version held it is archived."""
-    version.set_stage(stage, force=True)
+    Client().update_model_version(
+        model_name, _by_number(model_name, version).id, stage=stage, force=True
+    )
+
+
+def get_version(model_name: str, number: int) -> ModelVersionResponse:
+    """Return a version by its number.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    version = _by_number(model_name, number)
+    return Client().get_model_version(model_name, version.id)
+
+
+def all_versions(model_name: str) -> list[ModelVersionResponse]:
+    """Return every version of a model, the newest first."""
+    if not _model_exists(model_name):
+        return []
+    found = depaginate(Client().list_model_versions, model=model_name, hydrate=True)
+    return sorted(found, key=lambda version: -version.number)
+
+
+def only_model() -> str:
+    """Return the name of the one model that is registered.
+
+    Raises:
+        RegistryError: There is none, or there are several.
+    """
+    names = sorted(model.name for model in depaginate(Client().list_models))
+    if not names:
+        raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
+    if len(names) > 1:
+        raise RegistryError(f"Say which model with --model: {', '.join(names)}.")
+    return names[0]
+
+
+def _by_number(model_name: str, number: int) -> ModelVersionResponse:
+    if _model_exists(model_name):
+        found = Client().list_model_versions(model=model_name, number=number).items
+        if found:
+            return found[0]
+    raise RegistryError(f"Model {model_name} has no version {number}: see run.py models.")
 
 
 def _fingerprint_tag(fingerprint: str) -> str:

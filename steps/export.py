@@ -5,6 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
+from cv_factory.config import CalibrationConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
@@ -19,11 +20,13 @@ def export(
     transform: FittedTransform,
     dataset: ImageDataset,
     split: Split,
+    calibration: CalibrationConfig,
     config_fingerprint: str,
 ) -> Annotated[Predictor, "predictor"]:
-    """Export and compare with the reference outputs."""
+    """Export, calibrate if asked to, and compare with the reference outputs."""
     from cv_factory.training.export import export_predictor
     from cv_factory.training.provenance import fingerprints
 
     made_of = fingerprints(dataset, split, trained_model, config_fingerprint)
-    return export_predictor(trained_model, transform, made_of)
+    held_out = (dataset, split.validation) if calibration.method == "temperature" else None
+    return export_predictor(trained_model, transform, made_of, held_out)

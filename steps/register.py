@@ -37,7 +37,7 @@ def register(
         Candidate(predictor, evaluation, trained_model, dataset, split, data_report, train),
         gates,
         evaluate,
-        config.model_name,
+        config,
         lineage,
         reference_of(get_step_context()),
     )

@@ -1,6 +1,6 @@
 """The ``Evaluation``: what a predictor got right and wrong on test images, and how sure that is.
 
-It sees probabilities, labels and ids only; how a predictor is run is not its business.
+Only what was measured, and how it lies on disk; ``measure`` and ``scoring`` do the measuring.
 """
 
 import json
@@ -15,14 +15,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cv_factory.array_files import load_array
 from cv_factory.artifact_files import read_header, write_header
-from cv_factory.config import EvaluateConfig
 from cv_factory.errors import ArtifactError
+from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation.behaviour import FILE as SAMPLES
+from cv_factory.evaluation.behaviour import Behaviour, BehaviourBody
+from cv_factory.evaluation.slices import SliceMetrics, measure_slices
 
 KIND = "evaluation"
-VERSION = 1
-_PREDICTIONS = "predictions.parquet"
+VERSION = 2
+_PREDICTIONS, _PROBABILITIES = "predictions.parquet", "probabilities.npy"
+# Columns of slices follow the four of every evaluation.
+_SLICE_PREFIX = "slice:"
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -31,8 +37,6 @@ _SCHEMA = pa.schema(
         ("confidence", pa.float64()),
     ]
 )
-# Rows may miss a sum of 1 by this much: float32 softmax over many classes.
-_SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,36 @@ class Metric:
             raise ValueError("an interval has two ends and a value between them")
 
 
+Interval = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class's row: None for precision if never predicted, for recall if without images."""
+    """One class's row: None for precision if never predicted, for recall if without images.
+
+    Each figure has an interval where it has a value (Wilson's, for F1 transformed).
+    """
 
     name: str
     precision: float | None
     recall: float | None
     f1: float | None
     support: int
+    precision_interval: Interval | None
+    recall_interval: Interval | None
+    f1_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The images whose confidence lies in a range: their mean confidence, and their accuracy."""
+
+    low: float
+    high: float
+    n_images: int
+    confidence: float
+    accuracy: float
+    accuracy_interval: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +104,25 @@ class Predictions:
         labels: True classes, int64 ``(N,)``.
         predicted: Predicted classes, int64 ``(N,)``.
         confidence: Probability of the predicted class, float64 ``(N,)``.
+        probabilities: Of all classes, float32 or float64 ``(N, K)``.
+        slices: By column, the part that each image belongs to, N values.
     """
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
+    probabilities: m.Floats
+    slices: Mapping[str, tuple[str, ...]]
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Whether each image's class was predicted, bool ``(N,)``."""
+        return np.asarray(self.labels == self.predicted)
+
+    def in_slice(self, column: str, value: str) -> NDArray[np.bool_]:
+        """Return which images belong to a slice, bool ``(N,)``."""
+        return np.array([part == value for part in self.slices[column]], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,25 +132,40 @@ class Evaluation:
     Attributes:
         metrics: By name, those of ``metrics.METRIC_NAMES``.
         per_class: One row for each class, in the order of ``class_names``.
+        slices: Parts of the test images, the worst accuracy first.
         confusion: Counts by true class (rows) and predicted class (columns), int64 ``(K, K)``.
         class_names: K names.
         confidence: Level of the intervals, such as 0.95.
+        top_k: The k of the top-k accuracy.
+        calibration_bins: Bins of the calibration error.
+        min_slice_images: Slices of fewer images are neither ranked nor gated.
         predictor_fingerprint: Which predictor this is about.
         predictions: What was predicted for each image.
+        behaviour: What was learned by running the predictor on more than the images as they are.
     """
 
     metrics: Mapping[str, Metric]
     per_class: tuple[ClassMetrics, ...]
+    slices: tuple[SliceMetrics, ...]
     confusion: NDArray[np.int64]
     class_names: tuple[str, ...]
     confidence: float
+    top_k: int
+    calibration_bins: int
+    min_slice_images: int
     predictor_fingerprint: str
     predictions: Predictions
+    behaviour: Behaviour
 
     @property
     def n_images(self) -> int:
         """The number of test images, N."""
         return len(self.predictions.ids)
+
+    @property
+    def ranked_slices(self) -> tuple[SliceMetrics, ...]:
+        """The slices that are large enough to be judged, the worst accuracy first."""
+        return tuple(s for s in self.slices if s.n_images >= self.min_slice_images)
 
     def most_confused(self, n: int) -> list[tuple[str, str, int]]:
         """Return up to ``n`` pairs (true class, predicted class, images), most images first."""
@@ -125,21 +178,44 @@ class Evaluation:
             if errors[row, column] > 0
         ]
 
+    def calibration(self) -> tuple[CalibrationBin, ...]:
+        """Return the bins of confidence that hold images, the lowest confidence first."""
+        p, n = self.predictions, self.calibration_bins
+        bins = m.calibration_bins(p.confidence, n)
+        found = []
+        for k in np.unique(bins):
+            of_bin = bins == k
+            hits, size = int(p.is_right[of_bin].sum()), int(of_bin.sum())
+            found.append(
+                CalibrationBin(
+                    low=float(k / n),
+                    high=float((k + 1) / n),
+                    n_images=size,
+                    confidence=float(p.confidence[of_bin].mean()),
+                    accuracy=hits / size,
+                    accuracy_interval=intervals.wilson(hits, size, self.confidence),
+                )
+            )
+        return tuple(found)
+
     def save(self, directory: Path) -> None:
-        """Write ``predictions.parquet`` and ``evaluation.json`` into an existing directory."""
-        p = self.predictions
-        table = pa.table(
-            [pa.array(p.ids, pa.string()), p.labels, p.predicted, p.confidence], schema=_SCHEMA
-        )
-        pq.write_table(table, directory / _PREDICTIONS, compression="zstd")
+        """Write predictions, probabilities, samples and ``evaluation.json`` into a directory."""
+        _write_predictions(self.predictions, directory)
+        self.behaviour.save_arrays(directory)
         body = {
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "per_class": [asdict(row) for row in self.per_class],
+            "slices": [asdict(row) for row in self.slices],
             "class_names": list(self.class_names),
             "confidence": self.confidence,
+            "top_k": self.top_k,
+            "calibration_bins": self.calibration_bins,
+            "min_slice_images": self.min_slice_images,
             "predictor_fingerprint": self.predictor_fingerprint,
+            "behaviour": self.behaviour.to_body().to_json(),
         }
-        write_header(directory, KIND, VERSION, body, [_PREDICTIONS])
+        files = [_PREDICTIONS, _PROBABILITIES, SAMPLES]
+        write_header(directory, KIND, VERSION, body, files)
 
     @classmethod
     def load(cls, directory: Path) -> "Evaluation":
@@ -154,13 +230,15 @@ class Evaluation:
         except ValidationError as error:
             raise ArtifactError(f"{header} does not hold an evaluation: {error}") from None
         n_classes = len(body.class_names)
-        predictions = _read_predictions(directory / _PREDICTIONS, n_classes)
-        confusion = m.confusion_matrix(predictions.labels, predictions.predicted, n_classes)
-        rows = tuple(body.per_class)
+        p = _read_predictions(directory, n_classes)
+        confusion = m.confusion_matrix(p.labels, p.predicted, n_classes)
+        losses = m.image_log_losses(p.labels, p.probabilities)
+        rows, slices = tuple(body.per_class), tuple(body.slices)
         if (
             body.metrics.keys() != set(m.METRIC_NAMES)
             or body.metrics["accuracy"].value != m.accuracy(confusion)
-            or rows != _class_rows(confusion, body.class_names)
+            or rows != class_rows(confusion, body.class_names, body.confidence)
+            or slices != measure_slices(p.slices, p.is_right, losses, body.confidence)
         ):
             raise ArtifactError(
                 f"{header} does not agree with {_PREDICTIONS} beside it: the artifact is damaged."
@@ -168,11 +246,16 @@ class Evaluation:
         return cls(
             metrics={name: body.metrics[name] for name in m.METRIC_NAMES},
             per_class=rows,
+            slices=slices,
             confusion=confusion,
             class_names=tuple(body.class_names),
             confidence=body.confidence,
+            top_k=body.top_k,
+            calibration_bins=body.calibration_bins,
+            min_slice_images=body.min_slice_images,
             predictor_fingerprint=body.predictor_fingerprint,
-            predictions=predictions,
+            predictions=p,
+            behaviour=Behaviour.load(directory, body.behaviour),
         )
 
 
@@ -183,138 +266,90 @@ class _Body(BaseModel):
 
     metrics: dict[str, Metric]
     per_class: list[ClassMetrics]
+    slices: list[SliceMetrics]
     class_names: list[str]
     confidence: float
+    top_k: int
+    calibration_bins: int
+    min_slice_images: int
     predictor_fingerprint: str
+    behaviour: BehaviourBody
 
 
-def evaluate(
-    probabilities: m.Floats,
-    labels: NDArray[np.int64],
-    ids: Sequence[str],
-    class_names: Sequence[str],
-    predictor_fingerprint: str,
-    config: EvaluateConfig,
-) -> Evaluation:
-    """Measure a predictor's output on the test images.
+def class_rows(
+    confusion: NDArray[np.int64], class_names: Sequence[str], confidence: float
+) -> tuple[ClassMetrics, ...]:
+    """Return each class's precision, recall and F1 with their intervals.
 
     Args:
-        probabilities: Float32 or float64 ``(N, K)``, rows sum to 1.
-        labels: True classes, int64 ``(N,)``.
-        ids: N ids of the images, each once.
-        class_names: K names, each once.
-        predictor_fingerprint: Which predictor gave the probabilities.
-        config: Resamples, confidence level and seed of the intervals.
-
-    Returns:
-        The evaluation; the same input gives the same one.
-
-    Raises:
-        EvaluationError: Shapes, types or values do not fit together.
+        confusion: Counts by true and predicted class, int64 ``(K, K)``.
+        class_names: K names.
+        confidence: Of the intervals.
     """
-    _check_input(probabilities, labels, ids, class_names)
-    predicted = probabilities.argmax(axis=1).astype(np.int64)
-    confusion = m.confusion_matrix(labels, predicted, len(class_names))
-    confidence = probabilities[np.arange(len(labels)), predicted].astype(np.float64)
-    return Evaluation(
-        metrics=_measure(probabilities, labels, confusion, class_names, config),
-        per_class=_class_rows(confusion, class_names),
-        confusion=confusion,
-        class_names=tuple(class_names),
-        confidence=config.confidence,
-        predictor_fingerprint=predictor_fingerprint,
-        predictions=Predictions(tuple(ids), labels, predicted, confidence),
+    hits, taken, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    figures = m.precision_recall_f1(confusion)
+    rows = []
+    for i, name in enumerate(class_names):
+        precision, recall, f1 = (None if np.isnan(f[i]) else float(f[i]) for f in figures)
+        hit, n_taken, n = int(hits[i]), int(taken[i]), int(support[i])
+        either = n + n_taken - 2 * hit
+        rows.append(
+            ClassMetrics(
+                name,
+                precision,
+                recall,
+                f1,
+                n,
+                intervals.wilson(hit, n_taken, confidence) if n_taken else None,
+                intervals.wilson(hit, n, confidence) if n else None,
+                intervals.f1_interval(hit, either, confidence) if hit + either else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _write_predictions(predictions: Predictions, directory: Path) -> None:
+    p = predictions
+    columns = {f"{_SLICE_PREFIX}{name}": list(values) for name, values in p.slices.items()}
+    table = pa.table(
+        [
+            pa.array(p.ids, pa.string()),
+            p.labels,
+            p.predicted,
+            p.confidence,
+            *(pa.array(values, pa.string()) for values in columns.values()),
+        ],
+        schema=_schema(list(columns)),
     )
+    pq.write_table(table, directory / _PREDICTIONS, compression="zstd")
+    np.save(directory / _PROBABILITIES, p.probabilities, allow_pickle=False)
 
 
-def _measure(
-    probabilities: m.Floats,
-    labels: NDArray[np.int64],
-    confusion: NDArray[np.int64],
-    class_names: Sequence[str],
-    config: EvaluateConfig,
-) -> dict[str, Metric]:
-    resampled = m.bootstrap(labels, probabilities, config.bootstrap_samples, config.seed)
-    compute = {
-        "accuracy": lambda: m.accuracy(confusion),
-        "macro_f1": lambda: m.macro_f1(confusion),
-        "roc_auc": lambda: m.roc_auc(labels, probabilities),
-        "log_loss": lambda: m.log_loss(labels, probabilities),
-    }
-    measured = {}
-    for name in m.METRIC_NAMES:
-        value: float | None = None
-        try:
-            value = compute[name]()
-            low, high = m.interval(name, value, resampled[name], config.confidence)
-            measured[name] = Metric(value, low, high)
-        except m.MissingClassError as error:
-            absent = ", ".join(repr(class_names[index]) for index in error.classes[:10])
-            measured[name] = Metric(None, reason=f"no test images of {absent}")
-        except m.UndefinedMetricError as error:
-            measured[name] = Metric(value, reason=str(error))
-    return measured
+def _schema(slice_columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([*_SCHEMA, *((name, pa.string()) for name in slice_columns)])
 
 
-def _class_rows(
-    confusion: NDArray[np.int64], class_names: Sequence[str]
-) -> tuple[ClassMetrics, ...]:
-    precision, recall, f1 = m.precision_recall_f1(confusion)
-
-    def known(value: np.float64) -> float | None:
-        return None if np.isnan(value) else float(value)
-
-    return tuple(
-        ClassMetrics(name, known(precision[i]), known(recall[i]), known(f1[i]), int(support))
-        for i, (name, support) in enumerate(zip(class_names, confusion.sum(axis=1), strict=True))
-    )
-
-
-def _check_input(
-    probabilities: m.Floats,
-    labels: NDArray[np.int64],
-    ids: Sequence[str],
-    class_names: Sequence[str],
-) -> None:
-    n_images, n_classes = len(ids), len(class_names)
-    if n_images == 0:
-        raise m.EvaluationError("There are no test images to evaluate on.")
-    if n_classes < 2 or len(set(class_names)) != n_classes:
-        raise m.EvaluationError(f"Class names must be two or more and differ: {class_names!r}.")
-    if probabilities.shape != (n_images, n_classes) or labels.shape != (n_images,):
-        raise m.EvaluationError(
-            f"{n_images} ids and {n_classes} classes do not fit probabilities of shape "
-            f"{probabilities.shape} and labels of shape {labels.shape}."
-        )
-    if probabilities.dtype not in (np.float32, np.float64) or labels.dtype != np.int64:
-        raise m.EvaluationError(
-            f"Probabilities are {probabilities.dtype} and labels {labels.dtype}; expected float32 "
-            "or float64, and int64."
-        )
-    if len(set(ids)) != n_images:
-        raise m.EvaluationError("An image id stands twice among the test images.")
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise m.EvaluationError(f"Labels must lie between 0 and {n_classes - 1}.")
-    # Written so that a NaN fails it.
-    if not (probabilities >= 0).all() or not np.allclose(
-        probabilities.sum(axis=1), 1.0, rtol=0.0, atol=_SUM_TOLERANCE
-    ):
-        raise m.EvaluationError(
-            "The predictor's probabilities are negative, NaN, or do not sum to 1."
-        )
-
-
-def _read_predictions(path: Path, n_classes: int) -> Predictions:
+def _read_predictions(directory: Path, n_classes: int) -> Predictions:
+    path = directory / _PREDICTIONS
     try:
         # One file, not a data set: no other file is looked at.
         table = pq.ParquetFile(path).read()
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} is not a readable Parquet file: {error}") from None
-    if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
+    cut = [name for name in table.column_names if name.startswith(_SLICE_PREFIX)]
+    if not table.schema.equals(_schema(cut)) or any(c.null_count for c in table.columns):
         raise ArtifactError(f"{path} has other columns or types than predictions: {table.schema}")
     labels, predicted, confidence = (table.column(i).to_numpy() for i in (1, 2, 3))
     ids = tuple(table.column("id").to_pylist())
     in_range = all(((x >= 0) & (x < n_classes)).all() for x in (labels, predicted))
     if not ids or len(set(ids)) != len(ids) or not in_range or not np.isfinite(confidence).all():
         raise ArtifactError(f"{path} holds no images, one twice, or impossible values: damaged.")
-    return Predictions(ids, labels, predicted, confidence)
+    probabilities = load_array(directory / _PROBABILITIES, mmap=False)
+    if (
+        probabilities.dtype not in (np.float32, np.float64)
+        or probabilities.shape != (len(ids), n_classes)
+        or (probabilities.argmax(axis=1) != predicted).any()
+    ):
+        raise ArtifactError(f"{directory / _PROBABILITIES} does not agree with {_PREDICTIONS}.")
+    slices = {n.removeprefix(_SLICE_PREFIX): tuple(table.column(n).to_pylist()) for n in cut}
+    return Predictions(ids, labels, predicted, confidence, probabilities, slices)

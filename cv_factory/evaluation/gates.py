@@ -3,17 +3,29 @@
 A gate that cannot be computed is a failed gate. Where a gate's verdict leads, ``registry`` decides.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from cv_factory.config import GateConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_factory.config import DATA_METRICS, EvaluateConfig, GateConfig
+from cv_factory.evaluation.compare import compare
 from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.evaluation.metrics import EvaluationError
+from cv_factory.evaluation.slices import SliceMetrics
 
 Status = Literal["passed", "failed", "not_applicable"]
 
 # Below the effect of one image in any test set; above what subtracting two shares rounds to.
 _ROUNDING = 1e-9
+_WORDS = {
+    "min": "at least {bound:g}",
+    "max": "at most {bound:g}",
+    "max_drop_vs_production": "no more than {bound:g} worse than production",
+    "min_gain_vs_production": "better than production by {bound:g} or more",
+}
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class GateVerdict:
         gate: The condition in words.
         metric: Which metric it is about.
         bound: The configured bound.
-        observed: What was held against the bound: the metric, or for a relative gate the drop
-            against production (negative for a gain); None where there is nothing to hold.
+        observed: What was held against the bound: the metric, or for a relative gate the gain
+            against production (negative for a loss); None where there is nothing to hold.
         status: ``passed``, ``failed`` or ``not_applicable``.
         reason: Why, in one sentence.
     """
@@ -38,34 +50,35 @@ class GateVerdict:
     reason: str
 
 
-def judge(
-    gates: Sequence[GateConfig],
-    candidate: Evaluation,
-    production: Evaluation | None,
-    *,
-    production_problem: str = "",
-) -> tuple[GateVerdict, ...]:
-    """Return one verdict for each gate, in order.
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that gates look at.
 
-    Args:
-        gates: The conditions; a metric exactly at its bound passes.
+    Attributes:
         candidate: The model that wants to be staged.
         production: The model in production, scored on the same test images; None without one.
         production_problem: Why the model in production could not be scored: relative gates fail.
+        is_production: Whether the candidate is the model in production itself.
+        data_findings: Unmet expectations about the data: severity (``error`` or ``warning``) by
+            name; None if the data was not validated.
+        config: For the paired tests.
     """
-    return tuple(
-        _judge_minimum(gate.metric, gate.min, candidate)
-        if gate.min is not None
-        # GateConfig holds exactly one of the two bounds.
-        else _judge_drop(
-            gate.metric,
-            cast(float, gate.max_drop_vs_production),
-            candidate,
-            production,
-            production_problem,
-        )
-        for gate in gates
-    )
+
+    candidate: Evaluation
+    production: Evaluation | None = None
+    production_problem: str = ""
+    is_production: bool = False
+    data_findings: Mapping[str, str] | None = None
+    config: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+class _NotComputableError(Exception):
+    """A gate has nothing to hold against its bound; the message is the reason."""
+
+
+def judge(gates: Sequence[GateConfig], evidence: Evidence) -> tuple[GateVerdict, ...]:
+    """Return one verdict for each gate, in order; a metric exactly at its bound passes."""
+    return tuple(_judge(gate, evidence) for gate in gates)
 
 
 def all_passed(verdicts: Sequence[GateVerdict]) -> bool:
@@ -73,46 +86,104 @@ def all_passed(verdicts: Sequence[GateVerdict]) -> bool:
     return all(verdict.status != "failed" for verdict in verdicts)
 
 
-def _judge_minimum(metric: str, bound: float, candidate: Evaluation) -> GateVerdict:
-    gate = f"{metric} at least {bound:g}"
-    observed, reason = _value(metric, candidate)
-    if observed is None:
-        return GateVerdict(gate, metric, bound, None, "failed", reason)
-    ok = observed >= bound - _ROUNDING
-    reason = f"{metric} is {_figure(observed)}"
-    return GateVerdict(gate, metric, bound, observed, "passed" if ok else "failed", reason)
+def _judge(gate: GateConfig, evidence: Evidence) -> GateVerdict:
+    kind, bound = gate.bound
+    where = f" on {gate.slice}" if gate.slice else ""
+    words = f"{gate.metric}{where} {_WORDS[kind].format(bound=bound)}"
+    try:
+        if kind.endswith("vs_production"):
+            return _judge_relative(gate, words, evidence)
+        observed, reason = _observe(gate, evidence)
+    except _NotComputableError as error:
+        return GateVerdict(words, gate.metric, bound, None, "failed", str(error))
+    ok = observed >= bound - _ROUNDING if kind == "min" else observed <= bound + _ROUNDING
+    return GateVerdict(words, gate.metric, bound, observed, "passed" if ok else "failed", reason)
 
 
-def _judge_drop(
-    metric: str, bound: float, candidate: Evaluation, production: Evaluation | None, problem: str
-) -> GateVerdict:
-    gate = f"{metric} at most {bound:g} below production"
-    if problem:
-        reason = f"production could not be scored: {problem}"
-        return GateVerdict(gate, metric, bound, None, "failed", reason)
+def _observe(gate: GateConfig, evidence: Evidence) -> tuple[float, str]:
+    """Return the figure that an absolute gate bounds, and a sentence about it."""
+    if gate.metric in DATA_METRICS:
+        return _count_findings(gate, evidence.data_findings)
+    if gate.slice is not None:
+        found = _worst(gate, evidence.candidate)
+        value = found.accuracy if gate.metric == "accuracy" else found.log_loss
+        return value, f"{gate.metric} on {found.name} ({found.n_images} images) is {value:.4f}"
+    measured = evidence.candidate.metrics.get(gate.metric)
+    if measured is not None:
+        if measured.value is None:
+            raise _NotComputableError(f"{gate.metric} could not be computed: {measured.reason}")
+        return measured.value, f"{gate.metric} is {measured.value:.4f}"
+    figures = evidence.candidate.behaviour.figures()
+    if gate.metric not in figures:
+        raise _NotComputableError(f"the evaluation has no {gate.metric}: it was not measured")
+    return figures[gate.metric], f"{gate.metric} is {figures[gate.metric]:,.4g}"
+
+
+def _count_findings(gate: GateConfig, findings: Mapping[str, str] | None) -> tuple[float, str]:
+    if findings is None:
+        raise _NotComputableError("the data was not validated")
+    severity = gate.metric.removeprefix("data_").removesuffix("s")
+    unmet = [name for name, value in findings.items() if value == severity]
+    open_ones = [name for name in unmet if name not in gate.explained]
+    explained = [f"{name} ({gate.explained[name]})" for name in unmet if name in gate.explained]
+    parts = [f"unexplained: {', '.join(open_ones) or 'none'}"]
+    if explained:
+        parts.append(f"explained: {', '.join(explained)}")
+    return float(len(open_ones)), "; ".join(parts)
+
+
+def _worst(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:
+    """Return the slice that a gate names, or the worst one of the column that it names."""
+    wanted = str(gate.slice)
+    fitting = [s for s in evaluation.slices if wanted in (s.column, s.name)]
+    if not fitting:
+        known = ", ".join(sorted({s.column for s in evaluation.slices})) or "none"
+        raise _NotComputableError(f"there is no slice {wanted}; columns with slices: {known}")
+    large = [s for s in fitting if s.n_images >= evaluation.min_slice_images]
+    if not large:
+        raise _NotComputableError(
+            f"{wanted} has fewer than {evaluation.min_slice_images} images in every slice"
+        )
+    if gate.metric == "log_loss":
+        return max(large, key=lambda s: s.log_loss)
+    return min(large, key=lambda s: s.accuracy)
+
+
+def _judge_relative(gate: GateConfig, words: str, evidence: Evidence) -> GateVerdict:
+    """Judge against production: neither a loss nor a gain within chance counts."""
+    kind, bound = gate.bound
+    candidate, production = evidence.candidate, evidence.production
+    if evidence.is_production:
+        reason = "this predictor is the one in production"
+        return GateVerdict(words, gate.metric, bound, None, "not_applicable", reason)
+    if evidence.production_problem:
+        raise _NotComputableError(f"production could not be scored: {evidence.production_problem}")
     if production is None:
         reason = "there is no production model to compare with"
-        return GateVerdict(gate, metric, bound, None, "not_applicable", reason)
-    difference = _difference_of_images(candidate, production)
-    ours, why_ours = _value(metric, candidate)
-    theirs, why_theirs = _value(metric, production)
-    if difference or ours is None or theirs is None:
-        reason = difference or why_ours or f"production: {why_theirs}"
-        return GateVerdict(gate, metric, bound, None, "failed", reason)
-    drop = theirs - ours
-    reason = f"{metric} is {_figure(ours)}, production's on the same images {_figure(theirs)}"
-    status: Status = "passed" if drop <= bound + _ROUNDING else "failed"
-    return GateVerdict(gate, metric, bound, drop, status, reason)
+        return GateVerdict(words, gate.metric, bound, None, "not_applicable", reason)
+    if difference := _difference_of_images(candidate, production):
+        raise _NotComputableError(difference)
+    try:
+        found = compare(
+            gate.metric, candidate, production, evidence.config, _chosen(gate, candidate)
+        )
+    except EvaluationError as error:
+        raise _NotComputableError(f"{gate.metric} could not be compared: {error}") from None
+    if kind == "max_drop_vs_production":
+        ok = -found.gain <= bound + _ROUNDING or not found.is_beyond_chance
+    else:
+        ok = found.gain >= bound - _ROUNDING and found.gain > 0 and found.is_beyond_chance
+    chance = "beyond chance" if found.is_beyond_chance else "within chance"
+    reason = f"gain {found.gain:+.4f} on the same images, {chance} ({found.evidence})"
+    status: Status = "passed" if ok else "failed"
+    return GateVerdict(words, gate.metric, bound, found.gain, status, reason)
 
 
-def _value(metric: str, evaluation: Evaluation) -> tuple[float | None, str]:
-    """Return a metric's value, or None and why there is none."""
-    measured = evaluation.metrics.get(metric)
-    if measured is None:
-        return None, f"the evaluation has no {metric}"
-    if measured.value is None:
-        return None, f"{metric} could not be computed: {measured.reason}"
-    return measured.value, ""
+def _chosen(gate: GateConfig, evaluation: Evaluation) -> NDArray[np.bool_] | None:
+    if gate.slice is None:
+        return None
+    found = _worst(gate, evaluation)
+    return evaluation.predictions.in_slice(found.column, found.value)
 
 
 def _difference_of_images(candidate: Evaluation, production: Evaluation) -> str:
@@ -128,7 +199,3 @@ def _difference_of_images(candidate: Evaluation, production: Evaluation) -> str:
     if ours != theirs:
         return "production was evaluated with other labels of the same test images"
     return ""
-
-
-def _figure(value: float) -> str:
-    return f"{value:.4f}"

@@ -1,12 +1,9 @@
-"""Classification metrics and their bootstrap intervals, from labels and probabilities alone.
+"""Classification metrics from labels and probabilities alone; their intervals are ``intervals``.
 
 What cannot be computed raises ``UndefinedMetricError``; no metric has a default value.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,12 +15,20 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32] | NDArray[np.float64]
 Doubles = NDArray[np.float64]
 
-METRIC_NAMES = ("accuracy", "macro_f1", "roc_auc", "log_loss")
-
-# Entries of the arrays that one chunk of resamples works on: a few MB, which stay in the cache.
-_CHUNK_ENTRIES = 2**20
-# Half of it are right and half of it wrong: Agresti and Coull (1998) for 95 %, where it is z^2.
-_PSEUDO_IMAGES = 4.0
+METRIC_NAMES = (
+    "accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "top_k_accuracy",
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+    "brier",
+    "expected_calibration_error",
+)
+#: Metrics of which less is better.
+LOSSES = frozenset({"log_loss", "brier", "expected_calibration_error"})
 
 
 class EvaluationError(CVFactoryError):
@@ -45,19 +50,23 @@ class MissingClassError(UndefinedMetricError):
 
 @dataclass(frozen=True)
 class RankPlan:
-    """Where one class's images stand among all others by their score, ties included.
+    """Where one class's images stand among all images by descending score, ties included.
 
     Attributes:
-        positives: Indices of the images of the class, int64 ``(P,)``.
-        negatives: Indices of all other images by ascending score, int64 ``(Q,)``.
-        below: For each positive, how many negatives score lower, int64 ``(P,)``.
-        not_above: For each positive, how many negatives score lower or the same, int64 ``(P,)``.
+        order: All images by descending score, int64 ``(N,)``.
+        positives: The images of the class by descending score, int64 ``(P,)``.
+        above: For each positive, how many images score higher, int64 ``(P,)``.
+        down_to: For each positive, how many images score as high or higher, int64 ``(P,)``.
+        positives_above: As ``above``, of the positives alone.
+        positives_down_to: As ``down_to``, of the positives alone.
     """
 
+    order: Ints
     positives: Ints
-    negatives: Ints
-    below: Ints
-    not_above: Ints
+    above: Ints
+    down_to: Ints
+    positives_above: Ints
+    positives_down_to: Ints
 
 
 def accuracy(confusion: Ints) -> float:
@@ -92,14 +101,14 @@ def precision_recall_f1(confusion: Ints) -> tuple[Doubles, Doubles, Doubles]:
     hits = np.diag(confusion)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     return (
-        _ratio(hits, predicted),
-        _ratio(hits, support),
-        _ratio(2 * hits, predicted + support),
+        ratio(hits, predicted),
+        ratio(hits, support),
+        ratio(2 * hits, predicted + support),
     )
 
 
-def macro_f1(confusion: Ints) -> float:
-    """Return the unweighted mean of the classes' F1.
+def macro_precision(confusion: Ints) -> float:
+    """Return the unweighted mean of the classes' precision; 0 for one that is never predicted.
 
     Args:
         confusion: Counts by true and predicted class, int64 ``(K, K)``.
@@ -108,7 +117,37 @@ def macro_f1(confusion: Ints) -> float:
         MissingClassError: A class has no images.
     """
     _require_every_class(confusion.sum(axis=1))
+    return float(np.nan_to_num(precision_recall_f1(confusion)[0]).mean())
+
+
+def macro_recall(confusion: Ints) -> float:
+    """Return the unweighted mean of the classes' recall; see ``macro_precision``."""
+    _require_every_class(confusion.sum(axis=1))
+    return float(precision_recall_f1(confusion)[1].mean())
+
+
+def macro_f1(confusion: Ints) -> float:
+    """Return the unweighted mean of the classes' F1; see ``macro_precision``."""
+    _require_every_class(confusion.sum(axis=1))
     return float(precision_recall_f1(confusion)[2].mean())
+
+
+def is_in_top_k(labels: Ints, probabilities: Floats, k: int) -> NDArray[np.bool_]:
+    """Return whether each image's true class is among its ``k`` most probable, bool ``(N,)``.
+
+    Of equally probable classes the one with the higher index counts as more probable, as in
+    scikit-learn.
+
+    Raises:
+        UndefinedMetricError: There are no more than ``k`` classes.
+    """
+    n_classes = probabilities.shape[1]
+    if n_classes <= k:
+        raise UndefinedMetricError(f"the best {k} of {n_classes} classes are all there is")
+    of_truth = probabilities[np.arange(len(labels)), labels][:, None]
+    is_later = np.arange(n_classes) > labels[:, None]
+    beaten_by = (probabilities > of_truth) | ((probabilities == of_truth) & is_later)
+    return np.asarray(beaten_by.sum(axis=1) < k)
 
 
 def roc_auc(labels: Ints, probabilities: Floats) -> float:
@@ -121,11 +160,12 @@ def roc_auc(labels: Ints, probabilities: Floats) -> float:
     Raises:
         MissingClassError: A class has no images.
     """
-    support = np.bincount(labels, minlength=probabilities.shape[1])
-    _require_every_class(support)
-    once = np.ones((len(labels), 1))
-    areas = [_resampled_auc(plan, once) for plan in rank_plans(labels, probabilities)]
-    return float(np.mean(areas))
+    return float(_areas(labels, probabilities)[0].mean())
+
+
+def pr_auc(labels: Ints, probabilities: Floats) -> float:
+    """Return the average precision, the area under the precision-recall curve; see ``roc_auc``."""
+    return float(_areas(labels, probabilities)[1].mean())
 
 
 def image_log_losses(labels: Ints, probabilities: Floats) -> Doubles:
@@ -140,7 +180,7 @@ def image_log_losses(labels: Ints, probabilities: Floats) -> Doubles:
     """
     eps = float(np.finfo(probabilities.dtype).eps)
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.clip(of_truth, eps, 1.0 - eps))
+    return np.asarray(-np.log(np.clip(of_truth, eps, 1.0 - eps)))
 
 
 def log_loss(labels: Ints, probabilities: Floats) -> float:
@@ -148,8 +188,50 @@ def log_loss(labels: Ints, probabilities: Floats) -> float:
     return float(image_log_losses(labels, probabilities).mean())
 
 
+def image_brier_scores(labels: Ints, probabilities: Floats) -> Doubles:
+    """Return each image's squared distance to the certain truth, float64 ``(N,)``.
+
+    Summed over the classes; for two classes halved, which is Brier's score of class 1.
+
+    Args:
+        labels: True classes, int64 ``(N,)``.
+        probabilities: Float ``(N, K)``.
+    """
+    n_classes = probabilities.shape[1]
+    truth = np.eye(n_classes)[labels]
+    scores = ((probabilities.astype(np.float64) - truth) ** 2).sum(axis=1)
+    return np.asarray(scores / 2.0 if n_classes == 2 else scores)
+
+
+def brier(labels: Ints, probabilities: Floats) -> float:
+    """Return the mean of ``image_brier_scores``."""
+    return float(image_brier_scores(labels, probabilities).mean())
+
+
+def calibration_bins(confidence: Floats, n_bins: int) -> Ints:
+    """Return the bin of each confidence, int64 ``(N,)``: equal widths over [0, 1], closed above."""
+    return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+
+
+def expected_calibration_error(labels: Ints, probabilities: Floats, n_bins: int) -> float:
+    """Return the mean distance between confidence and accuracy over bins of confidence.
+
+    C. Guo et al., On Calibration of Modern Neural Networks, 2017, eq. 3.
+
+    Args:
+        labels: True classes, int64 ``(N,)``.
+        probabilities: Float ``(N, K)``.
+        n_bins: Bins of equal width.
+    """
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(labels)), predicted].astype(np.float64)
+    bins = calibration_bins(confidence, n_bins)
+    gap = np.bincount(bins, weights=confidence - (predicted == labels), minlength=n_bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
 def rank_plans(labels: Ints, probabilities: Floats) -> list[RankPlan]:
-    """Sort the images once for each class whose ROC curve counts (one class of two is enough).
+    """Sort the images once for each class whose curves count (one class of two is enough).
 
     Args:
         labels: True classes, int64 ``(N,)``.
@@ -160,80 +242,46 @@ def rank_plans(labels: Ints, probabilities: Floats) -> list[RankPlan]:
     return [_rank_plan(labels == index, probabilities[:, index]) for index in classes]
 
 
-def bootstrap(labels: Ints, probabilities: Floats, samples: int, seed: int) -> dict[str, Doubles]:
-    """Compute every metric on resamples of the images, drawn with replacement.
-
-    Accuracy and macro-F1 are drawn from the images plus four more, two right and two wrong
-    (Agresti and Coull 1998): the plain bootstrap of a good model covers too seldom, and that of a
-    faultless one is a single point. A resample that lacks a class averages over the others.
+def weighted_areas(plan: RankPlan, counts: Floats) -> tuple[Doubles, Doubles]:
+    """Return ROC AUC and average precision with image i taken ``counts[i, j]`` times.
 
     Args:
-        labels: True classes, int64 ``(N,)``.
-        probabilities: Float ``(N, K)``.
-        samples: How many resamples, B.
-        seed: The same seed gives the same resamples.
+        plan: One class's ranking.
+        counts: Float ``(N, b)``, whole numbers; one column for each of b resamples.
 
     Returns:
-        By metric name, float64 ``(B,)``; NaN where a resample has no value.
+        Float64 ``(b,)`` each; NaN where the class, or for the ROC curve the rest, is not drawn.
     """
-    n_classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1).astype(np.int64)
-    losses = image_log_losses(labels, probabilities)
-    plans = rank_plans(labels, probabilities)
-    parts: dict[str, list[Doubles]] = {name: [] for name in METRIC_NAMES}
-    rng = np.random.default_rng(seed)
-    for drawn in _draws(len(labels), samples, rng):
-        right, f1 = _resampled_confusions(labels[drawn], predicted[drawn], n_classes, rng)
-        parts["accuracy"].append(right)
-        parts["macro_f1"].append(f1)
-        parts["log_loss"].append(losses[drawn].mean(axis=1))
-        counts = _image_counts(drawn)
-        areas = np.stack([_resampled_auc(plan, counts) for plan in plans])
-        parts["roc_auc"].append(_mean_of_known(areas))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    of_positives = counts[plan.positives]
+    images = _sums(counts[plan.order])
+    positives = _sums(of_positives)
+    images_down_to, positives_down_to = images[plan.down_to], positives[plan.positives_down_to]
+    n_positive = positives[-1].astype(np.float64)
+    n_negative = images[-1] - n_positive
+    negatives_twice = (
+        images_down_to - positives_down_to + images[plan.above] - positives[plan.positives_above]
+    )
+    lost_twice = np.einsum("pb,pb->b", of_positives, negatives_twice, dtype=np.float64)
+    roc = 1.0 - ratio(lost_twice, 2.0 * n_positive * n_negative)
+    # Where no image is drawn down to a positive, that positive is not drawn either.
+    precision = positives_down_to / np.maximum(images_down_to, 0.5, dtype=counts.dtype)
+    average = np.einsum("pb,pb->b", of_positives, precision, dtype=np.float64)
+    return roc, ratio(average, n_positive)
 
 
-def interval(
-    metric: str, value: float, resampled: Doubles, confidence: float
-) -> tuple[float, float]:
-    """Return a confidence interval from the spread of a metric over resamples.
-
-    These are normal intervals on the scale on which they cover: as it is, around the mean of the
-    smoothed resamples, for accuracy and macro-F1; logit for ROC AUC; log for log loss. Simulated
-    with 360 images of 10 classes at accuracy 0.98 (500 runs, nominal 95 %) they cover 0.97, 0.96,
-    0.96 and 0.95; plain percentiles of plain resamples cover 0.91, 0.92, 0.82 and 0.93 (400 runs).
-
-    Args:
-        metric: One of ``METRIC_NAMES``.
-        value: The metric on the images themselves; it always lies in the interval.
-        resampled: The metric on resamples, float64 ``(B,)``; NaN are left out.
-        confidence: Such as 0.95.
-
-    Raises:
-        UndefinedMetricError: The resamples do not vary, or the ROC AUC is 1 or 0.
-    """
-    known = resampled[~np.isnan(resampled)]
-    if known.size == 0 or known.min() == known.max():
-        raise UndefinedMetricError("no interval: resamples of these images do not vary")
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2.0) * float(known.std())
-    if metric == "log_loss":
-        factor = math.exp(reach / value)
-        low, high = value / factor, value * factor
-    elif metric == "roc_auc":
-        if value in (0.0, 1.0):
-            raise UndefinedMetricError("no interval: the ranking of these images is all or nothing")
-        odds, factor = value / (1.0 - value), math.exp(reach / (value * (1.0 - value)))
-        low, high = odds / (odds + factor), odds / (odds + 1.0 / factor)
-    else:
-        centre = float(known.mean())
-        low, high = max(0.0, centre - reach), min(1.0, centre + reach)
-    return min(low, value), max(high, value)
-
-
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Doubles:
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Doubles:
+    """Divide element by element; NaN where the denominator is not positive."""
     quotient = np.full(denominator.shape, np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
+
+
+def _areas(labels: Ints, probabilities: Floats) -> tuple[Doubles, Doubles]:
+    """Return ROC AUC and average precision of each class that counts, float64 ``(k,)`` each."""
+    _require_every_class(np.bincount(labels, minlength=probabilities.shape[1]))
+    once = np.ones((len(labels), 1))
+    areas = [weighted_areas(plan, once) for plan in rank_plans(labels, probabilities)]
+    return np.concatenate([roc for roc, _ in areas]), np.concatenate([pr for _, pr in areas])
 
 
 def _require_every_class(support: NDArray[np.integer]) -> None:
@@ -243,70 +291,21 @@ def _require_every_class(support: NDArray[np.integer]) -> None:
 
 
 def _rank_plan(is_positive: NDArray[np.bool_], scores: Floats) -> RankPlan:
-    positives = np.flatnonzero(is_positive)
-    others = np.flatnonzero(~is_positive)
-    negatives = others[np.argsort(scores[others], kind="stable")]
+    order = np.argsort(-scores, kind="stable")
+    positives = order[is_positive[order]]
+    all_descending, descending = -scores[order], -scores[positives]
     return RankPlan(
+        order,
         positives,
-        negatives,
-        np.searchsorted(scores[negatives], scores[positives], side="left"),
-        np.searchsorted(scores[negatives], scores[positives], side="right"),
+        np.searchsorted(all_descending, descending, side="left"),
+        np.searchsorted(all_descending, descending, side="right"),
+        np.searchsorted(descending, descending, side="left"),
+        np.searchsorted(descending, descending, side="right"),
     )
 
 
-def _resampled_auc(plan: RankPlan, counts: Floats) -> Doubles:
-    """Return the AUC ``(b,)`` with image i taken ``counts[i, j]`` times in resample j."""
-    lower = np.zeros((len(plan.negatives) + 1, counts.shape[1]), dtype=counts.dtype)
-    np.cumsum(counts[plan.negatives], axis=0, out=lower[1:])
-    of_positives = counts[plan.positives]
-    twice_wins = np.einsum("pb,pb->b", of_positives, lower[plan.below] + lower[plan.not_above])
-    pairs = of_positives.sum(axis=0, dtype=np.float64) * lower[-1]
-    return _ratio(twice_wins, 2.0 * pairs)
-
-
-def _resampled_confusions(
-    labels: Ints, predicted: Ints, n_classes: int, rng: np.random.Generator
-) -> tuple[Doubles, Doubles]:
-    """Return accuracy and macro-F1 ``(b,)`` of resampled classes ``(b, N)``, smoothed.
-
-    The predictions of a few draws are overwritten in place, by right ones and wrong ones.
-    """
-    b, n_images = labels.shape
-    n_smoothed = rng.binomial(labels.size, _PSEUDO_IMAGES / (n_images + _PSEUDO_IMAGES))
-    where = np.unravel_index(rng.integers(0, labels.size, n_smoothed), labels.shape)
-    shift = rng.integers(1, n_classes, n_smoothed) * rng.integers(0, 2, n_smoothed)
-    predicted[where] = (labels[where] + shift) % n_classes
-
-    row = np.arange(b)[:, None] * n_classes
-
-    def count(classes: Ints) -> Ints:
-        return np.bincount(classes.ravel(), minlength=b * n_classes).reshape(b, n_classes)
-
-    is_right = labels == predicted
-    hits = count((row + labels)[is_right])
-    either = count(row + predicted) + count(row + labels)
-    return is_right.mean(axis=1), _mean_of_known(_ratio(2 * hits, either).T)
-
-
-def _draws(n_images: int, samples: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """Yield image indices ``(b, N)``, a bounded number of resamples at a time."""
-    at_once = max(1, _CHUNK_ENTRIES // n_images)
-    for start in range(0, samples, at_once):
-        yield rng.integers(0, n_images, (min(at_once, samples - start), n_images))
-
-
-def _image_counts(drawn: Ints) -> NDArray[np.float32]:
-    """Return how often each image stands in each resample, ``(N, b)`` from indices ``(b, N)``.
-
-    Resamples run along the last axis, so that sums over sorted images are sums of whole rows.
-    """
-    b, n_images = drawn.shape
-    cells = drawn * b + np.arange(b)[:, None]
-    counts = np.bincount(cells.ravel(), minlength=b * n_images)
-    return counts.reshape(n_images, b).astype(np.float32)
-
-
-def _mean_of_known(values: Doubles) -> Doubles:
-    """Return the mean over the first axis of what is not NaN; NaN where nothing is."""
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+def _sums(counts: Floats) -> Floats:
+    """Return running sums along the first axis, from 0: ``(n + 1, b)`` of ``(n, b)``."""
+    sums = np.zeros((len(counts) + 1, counts.shape[1]), dtype=counts.dtype)
+    np.cumsum(counts, axis=0, out=sums[1:])
+    return sums

@@ -166,7 +166,9 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> bytes:
     return png.getvalue()
 
 
-def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> bytes:
+def confusion_matrix(
+    matrix: NDArray[np.int64], class_names: Sequence[str], *, normalised: bool = False
+) -> bytes:
     """Draw a confusion matrix: counts, coloured by their share of the true class.
 
     Above 50 classes, where no cell could be read, the pairs confused most often are drawn instead.
@@ -174,6 +176,7 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> b
     Args:
         matrix: Counts by true class (rows) and predicted class (columns), int64 ``(K, K)``.
         class_names: K names.
+        normalised: Write per cent of the true class instead of counts.
 
     Returns:
         PNG.
@@ -193,7 +196,7 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> b
         axis.set_yticks(range(n), names)
         axis.tick_params(length=0, labelsize=9 if n <= _MAX_MATRIX_NUMBERS else 8)
         axis.set(xlabel="predicted class", ylabel="true class")
-        _head(figure, "Confusion matrix (images)")
+        _head(figure, f"Confusion matrix ({'% of the true class' if normalised else 'images'})")
         axis.spines[:].set_visible(False)
         axis.set_xticks(np.arange(n + 1) - 0.5, minor=True)
         axis.set_yticks(np.arange(n + 1) - 0.5, minor=True)
@@ -202,7 +205,10 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str]) -> b
         for row, column in np.argwhere(matrix > 0):
             if n > _MAX_MATRIX_NUMBERS and row == column:
                 continue
-            _write_count(axis, int(row), int(column), matrix, share)
+            value = 100 * share[row, column]
+            text = f"{value:.1f}" if value < 99.95 else "100"
+            shown = text if normalised else f"{matrix[row, column]}"
+            _write_cell(axis, int(row), int(column), shown, share)
         bar = figure.colorbar(picture, ax=axis, shrink=0.8, aspect=28, pad=0.02)
         ticks = {0.0: "0", 0.05: "5 %", 0.2: "20 %", 0.5: "50 %", 1.0: "100 %"}
         bar.set_ticks(list(ticks), labels=list(ticks.values()))
@@ -252,6 +258,169 @@ def per_class_bars(
         _head(figure, f"Precision, recall and F1 by class, lowest F1 first{more}")
         axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handletextpad=0.1)
     return png.getvalue()
+
+
+def slice_accuracies(
+    names: Sequence[str],
+    accuracies: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    overall: float | None,
+) -> bytes:
+    """Draw the accuracy of slices with their intervals, in the given order from the top.
+
+    Args:
+        names: n names.
+        accuracies: n shares.
+        intervals: n pairs of low and high.
+        overall: Accuracy on all images, drawn as a line.
+
+    Returns:
+        PNG.
+    """
+    with _figure(7.5, 0.28 * len(names) + 1.4) as (figure, png):
+        axis = figure.subplots()
+        place = np.arange(len(names))
+        low, high = (np.array([pair[i] for pair in intervals]) for i in (0, 1))
+        axis.hlines(place, low, high, color=BLUE, linewidth=2, alpha=0.45)
+        axis.scatter(accuracies, place, s=42, color=BLUE, zorder=3)
+        if overall is not None:
+            axis.axvline(overall, color=ORANGE, linewidth=1.2, label=f"all images: {overall:.3f}")
+            axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0))
+        axis.set_yticks(place, [_short(name, 34) for name in names])
+        axis.tick_params(axis="y", length=0)
+        start = _axis_start(float(low.min(initial=1.0)))
+        axis.set_xlim(start, 1.0 + 0.02 * (1.0 - start))
+        axis.set_ylim(len(names) - 0.4, -0.6)
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="x")
+        _head(figure, "Accuracy by slice, worst first")
+    return png.getvalue()
+
+
+def reliability(
+    bins: Sequence[tuple[float, float]],
+    confidence: Sequence[float],
+    accuracy: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    n_images: Sequence[int],
+) -> bytes:
+    """Draw accuracy over confidence, and how many images lie in each bin of confidence.
+
+    Args:
+        bins: Low and high end of each bin that holds images.
+        confidence: Mean confidence in each.
+        accuracy: Share of right answers in each.
+        intervals: Of the accuracy.
+        n_images: In each.
+
+    Returns:
+        PNG.
+    """
+    with _figure(6.2, 5.2) as (figure, png):
+        axis, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+        axis.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="calibrated")
+        low, high = (np.array([pair[i] for pair in intervals]) for i in (0, 1))
+        axis.vlines(confidence, low, high, color=BLUE, linewidth=2, alpha=0.45)
+        axis.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.2, label="predictor")
+        axis.set(ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02))
+        axis.grid()
+        axis.legend(loc="upper left")
+        left, right = (np.array([pair[i] for pair in bins]) for i in (0, 1))
+        below.bar(left, n_images, right - left, align="edge", color=BLUE, edgecolor="white")
+        below.set(xlabel="confidence", ylabel="images")
+        _head(figure, "Reliability")
+    return png.getvalue()
+
+
+def robustness(accuracies: Mapping[str, Sequence[float]], overall: float | None) -> bytes:
+    """Draw accuracy over the severity of each corruption, one small plot each.
+
+    Args:
+        accuracies: By corruption, accuracy at severity 1, 2 and 3.
+        overall: Accuracy on images as they are, drawn as severity 0.
+
+    Returns:
+        PNG.
+    """
+    columns = 4
+    rows = max(1, -(-len(accuracies) // columns))
+    with _figure(8.6, 1.9 * rows + 0.5) as (figure, png):
+        axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+        for axis, (name, values) in zip(axes, accuracies.items(), strict=False):
+            start = [] if overall is None else [overall]
+            severities = np.arange(1 - len(start), len(values) + 1)
+            axis.plot(severities, [*start, *values], "o-", color=BLUE, markersize=4)
+            axis.fill_between(severities, [*start, *values], color=BLUE, alpha=0.1)
+            axis.set_title(_short(name, 22), fontsize=10)
+            axis.set(ylim=(0, 1.03))
+            axis.set_xticks(severities)
+            axis.grid(axis="y")
+        for axis in axes[len(accuracies) :]:
+            axis.set_axis_off()
+        _head(figure, "Accuracy by severity of corruption (0: images as they are)")
+    return png.getvalue()
+
+
+def explanations(
+    images: Sequence[NDArray[np.uint8]],
+    heats: Sequence[NDArray[np.float32]],
+    titles: Sequence[str],
+    are_right: Sequence[bool],
+) -> bytes:
+    """Draw pairs: an image, and beside it what spoke for (red) and against (blue) its class.
+
+    Args:
+        images: n times uint8 ``(H, W, C)``.
+        heats: n times float32 ``(H, W)``.
+        titles: n titles.
+        are_right: Whether each prediction was right.
+
+    Returns:
+        PNG.
+    """
+    pairs, columns = len(images), min(4, max(1, len(images)))
+    rows = -(-pairs // columns)
+    with _figure(2.3 * columns + 0.2, 1.42 * rows + 0.4, None) as (figure, png):
+        figure.text(
+            0.012,
+            1 - 0.2 / (1.42 * rows + 0.4),
+            "Image, and what in it counted",
+            fontsize=12,
+            fontweight="bold",
+            va="center",
+        )
+        for i in range(pairs):
+            left = (0.1 + i % columns * 2.3) / (2.3 * columns + 0.2)
+            below = (rows - 1 - i // columns) * 1.42 + 0.05
+            for side, colours in enumerate(_explained(images[i], heats[i])):
+                place = (
+                    left + side * 1.08 / (2.3 * columns + 0.2),
+                    below / (1.42 * rows + 0.4),
+                    1.04 / (2.3 * columns + 0.2),
+                    1.04 / (1.42 * rows + 0.4),
+                )
+                axis = figure.add_axes(place)
+                axis.set_axis_off()
+                for picture, options in colours:
+                    axis.imshow(picture, interpolation="nearest", **options)
+                if side == 0:
+                    colour = _INK if are_right[i] else "#9c2a1f"
+                    axis.set_title(_short(titles[i], 30), fontsize=9, pad=3, color=colour)
+    return png.getvalue()
+
+
+def _explained(
+    image: NDArray[np.uint8], heat: NDArray[np.float32]
+) -> list[list[tuple[NDArray[Any], dict[str, Any]]]]:
+    """Return the two pictures of an explanation: layers, each with its colours."""
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    grey = image.mean(axis=-1)
+    strongest = float(np.abs(heat).max()) or 1.0
+    shown = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    # The image shows faintly below its explanation.
+    faint = {"cmap": "gray", "vmin": -600, "vmax": 255}
+    warm = {"cmap": "RdBu_r", "vmin": -strongest, "vmax": strongest, "alpha": 0.75}
+    return [[(pixels, shown)], [(grey, faint), (heat, warm)]]
 
 
 @contextmanager
@@ -347,18 +516,12 @@ def _draw_history(
         _whole_numbers(axis)
 
 
-def _write_count(
-    axis: "Axes",
-    row: int,
-    column: int,
-    matrix: NDArray[np.int64],
-    share: NDArray[np.float64],
-) -> None:
-    n = len(matrix)
+def _write_cell(axis: "Axes", row: int, column: int, text: str, share: NDArray[np.float64]) -> None:
+    n = len(share)
     axis.text(
         column,
         row,
-        f"{matrix[row, column]}",
+        text,
         ha="center",
         va="center",
         fontsize=9 if n <= 12 else 7.5 if n <= _MAX_MATRIX_NUMBERS else 6.5,

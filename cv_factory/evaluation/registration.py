@@ -1,14 +1,17 @@
 """The Registration: what became of one evaluated predictor, and on which evidence."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from cv_factory.artifact_files import read_header, write_header
+from cv_factory.artifact_files import canonical_json, read_header, write_header
 from cv_factory.evaluation.gates import GateVerdict, all_passed
 
-_KIND, _VERSION = "registration", 1
+_KIND, _VERSION = "registration", 2
 _MARKDOWN, _HTML = "model_card.md", "model_card.html"
+_PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Registration:
         predictor_fingerprint: Which predictor it is.
         verdicts: What each gate said.
         lineage: Git commit, hashes, stack, packages: what made the predictor.
+        provenance: In-toto statement about the predictor.
         card_markdown: The model card.
         card_html: The same as a self-contained page.
     """
@@ -34,6 +38,7 @@ class Registration:
     predictor_fingerprint: str
     verdicts: tuple[GateVerdict, ...]
     lineage: Mapping[str, str]
+    provenance: Mapping[str, Any]
     card_markdown: str
     card_html: str
 
@@ -43,9 +48,11 @@ class Registration:
         return all_passed(self.verdicts)
 
     def save(self, directory: Path) -> None:
-        """Write ``registration.json`` and the model card as Markdown and HTML."""
+        """Write ``registration.json``, ``provenance.json`` and the model card."""
         (directory / _MARKDOWN).write_text(self.card_markdown, encoding="utf-8")
         (directory / _HTML).write_text(self.card_html, encoding="utf-8")
+        statement = canonical_json(dict(self.provenance))
+        (directory / _PROVENANCE).write_text(statement, encoding="utf-8")
         body = {
             "model_name": self.model_name,
             "version": self.version,
@@ -55,7 +62,7 @@ class Registration:
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "lineage": dict(self.lineage),
         }
-        write_header(directory, _KIND, _VERSION, body, [_MARKDOWN, _HTML])
+        write_header(directory, _KIND, _VERSION, body, [_MARKDOWN, _HTML, _PROVENANCE])
 
     @classmethod
     def load(cls, directory: Path) -> "Registration":
@@ -69,6 +76,7 @@ class Registration:
         return cls(
             **body,
             verdicts=verdicts,
+            provenance=json.loads((directory / _PROVENANCE).read_text(encoding="utf-8")),
             card_markdown=(directory / _MARKDOWN).read_text(encoding="utf-8"),
             card_html=(directory / _HTML).read_text(encoding="utf-8"),
         )

@@ -5,21 +5,48 @@ import numpy.typing as npt
 
 from cv_factory.config import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.evaluation.evaluation import Evaluation, evaluate
+from cv_factory.evaluation import examine
+from cv_factory.evaluation.behaviour import Behaviour
+from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.evaluation.explain import choose, explain
+from cv_factory.evaluation.measure import evaluate
 from cv_factory.evaluation.metrics import EvaluationError
+from cv_factory.evaluation.slices import assign_slices
 from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import track
 
 _BATCH = 1024
+Indices = npt.NDArray[np.int64]
 
 
 def evaluate_predictor(
-    predictor: Predictor,
-    dataset: ImageDataset,
-    indices: npt.NDArray[np.int64],
-    config: EvaluateConfig,
+    predictor: Predictor, dataset: ImageDataset, indices: Indices, config: EvaluateConfig
 ) -> Evaluation:
-    """Evaluate a predictor on the images at ``indices``.
+    """Evaluate a predictor on the images at ``indices``, and examine how it behaves.
+
+    Raises:
+        EvaluationError: The predictor's classes or input shape are not the dataset's, or a slice
+            names a column that the manifest does not have.
+    """
+    scores = score(predictor, dataset, indices)
+    behaviour = _examine(predictor, dataset, indices, scores, config)
+    return _measure(predictor, dataset, indices, scores, config, behaviour)
+
+
+def rescore_predictor(
+    predictor: Predictor, dataset: ImageDataset, indices: Indices, config: EvaluateConfig
+) -> Evaluation:
+    """Evaluate a predictor for a comparison: its answers to these images, and nothing more.
+
+    Raises:
+        EvaluationError: As for ``evaluate_predictor``.
+    """
+    scores = score(predictor, dataset, indices)
+    return _measure(predictor, dataset, indices, scores, config, Behaviour())
+
+
+def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> npt.NDArray[np.float32]:
+    """Return the probabilities of the images at ``indices``, float32 ``(N, K)``.
 
     Raises:
         EvaluationError: The predictor's classes or input shape are not the dataset's.
@@ -40,11 +67,65 @@ def evaluate_predictor(
         predictor.predict(batch).probabilities
         for batch in track(batches, f"Scoring {len(indices)} test images in batches", total)
     ]
+    return np.concatenate(scores)
+
+
+def _measure(
+    predictor: Predictor,
+    dataset: ImageDataset,
+    indices: Indices,
+    scores: npt.NDArray[np.float32],
+    config: EvaluateConfig,
+    behaviour: Behaviour,
+) -> Evaluation:
+    rows, labels = dataset.manifest.iloc[indices], dataset.labels[indices]
     return evaluate(
-        np.concatenate(scores),
-        dataset.labels[indices],
-        dataset.manifest["id"].iloc[indices].tolist(),
+        scores,
+        labels,
+        rows["id"].tolist(),
         predictor.contract.class_names,
         predictor.fingerprint,
         config,
+        slices=assign_slices(
+            rows, labels, dataset.class_names, config.slices, config.slice_quantiles
+        ),
+        behaviour=behaviour,
     )
+
+
+def _examine(
+    predictor: Predictor,
+    dataset: ImageDataset,
+    indices: Indices,
+    scores: npt.NDArray[np.float32],
+    config: EvaluateConfig,
+) -> Behaviour:
+    labels, predicted = dataset.labels[indices], scores.argmax(axis=1)
+    confidence = scores[np.arange(len(scores)), predicted].astype(np.float64)
+    ids = dataset.manifest["id"].iloc[indices].tolist()
+    images = _Chosen(dataset, indices)
+    few = examine.evenly_spread(len(indices), max(config.robustness_images, 64))
+    explained = choose(labels, predicted, confidence, config.explained_per_class)
+    sample = images[few]
+    return Behaviour(
+        corruptions=examine.measure_robustness(predictor, sample, labels[few], config)
+        if config.robustness_images
+        else (),
+        consistency=examine.measure_consistency(predictor, sample, flip=config.horizontal_flip),
+        cost=examine.measure_cost(predictor, sample, config.latency_runs),
+        explanations=explain(
+            predictor, images[explained], [ids[i] for i in explained], labels[explained]
+        ),
+        confused=examine.sample_confused(images, ids, labels, predicted, confidence),
+    )
+
+
+class _Chosen:
+    """The images at some indices of a dataset, read when they are asked for."""
+
+    def __init__(self, dataset: ImageDataset, indices: Indices) -> None:
+        self._images, self._indices = dataset.images, indices
+
+    def __getitem__(self, places: Indices) -> npt.NDArray[np.uint8]:
+        """Return the images at the places, uint8 ``(n, H, W, C)``."""
+        return self._images[self._indices[places]]

@@ -34,6 +34,7 @@ class Contract:
         n_features: Number of columns of ``features``.
         model: Name and configuration of the model.
         fingerprints: SHA-256 of what went in: data, split, transform, config, code.
+        temperature: By which the graph calibrates its probabilities; 1 if it does not.
     """
 
     height: int
@@ -43,6 +44,7 @@ class Contract:
     n_features: int
     model: dict[str, Any]
     fingerprints: dict[str, str]
+    temperature: float = 1.0
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
+from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ExportError
 from cv_factory.inference.predictor import Contract, Golden, Predictor
 from cv_factory.models import build_network, is_network
+from cv_factory.training.calibrate import SMALLEST, apply_temperature, fit_temperature
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
@@ -22,10 +25,18 @@ TOLERANCE = 1e-4
 _OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
 _IR_VERSION = 10
 _GOLDEN_SAMPLES = 16
+_BATCH = 1024
+
+
+#: A dataset, and the indices of its validation images.
+HeldOut = tuple[ImageDataset, npt.NDArray[np.int64]]
 
 
 def export_predictor(
-    trained: TrainedModel, transform: FittedTransform, fingerprints: dict[str, str]
+    trained: TrainedModel,
+    transform: FittedTransform,
+    fingerprints: dict[str, str],
+    held_out: HeldOut | None = None,
 ) -> Predictor:
     """Build the predictor and compare it with what the live model answered.
 
@@ -33,11 +44,35 @@ def export_predictor(
         trained: The model and its reference outputs.
         transform: What the model was trained behind.
         fingerprints: SHA-256 of what went in, for the contract; the transform's own is added.
+        held_out: Validation images, for a predictor that is calibrated on them.
 
     Raises:
         ExportError: The graph's probabilities differ from the reference by more than 1e-4.
     """
+    made_of = fingerprints | {"transform": transform.fingerprint}
     graph = build_graph(trained, transform)
+    predictor = _prove(graph, trained, transform, made_of, 1.0)
+    if held_out is None:
+        return predictor
+    dataset, validation = held_out
+    scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
+    temperature = fit_temperature(np.concatenate(scores), dataset.labels[validation])
+    _add_temperature(graph, temperature)
+    return _prove(graph, trained, transform, made_of, temperature)
+
+
+def _prove(
+    graph: onnx.ModelProto,
+    trained: TrainedModel,
+    transform: FittedTransform,
+    fingerprints: dict[str, str],
+    temperature: float,
+) -> Predictor:
+    """Return the predictor of a graph, if it answers as the live model did.
+
+    Raises:
+        ExportError: It does not.
+    """
     height, width, channels = transform.image_shape
     contract = Contract(
         height=height,
@@ -46,14 +81,18 @@ def export_predictor(
         class_names=transform.class_names,
         n_features=len(transform.pca.components),
         model=trained.config.model_dump(mode="json"),
-        fingerprints=fingerprints | {"transform": transform.fingerprint},
+        fingerprints=fingerprints,
+        temperature=temperature,
     )
     serialized = graph.SerializeToString(deterministic=True)
     nothing = np.empty((0,))
     draft = Predictor(serialized, contract, Golden(nothing, nothing, nothing))  # type: ignore[arg-type]
     reference = trained.reference
     answered = draft.predict(reference.images)
-    difference = float(np.abs(answered.probabilities - reference.probabilities).max())
+    expected = reference.probabilities
+    if temperature != 1.0:
+        expected = apply_temperature(expected, temperature)
+    difference = float(np.abs(answered.probabilities - expected).max())
     # Not "difference > TOLERANCE": NaN must fail as well.
     if not difference <= TOLERANCE:
         raise ExportError(
@@ -67,6 +106,29 @@ def export_predictor(
         answered.features[:_GOLDEN_SAMPLES],
     )
     return Predictor(serialized, contract, golden)
+
+
+def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
+    """Put temperature scaling between the model and ``probabilities``."""
+    _rename_inside(model, "probabilities", "uncalibrated")
+    constants = {
+        "calibration/smallest": np.float32(SMALLEST),
+        "calibration/temperature": np.float32(temperature),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    model.graph.node.extend(
+        [
+            helper.make_node("Max", ["uncalibrated", "calibration/smallest"], ["floored"]),
+            helper.make_node("Log", ["floored"], ["log_probabilities"]),
+            helper.make_node(
+                "Div", ["log_probabilities", "calibration/temperature"], ["scaled_log"]
+            ),
+            helper.make_node("Softmax", ["scaled_log"], ["probabilities"], axis=1),
+        ]
+    )
+    onnx.checker.check_model(model, full_check=True)
 
 
 def build_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.ModelProto:
@@ -212,15 +274,20 @@ def _with_versions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _rename_output(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
+    _rename_inside(model, old, new)
+    for output in model.graph.output:
+        if output.name == old:
+            output.name = new
+    return model
+
+
+def _rename_inside(model: onnx.ModelProto, old: str, new: str) -> None:
+    """Rename a tensor between nodes; the graph's own inputs and outputs keep their names."""
     for node in model.graph.node:
         for names in (node.input, node.output):
             for position, name in enumerate(names):
                 if name == old:
                     names[position] = new
-    for output in model.graph.output:
-        if output.name == old:
-            output.name = new
-    return model
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -13,10 +13,20 @@ from cv_factory.artifact_files import write_header
 from cv_factory.config import EvaluateConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation import metrics as m
-from cv_factory.evaluation.evaluation import Evaluation, Metric, evaluate
+from cv_factory.evaluation.behaviour import (
+    Behaviour,
+    ConfusedPair,
+    Consistency,
+    CorruptionResult,
+    Cost,
+    Explanation,
+)
+from cv_factory.evaluation.evaluation import Evaluation, Metric
+from cv_factory.evaluation.measure import evaluate
 
 NAMES = ("cat", "dog", "élan")
-CONFIG = EvaluateConfig(bootstrap_samples=200)
+CONFIG = EvaluateConfig(bootstrap_samples=200, top_k=2)
+FILES = ["predictions.parquet", "probabilities.npy", "samples.npz"]
 
 
 def some_input(n_images=90, seed=0):
@@ -44,7 +54,8 @@ def test_every_number_is_about_the_same_images():
     np.testing.assert_array_equal(result.predictions.predicted, predicted)
     np.testing.assert_array_equal(result.predictions.confidence, probabilities.max(axis=1))
     for metric in result.metrics.values():
-        assert metric.low < metric.value < metric.high
+        assert metric.low <= metric.value <= metric.high
+        assert metric.low < metric.high
         assert metric.reason is None
 
 
@@ -143,17 +154,69 @@ def test_round_trip(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
     np.testing.assert_array_equal(loaded.confusion, saved.confusion)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "evaluation.json",
-        "predictions.parquet",
-    ]
+    np.testing.assert_array_equal(loaded.predictions.probabilities, saved.predictions.probabilities)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", *FILES]
+
+
+def some_behaviour():
+    image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    heat = np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5)
+    return Behaviour(
+        corruptions=(CorruptionResult("jpeg", 3, 0.5, 0.4, 0.6, 90),),
+        consistency=Consistency(64, 1e-7, 0.0, 0.98),
+        cost=Cost({"batch_1_p50": 0.1}, 12_345, 10, 20, {"Conv": 3}, 2, "x86_64, Linux"),
+        explanations=(Explanation("image-3", 0, 1, 0.9, "occlusion", image, heat),),
+        confused=(ConfusedPair(0, 1, ("image-3", "image-6"), np.stack([image, image[::-1]])),),
+    )
+
+
+def test_slices_and_behaviour_survive_the_round_trip(tmp_path):
+    probabilities, labels, ids = some_input()
+    cut = {"camera": ["a", "b", "b"] * 30, "class": [NAMES[k] for k in labels]}
+    saved = evaluate(
+        probabilities, labels, ids, NAMES, "f" * 64, CONFIG, slices=cut, behaviour=some_behaviour()
+    )
+    saved.save(tmp_path)
+    loaded = Evaluation.load(tmp_path)
+    assert loaded.slices == saved.slices
+    assert {s.name for s in loaded.slices} >= {"camera=a", "camera=b", "class=élan"}
+    assert loaded.predictions.slices == {k: tuple(v) for k, v in cut.items()}
+    ours, theirs = loaded.behaviour, saved.behaviour
+    assert (ours.corruptions, ours.consistency, ours.cost) == (
+        theirs.corruptions,
+        theirs.consistency,
+        theirs.cost,
+    )
+    (explained,) = ours.explanations
+    assert (explained.id, explained.label, explained.predicted) == ("image-3", 0, 1)
+    np.testing.assert_array_equal(explained.heat, theirs.explanations[0].heat)
+    np.testing.assert_array_equal(explained.image, theirs.explanations[0].image)
+    assert ours.confused[0].ids == ("image-3", "image-6")
+    np.testing.assert_array_equal(ours.confused[0].images, theirs.confused[0].images)
+    assert ours.figures() == theirs.figures()
+    assert ours.figures()["size_mb"] == 0.012345
+
+
+def test_per_class_intervals_hold_their_values():
+    for row in some_evaluation().per_class:
+        for name in ("precision", "recall", "f1"):
+            low, high = getattr(row, f"{name}_interval")
+            assert 0 <= low < getattr(row, name) < high <= 1
+
+
+def test_calibration_bins_hold_every_image_once():
+    evaluation = some_evaluation()
+    bins = evaluation.calibration()
+    assert sum(row.n_images for row in bins) == 90
+    gap = sum(row.n_images * abs(row.confidence - row.accuracy) for row in bins) / 90
+    assert gap == pytest.approx(evaluation.metrics["expected_calibration_error"].value, abs=1e-6)
 
 
 def test_equal_evaluations_are_equal_bytes(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         some_evaluation().save(tmp_path / name)
-    for file in ("evaluation.json", "predictions.parquet"):
+    for file in ("evaluation.json", *FILES):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -174,11 +237,11 @@ def test_a_flipped_byte_is_refused(tmp_path):
         Evaluation.load(tmp_path)
 
 
-def _resign(directory, change=lambda body: None, version=1):
+def _resign(directory, change=lambda body: None, version=2):
     """Write a header with right checksums over whatever lies there, as a forger would."""
     body = json.loads((directory / "evaluation.json").read_text())["body"]
     change(body)
-    write_header(directory, "evaluation", version, body, ["predictions.parquet"])
+    write_header(directory, "evaluation", version, body, FILES)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +253,20 @@ def _resign(directory, change=lambda body: None, version=1):
         lambda body: body["metrics"]["roc_auc"].update(low=0.99, high=0.1),
         lambda body: body["per_class"][0].update(f1=1.0),
         lambda body: body["per_class"].pop(),
+        lambda body: body["slices"].append(
+            {
+                "column": "class",
+                "value": "cat",
+                "n_images": 30,
+                "accuracy": 1.0,
+                "low": 0.9,
+                "high": 1.0,
+                "log_loss": 0.0,
+            }
+        ),
+        lambda body: body["behaviour"]["explanations"].append(
+            {"id": "a", "label": 0, "predicted": 0, "confidence": 1.0, "method": "occlusion"}
+        ),
         lambda body: body.update(class_names=["cat", "dog"]),
         lambda body: body.update(unknown=1),
         lambda body: body.pop("predictor_fingerprint"),
@@ -198,7 +275,10 @@ def _resign(directory, change=lambda body: None, version=1):
 def test_a_forged_header_is_refused(tmp_path, change):
     some_evaluation().save(tmp_path)
     _resign(tmp_path, change)
-    with pytest.raises(ArtifactError, match=r"evaluation\.json|predictions\.parquet"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"evaluation\.json|predictions\.parquet|probabilities\.npy|samples\.npz",
+    ):
         Evaluation.load(tmp_path)
 
 
@@ -212,8 +292,8 @@ def test_nan_in_the_header_is_refused(tmp_path):
 
 def test_a_future_version_is_refused(tmp_path):
     some_evaluation().save(tmp_path)
-    _resign(tmp_path, version=2)
-    with pytest.raises(ArtifactError, match="format version 2"):
+    _resign(tmp_path, version=3)
+    with pytest.raises(ArtifactError, match="format version 3"):
         Evaluation.load(tmp_path)
 
 
@@ -242,6 +322,8 @@ def test_a_pickle_in_place_of_the_predictions_is_refused_and_not_run(tmp_path):
         (lambda t: t.set_column(0, "id", pa.array(["same"] * len(t))), "impossible"),
         (lambda t: t.slice(0, 0), "impossible"),
         (lambda t: t.slice(1), "does not agree"),
+        (lambda t: t.set_column(2, "predicted", t["label"]), "does not agree"),
+        (lambda t: t.append_column("extra", t["id"]), "other columns"),
     ],
 )
 def test_other_predictions_are_refused(tmp_path, change, message):

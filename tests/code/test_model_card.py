@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cv_factory.config import EvaluateConfig, GateConfig
-from cv_factory.evaluation import model_card
-from cv_factory.evaluation.evaluation import evaluate
-from cv_factory.evaluation.gates import judge
+from cv_factory.evaluation.evaluation import Metric
+from cv_factory.evaluation.gates import Evidence, judge
+from cv_factory.evaluation.measure import evaluate
 from cv_factory.evaluation.model_card import CardContent, DataCheck, render_html, render_markdown
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)> | [a](http://b.c) `'
@@ -29,7 +29,7 @@ def content(names=("cat", "dog", "elk"), **changes) -> CardContent:
         [str(i) for i in range(60)],
         names,
         "f" * 64,
-        EvaluateConfig(bootstrap_samples=100),
+        EvaluateConfig(bootstrap_samples=100, top_k=2),
     )
     gates = [
         GateConfig(metric="accuracy", min=0.1),
@@ -47,7 +47,7 @@ def content(names=("cat", "dog", "elk"), **changes) -> CardContent:
         data_checks=[DataCheck("duplicates at most 5 %", "warning", "6.1 %")],
         training={"learning_rate": 0.004, "horizontal_flip": False, "limit": None},
         evaluation=evaluation,
-        verdicts=judge(gates, evaluation, None),
+        verdicts=judge(gates, Evidence(evaluation)),
         lineage={"git_commit": "8ea712a", "dirty": True, "data hash": "cd34"},
         packages={"numpy": "2.4.6"},
     )
@@ -101,7 +101,7 @@ def test_the_page_is_well_formed_and_loads_nothing():
     assert page.open == []
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "a", "object", "base"}
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 3
+    assert len(images) == 5
     for source in images:
         kind, data = source.split(",", 1)
         assert kind == "data:image/png;base64"
@@ -156,7 +156,7 @@ def test_what_could_not_be_computed_says_why():
     base = content()
     metrics = {
         **base.evaluation.metrics,
-        "roc_auc": model_card.Metric(None, reason="no test images of 'elk'"),
+        "roc_auc": Metric(None, reason="no test images of 'elk'"),
     }
     card = replace(base, evaluation=replace(base.evaluation, metrics=metrics))
     assert "| ROC AUC | n/a | no test images of 'elk' |" in render_markdown(card)

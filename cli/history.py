@@ -1,0 +1,45 @@
+"""``run.py history``: the audit log of a model."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
+
+if TYPE_CHECKING:
+    from registry.audit_log import Entry
+
+
+@click.command("history")
+@MODEL_OPTION
+@STACK_OPTION
+def command(model_name: str | None, stack: str | None) -> int:
+    """Print the audit log: who moved which version, when and why; its chain is checked."""
+    registry = open_registry(model_name, stack)
+    entries = registry.check_log()
+    for entry in entries:
+        when = entry.when.replace("T", " ").removesuffix("+00:00")
+        click.echo(f"{entry.number:>4}  {when}  {describe(entry)}")
+        click.echo(f"      {entry.who}: {entry.why}")
+    click.echo(f"{len(entries)} entries (times in UTC); every one follows from the one before.")
+    return 0
+
+
+def describe(entry: "Entry") -> str:
+    """Return what an entry is about, in words."""
+    detail = entry.detail
+    if entry.kind == "intent":
+        moves = [f"{c['version']} {c['from_stage']} → {c['to_stage']}" for c in detail["changes"]]
+        return f"{detail['action']}: {', '.join(moves)}{_verdicts(detail.get('verdicts'))}"
+    if entry.kind in ("done", "undone"):
+        return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
+    verdicts = {v["gate"]: v["status"] for v in detail.get("verdicts", ())}
+    predictor = detail["predictor"][:12]
+    return f"{entry.kind} version {detail['version']} ({predictor}){_verdicts(verdicts)}"
+
+
+def _verdicts(verdicts: dict[str, str] | None) -> str:
+    if not verdicts:
+        return ""
+    failed = [gate for gate, status in verdicts.items() if status == "failed"]
+    return f"; failed: {', '.join(failed)}" if failed else f"; {len(verdicts)} gates, none failed"

@@ -1,0 +1,154 @@
+"""Examines a predictor by running it: on corrupted images, twice, in other batches, timed."""
+
+import platform
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_factory.config import EvaluateConfig
+from cv_factory.cpu import available_cpus
+from cv_factory.evaluation.behaviour import ConfusedPair, Consistency, CorruptionResult, Cost
+from cv_factory.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from cv_factory.evaluation.intervals import wilson
+from cv_factory.inference.predictor import Predictor
+from cv_factory.progress import track
+
+Images = NDArray[np.uint8]
+_CONSISTENCY_IMAGES = 64
+_LATENCY_BATCHES = (1, 32)
+_WARM_UP_CALLS = 3
+_CONFUSED_PAIRS, _CONFUSED_IMAGES = 6, 8
+
+
+def evenly_spread(n: int, at_most: int) -> NDArray[np.int64]:
+    """Return up to ``at_most`` of ``n`` places, evenly spread, int64."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.int64))
+
+
+def measure_robustness(
+    predictor: Predictor, images: Images, labels: NDArray[np.int64], config: EvaluateConfig
+) -> tuple[CorruptionResult, ...]:
+    """Score the images under every corruption and severity, and as they are (severity 0).
+
+    Args:
+        predictor: Scores them.
+        images: Uint8 ``(n, H, W, C)``.
+        labels: True classes, int64 ``(n,)``.
+        config: Seed and confidence.
+    """
+    cases = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    results = []
+    for name, severity in track(cases, f"Scoring {len(images)} images under corruptions"):
+        corrupted = corrupt(images, name, severity, config.seed)
+        predicted = predictor.predict(corrupted).probabilities.argmax(axis=1)
+        hits, n = int((predicted == labels).sum()), len(labels)
+        low, high = wilson(hits, n, config.confidence)
+        results.append(CorruptionResult(name, severity, hits / n, low, high, n))
+    return tuple(results)
+
+
+def measure_consistency(predictor: Predictor, images: Images, *, flip: bool) -> Consistency:
+    """Ask about the same images one by one, together, twice, and mirrored.
+
+    Args:
+        predictor: Is asked.
+        images: Uint8 ``(n, H, W, C)``; the first 64 count, for the mirror images all.
+        flip: Whether labels survive a mirror image.
+    """
+    asked = images[:_CONSISTENCY_IMAGES]
+    together = predictor.predict(asked).probabilities
+    again = predictor.predict(asked).probabilities
+    one_by_one = np.concatenate(
+        [predictor.predict(asked[i : i + 1]).probabilities for i in range(len(asked))]
+    )
+    agreement = None
+    if flip:
+        straight = predictor.predict(images).probabilities.argmax(axis=1)
+        mirrored = predictor.predict(np.ascontiguousarray(images[:, :, ::-1]))
+        agreement = float((straight == mirrored.probabilities.argmax(axis=1)).mean())
+    return Consistency(
+        n_images=len(asked),
+        batch_difference=float(np.abs(together - one_by_one).max()),
+        repeat_difference=float(np.abs(together - again).max()),
+        flip_agreement=agreement,
+    )
+
+
+def measure_cost(predictor: Predictor, images: Images, runs: int) -> Cost:
+    """Time calls on this machine, and count what the graph holds.
+
+    Args:
+        predictor: Is timed.
+        images: Uint8 ``(n, H, W, C)``, repeated where a batch needs more.
+        runs: Timed calls for each batch size; 0 for none.
+    """
+    from cv_factory.evaluation.graph_size import count
+
+    latency: dict[str, float] = {}
+    for size in _LATENCY_BATCHES if runs else ():
+        batch = np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
+        p50, p95 = np.percentile(_call_times(predictor, batch, runs), [50, 95])
+        latency[f"batch_{size}_p50"], latency[f"batch_{size}_p95"] = float(p50), float(p95)
+    parameters, operations, operators = count(predictor.graph)
+    return Cost(
+        latency_ms=latency,
+        size_bytes=len(predictor.graph),
+        parameters=parameters,
+        operations=operations,
+        n_operators=operators,
+        threads=available_cpus(),
+        processor=f"{platform.machine()}, {platform.system()}",
+    )
+
+
+class ImagesByPlace(Protocol):
+    """Anything that gives uint8 ``(n, H, W, C)`` for n places, such as an array."""
+
+    def __getitem__(self, places: NDArray[np.int64]) -> Images:
+        """Return the images at these places."""
+
+
+def sample_confused(
+    images: ImagesByPlace,
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    confidence: NDArray[np.float64],
+) -> tuple[ConfusedPair, ...]:
+    """Return images of the pairs of classes confused most often, the most confident errors first.
+
+    Args:
+        images: The N images; only the chosen ones are read.
+        ids: N ids.
+        labels: True classes, int64 ``(N,)``.
+        predicted: Predicted classes, int64 ``(N,)``.
+        confidence: Their probabilities, float64 ``(N,)``.
+    """
+    wrong = np.flatnonzero(labels != predicted)
+    if not wrong.size:
+        return ()
+    pairs = np.stack([labels[wrong], predicted[wrong]], axis=1)
+    unique, members, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    chosen = []
+    for place in np.argsort(-counts, kind="stable")[:_CONFUSED_PAIRS]:
+        of_pair = wrong[members.ravel() == place]
+        best = of_pair[np.argsort(-confidence[of_pair], kind="stable")][:_CONFUSED_IMAGES]
+        label, taken_for = (int(value) for value in unique[place])
+        chosen.append(
+            ConfusedPair(label, taken_for, tuple(ids[i] for i in best), np.asarray(images[best]))
+        )
+    return tuple(chosen)
+
+
+def _call_times(predictor: Predictor, batch: Images, runs: int) -> NDArray[np.float64]:
+    """Return the milliseconds of each call, float64 ``(runs,)``."""
+    times = np.empty(runs)
+    for i in range(-_WARM_UP_CALLS, runs):
+        begun = time.perf_counter()
+        predictor.predict(batch)
+        if i >= 0:
+            times[i] = 1e3 * (time.perf_counter() - begun)
+    return times

@@ -1,0 +1,162 @@
+"""Measures probabilities against labels: what an ``Evaluation`` says about quality.
+
+It sees probabilities, labels and ids only; how a predictor is run is not its business.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_factory.config import EvaluateConfig
+from cv_factory.evaluation import intervals
+from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation.behaviour import Behaviour
+from cv_factory.evaluation.evaluation import Evaluation, Metric, Predictions, class_rows
+from cv_factory.evaluation.slices import measure_slices
+
+# Rows may miss a sum of 1 by this much: float32 softmax over many classes.
+_SUM_TOLERANCE = 1e-3
+
+
+def evaluate(
+    probabilities: m.Floats,
+    labels: NDArray[np.int64],
+    ids: Sequence[str],
+    class_names: Sequence[str],
+    predictor_fingerprint: str,
+    config: EvaluateConfig,
+    *,
+    slices: Mapping[str, Sequence[str]] | None = None,
+    behaviour: Behaviour | None = None,
+) -> Evaluation:
+    """Measure a predictor's output on the test images.
+
+    Args:
+        probabilities: Float32 or float64 ``(N, K)``, rows sum to 1.
+        labels: True classes, int64 ``(N,)``.
+        ids: N ids of the images, each once.
+        class_names: K names, each once.
+        predictor_fingerprint: Which predictor gave the probabilities.
+        config: Resamples, confidence level and seed of the intervals, top k and bins.
+        slices: By column, N values; see ``assign_slices``.
+        behaviour: What was learned by running the predictor.
+
+    Returns:
+        The evaluation; the same input gives the same one.
+
+    Raises:
+        EvaluationError: Shapes, types or values do not fit together.
+    """
+    _check_input(probabilities, labels, ids, class_names)
+    predicted = probabilities.argmax(axis=1).astype(np.int64)
+    confusion = m.confusion_matrix(labels, predicted, len(class_names))
+    confidence = probabilities[np.arange(len(labels)), predicted].astype(np.float64)
+    cut = {column: tuple(values) for column, values in (slices or {}).items()}
+    losses = m.image_log_losses(labels, probabilities)
+    return Evaluation(
+        metrics=_measure(probabilities, labels, confusion, class_names, config),
+        per_class=class_rows(confusion, class_names, config.confidence),
+        slices=measure_slices(cut, labels == predicted, losses, config.confidence),
+        confusion=confusion,
+        class_names=tuple(class_names),
+        confidence=config.confidence,
+        top_k=config.top_k,
+        calibration_bins=config.calibration_bins,
+        min_slice_images=config.min_slice_images,
+        predictor_fingerprint=predictor_fingerprint,
+        predictions=Predictions(tuple(ids), labels, predicted, confidence, probabilities, cut),
+        behaviour=behaviour or Behaviour(),
+    )
+
+
+def _measure(
+    probabilities: m.Floats,
+    labels: NDArray[np.int64],
+    confusion: NDArray[np.int64],
+    class_names: Sequence[str],
+    config: EvaluateConfig,
+) -> dict[str, Metric]:
+    has_all = bool(np.bincount(labels, minlength=len(class_names)).all())
+    moved = intervals.influence(labels, probabilities) if has_all else {}
+    resampled = intervals.bootstrap(
+        labels,
+        probabilities,
+        config.bootstrap_samples,
+        config.seed,
+        top_k=config.top_k,
+        n_bins=config.calibration_bins,
+    )
+    measured = {}
+    for name, compute in point_metrics(labels, probabilities, confusion, config).items():
+        value: float | None = None
+        try:
+            value = compute()
+            low, high = intervals.interval(
+                name, value, resampled[name], config.confidence, moved.get(name)
+            )
+            measured[name] = Metric(value, low, high)
+        except m.MissingClassError as error:
+            absent = ", ".join(repr(class_names[index]) for index in error.classes[:10])
+            measured[name] = Metric(None, reason=f"no test images of {absent}")
+        except m.UndefinedMetricError as error:
+            measured[name] = Metric(value, reason=str(error))
+    return measured
+
+
+def point_metrics(
+    labels: NDArray[np.int64],
+    probabilities: m.Floats,
+    confusion: NDArray[np.int64],
+    config: EvaluateConfig,
+) -> dict[str, Callable[[], float]]:
+    """Return how each metric of ``METRIC_NAMES`` is computed on these images."""
+    top_k, bins = config.top_k, config.calibration_bins
+    return {
+        "accuracy": lambda: m.accuracy(confusion),
+        "macro_precision": lambda: m.macro_precision(confusion),
+        "macro_recall": lambda: m.macro_recall(confusion),
+        "macro_f1": lambda: m.macro_f1(confusion),
+        "top_k_accuracy": lambda: float(m.is_in_top_k(labels, probabilities, top_k).mean()),
+        "roc_auc": lambda: m.roc_auc(labels, probabilities),
+        "pr_auc": lambda: m.pr_auc(labels, probabilities),
+        "log_loss": lambda: m.log_loss(labels, probabilities),
+        "brier": lambda: m.brier(labels, probabilities),
+        "expected_calibration_error": lambda: m.expected_calibration_error(
+            labels, probabilities, bins
+        ),
+    }
+
+
+def _check_input(
+    probabilities: m.Floats,
+    labels: NDArray[np.int64],
+    ids: Sequence[str],
+    class_names: Sequence[str],
+) -> None:
+    n_images, n_classes = len(ids), len(class_names)
+    if n_images == 0:
+        raise m.EvaluationError("There are no test images to evaluate on.")
+    if n_classes < 2 or len(set(class_names)) != n_classes:
+        raise m.EvaluationError(f"Class names must be two or more and differ: {class_names!r}.")
+    if probabilities.shape != (n_images, n_classes) or labels.shape != (n_images,):
+        raise m.EvaluationError(
+            f"{n_images} ids and {n_classes} classes do not fit probabilities of shape "
+            f"{probabilities.shape} and labels of shape {labels.shape}."
+        )
+    if probabilities.dtype not in (np.float32, np.float64) or labels.dtype != np.int64:
+        raise m.EvaluationError(
+            f"Probabilities are {probabilities.dtype} and labels {labels.dtype}; expected float32 "
+            "or float64, and int64."
+        )
+    if len(set(ids)) != n_images:
+        raise m.EvaluationError("An image id stands twice among the test images.")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise m.EvaluationError(f"Labels must lie between 0 and {n_classes - 1}.")
+    # Written so that a NaN fails it.
+    if not (probabilities >= 0).all() or not np.allclose(
+        probabilities.sum(axis=1), 1.0, rtol=0.0, atol=_SUM_TOLERANCE
+    ):
+        raise m.EvaluationError(
+            "The predictor's probabilities are negative, NaN, or do not sum to 1."
+        )
