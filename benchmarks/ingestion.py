@@ -2,18 +2,22 @@
 
 Both read the same JPEGs of 256x256 (pieces of scikit-learn's two photographs) and resize them to
 64x64 with as many workers; ingestion also hashes, measures and stores every image. The DataLoader
-decodes at full size, as its users do. COUNT images (default 4,000), PAIRS pairs (default 4).
+decodes at full size, as its users do. Rates are measured without imports. COUNT images (default
+4,000), PAIRS pairs (default 4).
 Run: python -m benchmarks.ingestion [COUNT [PAIRS]]
 """
 
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import FunctionType
+from typing import cast
 
 import numpy as np
 
-from benchmarks.harness import Side, compare
+from benchmarks.harness import Side, Spread, compare
 from cv_factory.cpu import available_cpus
 
 _FOLDER = "BENCHMARK_JPEGS"
@@ -36,7 +40,7 @@ def write_jpegs(root: Path, n: int) -> None:
             piece.save(root / name / f"{number:05d}.jpg", quality=90)
 
 
-def dataloader() -> dict[str, int]:
+def dataloader() -> dict[str, float]:
     """Decode and resize with torchvision, as many worker processes as CPUs."""
     import torch
     from torchvision.datasets import ImageFolder
@@ -44,20 +48,20 @@ def dataloader() -> dict[str, int]:
 
     folder = ImageFolder(os.environ[_FOLDER], Compose([Resize((64, 64)), PILToTensor()]))
     loader = torch.utils.data.DataLoader(folder, batch_size=256, num_workers=available_cpus())
-    return {"images": sum(len(images) for images, _ in loader)}
+    begun = time.perf_counter()
+    images = sum(len(batch) for batch, _ in loader)
+    return {"images_per_second": images / (time.perf_counter() - begun)}
 
 
-def ingestion() -> dict[str, int]:
+def ingestion() -> dict[str, float]:
     """Ingest the folder."""
-    # torch is imported here as well: its time belongs to neither side.
-    import torch  # noqa: F401
-    import torchvision  # noqa: F401
-
     from cv_factory.config import DataConfig
     from cv_factory.data.ingest import ingest
 
     config = DataConfig(source="folder", path=os.environ[_FOLDER], height=64, width=64, channels=3)
-    return {"images": len(ingest(config))}
+    begun = time.perf_counter()
+    images = len(ingest(config))
+    return {"images_per_second": images / (time.perf_counter() - begun)}
 
 
 def main() -> int:
@@ -71,12 +75,18 @@ def main() -> int:
         write_jpegs(Path(directory), n)
         result = compare(
             "ingestion",
-            Side("ImageFolder + DataLoader", dataloader),
-            Side("ingest", ingestion),
+            Side("ImageFolder + DataLoader", cast(FunctionType, dataloader)),
+            Side("ingest", cast(FunctionType, ingestion)),
             pairs=pairs,
         )
     result.save()
-    Console().print(result.table())
+    console = Console()
+    console.print(result.table())
+    slow, fast = ([s.values["images_per_second"] for s in side] for side in result.samples)
+    ratio = Spread.of([b / a for a, b in zip(slow, fast, strict=True)])
+    rates = f"{Spread.of(slow).median:,.0f} and {Spread.of(fast).median:,.0f} images/s"
+    spread = f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}, n = {ratio.n})"
+    console.print(f"Without imports: {rates}, ratio {spread}")
     return 0
 
 
