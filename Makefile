@@ -13,6 +13,8 @@ PYTHON ?=
 TORCH_BACKEND ?=
 ARGS ?=
 export PYTHON
+# Without cached bytecode every process compiles ZenML, MLflow and torch anew: seconds a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
 install := base=$$(sh tools/find_python.sh) && "$$base" tools/install.py --torch-backend "$(TORCH_BACKEND)"

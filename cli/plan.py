@@ -22,10 +22,10 @@ def print_plan(
     """Print what a run with this configuration would do; nothing is stored."""
     from pipelines.training import training
 
-    pipeline = training.with_options(**pipeline_options(config))
+    pipeline = training.copy()
     pipeline.prepare(config, source_fingerprint, lineage)
-    active = Client().active_stack
-    snapshot = Compiler().compile(pipeline, active, PipelineRunConfiguration())
+    run_configuration = PipelineRunConfiguration(**pipeline_options(config))
+    snapshot = Compiler().compile(pipeline, Client().active_stack, run_configuration)
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
     for title in ("Step", "Runs", "Asks for", "State"):
         table.add_column(title)

@@ -34,6 +34,7 @@ def training(
         report,
         gates=config.gates,
         evaluate=config.evaluate,
+        train=config.train,
         config=config.registration,
         lineage=lineage,
     )

@@ -51,7 +51,7 @@ def card_content(
         data_checks=[
             DataCheck(r.name, r.verdict, r.message) for r in candidate.report.expectations
         ],
-        training=trained.config.model_dump(mode="json"),
+        training=_training(candidate),
         evaluation=candidate.evaluation,
         verdicts=verdicts,
         lineage={k: v for k, v in lineage.items() if not k.startswith(_PACKAGE)},
@@ -60,6 +60,16 @@ def card_content(
         },
         pictures=_pictures(candidate),
     )
+
+
+def _training(candidate: "Candidate") -> dict[str, str]:
+    """Return the settings of model and training as text."""
+    model = candidate.trained.config.model_dump(mode="json")
+    train = candidate.settings.model_dump(mode="json")
+    sections = {"model": model, "train": train}
+    return {
+        f"{s}.{key}": str(value) for s, values in sections.items() for key, value in values.items()
+    }
 
 
 def _pictures(candidate: "Candidate") -> dict[str, bytes]:

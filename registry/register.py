@@ -6,7 +6,7 @@ from uuid import UUID
 
 from zenml.models import ModelVersionResponse
 
-from cv_factory.config import EvaluateConfig, GateConfig
+from cv_factory.config import EvaluateConfig, GateConfig, TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.report import DataReport
 from cv_factory.data.split import Split
@@ -37,6 +37,7 @@ class Candidate:
     dataset: ImageDataset
     split: Split
     report: DataReport
+    settings: TrainConfig
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Ties the process to the one that started it before anything slow is imported, th
 the step.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -32,9 +33,8 @@ def main() -> int:
         _run_step()
     except StepTerminatedError:
         return _EXIT_TERMINATED
-    except CVFactoryError as error:
+    except CVFactoryError:
         # ZenML has stored it with its traceback; the process that waits raises it again.
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
 
@@ -67,6 +67,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _run_step() -> None:
     from zenml.entrypoints.entrypoint import main as run_entrypoint
     from zenml.utils import source_utils
+
+    # After every tracked step ZenML warns that it cannot switch off the autologging of frameworks
+    # that MLflow lists and no longer has.
+    logging.getLogger("zenml.integrations.mlflow.experiment_trackers").setLevel(logging.ERROR)
 
     # The launcher starts this process there; else ZenML would take this file's folder for it.
     source_utils.set_custom_source_root(str(Path.cwd()))

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import get_step_context, step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig
+from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig, TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.report import DataReport
 from cv_factory.data.split import Split
@@ -25,6 +25,7 @@ def register(
     data_report: DataReport,
     gates: list[GateConfig],
     evaluate: EvaluateConfig,
+    train: TrainConfig,
     config: RegisterConfig,
     lineage: dict[str, str],
 ) -> Annotated[Registration, "registration"]:
@@ -33,7 +34,7 @@ def register(
     from registry.run_reference import reference_of
 
     return register_candidate(
-        Candidate(predictor, evaluation, trained_model, dataset, split, data_report),
+        Candidate(predictor, evaluation, trained_model, dataset, split, data_report, train),
         gates,
         evaluate,
         config.model_name,

@@ -137,6 +137,7 @@ def test_training_again_gives_the_same_predictor_byte_for_byte(trained_project: 
     assert [v["number"] for v in content["models"]["digits"]] == [1]
 
 
+@pytest.mark.timeout(600)
 def test_the_cache_sees_the_library_and_the_configuration(project: Project) -> None:
     def cached_after(*arguments: str) -> set[str]:
         training(project, *QUICK, *arguments)
