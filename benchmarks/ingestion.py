@@ -1,0 +1,94 @@
+"""Images/s of ingestion against torchvision's ImageFolder and DataLoader, which do less.
+
+Both read the same JPEGs of 256x256 (pieces of scikit-learn's two photographs) and resize them to
+64x64 with as many workers; ingestion also hashes, measures and stores every image. The DataLoader
+decodes at full size, as its users do. Rates are measured without imports. COUNT images (default
+4,000), PAIRS pairs (default 4).
+Run: python -m benchmarks.ingestion [COUNT [PAIRS]]
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FunctionType
+from typing import cast
+
+import numpy as np
+
+from benchmarks.harness import Side, Spread, compare
+from cv_factory.cpu import available_cpus
+
+_FOLDER = "BENCHMARK_JPEGS"
+
+
+def write_jpegs(root: Path, n: int) -> None:
+    """Write n pieces of real photographs, two classes, as JPEGs of 256x256."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    for name, photo in zip(("china", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir(parents=True)
+        image = Image.fromarray(photo)
+        for number in range(n // 2):
+            side = int(rng.integers(256, 420))
+            left = int(rng.integers(0, image.width - side))
+            top = int(rng.integers(0, image.height - side))
+            piece = image.crop((left, top, left + side, top + side)).resize((256, 256))
+            piece.save(root / name / f"{number:05d}.jpg", quality=90)
+
+
+def dataloader() -> dict[str, float]:
+    """Decode and resize with torchvision, as many worker processes as CPUs."""
+    import torch
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import Compose, PILToTensor, Resize
+
+    folder = ImageFolder(os.environ[_FOLDER], Compose([Resize((64, 64)), PILToTensor()]))
+    loader = torch.utils.data.DataLoader(folder, batch_size=256, num_workers=available_cpus())
+    begun = time.perf_counter()
+    images = sum(len(batch) for batch, _ in loader)
+    return {"images_per_second": images / (time.perf_counter() - begun)}
+
+
+def ingestion() -> dict[str, float]:
+    """Ingest the folder."""
+    from cv_factory.config import DataConfig
+    from cv_factory.data.ingest import ingest
+
+    config = DataConfig(source="folder", path=os.environ[_FOLDER], height=64, width=64, channels=3)
+    begun = time.perf_counter()
+    images = len(ingest(config))
+    return {"images_per_second": images / (time.perf_counter() - begun)}
+
+
+def main() -> int:
+    """Compare, print and store the result."""
+    from rich.console import Console
+
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ[_FOLDER] = directory
+        write_jpegs(Path(directory), n)
+        result = compare(
+            "ingestion",
+            Side("ImageFolder + DataLoader", cast(FunctionType, dataloader)),
+            Side("ingest", cast(FunctionType, ingestion)),
+            pairs=pairs,
+        )
+    result.save()
+    console = Console()
+    console.print(result.table())
+    slow, fast = ([s.values["images_per_second"] for s in side] for side in result.samples)
+    ratio = Spread.of([b / a for a, b in zip(slow, fast, strict=True)])
+    rates = f"{Spread.of(slow).median:,.0f} and {Spread.of(fast).median:,.0f} images/s"
+    spread = f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}, n = {ratio.n})"
+    console.print(f"Without imports: {rates}, ratio {spread}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

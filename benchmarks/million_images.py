@@ -1,0 +1,150 @@
+"""Images through ingestion, validation, split and PCA: does time grow in line, does memory not?
+
+The images are Fashion-MNIST's, shifted, flipped and tinted to 32x32x3. Two sizes are run, ten times
+apart (COUNT, by default 100,000, and ten times that); reported are seconds a stage and its peak
+of anonymous memory, without the pages of mapped files.
+Run: python -m benchmarks.million_images [COUNT]
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.config import DataConfig, SplitConfig, TransformConfig, ValidationConfig
+from cv_factory.data.sources.base import ImageRecord, ImageSource
+
+_SEEDS = 60_000
+
+
+class Augmented(ImageSource):
+    """Endless variants of Fashion-MNIST, each made when it is asked for."""
+
+    description = "augmented Fashion-MNIST"
+
+    def __init__(self, n: int) -> None:
+        """Read the originals."""
+        from cv_factory.data.sources.arrays import FashionMNISTSource
+
+        source = FashionMNISTSource(None)
+        self._originals = source._arrays
+        self._class_names = source.class_names
+        self._n = n
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the originals' classes."""
+        return self._class_names
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return self._n
+
+    def fingerprint(self) -> str:
+        """Return the number of images: nothing else can change."""
+        return str(self._n)
+
+    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
+        """Yield each image: an original at one of 25 places, mirrored or not, in one of 8 tints."""
+        labels = self._originals.labels
+        for index in indices.tolist():
+            number, variant = index % _SEEDS, index // _SEEDS
+            shift, mirror, tint = divmod(variant * 7, 25)[1], variant % 2, variant % 8
+            pixels = np.zeros((32, 32, 3), np.uint8)
+            original = self._originals.images[number][:, :: -1 if mirror else 1]
+            scale = np.array([255 - 20 * (tint & 1), 255 - 20 * (tint & 2), 255 - 10 * (tint & 4)])
+            top, left = shift // 5, shift % 5
+            tinted = original.astype(np.uint16) * scale.astype(np.uint16) // 255
+            pixels[top : top + 28, left : left + 28] = tinted
+            yield ImageRecord(
+                f"{index:08d}", f"made#{index}", self.class_names[labels[number]], pixels
+            )
+
+
+def _anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the kernel does not tell RssAnon")
+
+
+class _Peak(threading.Thread):
+    """Samples anonymous memory every 20 ms."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes = 0
+
+    def run(self) -> None:
+        while True:
+            self.bytes = max(self.bytes, _anonymous_bytes())
+            time.sleep(0.02)
+
+
+def run_once(n: int) -> dict[str, float]:
+    """Take n images through all stages; return seconds and megabytes by stage."""
+    import great_expectations.expectations  # noqa: F401  (imports are not measured)
+
+    from cv_factory.data.ingest import ingest_source
+    from cv_factory.data.quality import validate_dataset
+    from cv_factory.data.split import split_dataset
+    from cv_factory.transforms.fitted import fit_transform
+
+    peak = _Peak()
+    peak.start()
+    figures: dict[str, float] = {"images": n, "before_MB": _anonymous_bytes() / 1e6}
+    begun = last = time.perf_counter()
+
+    def mark(name: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        figures[f"{name}_s"] = round(now - last, 2)
+        figures[f"{name}_peak_MB"] = round(peak.bytes / 1e6)
+        last, peak.bytes = now, 0
+
+    dataset = ingest_source(Augmented(n), DataConfig())
+    mark("ingest")
+    split = split_dataset(dataset, SplitConfig())
+    mark("split")
+    limits = ValidationConfig(max_near_duplicate_share=1.0, max_duplicate_share=1.0)
+    validate_dataset(
+        dataset.manifest,
+        class_names=dataset.class_names,
+        split=dict(split.items()),
+        config=limits,
+        images=dataset.images,
+    ).require_ok()
+    mark("validate")
+    fit_transform(dataset, split.train, TransformConfig())
+    mark("fit_transform")
+    figures["whole_s"] = round(time.perf_counter() - begun, 2)
+    figures["peak_MB"] = max(v for k, v in figures.items() if k.endswith("_peak_MB"))
+    return figures
+
+
+def main() -> int:
+    """Run both sizes, each in a process of its own, and print the ratio of their times."""
+    small = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    found = []
+    for n in (small, 10 * small):
+        command = [sys.executable, "-m", "benchmarks.million_images", "--once", str(n)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found.append(json.loads(output.splitlines()[-1]))
+        print(json.dumps(found[-1], indent=1))
+    ratio = found[1]["whole_s"] / found[0]["whole_s"]
+    print(f"10 x the images: {ratio:.2f} x the time, load {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--once"]:
+        print(json.dumps(run_once(int(sys.argv[2]))))
+        sys.exit(0)
+    sys.exit(main())
