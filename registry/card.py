@@ -37,7 +37,7 @@ def card_content(
         ),
         model={
             "architecture": trained.config.name,
-            "parameters": sum(int(tensor.size) for tensor in trained.weights.values()),
+            "parameters": _parameters(candidate),
             "best epoch": trained.best_epoch,
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e6:.2f} MB",
             "PCA components for drift": contract.n_features,
@@ -63,6 +63,14 @@ def card_content(
         approver=approver,
         pictures=_pictures(candidate),
     )
+
+
+def _parameters(candidate: "Candidate") -> int:
+    """Return what the exported graph holds, or where that was not counted, what was trained."""
+    cost = candidate.evaluation.behaviour.cost
+    if cost is not None:
+        return cost.parameters
+    return sum(int(tensor.size) for tensor in candidate.trained.weights.values())
 
 
 def _training(candidate: "Candidate") -> dict[str, str]:

@@ -89,7 +89,10 @@ while True:
         "done": sum(e.kind == "done" for e in entries),
         "commit": versions.get_version(model, number).run_metadata.get("git_commit"),
         "linked": versions.get_version(model, number).get_artifact("predictor") is not None,
-        "aliases": {k: str(v) for k, v in registry.mirror._client.get_registered_model(model).aliases.items()},
+        "aliases": {
+            name: str(number)
+            for name, number in registry.mirror._client.get_registered_model(model).aliases.items()
+        },
         "mirrored": len(registry.mirror._client.search_model_versions(f"name = '{model}'")),
         "head": registry.check_log()[-1].kind,
     })
