@@ -9,10 +9,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from project import Project
 from store import snapshot
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.engines
 
@@ -56,6 +60,13 @@ def dashboard(project: Project) -> Iterator[str]:
         project.zenml("logout", "--local")
 
 
+def preview(page: "Page", artifact: str) -> None:
+    """Click an artifact in the lineage and load its picture or page."""
+    page.get_by_text(artifact, exact=True).first.click(timeout=60_000)
+    page.get_by_role("tab", name="Visualization").last.click(timeout=60_000)
+    page.get_by_role("button", name="Load Preview").click(timeout=60_000)
+
+
 @pytest.mark.timeout(600)
 def test_the_dashboard_shows_lineage_and_pictures(
     trained_project: Project, engine: Callable[..., str], tmp_path: Path
@@ -76,15 +87,12 @@ def test_the_dashboard_shows_lineage_and_pictures(
         for name in ("ingest", "validate_data", "trained_model", "predictor", "registration"):
             expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=90_000)
         page.screenshot(path=shots / "lineage.png")
-        page.get_by_text("dataset", exact=True).first.click()
-        page.get_by_role("tab", name="Visualization").last.click(timeout=60_000)
+        preview(page, "dataset")
         picture = page.get_by_role("dialog").locator("img").last
         expect(picture).to_be_visible(timeout=60_000)
         page.screenshot(path=shots / "dataset.png")
-        page.keyboard.press("Escape")
-        page.get_by_text("registration", exact=True).first.click()
-        page.get_by_role("tab", name="Visualization").last.click(timeout=60_000)
-        page.get_by_role("button", name="Load Preview").click(timeout=60_000)
+        page.get_by_role("button", name="Close details").click()
+        preview(page, "registration")
         card = page.frame_locator("iframe").first
         expect(card.get_by_text("accuracy at least 0.95")).to_be_visible(timeout=60_000)
         page.screenshot(path=shots / "card_in_dashboard.png")
