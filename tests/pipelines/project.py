@@ -63,7 +63,7 @@ class Project:
         """The full hash of the commit that is checked out."""
         return self.git("rev-parse", "HEAD").stdout.strip()
 
-    def run(self, *arguments: str, code: int = 0, timeout: float = 240, **env: str) -> Completed:
+    def run(self, *arguments: str, code: int = 0, timeout: float = 480, **env: str) -> Completed:
         """Run ``python run.py`` with the arguments.
 
         Args:
@@ -79,17 +79,17 @@ class Project:
         return self.command(command, code=code, timeout=timeout, env=env)
 
     def python(
-        self, source: str, *arguments: str, code: int = 0, timeout: float = 120
+        self, source: str, *arguments: str, code: int = 0, timeout: float = 240
     ) -> Completed:
         """Run Python source in the project; see ``run``."""
         return self.command([sys.executable, "-c", source, *arguments], code=code, timeout=timeout)
 
-    def stacks(self, *arguments: str, code: int = 0, timeout: float = 120, **env: str) -> Completed:
+    def stacks(self, *arguments: str, code: int = 0, timeout: float = 240, **env: str) -> Completed:
         """Run ``python -m stacks`` with the arguments; see ``run``."""
         command = [sys.executable, "-m", "stacks", *arguments]
         return self.command(command, code=code, timeout=timeout, env=env)
 
-    def zenml(self, *arguments: str, code: int = 0, timeout: float = 120) -> Completed:
+    def zenml(self, *arguments: str, code: int = 0, timeout: float = 240) -> Completed:
         """Run the ``zenml`` command with the arguments; see ``run``."""
         program = Path(sys.executable).with_name("zenml")
         return self.command([sys.executable, str(program), *arguments], code=code, timeout=timeout)
@@ -109,7 +109,7 @@ class Project:
         command: list[str],
         *,
         code: int = 0,
-        timeout: float = 120,
+        timeout: float = 240,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run any command in the project; see ``run``. No process of its group outlives it."""
