@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -123,11 +123,11 @@ def test_a_password_comes_from_the_environment_and_is_never_shown(
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres(engine: Callable[..., str]) -> Iterator[str]:
     """A private PostgreSQL of Debian, on a socket in a temporary folder."""
-    initdb = shutil.which("initdb") or "/usr/lib/postgresql/15/bin/initdb"
-    if not Path(initdb).exists():
-        pytest.skip("PostgreSQL is not installed")
+    # Debian keeps the server's programs out of PATH.
+    debian = sorted(str(path) for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = engine("initdb", *debian)
     programs = Path(initdb).resolve().parent
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     base = Path(subprocess.check_output(["mktemp", "-d", "-p", "/tmp"], text=True).strip())

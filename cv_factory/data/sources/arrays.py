@@ -1,6 +1,7 @@
 """Named data sets that come as arrays: scikit-learn's digits and Fashion-MNIST's IDX files."""
 
 import gzip
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,9 +45,10 @@ class _Arrays:
 class _ArraySource(ImageSource):
     """A source whose images already are one uint8 array ``(N, H, W, C)``."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def _arrays(self) -> _Arrays:
-        raise NotImplementedError
+        """The images, read when they are first asked for."""
 
     def __len__(self) -> int:
         return len(self._arrays.images)
