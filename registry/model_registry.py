@@ -17,6 +17,7 @@ from registry.transitions import (
     Outcome,
     TransitionRefusedError,
     Transitions,
+    open_intent,
     production_history,
 )
 
@@ -35,7 +36,14 @@ class ModelRegistry:
         self._transitions = Transitions(self.log, self, self.mirror)
 
     def recover(self) -> Outcome | None:
-        """Finish or take back what was interrupted; None if nothing was."""
+        """Finish or take back what was interrupted; None if nothing was.
+
+        Raises:
+            ArtifactError: The log was changed or cut: what looks interrupted may not have been.
+        """
+        if open_intent(self.log.entries()) is None:
+            return None
+        self.check_log()
         outcome = self._transitions.recover()
         if outcome is not None:
             self._keep_head()
@@ -53,7 +61,7 @@ class ModelRegistry:
         self, version: int, predictor: str, verdicts: Sequence[GateVerdict], who: str
     ) -> None:
         """Log that a version was registered, once."""
-        entries = self.log.entries()
+        entries = self.check_log()
         if any(e.kind == "registered" and e.detail["version"] == version for e in entries):
             return
         detail = {
@@ -80,7 +88,7 @@ class ModelRegistry:
         self.recover()
         found = versions.get_version(self.model_name, version)
         detail = {"version": version, "predictor": fingerprint_of(found)}
-        entry = self.log.append(self.log.entries(), "approved", who, why, detail)
+        entry = self.log.append(self.check_log(), "approved", who, why, detail)
         self._keep_head()
         return entry
 
@@ -161,6 +169,8 @@ class ModelRegistry:
         why: str,
         detail: Mapping[str, Any],
     ) -> Outcome:
+        # Nothing is written after a log that was cut: the new end would hide it.
+        self.check_log()
         outcome = self._transitions.move(action, version, stage, who=who, why=why, detail=detail)
         self._keep_head()
         return outcome
