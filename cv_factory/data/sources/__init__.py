@@ -10,7 +10,7 @@ def open_source(config: DataConfig) -> ImageSource:
     """Open the source that the configuration names; use it in a ``with`` statement.
 
     Raises:
-        DataError: The source does not exist, cannot be reached or is empty.
+        SourceError: The source does not exist, cannot be reached or is empty.
         ConfigError: A setting needs an environment variable that is not set.
     """
     # Imported one by one: each kind needs packages that the others do without.

@@ -7,7 +7,7 @@ from cv_factory.data.sources.folder import FolderSource
 from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.manifest import ManifestSource
 from cv_factory.data.sources.stores import FsspecStore
-from cv_factory.errors import DataError
+from cv_factory.errors import SourceError
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
@@ -16,7 +16,7 @@ def open_dvc(config: DataConfig) -> ListedSource:
     """Open the path of a DVC repository as a folder or, where it is a table, as a manifest.
 
     Raises:
-        DataError: DVC is not installed, or the repository, revision or path does not exist.
+        SourceError: DVC is not installed, or the repository, revision or path does not exist.
     """
     section = config.dvc or DvcConfig()
     path = (config.path or "").strip("/")
@@ -25,7 +25,7 @@ def open_dvc(config: DataConfig) -> ListedSource:
         from dvc.exceptions import DvcException
         from dvc.scm import SCMError
     except ImportError:
-        raise DataError("Source 'dvc' needs DVC: pip install -e '.[sources]'.") from None
+        raise SourceError("Source 'dvc' needs DVC: pip install -e '.[sources]'.") from None
     at = f"{section.repo}@{section.revision}" if section.revision else section.repo
     with ExitStack() as on_error:
         try:
@@ -42,7 +42,7 @@ def open_dvc(config: DataConfig) -> ListedSource:
                 pattern = (config.folder or FolderConfig()).pattern
                 source = FolderSource(store, pattern, config.max_bytes)
         except (DvcException, SCMError) as error:
-            raise DataError(f"The DVC repository {at} cannot be read: {error}.") from None
+            raise SourceError(f"The DVC repository {at} cannot be read: {error}.") from None
         return _Closing(source, on_error.pop_all(), f"{path} of the DVC repository {at}")
 
 

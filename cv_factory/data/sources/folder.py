@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.listing import ListedImage, Listing, official_split
 from cv_factory.data.sources.stores import ImageStore, printable
-from cv_factory.errors import DataError
+from cv_factory.errors import SourceError
 from cv_factory.progress import say
 
 _LAYOUT = "expected one subfolder of images a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg"
@@ -27,19 +27,19 @@ class FolderSource(ListedSource):
             max_bytes: Larger files are refused.
 
         Raises:
-            DataError: The folder does not exist or is not laid out as expected.
+            SourceError: The folder does not exist or is not laid out as expected.
         """
         self._store = store
         self._max_bytes = max_bytes
         if not store.exists():
-            raise DataError(f"The image folder {store.root} does not exist or is no folder.")
+            raise SourceError(f"The image folder {store.root} does not exist or is no folder.")
         if pattern is None:
             self._listing = self._by_subfolder()
         else:
             self._listing = Listing(self._by_pattern(re.compile(pattern)))
         if not len(self):
             layout = _LAYOUT.format(root=store.root)
-            raise DataError(f"The image folder {store.root} holds no files: {layout}.")
+            raise SourceError(f"The image folder {store.root} holds no files: {layout}.")
 
     @property
     def description(self) -> str:
@@ -56,14 +56,14 @@ class FolderSource(ListedSource):
         layout = _LAYOUT.format(root=root)
         hint = "; where the classes are told by the file names, give data.folder.pattern"
         if not classes:
-            raise DataError(f"The image folder {root} has no subfolder: {layout}{hint}.")
+            raise SourceError(f"The image folder {root} has no subfolder: {layout}{hint}.")
         if len(classes) == 1:
-            raise DataError(
+            raise SourceError(
                 f"The image folder {root} has the one class {classes[0]!r}; a classifier needs "
                 f"two: {layout}{hint}."
             )
         if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
-            raise DataError(
+            raise SourceError(
                 f"The subfolders of {root} ({', '.join(classes)}) look like a split, not like "
                 f"classes. If so: --set 'data.folder.pattern={_SPLIT_PATTERN}'."
             )

@@ -15,7 +15,7 @@ from cv_factory.data.sources.listing import ListedImage, Listing
 from cv_factory.data.sources.manifest import read_table
 from cv_factory.data.sources.references import RowReader
 from cv_factory.data.sources.stores import printable
-from cv_factory.errors import DataError, ImageError
+from cv_factory.errors import ImageError, SourceError
 
 _MAX_PAGE_BYTES = 256 * 2**20
 _NEXT_LINK = re.compile(r"<([^>]*)>[^,]*;\s*rel=\"?next\"?", re.IGNORECASE)
@@ -28,7 +28,7 @@ class HttpSource(ListedSource):
         """Fetch the listing, all pages of it.
 
         Raises:
-            DataError: A page cannot be had or is not as configured.
+            SourceError: A page cannot be had or is not as configured.
         """
         self._url = config.path or ""
         self._section = config.http or HttpConfig()
@@ -39,7 +39,7 @@ class HttpSource(ListedSource):
             self._listing = Listing(self._listed())
             on_error.pop_all()
         if not len(self):
-            raise DataError(f"{self._url} lists no images.")
+            raise SourceError(f"{self._url} lists no images.")
 
     @property
     def description(self) -> str:
@@ -74,7 +74,7 @@ class HttpSource(ListedSource):
         seen: set[str] = set()
         while url is not None:
             if url in seen or len(seen) >= self._section.max_pages:
-                raise DataError(
+                raise SourceError(
                     f"The listing {self._url} comes back to {url} or has more pages than "
                     f"{self._section.max_pages} (data.http.max_pages)."
                 )
@@ -82,7 +82,7 @@ class HttpSource(ListedSource):
             try:
                 page = self._fetcher.get(url, _MAX_PAGE_BYTES)
             except ImageError as error:
-                raise DataError(f"The listing {url} cannot be fetched: {error}.") from None
+                raise SourceError(f"The listing {url} cannot be fetched: {error}.") from None
             rows, following = self._parse(page)
             yield page.url, rows
             if self._section.page_parameter:
@@ -117,18 +117,18 @@ class HttpSource(ListedSource):
         try:
             body = json.loads(page.content)
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{page.url} is not JSON ({error}).") from None
+            raise SourceError(f"{page.url} is not JSON ({error}).") from None
         items = _at(body, self._section.items_key) if self._section.items_key else body
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             keys = f"; it has the keys {', '.join(body)}" if isinstance(body, dict) else ""
-            raise DataError(
+            raise SourceError(
                 f"{page.url} holds no list of objects at {self._section.items_key or 'its top'}"
                 f"{keys} (data.http.items_key)."
             )
         if self._section.next_key:
             found = _at(body, self._section.next_key)
             if found is not None and not isinstance(found, str):
-                raise DataError(f"{page.url}: {self._section.next_key} is no URL: {found!r}.")
+                raise SourceError(f"{page.url}: {self._section.next_key} is no URL: {found!r}.")
             following = found or None
         return items, following
 

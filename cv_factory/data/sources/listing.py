@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cv_factory.errors import DataError
+from cv_factory.errors import SourceError
 
 OFFICIAL_SPLITS = ("", "train", "validation", "test")
 
@@ -66,11 +66,11 @@ def official_split(value: str, setting: str) -> str:
     """Return ``train``, ``validation``, ``test`` or empty for how people write them.
 
     Raises:
-        DataError: It is none of these.
+        SourceError: It is none of these.
     """
     found = _SPLIT_NAMES.get(value.strip().lower())
     if found is None:
-        raise DataError(
+        raise SourceError(
             f"{setting} holds {value!r}; a split is train, validation or test (or val, dev, …)."
         )
     return found

@@ -11,7 +11,7 @@ from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.listing import ListedImage, Listing
 from cv_factory.data.sources.references import ReferencedImages, RowReader
 from cv_factory.data.sources.stores import FsspecStore, ImageStore, LocalStore, scheme_of
-from cv_factory.errors import DataError, ImageError
+from cv_factory.errors import ImageError, SourceError
 
 _MAX_FETCHED_MANIFEST = 2 * 2**30
 _DELIMITERS = (",", ";", "\t")
@@ -28,7 +28,7 @@ class ManifestSource(ListedSource):
             store: Holds the table (``path`` in it) and the images, where it is open already.
 
         Raises:
-            DataError: The table does not exist, is not readable, or lacks a column.
+            SourceError: The table does not exist, is not readable, or lacks a column.
         """
         section = config.manifest or ManifestConfig()
         self._path = config.path or ""
@@ -55,7 +55,7 @@ class ManifestSource(ListedSource):
                 self._listing = Listing(self._listed(rows, section))
             on_error.pop_all()
         if not len(self):
-            raise DataError(f"{self._path} lists no images.")
+            raise SourceError(f"{self._path} lists no images.")
 
     @property
     def description(self) -> str:
@@ -87,9 +87,9 @@ class ManifestSource(ListedSource):
                 with FsspecStore.connect(folder, config.storage_options).open(base) as remote:
                     yield remote
         except ImageError as error:
-            raise DataError(f"The manifest {self._path} cannot be fetched: {error}.") from None
+            raise SourceError(f"The manifest {self._path} cannot be fetched: {error}.") from None
         except OSError as error:
-            raise DataError(
+            raise SourceError(
                 f"The manifest {self._path} cannot be read: {error.strerror or error}."
             ) from None
 
@@ -134,7 +134,7 @@ def read_table(
         The table's columns, and an iterator over its rows by column name, wanted columns only.
 
     Raises:
-        DataError: It is no such table; also raised by the iterator.
+        SourceError: It is no such table; also raised by the iterator.
     """
     wanted = _wanted(section)
     if name.lower().endswith((".parquet", ".pq")):
@@ -157,7 +157,7 @@ def _parquet(
     try:
         table = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a readable Parquet table ({error}).") from None
+        raise SourceError(f"{name} is not a readable Parquet table ({error}).") from None
     columns = list(table.schema_arrow.names)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -165,7 +165,7 @@ def _parquet(
             for batch in table.iter_batches(4096, columns=[c for c in columns if c in wanted]):
                 yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{name} is damaged ({error}).") from None
+            raise SourceError(f"{name} is damaged ({error}).") from None
 
     return columns, rows()
 
@@ -179,7 +179,7 @@ def _csv(
     start = file.read(65_536)
     file.seek(0)
     if not start.strip():
-        raise DataError(
+        raise SourceError(
             f"{name} is empty; expected a table with a header, such as image_path,label."
         )
     delimiter = max(_DELIMITERS, key=lambda d: start.split(b"\n", 1)[0].count(d.encode()))
@@ -189,7 +189,7 @@ def _csv(
             parse_options=pc.ParseOptions(delimiter=delimiter),
         ).schema.names
         if repeated := {column for column in header if header.count(column) > 1}:
-            raise DataError(f"{name} has the column {min(repeated)!r} twice.")
+            raise SourceError(f"{name} has the column {min(repeated)!r} twice.")
         stream = pc.open_csv(
             file,
             parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True),
@@ -199,13 +199,13 @@ def _csv(
             ),
         )
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a readable CSV table ({error}).") from None
+        raise SourceError(f"{name} is not a readable CSV table ({error}).") from None
 
     def rows() -> Iterator[dict[str, Any]]:
         try:
             for batch in stream:
                 yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{name} is damaged ({error}).") from None
+            raise SourceError(f"{name} is damaged ({error}).") from None
 
     return list(header), rows()

@@ -13,7 +13,7 @@ from cv_factory.data.sources.stores import (
     printable,
     scheme_of,
 )
-from cv_factory.errors import DataError, ImageError
+from cv_factory.errors import ImageError, SourceError
 
 
 class ReferencedImages:
@@ -89,7 +89,7 @@ class RowReader:
             setting: Dotted name of the section, for errors.
 
         Raises:
-            DataError: A column that is needed is missing.
+            SourceError: A column that is needed is missing.
         """
         self._setting = setting
         self._names = {"image": columns.image}
@@ -102,7 +102,7 @@ class RowReader:
         for role, name in self._names.items():
             if name not in available:
                 known = ", ".join(map(str, available)) or "none"
-                raise DataError(
+                raise SourceError(
                     f"There is no column {name!r} (set by {setting}.{role}); columns are: {known}."
                 )
 
@@ -115,7 +115,7 @@ class RowReader:
         """Turn one row, by column name, into a listed image; null and empty count as absent.
 
         Raises:
-            DataError: The split is none.
+            SourceError: The split is none.
         """
         values = {role: _text(row.get(name)) for role, name in self._names.items()}
         image = values["image"]

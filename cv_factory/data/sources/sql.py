@@ -19,7 +19,7 @@ from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.listing import ListedImage, Listing
 from cv_factory.data.sources.references import ReferencedImages, RowReader
 from cv_factory.data.sources.stores import open_store, printable
-from cv_factory.errors import DataError, ImageError
+from cv_factory.errors import DataError, ImageError, SourceError
 
 _ROWS_AT_ONCE = 64
 _LISTED_AT_ONCE = 10_000
@@ -33,7 +33,7 @@ class SqlSource(ListedSource):
 
         Raises:
             ConfigError: The URL needs an environment variable that is not set.
-            DataError: The database cannot be reached, or the query fails or lacks a column.
+            SourceError: The database cannot be reached, or the query fails or lacks a column.
         """
         section = config.sql
         assert section is not None  # DataConfig demands it
@@ -56,7 +56,7 @@ class SqlSource(ListedSource):
             self._list(section)
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             self.close()
-            raise DataError(f"{self.description}: {_reason(error)}") from None
+            raise SourceError(f"{self.description}: {_reason(error)}") from None
         except BaseException:
             self.close()
             raise
@@ -84,19 +84,19 @@ class SqlSource(ListedSource):
         sample = self._connection.execute(sa.select(self._rows.c[names["image"]]).limit(1)).first()
         self._in_database = sample is not None and isinstance(sample[0], bytes | memoryview)
         if self._in_database and "id" not in names:
-            raise DataError(
+            raise SourceError(
                 f"{self.description}: {names['image']!r} holds the images themselves; name the "
                 "column that identifies a row with data.sql.columns.id."
             )
         self._listing = Listing(self._listed())
         repeated = self._listing.repeated_id()
         if self._in_database and repeated is not None:
-            raise DataError(
+            raise SourceError(
                 f"{self.description}: the id {repeated!r} stands in more than one row "
                 f"(data.sql.columns.id is {names['id']!r})."
             )
         if not len(self):
-            raise DataError(f"{self.description}: the query returns no rows.")
+            raise SourceError(f"{self.description}: the query returns no rows.")
 
     def _columns(self, query: str) -> list[str]:
         """Return the names of the columns of the query, by asking for none of its rows."""
@@ -175,14 +175,14 @@ def _url(section: SqlConfig) -> sa.URL:
     try:
         url = sa.make_url(expand(section.url, "data.sql.url"))
     except sa.exc.ArgumentError:
-        raise DataError("data.sql.url is no SQLAlchemy URL.") from None
+        raise SourceError("data.sql.url is no SQLAlchemy URL.") from None
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     database = url.database or ""
     is_file = url.get_backend_name() == "sqlite" and database not in ("", ":memory:")
     if is_file and not database.startswith("file:") and not Path(database).is_file():
         # SQLite would create it.
-        raise DataError(f"The database file {database} does not exist.")
+        raise SourceError(f"The database file {database} does not exist.")
     return url
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from cv_factory.cpu import available_cpus
 from cv_factory.data.sources.environment import expand
-from cv_factory.errors import ConfigError, DataError, ImageError
+from cv_factory.errors import ConfigError, ImageError, SourceError
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -111,13 +111,13 @@ def open_store(root: str, options: Mapping[str, str | int | bool] | None = None)
     """Open the folder or fsspec URL.
 
     Raises:
-        DataError: No file system handles the URL, or its package is not installed.
+        SourceError: No file system handles the URL, or its package is not installed.
     """
     scheme = scheme_of(root)
     if not scheme or scheme == "file":
         return LocalStore(root.removeprefix("file://"))
     if scheme in ("http", "https"):
-        raise DataError(f"{root} cannot be listed like a folder; use --set data.source=http.")
+        raise SourceError(f"{root} cannot be listed like a folder; use --set data.source=http.")
     return FsspecStore.connect(root, options or {})
 
 
@@ -217,7 +217,7 @@ class FsspecStore(ImageStore):
         """Open the file system of a URL.
 
         Raises:
-            DataError: No file system handles the URL, or its package is not installed.
+            SourceError: No file system handles the URL, or its package is not installed.
         """
         import fsspec
 
@@ -230,9 +230,9 @@ class FsspecStore(ImageStore):
         try:
             filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **given)
         except ImportError as error:
-            raise DataError(f"{url} needs a package that is not installed: {error}.") from None
+            raise SourceError(f"{url} needs a package that is not installed: {error}.") from None
         except ValueError as error:
-            raise DataError(f"{url} cannot be opened: {error}.") from None
+            raise SourceError(f"{url} cannot be opened: {error}.") from None
         except TypeError as error:
             raise ConfigError(f"data.storage_options does not fit {url}: {error}.") from None
         return cls(filesystem, path, url)
@@ -247,31 +247,31 @@ class FsspecStore(ImageStore):
         """Open one file for reading.
 
         Raises:
-            DataError: It cannot be opened.
+            SourceError: It cannot be opened.
         """
         try:
             with self._filesystem.open(f"{self._path}/{name}", "rb") as file:
                 yield file
         except self._errors as error:
-            raise DataError(f"{self.root}/{name} cannot be read ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root}/{name} cannot be read ({_strerror(error)}).") from None
 
     def exists(self) -> bool:
         """Whether anything lies below the root.
 
         Raises:
-            DataError: The file system cannot be reached or refuses.
+            SourceError: The file system cannot be reached or refuses.
         """
         try:
             return bool(self._filesystem.isdir(self._path))
         except self._errors as error:
-            raise DataError(f"{self.root} cannot be read ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be read ({_strerror(error)}).") from None
 
     def folders(self) -> list[str]:
         """Return the names of the folders in the root."""
         try:
             listing = self._filesystem.ls(self._path, detail=True)
         except self._errors as error:
-            raise DataError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
         names = [_base(i["name"]) for i in listing if i["type"] == "directory"]
         return sorted(name for name in names if name and name[0] != ".")
 
@@ -279,7 +279,7 @@ class FsspecStore(ImageStore):
         """Walk folder by folder, so that no more than one folder's listing is in memory.
 
         Raises:
-            DataError: The file system cannot be reached or refuses.
+            SourceError: The file system cannot be reached or refuses.
         """
         try:
             walk = self._filesystem.walk(self._path, detail=True, on_error="raise")
@@ -293,7 +293,7 @@ class FsspecStore(ImageStore):
                         version = next((str(info[k]) for k in _VERSION_KEYS if info.get(k)), "")
                         yield StoredFile(relative.encode(), int(info.get("size") or 0), version)
         except self._errors as error:
-            raise DataError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read one object."""

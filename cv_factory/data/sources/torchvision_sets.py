@@ -13,7 +13,7 @@ from cv_factory.artifact_files import fingerprint
 from cv_factory.data.sources.arrays import DOWNLOAD_FOLDER
 from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
 from cv_factory.data.sources.listing import official_split
-from cv_factory.errors import DataError, ImageError
+from cv_factory.errors import ImageError, SourceError
 
 _TARGETS = ("targets", "labels", "_labels", "y")
 _FILES = ("samples", "_samples", "imgs")
@@ -31,7 +31,7 @@ class TorchvisionSource(ImageSource):
             download: Whether it may be downloaded.
 
         Raises:
-            DataError: There is no such set, it is neither there nor to be had, or it gives other
+            SourceError: There is no such set, it is neither there nor to be had, or it gives other
                 things than images with one label each.
         """
         self._name = name
@@ -88,7 +88,7 @@ def _open_parts(name: str, root: Path, download: bool) -> list[tuple[str, Any]]:
     kind: Any = getattr(datasets, name, None)
     base = datasets.VisionDataset
     if not (inspect.isclass(kind) and issubclass(kind, base) and kind is not base):
-        raise DataError(f"torchvision.datasets has no data set {name!r}.")
+        raise SourceError(f"torchvision.datasets has no data set {name!r}.")
     parameters = inspect.signature(kind).parameters
     options: dict[str, Any] = {"download": download} if "download" in parameters else {}
     if "train" in parameters:
@@ -108,9 +108,9 @@ def _open_parts(name: str, root: Path, download: bool) -> list[tuple[str, Any]]:
         except ValueError as error:
             # Most sets have no 'val'.
             if split != "val":
-                raise DataError(f"torchvision {name} cannot be opened: {error}.") from None
+                raise SourceError(f"torchvision {name} cannot be opened: {error}.") from None
         except (OSError, RuntimeError, TypeError) as error:
-            raise DataError(
+            raise SourceError(
                 f"torchvision {name} is not in {root} and cannot be had ({error}). Give its folder "
                 "with --data-dir."
             ) from None
@@ -133,7 +133,7 @@ def _targets(dataset: Any) -> npt.NDArray[np.int64]:
 def _as_labels(values: Any, dataset: Any) -> npt.NDArray[np.int64]:
     labels = np.asarray(values)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
+        raise SourceError(
             f"torchvision {type(dataset).__name__} does not give one class label an image."
         )
     return labels.astype(np.int64)
