@@ -170,7 +170,7 @@ def test_the_cache_sees_the_library_and_the_configuration(project: Project) -> N
 
 
 def test_a_failed_gate_refuses_and_takes_the_stage_away(trained_project: Project) -> None:
-    output = training(trained_project, "--set", "gates.0.min=1.0", code=3)
+    output = training(trained_project, "--set", "gates.1.min=1.0", code=3)
     assert "accuracy at least 1" in output
     assert "REFUSED" in output
     (version,) = snapshot(trained_project)["models"]["digits"]
