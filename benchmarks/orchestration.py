@@ -103,6 +103,7 @@ def main() -> None:
     """Compare, print the itemised difference, and write the result as JSON."""
     config = os.environ.get("CONFIG", "configs/training.yaml")
     pairs = int(os.environ.get("PAIRS", "5"))
+    warmup = int(os.environ.get("WARMUP", "1"))
     overrides = os.environ.get("SET", "").split()
     options = [word for setting in overrides for word in ("--set", setting)]
     with tempfile.TemporaryDirectory(prefix="cv-factory-bench-") as folder:
@@ -129,7 +130,7 @@ def main() -> None:
             collect=bench.timings,
         )
         name = f"orchestration_{Path(config).stem}"
-        comparison = compare(name, bare, pipeline, pairs=pairs, warmup=1, timeout=1200)
+        comparison = compare(name, bare, pipeline, pairs=pairs, warmup=warmup, timeout=1200)
     console = Console()
     console.print(comparison.table())
     console.print(_items(comparison))
