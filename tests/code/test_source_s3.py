@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,11 +68,16 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         process.wait(20)
 
 
-def create_bucket() -> None:
+def s3_client() -> Any:
     import botocore.session  # s3fs brings it; boto3 belongs to the extra 'aws'
+
+    return botocore.session.get_session().create_client("s3")
+
+
+def create_bucket() -> None:
     from botocore.exceptions import ClientError
 
-    client = botocore.session.get_session().create_client("s3")
+    client = s3_client()
     for _ in range(40):
         try:
             client.create_bucket(Bucket="images")
@@ -98,13 +104,11 @@ def of_bucket(source: str, path: str, **settings: object) -> DataConfig:
 def test_a_bucket_gives_the_dataset_that_the_folder_gives(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import boto3
-
     write_class_folders(tmp_path / "pets", per_class=15)
     (tmp_path / "pets" / "disc" / "empty.png").touch()
     files = [f for f in sorted((tmp_path / "pets").rglob("*")) if f.is_file()]
     names = [f.relative_to(tmp_path).as_posix() for f in files]
-    client = boto3.client("s3")
+    client = s3_client()
     for file, name in zip(files, names, strict=True):
         client.put_object(Bucket="images", Key=name, Body=file.read_bytes())
     rows = [f"s3://images/{n},{n.split('/')[1]}" for n in names if "empty" not in n]
