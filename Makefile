@@ -73,4 +73,4 @@ install:
 	@$(install)
 
 install-dev:
-	@$(install) --extra dev --extra sources
+	@$(install) --extra dev --extra sources --extra backbones
