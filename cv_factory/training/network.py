@@ -14,7 +14,7 @@ from cv_factory.config import ModelConfig, TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
-from cv_factory.models import build_network
+from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress
 from cv_factory.training.augment import pad, random_crop, random_flip
 from cv_factory.training.train import EpochCallback
@@ -41,7 +41,7 @@ def train_network(
     """
     _check_settings(config, len(split.train), dataset.image_shape)
     with _deterministic(config.seed):
-        network = build_network(model, dataset.image_shape, len(dataset.class_names))
+        network = new_network(model, transform)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fit = _Fit(network, dataset, split, transform.normalization, config)
         progress = EpochProgress(config.epochs)
