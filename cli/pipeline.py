@@ -18,6 +18,13 @@ def run_pipeline(options: RunOptions) -> int:
         CVFactoryError: A check, a step or a gate refused.
     """
     config = read_config(options)
+    if isinstance(config, TrainingPipelineConfig):
+        from cv_factory.models import check_available
+        from cv_factory.transforms.embedding import check_installed
+
+        check_available(config.model)
+        if config.transform.umap is not None:
+            check_installed()
     from cv_factory.data.sources import open_source
 
     with open_source(config.data) as source:

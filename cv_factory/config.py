@@ -28,6 +28,8 @@ from cv_factory.config_model import TransformConfig as TransformConfig
 from cv_factory.config_model import UMAPConfig as UMAPConfig
 from cv_factory.config_model import WhitenedCNNConfig as WhitenedCNNConfig
 from cv_factory.config_model import XGBoostConfig as XGBoostConfig
+from cv_factory.config_search import SearchConfig as SearchConfig
+from cv_factory.config_search import check_space
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
 
@@ -337,6 +339,7 @@ TRAINING_STEPS = (
     "split",
     "validate_data",
     "fit_transform",
+    "search",
     "train",
     "export",
     "evaluate",
@@ -378,6 +381,9 @@ class TrainingPipelineConfig(Section):
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = SmallCNNConfig()
     train: TrainConfig = TrainConfig()
+    search: SearchConfig | None = Field(
+        None, description="looks for model and training settings; without the section, none"
+    )
     calibration: CalibrationConfig = CalibrationConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gates: list[GateConfig] = Field([])
@@ -390,6 +396,12 @@ class TrainingPipelineConfig(Section):
         _check_steps(self.zenml, TRAINING_STEPS)
         return self
 
+    @model_validator(mode="after")
+    def _check_search(self) -> "TrainingPipelineConfig":
+        if self.search is not None:
+            check_space(self.search, self.model, self.train)
+        return self
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
         return fingerprint(self._without_location())
@@ -397,7 +409,7 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        shaping = ("data", "split", "transform", "model", "train", "calibration")
+        shaping = ("data", "split", "transform", "model", "train", "search", "calibration")
         return fingerprint({name: content[name] for name in shaping})
 
     def _without_location(self) -> dict[str, Any]:

@@ -28,9 +28,7 @@ from cv_factory.config import (
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import Split, split_dataset
-from cv_factory.errors import ConfigError, TrainingError
 from cv_factory.inference.predictor import Predictor
-from cv_factory.models import check_available, is_network, new_network
 from cv_factory.training.export import export_predictor
 from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
