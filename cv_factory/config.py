@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_model import BackboneSection as BackboneSection
 from cv_factory.config_model import ClassicalSection as ClassicalSection
 from cv_factory.config_model import EfficientNetLite0Config as EfficientNetLite0Config
 from cv_factory.config_model import LightGBMConfig as LightGBMConfig

@@ -1,7 +1,7 @@
 """Keeps the finished trials of a search in the stack's artifact store, where a re-run finds them.
 
-One small object a trial, written once: object stores cannot append, and need no lock this way. It is
-the one place that every machine a step may run on can reach, whatever the stack.
+One small object a trial, written once: object stores cannot append, and need no lock this way. It
+is the one place that every machine a step may run on can reach, whatever the stack.
 """
 
 import json

@@ -35,16 +35,9 @@ def register(
     from registry.register import Candidate, register_candidate
     from registry.run_reference import reference_of
 
+    settings = found.train if found is not None else train
     return register_candidate(
-        Candidate(
-            predictor,
-            evaluation,
-            trained_model,
-            dataset,
-            split,
-            data_report,
-            found.train if found else train,
-        ),
+        Candidate(predictor, evaluation, trained_model, dataset, split, data_report, settings),
         gates,
         evaluate,
         config,

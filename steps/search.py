@@ -1,4 +1,4 @@
-"""Models and settings are tried on folds of the training images, where the step operator puts it."""
+"""Models and settings are tried on folds of the training images, before one is trained on all."""
 
 from typing import Annotated
 

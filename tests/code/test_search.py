@@ -1,4 +1,4 @@
-"""The search: sees training images alone, finds what is better, goes on where it was interrupted."""
+"""The search: sees training images alone, and goes on where it was interrupted."""
 
 import os
 import re
@@ -122,7 +122,7 @@ def test_a_setting_that_does_not_work_fails_its_trial_and_says_why(
     assert "train.batch_size is 60000" in result.trials[0].reason
     assert result.model.name == "logistic_regression"
     with pytest.raises(TrainingError, match=r"None of 1 trials .*\n.*batch_size is 60000"):
-        run(digits, families={"small_cnn": families["small_cnn"]}, trials=1)
+        run(digits, InMemory(result.trials[0]), families=families, trials=1, validation="hold_out")
 
 
 def test_more_folds_than_images_of_a_class_are_refused(

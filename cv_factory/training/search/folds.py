@@ -66,9 +66,11 @@ def _folds(dataset: ImageDataset, config: SearchConfig) -> list[Split]:
         )
     groups = families_of(dataset)
     # Without groups the simple one gives exact shares, in a fraction of the time.
-    kind = StratifiedKFold if len(np.unique(groups)) == len(groups) else StratifiedGroupKFold
+    alone = len(np.unique(groups)) == len(groups)
+    kind = StratifiedKFold if alone else StratifiedGroupKFold
     splitter = kind(config.folds, shuffle=True, random_state=config.seed)
-    parts = splitter.split(np.zeros(len(dataset)), dataset.labels, groups)
+    rows = np.zeros(len(dataset))
+    parts = splitter.split(rows, dataset.labels, None if alone else groups)
     n_used = config.folds if config.validation == "k_fold" else 1
     return [
         Split(

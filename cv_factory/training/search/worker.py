@@ -1,10 +1,10 @@
 """Runs the trials that it is told of, in a process of its own; ends with whoever started it.
 
-One JSON object a line. In: ``{"number", "model", "train"}`` for a trial; ``{"prune": bool}`` in answer
-to a report. Out: ``{"number", "step", "score"}`` for a report, and at last ``{"number", "state",
-"fold_scores", "reason"}``. Networks report every epoch of the first fold (steps 1, 2, …); every
-model reports the mean over the folds so far after each (steps from 10,001), so that a step means the
-same in all trials.
+One JSON object a line. In: ``{"number", "model", "train"}`` for a trial; ``{"prune": bool}`` in
+answer to a report. Out: ``{"number", "step", "score"}`` for a report, and at last ``{"number",
+"state", "fold_scores", "reason"}``. Networks report every epoch of the first fold (steps 1, 2, …);
+every model reports the mean over the folds so far after each (steps from 10,001), so that a step
+means the same in all trials.
 Usage: python -m cv_factory.training.search.worker DIRECTORY METRIC
 """
 
