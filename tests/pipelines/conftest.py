@@ -1,5 +1,6 @@
 """Projects for end-to-end tests: each test gets the one workbench back in the state it asks for."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     bench = Project(tmp_path_factory.mktemp("workbench"))
     bench.save("pristine")
     yield bench
-    bench.stop()
+    bench.close()
 
 
 @pytest.fixture
@@ -41,7 +42,9 @@ def trained_project(workbench: Project) -> Iterator[Project]:
     if not workbench.has("trained"):
         _make_applied(workbench)
         workbench.restore("applied")
-        workbench.history["training"] = workbench.run("--pipeline", "training")
+        # In a new process, as a user's; later runs of tests fork from a warm Python.
+        command = [sys.executable, "run.py", "--pipeline", "training"]
+        workbench.history["training"] = workbench.command(command, timeout=480)
         workbench.save("trained")
     yield from _in_state(workbench, "trained")
 
