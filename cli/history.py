@@ -33,13 +33,13 @@ def describe(entry: "Entry") -> str:
         return f"{detail['action']}: {', '.join(moves)}{_verdicts(detail.get('verdicts'))}"
     if entry.kind in ("done", "undone"):
         return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
-    verdicts = {v["gate"]: v["status"] for v in detail.get("verdicts", ())}
     predictor = detail["predictor"][:12]
-    return f"{entry.kind} version {detail['version']} ({predictor}){_verdicts(verdicts)}"
+    words = f"{entry.kind} version {detail['version']} ({predictor})"
+    return words + _verdicts(detail.get("verdicts"))
 
 
-def _verdicts(verdicts: dict[str, str] | None) -> str:
+def _verdicts(verdicts: list[dict[str, str]] | None) -> str:
     if not verdicts:
         return ""
-    failed = [gate for gate, status in verdicts.items() if status == "failed"]
+    failed = [verdict["gate"] for verdict in verdicts if verdict["status"] == "failed"]
     return f"; failed: {', '.join(failed)}" if failed else f"; {len(verdicts)} gates, none failed"

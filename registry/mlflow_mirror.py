@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _VERSION_TAG = "zenml_version"
 _HEAD_TAG = "audit_log_head"
 _MIRRORED_STAGES = ("staging", "production")
-#: Metadata under this prefix are test metrics.
-METRIC_PREFIX = "test_"
 
 
 class MlflowMirror:
@@ -75,7 +73,7 @@ class MlflowMirror:
                 self._client.set_model_version_tag(self._model_name, number, key, value)
         if run_id:
             for key, value in facts.items():
-                if key.startswith(METRIC_PREFIX) and isinstance(value, float):
+                if key.startswith(versions.METRIC_PREFIX) and isinstance(value, float):
                     self._client.log_metric(run_id, key, value)
         return number
 

@@ -11,7 +11,7 @@ import pytest
 from s3_server import s3_client, s3_server
 
 from cv_factory.errors import ArtifactError
-from registry.audit_log import AuditLog, LogConflictError
+from registry.audit_log import AuditLog, Entry, LogConflictError
 from registry.log_files import LogFiles, log_files
 
 pytestmark = pytest.mark.engines
@@ -41,30 +41,38 @@ def files(url: str, secret: str = "secret") -> LogFiles:
     return log_files(store, "digits")
 
 
+def race(url: str, known: tuple[Entry, ...]) -> tuple[list[Entry], list[LogConflictError]]:
+    """Let three writers, each with a connection of its own, append to the log at once."""
+    won: list[Entry] = []
+    lost: list[LogConflictError] = []
+    gate = threading.Barrier(3)
+
+    def write(who: str) -> None:
+        log = AuditLog(files(url))
+        gate.wait()
+        try:
+            won.append(log.append(known, "intent", who, "better", {}))
+        except LogConflictError as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=write, args=(f"writer {i}",)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won, lost
+
+
 def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: str) -> None:
     log = AuditLog(files(s3))
     assert log.entries() == ()
     first = log.append((), "registered", "Ada", "Größe: 数字", {"version": 1})
     assert AuditLog(files(s3)).entries() == (first,)
 
-    for n in range(1, 4):
-        won, lost, gate = [], [], threading.Barrier(3)
-
-        def write(who: str, known=log.entries(), won=won, lost=lost, gate=gate) -> None:
-            mine = AuditLog(files(s3))
-            gate.wait()
-            try:
-                won.append(mine.append(known, "intent", who, "better", {"n": n}))
-            except LogConflictError as error:
-                lost.append(str(error))
-
-        threads = [threading.Thread(target=write, args=(f"writer {i}",)) for i in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    for known in range(1, 4):
+        won, lost = race(s3, log.entries())
         assert (len(won), len(lost)) == (1, 2)
-        assert f"Somebody else wrote entry {n + 1}" in lost[0]
+        assert f"Somebody else wrote entry {known + 1}" in str(lost[0])
         assert log.entries()[-1] == won[0]
 
     client, key = s3_client(), "factory/cv_factory_audit/digits/00000003.json"
