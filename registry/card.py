@@ -62,7 +62,7 @@ def card_content(
             "architecture": trained.config.name,
             "parameters": _parameters(candidate),
             "best epoch": trained.best_epoch,
-            "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e6:.2f} MB",
+            "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "PCA components for drift": contract.n_features,
             "calibration temperature": contract.temperature,
         },
@@ -83,9 +83,14 @@ def card_content(
         packages={
             k.removeprefix(_PACKAGE): v for k, v in lineage.items() if k.startswith(_PACKAGE)
         },
-        approver=f"{approval.who}, {approval.when}: {approval.why}" if approval else None,
+        approver=_signature(approval) if approval else None,
         pictures=_pictures(candidate),
     )
+
+
+def _signature(approval: Entry) -> str:
+    when = approval.when.replace("T", " ").removesuffix("+00:00")
+    return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
 
 
 def _parameters(candidate: Candidate) -> int:

@@ -149,11 +149,15 @@ class ModelRegistry:
         self.recover()
         history = production_history(self.log.entries())
         earlier = list(dict.fromkeys(reversed(history[:-1])))
-        if not earlier or (to is not None and to not in earlier):
-            known = ", ".join(map(str, earlier)) or "none"
+        if not earlier:
             raise TransitionRefusedError(
-                f"There is no such earlier production version of {self.model_name} to go back to; "
-                f"earlier ones: {known}."
+                f"{self.model_name} has no earlier production version to go back to: see "
+                "run.py history."
+            )
+        if to is not None and to not in earlier:
+            raise TransitionRefusedError(
+                f"Version {to} was not in production before the present one; rollback goes to one "
+                f"of: {', '.join(map(str, earlier))}."
             )
         return self._move("rollback", to or earlier[0], "production", who, why, {})
 
