@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
+from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 
 
 @click.command("card")
@@ -26,6 +26,6 @@ def command(version: int, html: Path | None, model_name: str | None, stack: str 
     if html is None:
         click.echo(render_markdown(content))
     else:
-        html.write_text(render_html(content), encoding="utf-8")
+        write_file(html, render_html(content))
         click.echo(f"Model card written to {html}.")
     return 0

@@ -20,7 +20,7 @@ def command(model_name: str | None, stack: str | None) -> int:
     for entry in entries:
         when = entry.when.replace("T", " ").removesuffix("+00:00")
         click.echo(f"{entry.number:>4}  {when}  {describe(entry)}")
-        click.echo(f"      {entry.who}: {entry.why}")
+        click.echo(f"      {_printable(entry.who)}: {_printable(entry.why)}")
     click.echo(f"{len(entries)} entries (times in UTC); every one follows from the one before.")
     return 0
 
@@ -36,6 +36,11 @@ def describe(entry: "Entry") -> str:
     predictor = detail["predictor"][:12]
     words = f"{entry.kind} version {detail['version']} ({predictor})"
     return words + _verdicts(detail.get("verdicts"))
+
+
+def _printable(words: str) -> str:
+    """Escape what could look like another entry, such as a new line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 def _verdicts(verdicts: list[dict[str, str]] | None) -> str:

@@ -30,7 +30,7 @@ class LogFiles(Protocol):
         """Make a file, whole or not at all.
 
         Raises:
-            FileExistsError: There is one of this name.
+            FileExistsError: There is one of this name that somebody else made.
             ArtifactError: The folder can not be written.
         """
 

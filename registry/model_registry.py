@@ -126,8 +126,8 @@ class ModelRegistry:
             return Outcome("promote", "unchanged", ())
         if stage != "staging":
             raise TransitionRefusedError(
-                f"Version {version} is in {stage}: only a version in staging, which passed its "
-                "gates, goes to production (run.py rollback goes back to an earlier one)."
+                f"Version {version} has the stage {stage}: only a version in staging, which passed "
+                "its gates, goes to production (run.py rollback goes back to an earlier one)."
             )
         approval = self.approval(found)
         if str(found.run_metadata.get(versions.NEEDS_APPROVAL)) == "true" and approval is None:

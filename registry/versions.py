@@ -172,18 +172,20 @@ def all_versions(model_name: str) -> list[ModelVersionResponse]:
     return sorted(found, key=lambda version: -version.number)
 
 
-def only_model() -> str:
-    """Return the name of the one model that is registered.
+def the_model(name: str | None = None) -> str:
+    """Return the name of the model that was named, or of the one model that is registered.
 
     Raises:
-        RegistryError: There is none, or there are several.
+        RegistryError: There is no such model, or there are several and none was named.
     """
     names = sorted(model.name for model in depaginate(Client().list_models))
     if not names:
         raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
-    if len(names) > 1:
+    if name is None and len(names) > 1:
         raise RegistryError(f"Say which model with --model: {', '.join(names)}.")
-    return names[0]
+    if name is not None and name not in names:
+        raise RegistryError(f"There is no model {name}; registered: {', '.join(names)}.")
+    return name or names[0]
 
 
 def _by_number(model_name: str, number: int) -> ModelVersionResponse:

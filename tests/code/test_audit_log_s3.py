@@ -75,6 +75,11 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: str) -> None:
         assert f"Somebody else wrote entry {known + 1}" in str(lost[0])
         assert log.entries()[-1] == won[0]
 
+    # A request that was sent again because its answer was lost finds what it made itself.
+    files(s3).create("00000004.json", log.entries()[-1].to_bytes())
+    with pytest.raises(FileExistsError):
+        files(s3).create("00000004.json", b"{}")
+
     client, key = s3_client(), "factory/cv_factory_audit/digits/00000003.json"
     stored = client.get_object(Bucket="store", Key=key)["Body"].read()
     edited = json.dumps(json.loads(stored) | {"who": "Eve"}).encode()

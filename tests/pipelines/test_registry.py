@@ -40,6 +40,18 @@ describe_version(get_version("digits", 4), {"git_commit": "d" * 40})
 """
 
 
+#: What nobody may do, the exit code, and what is said.
+REFUSED = (
+    (["promote", "2"], 3, "Version 2 has the stage none: only a version in staging"),
+    (["promote", "9"], 2, "Model digits has no version 9: see run.py models"),
+    (["rollback", "--to", "3"], 3, "digits has no earlier production version"),
+    (["approve", "4", "--by", " ", "--reason", "x"], 2, "say something"),
+    (["approve", "4", "--by", "Eve", "--reason", "x\n  99  approved"], 2, "one line of printable"),
+    (["history", "--model", "cats"], 2, "There is no model cats; registered: digits."),
+    (["card", "4", "--html", "no/such/folder.html"], 2, "no/such/folder.html can not be written"),
+)
+
+
 def stages(done: Done) -> tuple[dict[str, str], dict[str, str]]:
     """What ``_STAGES`` printed: stages in ZenML, aliases in MLflow."""
     held, aliases = json.loads(done.output.splitlines()[-1])
@@ -71,6 +83,7 @@ def test_evidence_decides_what_is_staged(judgements: list[Done]) -> None:
 def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(judged_project: Project) -> None:
     done = run_all(
         judged_project,
+        *(command for command, _, _ in REFUSED),
         python(_STAGES),
         python(_PRODUCTION_FILES),
         ["promote", "4", "--by", "Ada", "--reason", "better"],
@@ -90,6 +103,10 @@ def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(judged_project: 
         python(_CUT),
         ["history"],
     )
+    refused, done = done[: len(REFUSED)], done[len(REFUSED) :]
+    for answer, (command, code, why) in zip(refused, REFUSED, strict=True):
+        assert (answer.code, command) == (code, command), answer.output
+        assert why in " ".join(answer.output.split())
     assert_codes(done, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1, 0, 1, 0, 1)
     said = [d.output for d in done]
     assert stages(done[0])[0] == {"1": "production", "2": "none", "3": "none", "4": "staging"}
