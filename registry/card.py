@@ -61,7 +61,7 @@ def card_content(
         model={
             "architecture": trained.config.name,
             "parameters": _parameters(candidate),
-            "best epoch": trained.best_epoch,
+            **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "PCA components for drift": contract.n_features,
             "calibration temperature": contract.temperature,
