@@ -210,7 +210,7 @@ class FsspecStore(ImageStore):
         self._filesystem = filesystem
         self._path = path.rstrip("/")
         self.root = root
-        self._errors = _errors_of(filesystem)
+        self._errors = errors_of(filesystem)
 
     @classmethod
     def connect(cls, url: str, options: Mapping[str, str | int | bool]) -> "FsspecStore":
@@ -308,7 +308,7 @@ class FsspecStore(ImageStore):
         return content
 
 
-def _errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
+def errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
     """Return what a file system raises when it cannot be reached or refuses."""
     errors: list[type[Exception]] = [OSError, ValueError]
     if "s3" in filesystem.protocol:
