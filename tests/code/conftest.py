@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from s3_server import S3Server, find_weed
+
+from tools.s3_server import WEED, S3Server
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def s3(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[S3Server]:  # fmt: skip
     """A server with the bucket ``images``; the environment is set to reach it."""
-    server = S3Server(find_weed(engine), tmp_path_factory.mktemp("s3"))
+    server = S3Server(engine(str(WEED), "weed"), tmp_path_factory.mktemp("s3"))
     try:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)

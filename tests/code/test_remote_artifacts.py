@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from datasets import dataset_of
 from fsspec.implementations.memory import MemoryFileSystem
-from s3_server import BUCKET, S3Server
 
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
 from cv_factory.remote_artifacts import download_artifact, upload_artifact
+from tools.s3_server import BUCKET, S3Server
 
 KIND = "dataset"
 

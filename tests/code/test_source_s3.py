@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import write_class_folders
-from s3_server import S3Server
 
 from cv_factory.config_data import DataConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.sources import open_source
 from cv_factory.errors import DataError
+from tools.s3_server import S3Server
 
 pytestmark = pytest.mark.engines
 

