@@ -229,7 +229,8 @@ class _Collector:
         good = [d for d in batch if d.pixels is not None]
         if not good:
             return
-        pixels = np.stack([d.pixels for d in good if d.pixels is not None])
+        # Arrays of a source may be transposed, and stacking them would keep that order.
+        pixels = np.ascontiguousarray(np.stack([d.pixels for d in good if d.pixels is not None]))
         statistics = image_statistics(pixels)
         self._images.append(pixels)
         self._manifest.append(
