@@ -85,8 +85,6 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> 
 
     refused = f"s3://{BUCKET}/factory/cv_factory_audit/digits can not"
     with pytest.raises(ArtifactError, match=refused):
-        ArtifactError, match=f"s3://{BUCKET}/factory/cv_factory_audit/digits can not"
-    ):
         files(s3.url, secret="wrong").create("00000001.json", b"{}")
     with pytest.raises(ArtifactError, match="artifact store of the active stack"):
         files("http://127.0.0.1:9").names()
