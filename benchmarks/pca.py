@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.anonymous_memory import PeakMemory
 from benchmarks.harness import RESULTS, Side, Spread, describe_machine, run_once
-from benchmarks.memory import Peak, anonymous_bytes
 
 K = 64
 PAIRS = 3
@@ -88,12 +88,11 @@ def _solve(name: str) -> dict[str, Any]:
     """Fit with one solver in this process; return seconds, megabytes and variances."""
     images = np.load(os.environ[_FILE], mmap_mode="r")
     prepared = _SOLVE[name.split()[0]](name, images)
-    before, peak = anonymous_bytes(), Peak()
-    peak.start()
-    begun = time.perf_counter()
-    variances = prepared()
-    seconds = time.perf_counter() - begun
-    extra = (max(peak.bytes, anonymous_bytes()) - before) / 1e6
+    with PeakMemory() as memory:
+        begun = time.perf_counter()
+        variances = prepared()
+        seconds = time.perf_counter() - begun
+    extra = memory.growth / 1e6
     return {"seconds": seconds, "extra_MB": extra, "variances": np.asarray(variances).tolist()}
 
 
