@@ -9,6 +9,7 @@ Fashion-MNIST, padded, shifted and tinted to 32x32x3. Targets: at least 3 times 
 times at 3,072, error at most 1e-6, memory at most 64 MB + the d x d matrices.
 
     python -m benchmarks pca
+    python -m benchmarks.pca 784    (this size alone)
 """
 
 import json
@@ -43,7 +44,10 @@ _SOLVERS = (
 def main() -> None:
     """Measure both sizes, print a table each, write the results as JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        for dimension, origin, images in (_fashion(), _colour()):
+        for dimension, load in ((784, _fashion), (3072, _colour)):
+            if sys.argv[1:] and str(dimension) not in sys.argv[1:]:
+                continue
+            origin, images = load()
             path = Path(folder) / f"{dimension}.npy"
             np.save(path, images)
             print(f"\n{origin}: {images.shape}, d = {dimension}")
@@ -159,28 +163,28 @@ def _flat(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
-def _fashion() -> tuple[int, str, npt.NDArray[np.uint8]]:
+def _fashion() -> tuple[str, npt.NDArray[np.uint8]]:
     from cv_factory.data.sources.arrays import FashionMNISTSource
 
-    return 784, "Fashion-MNIST", FashionMNISTSource(None)._arrays.images[:60_000]
+    return "Fashion-MNIST", FashionMNISTSource(None)._arrays.images[:60_000]
 
 
-def _colour() -> tuple[int, str, npt.NDArray[np.uint8]]:
+def _colour() -> tuple[str, npt.NDArray[np.uint8]]:
     """Return 60,000 images of 32x32x3: CIFAR-10 where it is, else tinted Fashion-MNIST."""
     folder = os.environ.get("CV_FACTORY_CIFAR10")
     if folder is None:
-        _, _, grey = _fashion()
+        _, grey = _fashion()
         rng = np.random.default_rng(0)
         tint = rng.integers(100, 256, (len(grey), 1, 1, 3), dtype=np.uint16)
         images = np.zeros((len(grey), 32, 32, 3), np.uint8)
         for i, (top, left) in enumerate(rng.integers(0, 5, (len(grey), 2))):
             images[i, top : top + 28, left : left + 28] = grey[i] * tint[i] // 255
-        return 3072, "Fashion-MNIST, shifted and tinted (no CIFAR-10 at hand)", images
+        return "Fashion-MNIST, shifted and tinted (no CIFAR-10 at hand)", images
     from PIL import Image
 
     files = sorted(Path(folder).rglob("*.png"))
     parts = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    return 3072, "CIFAR-10", np.concatenate([p.reshape(-1, 32, 32, 3) for p in parts])
+    return "CIFAR-10", np.concatenate([p.reshape(-1, 32, 32, 3) for p in parts])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from cv_factory.errors import TrainingError
 class BackboneNetwork(nn.Module):
     """Resizes and colours images as the backbone wants them, then classifies its features."""
 
+    input_scale: torch.Tensor
+    input_shift: torch.Tensor
+
     def __init__(
         self, config: BackboneSection, backbone: nn.Module, n_features: int, n_classes: int
     ) -> None:
@@ -69,7 +72,7 @@ def build_backbone_network(
     backbone.eval()
     try:
         with torch.inference_mode():
-            features = backbone(torch.zeros(1, 3, *size)).flatten(1)
+            features: torch.Tensor = backbone(torch.zeros(1, 3, *size)).flatten(1)
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(

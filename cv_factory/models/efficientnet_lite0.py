@@ -4,6 +4,7 @@ M. Tan and Q. Le, EfficientNet, 2019; the Lite variant drops squeeze-and-excitat
 """
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class _Features(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.network.extract_features(images).mean(dim=(2, 3))

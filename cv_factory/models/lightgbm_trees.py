@@ -6,6 +6,7 @@ from lightgbm import LGBMClassifier
 
 from cv_factory.config import LightGBMConfig
 from cv_factory.cpu import fitting_threads
+from cv_factory.models.estimator import Estimator
 
 
 def fit_lightgbm(
@@ -13,7 +14,7 @@ def fit_lightgbm(
     labels: npt.NDArray[np.int64],
     config: LightGBMConfig,
     seed: int,
-) -> LGBMClassifier:
+) -> Estimator:
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
     model = LGBMClassifier(
         n_estimators=config.n_estimators,
@@ -30,4 +31,5 @@ def fit_lightgbm(
         n_jobs=fitting_threads(),
         verbosity=-1,
     )
-    return model.fit(features, labels)
+    fitted: Estimator = model.fit(features, labels)
+    return fitted

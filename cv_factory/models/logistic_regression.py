@@ -5,6 +5,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
 from cv_factory.config import LogisticRegressionConfig
+from cv_factory.models.estimator import Estimator
 
 
 def fit_logistic_regression(
@@ -12,7 +13,8 @@ def fit_logistic_regression(
     labels: npt.NDArray[np.int64],
     config: LogisticRegressionConfig,
     seed: int,
-) -> LogisticRegression:
+) -> Estimator:
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
     model = LogisticRegression(C=config.C, max_iter=config.max_iter, random_state=seed)
-    return model.fit(features, labels)
+    fitted: Estimator = model.fit(features, labels)
+    return fitted

@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from cv_factory.config import MLPConfig
+from cv_factory.models.estimator import Estimator
 
 
 def fit_mlp(
@@ -15,7 +16,7 @@ def fit_mlp(
     labels: npt.NDArray[np.int64],
     config: MLPConfig,
     seed: int,
-) -> MLPClassifier:
+) -> Estimator:
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
     model = MLPClassifier(
         hidden_layer_sizes=tuple(config.hidden),
@@ -27,4 +28,5 @@ def fit_mlp(
     with warnings.catch_warnings():
         # Stopping at max_iter is what the configuration asks for.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(features, labels)
+        fitted: Estimator = model.fit(features, labels)
+    return fitted

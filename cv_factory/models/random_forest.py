@@ -6,6 +6,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from cv_factory.config import RandomForestConfig
 from cv_factory.cpu import fitting_threads
+from cv_factory.models.estimator import Estimator
 
 
 def fit_random_forest(
@@ -13,7 +14,7 @@ def fit_random_forest(
     labels: npt.NDArray[np.int64],
     config: RandomForestConfig,
     seed: int,
-) -> RandomForestClassifier:
+) -> Estimator:
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
     model = RandomForestClassifier(
         n_estimators=config.n_estimators,
@@ -23,4 +24,5 @@ def fit_random_forest(
         random_state=seed,
         n_jobs=fitting_threads(),
     )
-    return model.fit(features, labels)
+    fitted: Estimator = model.fit(features, labels)
+    return fitted

@@ -6,6 +6,7 @@ from xgboost import XGBClassifier
 
 from cv_factory.config import XGBoostConfig
 from cv_factory.cpu import fitting_threads
+from cv_factory.models.estimator import Estimator
 
 
 def fit_xgboost(
@@ -13,7 +14,7 @@ def fit_xgboost(
     labels: npt.NDArray[np.int64],
     config: XGBoostConfig,
     seed: int,
-) -> XGBClassifier:
+) -> Estimator:
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
     model = XGBClassifier(
         n_estimators=config.n_estimators,
@@ -26,4 +27,5 @@ def fit_xgboost(
         random_state=seed,
         n_jobs=fitting_threads(),
     )
-    return model.fit(features, labels)
+    fitted: Estimator = model.fit(features, labels)
+    return fitted

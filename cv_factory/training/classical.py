@@ -99,13 +99,14 @@ def _convert_sklearn(estimator: Estimator, n_features: int) -> onnx.ModelProto:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    return to_onnx(
+    graph: onnx.ModelProto = to_onnx(
         estimator,
         name="classical",
         initial_types=[("features", FloatTensorType([None, n_features]))],
         options={"zipmap": False},
         target_opset=OPSET,
     )
+    return graph
 
 
 def _convert_boosted(package: str, estimator: Estimator, n_features: int) -> onnx.ModelProto:
@@ -114,10 +115,11 @@ def _convert_boosted(package: str, estimator: Estimator, n_features: int) -> onn
 
     convert = getattr(onnxmltools, f"convert_{package}")
     arguments = {"zipmap": False} if package == "lightgbm" else {}
-    return convert(
+    graph: onnx.ModelProto = convert(
         estimator,
         name="classical",
         initial_types=[("features", FloatTensorType([None, n_features]))],
         target_opset=_BOOSTED_OPSET,
         **arguments,
     )
+    return graph

@@ -287,7 +287,7 @@ class _Study:
             return {}
         if len({trial.score for trial in trials}) == 1:
             return {}
-        study = optuna.create_study(direction=self._study.direction.name.lower())
+        study = optuna.create_study(direction=self._study.direction)
         study.add_trials([self._frozen(trial) for trial in trials])
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self._config.seed)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
