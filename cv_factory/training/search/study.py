@@ -31,6 +31,7 @@ from cv_factory.cpu import available_cpus
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
+from cv_factory.progress import say
 from cv_factory.source_closure import code_fingerprint
 from cv_factory.training.search.crew import Message, Worker, crew
 from cv_factory.training.search.folds import write_folds
@@ -194,7 +195,15 @@ class _Study:
         self._study.tell(running.asked, value, state)
         self._journal.write(trial)
         on_trial(trial)
+        self._show(trial)
         self.start(worker)
+
+    def _show(self, trial: Trial) -> None:
+        score = "" if trial.score is None else f"{self._config.metric} {trial.score:.4f}  "
+        say(
+            f"trial {len(self._ended)}/{self._config.trials}  {trial.family} {trial.state}  "
+            f"{score}{trial.seconds:.1f} s{f'  {trial.reason}' if trial.reason else ''}"
+        )
 
     def result(self) -> SearchResult:
         """Return all trials and the best one.
