@@ -251,7 +251,7 @@ def search_importances(importances: Mapping[str, Mapping[str, float]]) -> bytes:
         axis.barh([name for name, _ in rows], [100 * share for _, share in rows], color=BLUE)
         axis.invert_yaxis()
         axis.set(xlabel="share of the score's variance (%)")
-        _head(figure, "What mattered (fANOVA, within each family)")
+        _head(figure, "What mattered: the family, and the settings within one")
         axis.grid(axis="x")
     return png.getvalue()
 

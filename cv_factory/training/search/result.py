@@ -70,8 +70,8 @@ class SearchResult:
         best: The winner's number.
         model: The winner's model section.
         train: The winner's training section.
-        importances: By family (and for all of them, key ``all``): how much of the score's variance
-            each setting explains; empty where there were too few trials.
+        importances: By family: how much of the score's variance each setting explains (fANOVA);
+            under ``all`` the share that lies between families. Empty where trials were too few.
     """
 
     metric: str

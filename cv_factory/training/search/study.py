@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -283,7 +284,7 @@ class _Study:
 
     def _importances(self, complete: list[Trial]) -> dict[str, dict[str, float]]:
         """Return how much of the score's variance each setting explains, by family and overall."""
-        found = {"all": self._importance([_FAMILY], complete)}
+        found = {"all": _share_of_families(complete)}
         for family in self._families:
             of_family = [trial for trial in complete if trial.family == family]
             names = [f"{family}.{key}" for key in self._config.families[family]]
@@ -292,7 +293,7 @@ class _Study:
 
     def _importance(self, names: list[str], trials: list[Trial]) -> dict[str, float]:
         """Run fANOVA. F. Hutter et al., An Efficient Approach for Assessing Importance, 2014."""
-        if len(trials) < _ENOUGH_FOR_IMPORTANCE or not names:
+        if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(names) < 2:
             return {}
         if len({trial.score for trial in trials}) == 1:
             return {}
@@ -301,6 +302,17 @@ class _Study:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self._config.seed)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
         return {name.partition(".")[2] or name: float(value) for name, value in found.items()}
+
+
+def _share_of_families(trials: list[Trial]) -> dict[str, float]:
+    """Return which share of the scores' variance lies between families, not within them."""
+    families = {trial.family for trial in trials}
+    scores = np.array([trial.score for trial in trials], dtype=np.float64)
+    if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(families) < 2 or not scores.var():
+        return {}
+    means = {f: np.mean([t.score for t in trials if t.family == f]) for f in families}
+    between = np.var([means[trial.family] for trial in trials])
+    return {_FAMILY: float(between / scores.var())}
 
 
 def _distribution(spec: Space) -> BaseDistribution:
