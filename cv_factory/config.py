@@ -12,6 +12,7 @@ from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
+from cv_factory.config_train import TrainConfig as TrainConfig
 
 
 def _check_part_size(size: float) -> float:
@@ -157,22 +158,6 @@ class LogisticRegressionConfig(Section):
 
 
 ModelConfig = Annotated[SmallCNNConfig | LogisticRegressionConfig, Field(discriminator="name")]
-
-
-class TrainConfig(Section):
-    """How a network is trained; classical models use the seed alone."""
-
-    seed: Seed = 0
-    epochs: int = Field(9, ge=1, le=10_000)
-    batch_size: int = Field(256, ge=2, le=65_536)
-    learning_rate: float = Field(4e-3, gt=0.0, le=10.0)
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
-    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
-    crop_padding: int = Field(
-        2, ge=0, le=64, description="pixels of padding for the random crop; 0 for none"
-    )
-    horizontal_flip: bool = Field(False, description="labels must survive a mirror image")
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class CalibrationConfig(Section):
