@@ -72,7 +72,8 @@ def _alternating(indices: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
     multiplier, shift = torch.randint(1, 2**31, (2,), generator=generator).tolist()
     # A multiplicative hash: its higher bits depend on all bits of the index.
     half = ((indices * (2 * multiplier + 1) + shift) >> 17) & 1
-    return (half + epoch) % 2 == 1
+    mirrored: torch.Tensor = (half + epoch) % 2 == 1
+    return mirrored
 
 
 def augment(padded: torch.Tensor, drawn: Draw, config: TrainConfig) -> torch.Tensor:

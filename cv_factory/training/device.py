@@ -47,11 +47,13 @@ def count_processes(config: TrainConfig, device: torch.device) -> int:
     return config.processes or gpus
 
 
-def describe(device: torch.device) -> str:
+def describe(device: torch.device, processes: int = 1, nodes: int = 1) -> str:
     """Say in words what trains, such as ``the CPU (2 threads)``."""
-    if device.type == "cpu":
-        return f"the CPU ({torch.get_num_threads()} threads)"
-    return torch.cuda.get_device_name(device)
+    name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    if processes * nodes > 1:
+        machines = f" on each of {nodes} machines" if nodes > 1 else ""
+        return f"{name} ({processes} processes{machines})"
+    return f"{name} ({torch.get_num_threads()} threads)" if device.type == "cpu" else name
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -96,7 +98,7 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
         layer = torch.nn.Conv2d(4, 4, 3).to(device)
         with autocast(device, config.precision):
             answer = layer(torch.zeros(1, 4, 8, 8, device=device))
-        answer.float().sum().backward()  # type: ignore[no-untyped-call]
+        answer.float().sum().backward()
         supported = device.type == "cpu" or config.precision != "bf16" or _has_bf16()
     except RuntimeError:
         supported = False
@@ -109,7 +111,7 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
 
 def _has_bf16() -> bool:
     # In emulation it is slower than fp32.
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def local_device(kind: str, local_rank: int) -> torch.device:

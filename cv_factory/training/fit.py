@@ -131,7 +131,7 @@ class Fit:
         if self._world.size == 1:
             return None
         devices = [self._device.index] if self._device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
 
     def _is_finished(self) -> bool:
         position, patience = self._position, self._config.early_stopping
@@ -289,7 +289,7 @@ class Fit:
     def _save_if_due(self) -> None:
         """Let the first process write a checkpoint, if enough time has gone by for one."""
         due = time.monotonic() - self._saved >= self._config.checkpoint_seconds
-        if self._checkpoints is None or not self._world.agree(due):
+        if self._checkpoints is None or not self._world.agree(due, self._device):
             return
         losses = self._checked_losses(self._position.step)
         if self._world.rank == 0:

@@ -1,5 +1,7 @@
 """Trains a network on what the machine has; the same seed and machine give the same weights."""
 
+import os
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,6 +16,8 @@ from cv_factory.training.checkpoint import Checkpoints, checkpoints_of
 from cv_factory.training.device import choose_device, count_processes, describe, reproducible
 from cv_factory.training.fit import EpochCallback, Fit, StepCallback
 from cv_factory.training.job import TrainingJob, job_key
+from cv_factory.training.ranks import train_in_ranks
+from cv_factory.training.rendezvous import nodes_of
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.training.world import World
 from cv_factory.transforms.fitted import FittedTransform
@@ -44,18 +48,20 @@ def train_network(
         config=config,
     )
     device = choose_device(config)
-    processes = count_processes(config, device)
-    _check_settings(job, processes)
-    key = job_key(dataset, split, job, processes, device.type)
+    processes, nodes = count_processes(config, device), nodes_of(os.environ)
+    _check_settings(job, processes * nodes.count)
+    key = job_key(dataset, split, job, processes * nodes.count, device.type)
     with checkpoints_of(key, config.keep_checkpoints) as checkpoints:
-        say(f"Training on {describe(device)}{f', {processes} processes' if processes > 1 else ''}.")
+        say(f"Training on {describe(device, processes, nodes.count)}.")
         with EpochProgress(config.epochs) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:
                 progress.show(epoch, metrics)
                 on_epoch(epoch, metrics)
 
-            return fit_network(job, device, World(), checkpoints, report, progress.advance)
+            if processes == nodes.count == 1:
+                return fit_network(job, device, World(), checkpoints, report, progress.advance)
+            return train_in_ranks(job, device.type, processes, nodes, checkpoints, report)
 
 
 def fit_network(

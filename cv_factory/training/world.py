@@ -1,10 +1,10 @@
 """The processes that train together, seen from one of them: its part of the work, their sums."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,29 @@ class World:
         distributed.all_reduce(total)
         return total
 
-    def agree(self, decision: bool) -> bool:
+    def agree(self, decision: bool, device: torch.device) -> bool:
         """Return what the first process decided."""
         if self.size == 1:
             return decision
-        shared = [decision]
-        distributed.broadcast_object_list(shared)
-        return shared[0]
+        shared = torch.tensor([decision], dtype=torch.int32, device=device)
+        distributed.broadcast(shared, src=0)
+        return bool(shared.item())
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -54,7 +70,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims = [0, *range(2, input.dim())]
         count = torch.tensor([input.numel() / input.shape[1]], device=input.device)
         sums = torch.cat([values.sum(dims), (values * values).sum(dims), count])
-        total: torch.Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+        total: torch.Tensor = _Sum.apply(sums)  # type: ignore[no-untyped-call]
         channels, n = input.shape[1], total[-1].detach()
         mean = total[:channels] / n
         variance = (total[channels:-1] / n - mean * mean).clamp_min(0)
