@@ -10,6 +10,24 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_model import ClassicalSection as ClassicalSection
+from cv_factory.config_model import EfficientNetLite0Config as EfficientNetLite0Config
+from cv_factory.config_model import LightGBMConfig as LightGBMConfig
+from cv_factory.config_model import LogisticRegressionConfig as LogisticRegressionConfig
+from cv_factory.config_model import MLPConfig as MLPConfig
+from cv_factory.config_model import MobileNetV2Config as MobileNetV2Config
+from cv_factory.config_model import ModelConfig as ModelConfig
+from cv_factory.config_model import NetworkSection as NetworkSection
+from cv_factory.config_model import PatchPCAConfig as PatchPCAConfig
+from cv_factory.config_model import PCAConfig as PCAConfig
+from cv_factory.config_model import RandomForestConfig as RandomForestConfig
+from cv_factory.config_model import ResNet18Config as ResNet18Config
+from cv_factory.config_model import SmallCNNConfig as SmallCNNConfig
+from cv_factory.config_model import TorchvisionModelConfig as TorchvisionModelConfig
+from cv_factory.config_model import TransformConfig as TransformConfig
+from cv_factory.config_model import UMAPConfig as UMAPConfig
+from cv_factory.config_model import WhitenedCNNConfig as WhitenedCNNConfig
+from cv_factory.config_model import XGBoostConfig as XGBoostConfig
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
 from cv_factory.config_train import TrainConfig as TrainConfig
@@ -125,39 +143,6 @@ class ValidationConfig(Section):
     severity: dict[ExpectationName, Literal["error", "warning", "off"]] = Field(
         {}, description="by expectation, such as label_conflicts: error"
     )
-
-
-class PCAConfig(Section):
-    """Principal component analysis of the training pixels."""
-
-    n_components: int = Field(32, ge=1, le=4096)
-
-
-class TransformConfig(Section):
-    """What is fitted on the training images before the model."""
-
-    pca: PCAConfig = PCAConfig()
-
-
-class SmallCNNConfig(Section):
-    """A small convolutional network: stem, then blocks that halve the resolution."""
-
-    name: Literal["small_cnn"] = "small_cnn"
-    channels: list[Annotated[int, Field(ge=4, le=1024)]] = Field(
-        [24, 32, 64, 64], min_length=2, max_length=6, description="stem, then one number a block"
-    )
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-
-
-class LogisticRegressionConfig(Section):
-    """Multinomial logistic regression on the standardized PCA features."""
-
-    name: Literal["logistic_regression"] = "logistic_regression"
-    C: float = Field(1.0, gt=0.0, description="inverse of the L2 penalty")
-    max_iter: int = Field(1000, ge=10)
-
-
-ModelConfig = Annotated[SmallCNNConfig | LogisticRegressionConfig, Field(discriminator="name")]
 
 
 class CalibrationConfig(Section):

@@ -10,7 +10,7 @@ from cv_factory.config import ModelConfig, TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
-from cv_factory.models import build_network
+from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress, say
 from cv_factory.training.checkpoint import Checkpoints, checkpoints_of
 from cv_factory.training.device import choose_device, count_processes, describe, reproducible
@@ -86,7 +86,7 @@ def fit_network(
         TrainingError: The loss is not a number.
     """
     with reproducible(job.config.seed, device):
-        network = build_network(job.model, job.image_shape, job.n_classes)
+        network = new_network(job.model, job.transform)
         fit = Fit(network, job, device, world, checkpoints)
         fit.run(on_epoch, on_step)
         probabilities = fit.probabilities(job.reference)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.errors import TrainingError
+from cv_factory.transforms.eigen import leading_eigenvectors
 
 #: Pixels are pooled until an image has at most this many values: eigenvectors cost their cube.
 LARGEST_DIMENSION = 3072
@@ -84,12 +85,12 @@ def fit_pca(
             "components. Lower it, or give more images."
         )
     mean, covariance = moments.mean_and_covariance()
-    values, vectors = _leading_eigenvectors(covariance, n_components)
+    values, vectors = leading_eigenvectors(covariance, n_components)
     total = float(np.trace(covariance))
     return PCA(
         pool=pool,
         mean=mean.astype(np.float32),
-        components=_fix_signs(vectors).astype(np.float32),
+        components=vectors.astype(np.float32),
         explained_variance=values,
         explained_variance_ratio=values / total if total > 0 else np.zeros_like(values),
     )
@@ -125,21 +126,3 @@ class _Moments:
         offset = self.sum / self.count
         covariance = (self._gram - self.count * np.outer(offset, offset)) / (self.count - 1)
         return self._shift + offset, covariance
-
-
-def _leading_eigenvectors(
-    covariance: npt.NDArray[np.float64], k: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the ``k`` largest eigenvalues, descending, and their eigenvectors as rows."""
-    from scipy.linalg import eigh
-
-    dimension = len(covariance)
-    values, vectors = eigh(covariance, subset_by_index=[dimension - k, dimension - 1])
-    return np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1].T)
-
-
-def _fix_signs(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Flip each row so that its entry of largest magnitude is positive."""
-    largest = np.abs(vectors).argmax(axis=1)
-    signs = np.sign(vectors[np.arange(len(vectors)), largest])
-    return vectors * np.where(signs == 0, 1.0, signs)[:, None]
