@@ -1,4 +1,4 @@
-"""Checkpoints: a training that is killed at any moment ends with the same bytes, and never others'."""
+"""Checkpoints: a training that is killed at any moment ends with the same bytes."""
 
 import os
 import random
@@ -25,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _KILLS = 4
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """Ends a training from within, between two epochs."""
 
 
@@ -114,14 +114,14 @@ def digits() -> tuple[object, ...]:
 def _train(digits: tuple[object, ...], stop_after: int = 0, **changes: object) -> TrainedModel:
     def on_epoch(epoch: int, _metrics: dict[str, float]) -> None:
         if epoch == stop_after:
-            raise Interrupted
+            raise StoppedError
 
     config = TrainConfig.model_validate({**CONFIG.model_dump(), **changes})
     return train(*digits, MODEL, config, on_epoch)  # type: ignore[arg-type]
 
 
 def _interrupt(digits: tuple[object, ...], **changes: object) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         _train(digits, stop_after=3, **changes)
 
 
