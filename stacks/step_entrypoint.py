@@ -1,7 +1,7 @@
 """The main module of a step's own process, as the step operator ``launcher`` starts it.
 
-Ties a process to the one on this machine that started it before anything slow is imported, then lets ZenML run
-the step.
+Ties the process to the one on this machine that started it, if there is one, before anything slow
+is imported; then lets ZenML run the step.
 """
 
 import logging

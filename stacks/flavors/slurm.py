@@ -127,7 +127,7 @@ class SlurmJob:
         code, _, number = _field(told, "ExitCode").partition(":")
         if int(number):
             return -int(number)
-        return int(code) or (0 if self._state == "COMPLETED" else 1)
+        return _with_sign(int(code)) or (0 if self._state == "COMPLETED" else 1)
 
     def wait(self) -> int:
         """Block until the job ends, showing what it prints, and return its exit code."""
@@ -170,7 +170,7 @@ class SlurmJob:
         """Return what the script wrote last, once Slurm has forgotten the job."""
         file = self._directory / _EXIT_CODE
         if file.is_file() and (code := file.read_text().strip()).isdigit():
-            return int(code) if int(code) < 128 else 128 - int(code)
+            return _with_sign(int(code))
         self._state = "CANCELLED"
         return 1
 
@@ -197,9 +197,8 @@ def _script(
     step = shlex.join(command)
     if nodes > 1:
         # The step ends last: where it ends without the others, they are ended after a minute.
-        branch = (
-            f'if [ "$SLURM_NODEID" = 0 ]; then exec {step}; else exec {shlex.join(other_nodes)}; fi'
-        )
+        others = shlex.join(other_nodes)
+        branch = f'if [ "$SLURM_NODEID" = 0 ]; then exec {step}; else exec {others}; fi'
         step = f"srun --kill-on-bad-exit=1 --wait=60 bash -c {shlex.quote(branch)}"
     exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(environment.items()))
     return (
@@ -224,6 +223,11 @@ def _call(program: str, *arguments: str) -> str:
     if done.returncode:
         raise StackError(f"{program} refused: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def _with_sign(code: int) -> int:
+    """Return a shell's exit code with a signal as a negative number."""
+    return code if code <= 128 else 128 - code
 
 
 def _field(told: str, name: str) -> str:
