@@ -1,5 +1,8 @@
 """Which device trains, in which precision, and by how many processes: settled before training."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,8 +19,8 @@ def choose_device(config: TrainConfig) -> torch.device:
     """Return the kind of device to train on.
 
     Raises:
-        TrainingError: A GPU is asked for and there is none, or the device cannot work in
-            ``train.precision``.
+        TrainingError: A GPU is asked for and there is none, the device cannot work in
+            ``train.precision``, or there is no compiler for ``train.compile``.
     """
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
@@ -27,6 +30,8 @@ def choose_device(config: TrainConfig) -> torch.device:
         )
     device = torch.device("cuda" if has_gpu and config.device != "cpu" else "cpu")
     _check_precision(config, device)
+    if config.compile and device.type == "cpu":
+        _check_compiler()
     return device
 
 
@@ -106,6 +111,15 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
         raise TrainingError(
             f"train.precision is {config.precision}, which {describe(device)} cannot work in. "
             "Set it to fp32."
+        )
+
+
+def _check_compiler() -> None:
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise TrainingError(
+            f"train.compile needs a C++ compiler on the CPU, and {compiler} is not installed. "
+            "Install it, name another one in CXX, or set train.compile to false."
         )
 
 

@@ -20,9 +20,11 @@ def cluster(engine: Callable[..., str]) -> Iterator[dict[str, str]]:
     engine("slurmctld", "/usr/sbin/slurmctld")
     engine("munged", "/usr/sbin/munged")
     # The path of a socket has to be short.
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        with slurm_cluster(Path(folder)) as environment:
-            yield environment
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as folder,
+        slurm_cluster(Path(folder)) as environment,
+    ):
+        yield environment
 
 
 @pytest.fixture
@@ -102,5 +104,5 @@ def test_two_machines_need_a_cluster_that_has_them(slurm: Project) -> None:
     asked = Request("too-many", nodes=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
-        with pytest.raises(StackError, match="sbatch refused: .*(More|Requested) .*node"):
+        with pytest.raises(StackError, match=r"sbatch refused: .*[Nn]ode"):
             SlurmJob.submit(["true"], ["true"], {}, slurm.root, slurm.root / "job", asked)
