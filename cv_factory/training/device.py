@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from cv_factory.config import TrainConfig
-from cv_factory.cpu import available_cpus
+from cv_factory.cpu import fitting_threads
 from cv_factory.errors import TrainingError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,7 +72,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def share_cpus(processes: int) -> None:
     """Divide the CPUs among the processes of this machine."""
     if processes > 1:
-        torch.set_num_threads(max(1, available_cpus() // processes))
+        torch.set_num_threads(max(1, fitting_threads() // processes))
 
 
 @contextmanager

@@ -49,6 +49,11 @@ def train_network(
     )
     device = choose_device(config)
     processes, nodes = count_processes(config, device), nodes_of(os.environ)
+    if nodes.rank:
+        raise TrainingError(
+            f"This is machine {nodes.rank} of {nodes.count}, counted from 0. The step runs on "
+            "machine 0 alone; run python -m cv_factory.training.node here."
+        )
     _check_settings(job, processes * nodes.count)
     key = job_key(dataset, split, job, processes * nodes.count, device.type)
     with checkpoints_of(key, config.keep_checkpoints) as checkpoints:

@@ -30,6 +30,13 @@ from cv_factory.transforms.fitted import fit_transform
 SMALL = SmallCNNConfig(channels=[4, 8])
 CONFIG = TrainConfig(epochs=2, batch_size=33, crop_padding=1, precision="fp32", device="cpu")
 
+_SECOND_OF_TWO = {
+    "WORLD_SIZE": "2",
+    "RANK": "1",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
 Train = Callable[..., TrainedModel]
 
 
@@ -107,6 +114,15 @@ def test_the_message_is_the_first_cause_with_its_traceback(
         train_with(processes=2)
 
 
+def test_the_step_runs_on_the_first_machine_alone(
+    train_with: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _SECOND_OF_TWO.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match="This is machine 1 of 2, counted from 0"):
+        train_with()
+
+
 def test_a_batch_too_small_for_the_processes_is_refused(train_with: Train) -> None:
     with pytest.raises(TrainingError, match=r"train\.batch_size is 4, which 4 processes"):
         train_with(batch_size=4, processes=4)
@@ -131,7 +147,7 @@ def test_a_batch_too_small_for_the_processes_is_refused(train_with: Train) -> No
             Nodes(3, 2, "gpu07", 29_442),
         ),
         (
-            {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"},
+            _SECOND_OF_TWO,
             Nodes(2, 1, "10.0.0.1", 29_501),
         ),
     ],
