@@ -22,6 +22,7 @@ from cv_factory.config import (
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
+from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from cv_factory.training.rendezvous import Nodes, expand_hosts, nodes_of
 from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
@@ -55,14 +56,30 @@ def train_with() -> Train:
     return run
 
 
-def test_two_processes_find_what_one_does(train_with: Train) -> None:
+class StoppedError(Exception):
+    """Ends a training from within, between two epochs."""
+
+
+def test_two_processes_find_what_one_does_even_when_they_are_stopped(
+    train_with: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     told: list[int] = []
-    settings = {"accumulate": 2, "class_weights": "balanced", "clip_norm": 1.0}
+
+    def stop(epoch: int, _metrics: dict[str, float]) -> None:
+        told.append(epoch)
+        if epoch == 2:
+            raise StoppedError
+
+    settings = {"epochs": 3, "accumulate": 2, "class_weights": "balanced", "clip_norm": 1.0}
     alone = train_with(**settings)
-    together = train_with(
-        **settings, processes=2, on_epoch=lambda epoch, _metrics: told.append(epoch)
-    )
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    settings |= {"processes": 2, "checkpoint_seconds": 0.0}
+    with pytest.raises(StoppedError):
+        train_with(**settings, on_epoch=stop)
     assert told == [1, 2]
+    together = train_with(**settings, on_epoch=lambda epoch, _metrics: told.append(epoch))
+    assert told[2] in (2, 3), "it went on where it was"
+    assert not list(tmp_path.iterdir())
     assert together.best_epoch == alone.best_epoch
     for one, other in zip(alone.history, together.history, strict=True):
         assert other == pytest.approx(one, rel=1e-3)
