@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from types import FunctionType
@@ -19,6 +18,7 @@ from typing import cast
 
 import numpy as np
 
+from benchmarks.anonymous_memory import PeakMemory
 from benchmarks.harness import RESULTS, Side, describe_machine, run_once
 
 _COUNT = "BENCHMARK_IMAGES"
@@ -50,11 +50,11 @@ def train_streamed() -> dict[str, float]:
             model=SmallCNNConfig(channels=[4, 4]),
             config=TrainConfig(epochs=1, batch_size=256, resident_mb=0, device="cpu"),
         )
-        peak = _Peak()
         begun = time.perf_counter()
-        fit_network(job, torch.device("cpu"), World(), None, lambda *_: None, lambda *_: None)
+        with PeakMemory() as memory:
+            fit_network(job, torch.device("cpu"), World(), None, lambda *_: None, lambda *_: None)
         seconds = time.perf_counter() - begun
-    return {"images": n, "peak_MB": peak.stop() / 1e6, "seconds": seconds}
+    return {"images": n, "peak_MB": memory.growth / 1e6, "seconds": seconds}
 
 
 def _images(file: Path, n: int) -> "np.memmap[tuple[int, ...], np.dtype[np.uint8]]":
@@ -67,32 +67,6 @@ def _images(file: Path, n: int) -> "np.memmap[tuple[int, ...], np.dtype[np.uint8
     mapped = np.load(file, mmap_mode="r")
     assert isinstance(mapped, np.memmap)
     return mapped
-
-
-class _Peak(threading.Thread):
-    """Samples anonymous memory every 20 ms, above what it is at the begin."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._first = self._peak = _anonymous_bytes()
-        self._stopped = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._stopped.wait(0.02):
-            self._peak = max(self._peak, _anonymous_bytes())
-
-    def stop(self) -> int:
-        self._stopped.set()
-        self.join()
-        return self._peak - self._first
-
-
-def _anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel does not tell RssAnon")
 
 
 def _save_transform(folder: Path) -> None:

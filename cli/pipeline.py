@@ -18,6 +18,13 @@ def run_pipeline(options: RunOptions) -> int:
         CVFactoryError: A check, a step or a gate refused.
     """
     config = read_config(options)
+    if isinstance(config, TrainingPipelineConfig):
+        from cv_factory.models import check_available
+        from cv_factory.transforms.embedding import check_installed
+
+        check_available(config.model)
+        if config.transform.umap is not None:
+            check_installed()
     from cv_factory.data.sources import open_source
 
     with open_source(config.data) as source:
@@ -29,6 +36,7 @@ def run_pipeline(options: RunOptions) -> int:
     if options.stack:
         use_stack(options.stack)
     activate_only_stack_integrations()
+    config = _with_reference(config)
     from registry.lineage import git_lineage
 
     lineage = {
@@ -36,20 +44,30 @@ def run_pipeline(options: RunOptions) -> int:
         "config": config.fingerprint(),
         "stack": stack,
     }
-    if isinstance(config, ValidationPipelineConfig):
-        from cli.validation_run import run_validation
-
-        return run_validation(
-            config, source_fingerprint, dry_run=options.dry_run, debug=options.debug
-        )
     if options.dry_run:
         from cli.plan import print_plan
 
         print_plan(config, source_fingerprint, lineage, stack)
         return 0
+    if isinstance(config, ValidationPipelineConfig):
+        from cli.validation_run import run_validation
+
+        return run_validation(config, source_fingerprint, debug=options.debug)
     from cli.training_run import run_training
 
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
+
+
+def _with_reference(
+    config: TrainingPipelineConfig | ValidationPipelineConfig,
+) -> TrainingPipelineConfig | ValidationPipelineConfig:
+    """Put the id of the dataset to compare with, if there is one, in the place of its name."""
+    if config.validation.reference is None:
+        return config
+    from registry.stored_datasets import dataset_version_id
+
+    found = {"reference": dataset_version_id(config.validation.reference)}
+    return config.model_copy(update={"validation": config.validation.model_copy(update=found)})
 
 
 def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipelineConfig:

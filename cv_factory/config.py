@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_model import BackboneSection as BackboneSection
 from cv_factory.config_model import ClassicalSection as ClassicalSection
 from cv_factory.config_model import EfficientNetLite0Config as EfficientNetLite0Config
 from cv_factory.config_model import LightGBMConfig as LightGBMConfig
@@ -28,9 +29,18 @@ from cv_factory.config_model import TransformConfig as TransformConfig
 from cv_factory.config_model import UMAPConfig as UMAPConfig
 from cv_factory.config_model import WhitenedCNNConfig as WhitenedCNNConfig
 from cv_factory.config_model import XGBoostConfig as XGBoostConfig
+from cv_factory.config_search import SearchConfig as SearchConfig
+from cv_factory.config_search import check_space
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
 from cv_factory.config_train import TrainConfig as TrainConfig
+from cv_factory.metric_names import (
+    DATA_METRICS,
+    LOSS_METRICS,
+    QUALITY_METRICS,
+    ROBUSTNESS_METRICS,
+    GateMetric,
+)
 
 
 def _check_part_size(size: float) -> float:
@@ -179,58 +189,13 @@ class EvaluateConfig(Section):
     )
 
 
-#: Measured by the evaluation beside the metrics: what a gate may bound from above.
-COST_METRICS = (
-    "latency_ms_batch_1_p50",
-    "latency_ms_batch_1_p95",
-    "latency_ms_batch_32_p50",
-    "latency_ms_batch_32_p95",
-    "size_mb",
-    "parameters",
-    "operations",
-)
-QUALITY_METRICS = (
-    "accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "top_k_accuracy",
-    "roc_auc",
-    "pr_auc",
-)
-LOSS_METRICS = ("log_loss", "brier", "expected_calibration_error")
-#: Mean accuracy over all corruptions, and share of images whose class survives a mirror image.
-ROBUSTNESS_METRICS = ("corruption_accuracy", "flip_agreement")
-DATA_METRICS = ("data_errors", "data_warnings")
 _BOUNDS = ("min", "max", "max_drop_vs_production", "min_gain_vs_production")
 
 
 class GateConfig(Section):
     """One condition that a model must meet to be staged; exactly one bound is given."""
 
-    metric: Literal[
-        "accuracy",
-        "macro_precision",
-        "macro_recall",
-        "macro_f1",
-        "top_k_accuracy",
-        "roc_auc",
-        "pr_auc",
-        "log_loss",
-        "brier",
-        "expected_calibration_error",
-        "corruption_accuracy",
-        "flip_agreement",
-        "latency_ms_batch_1_p50",
-        "latency_ms_batch_1_p95",
-        "latency_ms_batch_32_p50",
-        "latency_ms_batch_32_p95",
-        "size_mb",
-        "parameters",
-        "operations",
-        "data_errors",
-        "data_warnings",
-    ]
+    metric: GateMetric
     min: float | None = Field(
         None, ge=0.0, le=1.0, description="absolute: the metric must be at least this"
     )
@@ -322,6 +287,7 @@ TRAINING_STEPS = (
     "split",
     "validate_data",
     "fit_transform",
+    "search",
     "train",
     "export",
     "evaluate",
@@ -363,6 +329,9 @@ class TrainingPipelineConfig(Section):
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = SmallCNNConfig()
     train: TrainConfig = TrainConfig()
+    search: SearchConfig | None = Field(
+        None, description="looks for model and training settings; without the section, none"
+    )
     calibration: CalibrationConfig = CalibrationConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gates: list[GateConfig] = Field([])
@@ -375,6 +344,12 @@ class TrainingPipelineConfig(Section):
         _check_steps(self.zenml, TRAINING_STEPS)
         return self
 
+    @model_validator(mode="after")
+    def _check_search(self) -> "TrainingPipelineConfig":
+        if self.search is not None:
+            check_space(self.search, self.model, self.train)
+        return self
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
         return fingerprint(self._without_location())
@@ -382,7 +357,7 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        shaping = ("data", "split", "transform", "model", "train", "calibration")
+        shaping = ("data", "split", "transform", "model", "train", "search", "calibration")
         return fingerprint({name: content[name] for name in shaping})
 
     def _without_location(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A model's section says by its base class how the model is trained: networks by g
 images, classical models on the standardized PCA features.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -197,3 +197,8 @@ ModelConfig = Annotated[
     | MLPConfig,
     Field(discriminator="name"),
 ]
+
+#: The section of each model, by the model's name.
+MODEL_SECTIONS: dict[str, type[Section]] = {
+    section.model_fields["name"].default: section for section in get_args(get_args(ModelConfig)[0])
+}

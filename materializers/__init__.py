@@ -9,6 +9,7 @@ from materializers.model import TrainedModelMaterializer
 from materializers.predictor import PredictorMaterializer
 from materializers.registration import RegistrationMaterializer
 from materializers.report import DataReportMaterializer
+from materializers.search import SearchResultMaterializer
 from materializers.split import SplitMaterializer
 from materializers.transform import FittedTransformMaterializer
 
@@ -19,6 +20,7 @@ __all__ = [
     "ImageDatasetMaterializer",
     "PredictorMaterializer",
     "RegistrationMaterializer",
+    "SearchResultMaterializer",
     "SplitMaterializer",
     "TrainedModelMaterializer",
 ]

@@ -16,6 +16,8 @@ from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
+#: The newest that onnxmltools writes; the merged graph declares the newer one of all its parts.
+_BOOSTED_OPSET = 15
 _BATCH = 4096
 
 
@@ -116,6 +118,6 @@ def _convert_boosted(package: str, estimator: Estimator, n_features: int) -> onn
         estimator,
         name="classical",
         initial_types=[("features", FloatTensorType([None, n_features]))],
-        target_opset=OPSET[""],
+        target_opset=_BOOSTED_OPSET,
         **arguments,
     )

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-#: Block Krylov begins to pay where this many times as many eigenvectors are left out as asked for.
-_SPARSE = 8
+#: From this size on, and this many times as many dimensions as eigenvectors, block Krylov pays.
+_LARGE, _SPARSE = 1024, 8
 _OVERSAMPLING = 16
 _MOST_BLOCKS = 10
 #: Residual, relative to its eigenvalue, from which on an eigenpair counts as found. The error of
@@ -25,7 +25,8 @@ def leading_eigenvectors(
         Eigenvalues float64 ``(k,)``, not below 0, and orthonormal rows float64 ``(k, D)``; the
         entry of largest magnitude in each row is positive.
     """
-    found = _block_krylov(covariance, k) if len(covariance) >= _SPARSE * k else None
+    is_large = len(covariance) >= max(_LARGE, _SPARSE * k)
+    found = _block_krylov(covariance, k) if is_large else None
     values, vectors = found or _dense(covariance, k)
     return np.maximum(values, 0.0), _fix_signs(np.ascontiguousarray(vectors.T))
 
