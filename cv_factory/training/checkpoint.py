@@ -107,6 +107,11 @@ class Checkpoints:
                 _log.warning("A checkpoint is passed over: %s", error)
         return None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none, whole or damaged."""
+        return not self._names()
+
     def clear(self) -> None:
         """Remove all of this training's checkpoints."""
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -143,8 +148,13 @@ def checkpoints_of(key: str, keep: int) -> Iterator[Checkpoints | None]:
             yield None
             return
         checkpoints = Checkpoints(directory, keep)
-        yield checkpoints
-        checkpoints.clear()
+        is_finished = False
+        try:
+            yield checkpoints
+            is_finished = True
+        finally:
+            if is_finished or checkpoints.is_empty:
+                checkpoints.clear()
 
 
 def _load(directory: Path) -> Checkpoint:

@@ -143,6 +143,14 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert f"{kept[-1]} does not match its checksum" in caplog.text
 
 
+def test_nothing_stays_of_a_training_that_ends_before_its_first_checkpoint(
+    digits: tuple[object, ...], checkpoints: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        _train(digits, stop_after=1, checkpoint_seconds=1000.0)
+    assert not list(checkpoints.iterdir())
+
+
 def test_another_setting_never_continues_it(digits: tuple[object, ...], checkpoints: Path) -> None:
     _interrupt(digits)
     before = {path.name for path in checkpoints.iterdir()}

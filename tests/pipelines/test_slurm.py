@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from launched import command, result
 from project import Project
 from slurm_cluster import slurm_cluster
-from test_launcher import _command, _result
 
 pytestmark = pytest.mark.engines
 
@@ -51,8 +51,8 @@ def _wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_jobs_end_in_every_way_and_the_client_goes_on(slurm: Project) -> None:
-    output = slurm.command(_command(slurm, "return", "raise", "kill")).stdout
-    ended = _result(output)
+    output = slurm.command(command(slurm, "return", "raise", "kill")).stdout
+    ended = result(output)
     assert ended["return"]["step"] == "completed"
     assert ended["return"]["outputs"]["seen"]["own process"]
     assert ended["raise"]["raised"] == "TrainingError"
@@ -65,14 +65,14 @@ def test_jobs_end_in_every_way_and_the_client_goes_on(slurm: Project) -> None:
 
 
 def test_a_cancelled_job_fails_its_step(slurm: Project) -> None:
-    with slurm.started(_command(slurm, "hang")) as client:
+    with slurm.started(command(slurm, "hang")) as client:
         _wait_for(lambda: any("RUNNING" in line for line in _squeue(slurm)))
         (job,) = _squeue(slurm, "%i")
         script = next((Path(slurm.environment["CV_FACTORY_SHARED"]) / "jobs").glob("*/job.sh"))
         assert script.stat().st_mode & 0o777 == 0o700
         slurm.command(["scancel", job])
         output, _ = client.communicate(timeout=120)
-    outcome = _result(output)["hang"]
+    outcome = result(output)["hang"]
     assert outcome["raised"] == "StepProcessError"
     assert f"(Slurm job {job}) was cancelled (scancel)" in outcome["message"]
     assert outcome["step"] == "failed"
@@ -81,9 +81,9 @@ def test_a_cancelled_job_fails_its_step(slurm: Project) -> None:
 def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
     settings = ["train.checkpoint_seconds=0", "train.epochs=12", "gates=[]", "model.channels=[4,8]"]
     arguments = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "run.py", "--pipeline", "training", *arguments]
+    training = [sys.executable, "run.py", "--pipeline", "training", *arguments]
     shared = Path(slurm.environment["CV_FACTORY_SHARED"])
-    with slurm.started(command) as client:
+    with slurm.started(training) as client:
         _wait_for(lambda: len(list(shared.glob("checkpoints/*/[0-9]*"))) == 2)
         (job,) = _squeue(slurm, "%i")
         slurm.command(["scontrol", "requeue", job])
