@@ -33,6 +33,7 @@ from cv_factory.config_search import SearchConfig as SearchConfig
 from cv_factory.config_search import check_space
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
+from cv_factory.config_train import TrainConfig as TrainConfig
 from cv_factory.metric_names import (
     DATA_METRICS,
     LOSS_METRICS,
@@ -152,22 +153,6 @@ class ValidationConfig(Section):
     severity: dict[ExpectationName, Literal["error", "warning", "off"]] = Field(
         {}, description="by expectation, such as label_conflicts: error"
     )
-
-
-class TrainConfig(Section):
-    """How a network is trained; classical models use the seed alone."""
-
-    seed: Seed = 0
-    epochs: int = Field(9, ge=1, le=10_000)
-    batch_size: int = Field(256, ge=2, le=65_536)
-    learning_rate: float = Field(4e-3, gt=0.0, le=10.0)
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
-    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
-    crop_padding: int = Field(
-        2, ge=0, le=64, description="pixels of padding for the random crop; 0 for none"
-    )
-    horizontal_flip: bool = Field(False, description="labels must survive a mirror image")
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class CalibrationConfig(Section):
