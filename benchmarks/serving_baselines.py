@@ -151,7 +151,10 @@ def main() -> int:
             save_mlflow(kind, target)
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(target)]
         options = ["--env-manager", "local", "--port", str(port), "--workers", "1"]
-        return subprocess.run([*command, *options]).returncode
+        # MLflow looks for uvicorn in PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = {**os.environ, "PATH": path}
+        return subprocess.run([*command, *options], env=env).returncode
     return 0
 
 
