@@ -103,11 +103,21 @@ def save_mlflow(kind: str, target: Path) -> None:
     import mlflow
 
     if kind == "torch":
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
         from safetensors.torch import load_file
 
         module = network(folder().name)
         module.load_state_dict(load_file(folder() / "weights.safetensors"))
-        mlflow.pytorch.save_model(module, target, serialization_format="pickle")
+        height, width, channels = SIZES[folder().name]
+        # Without it MLflow hands torch float64.
+        entry = TensorSpec(np.dtype(np.float32), (-1, channels, height, width))
+        mlflow.pytorch.save_model(
+            module,
+            target,
+            serialization_format="pickle",
+            signature=ModelSignature(inputs=Schema([entry])),
+        )
         return
     script = Path(__file__).with_name("serving_mlflow_model.py")
     mlflow.pyfunc.save_model(

@@ -3,13 +3,14 @@
 import asyncio
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
-import pytest
 import schemathesis
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from request_fuzzing import fuzzed_requests
+from schemathesis import GenerationMode
 from served import digits_bundle, kind
 
 from cv_factory.serving.app import Application, create_app
@@ -42,22 +43,26 @@ def test_damaged_requests_are_answered_or_refused_with_a_reason() -> None:
             assert kind(response)
 
 
-@pytest.fixture(scope="module")
-def description() -> Iterator[schemathesis.BaseSchema]:
+def test_requests_made_from_the_description_are_never_the_services_fault() -> None:
     app = create_app(digits_bundle(log={"requests": False}))
-    yield schemathesis.openapi.from_asgi("/openapi.json", app)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path="/readyz")
+    asked: Counter[str] = Counter()
+
+    def check(case: schemathesis.Case) -> None:
+        response = case.call()
+        asked[case.path] += 1
+        assert response.status_code < 500
+        if response.status_code != 200:
+            assert response.headers["content-type"] == ["application/problem+json"]
+
+    limits = settings(
+        max_examples=12, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    for result in schema.get_all_operations():
+        for mode in GenerationMode:
+            strategy = result.ok().as_strategy(generation_mode=mode)
+            with suppress(Unsatisfiable):
+                limits(given(strategy)(check))()
     app.close()
-
-
-schema = schemathesis.pytest.from_fixture("description").exclude(path="/readyz")
-
-
-@schema.parametrize()
-@settings(max_examples=15, deadline=None, database=None, derandomize=True)
-def test_requests_made_from_the_description_are_never_the_services_fault(
-    case: schemathesis.Case,
-) -> None:
-    response = case.call()
-    assert response.status_code < 500
-    if response.status_code != 200:
-        assert response.headers["content-type"] == ["application/problem+json"]
+    assert {"/predict", "/predict/batch", "/invocations", "/model-info"} <= set(asked)

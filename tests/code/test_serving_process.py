@@ -16,6 +16,8 @@ from served import ROOT, Service, digit, digits_bundle, kind
 from cv_factory.serving.client import PredictionClient, ServiceError
 from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
 
+#: Set it to 10000 for the full run.
+FUZZED_REQUESTS = int(os.environ.get("CV_FACTORY_FUZZED_REQUESTS", "300"))
 FORBIDDEN = ("torch", "zenml", "great_expectations", "sklearn", "mlflow", "pandas", "scipy")
 
 
@@ -96,7 +98,7 @@ def test_damaged_requests_over_a_real_connection_leave_the_service_well(
     workers = [worker.pid for worker in service.workers()]
     headers = {"X-API-Key": (place / "key").read_text()}
     with httpx.Client(base_url=service.url, headers=headers) as plain:
-        for request in fuzzed_requests(11, 300):
+        for request in fuzzed_requests(11, FUZZED_REQUESTS):
             response = plain.post(
                 request.path, content=request.body, headers={"Content-Type": request.content_type}
             )
