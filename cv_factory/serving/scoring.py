@@ -9,7 +9,7 @@ import random
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,7 @@ class Scorer:
             ArtifactError: The golden samples are not answered as they were at export.
             ConfigError: The postprocessor's settings do not fit the predictor's classes.
         """
-        self._predictor = bundle.predictor
+        self._predictor = replace(bundle.predictor, threads=bundle.serving.batching.threads)
         self._on_batch = on_batch
         self._random = random.Random()
         self._limits = bundle.serving.limits

@@ -40,6 +40,7 @@ async function predict(file) {
   }
 }
 
+element("access").addEventListener("submit", (event) => event.preventDefault());
 const drop = element("drop");
 drop.addEventListener("dragover", (event) => {
   event.preventDefault();
