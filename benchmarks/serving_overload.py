@@ -1,4 +1,4 @@
-"""Latency of accepted requests at ten times the load that keeps the service busy.
+"""Latency of accepted requests at ten times the load, and how soon a killed worker is replaced.
 
 ``wrk`` keeps 320 connections busy, which never wait when they are refused; 32 are the load that the
 service is made for. A client of its own notes how long the requests take that are answered 200.
@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
-from benchmarks.serving import OURS, free_port, running, server, wrk
+from benchmarks.serving import OURS, Server, free_port, running, server, wrk
 from benchmarks.serving_models import write_bundle
 from cv_factory.config_serving import ServingConfig
 from cv_factory.serving.guards.keys import add_key
@@ -47,7 +48,7 @@ def main() -> int:
         port = free_port()
         chosen = server(OURS, folder, port)
         url = f"http://127.0.0.1:{port}{chosen.path}"
-        with running(chosen, port, {"Authorization": key}):
+        with running(chosen, port, {"Authorization": key}) as (process, _):
             for number in range(rounds):
                 for load in _LOADS if number % 2 == 0 else _LOADS[::-1]:
                     taken: list[float] = []
@@ -59,14 +60,36 @@ def main() -> int:
                     enough.set()
                     asking.join()
                     figures[load].append(_summary(taken, found))
-    report = {"machine": describe_machine(), "by_connections": figures}
+            recovery = [_recovery(process, url, chosen, key) for _ in range(rounds)]
+    report = {
+        "machine": describe_machine(), "by_connections": figures, "recovery_seconds": recovery
+    }  # fmt: skip
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2) + "\n"
     (RESULTS / "serving_overload.json").write_text(text, encoding="utf-8")
     for load, runs in figures.items():
         medians = {k: round(Spread.of([run[k] for run in runs]).median, 1) for k in runs[0]}
         sys.stdout.write(f"{load} connections: {medians}\n")
+    back = Spread.of(recovery)
+    sys.stdout.write(f"killed worker: back after {back.median:.1f} s (at most {back.max:.1f})\n")
     return 0
+
+
+def _recovery(process: psutil.Process, url: str, chosen: Server, key: str) -> float:
+    """Kill the worker (SIGKILL) and return the seconds until the next answer."""
+    family = process.children(recursive=True)
+    [worker] = [child for child in family if "_bentoml_impl.worker.service" in child.cmdline()]
+    worker.kill()
+    begun = time.perf_counter()
+    headers = {"Authorization": key, "Content-Type": "image/png"}
+    while True:
+        try:
+            response = httpx.post(url, content=chosen.body.read_bytes(), headers=headers)
+        except httpx.HTTPError:
+            time.sleep(0.02)
+            continue
+        if response.status_code == httpx.codes.OK:
+            return time.perf_counter() - begun
 
 
 def _summary(taken: list[float], found: dict[str, float]) -> dict[str, float]:
