@@ -3,7 +3,11 @@
 from typing import cast
 
 from cli.options import ROOT, RunOptions
-from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
+from cv_factory.config import (
+    BatchInferencePipelineConfig,
+    TrainingPipelineConfig,
+    ValidationPipelineConfig,
+)
 from cv_factory.config_file import load_config
 from cv_factory.errors import ConfigError
 
@@ -18,17 +22,22 @@ def run_pipeline(options: RunOptions) -> int:
         CVFactoryError: A check, a step or a gate refused.
     """
     config = read_config(options)
+    labelled = not isinstance(config, BatchInferencePipelineConfig)
     from cv_factory.data.sources import open_source
 
-    with open_source(config.data) as source:
+    with open_source(config.data, labelled=labelled) as source:
         source_fingerprint = source.fingerprint()
-    from stacks.check import require_applied
-    from stacks.startup import activate_only_stack_integrations, use_stack
+    stack = _use_stack(options.stack)
+    if isinstance(config, BatchInferencePipelineConfig):
+        from cli.batch_inference_run import run_batch_inference
 
-    stack = require_applied(options.stack)
-    if options.stack:
-        use_stack(options.stack)
-    activate_only_stack_integrations()
+        return run_batch_inference(config, dry_run=options.dry_run, debug=options.debug)
+    if isinstance(config, ValidationPipelineConfig):
+        from cli.validation_run import run_validation
+
+        return run_validation(
+            config, source_fingerprint, dry_run=options.dry_run, debug=options.debug
+        )
     from registry.lineage import git_lineage
 
     lineage = {
@@ -36,12 +45,6 @@ def run_pipeline(options: RunOptions) -> int:
         "config": config.fingerprint(),
         "stack": stack,
     }
-    if isinstance(config, ValidationPipelineConfig):
-        from cli.validation_run import run_validation
-
-        return run_validation(
-            config, source_fingerprint, dry_run=options.dry_run, debug=options.debug
-        )
     if options.dry_run:
         from cli.plan import print_plan
 
@@ -52,7 +55,22 @@ def run_pipeline(options: RunOptions) -> int:
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
 
 
-def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipelineConfig:
+def _use_stack(name: str | None) -> str:
+    """Make a stack, or the active one, that of this process, and return its name."""
+    from stacks.check import require_applied
+    from stacks.startup import activate_only_stack_integrations, use_stack
+
+    stack = require_applied(name)
+    if name:
+        use_stack(name)
+    activate_only_stack_integrations()
+    return stack
+
+
+PipelineConfig = TrainingPipelineConfig | ValidationPipelineConfig | BatchInferencePipelineConfig
+
+
+def read_config(options: RunOptions) -> PipelineConfig:
     """Read the configuration that the options name, with presets and overrides laid over it."""
     file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
@@ -67,4 +85,4 @@ def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipel
     config = load_config(
         options.pipeline, file, presets=presets, overrides=overrides, defaults=defaults
     )
-    return cast(TrainingPipelineConfig | ValidationPipelineConfig, config)
+    return cast(PipelineConfig, config)

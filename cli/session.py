@@ -27,6 +27,15 @@ def open_registry(model_name: str | None, stack: str | None) -> "ModelRegistry":
     if stack:
         use_stack(stack)
     activate_only_stack_integrations()
+    return open_model(model_name)
+
+
+def open_model(model_name: str | None) -> "ModelRegistry":
+    """Open a model's registry on the stack of this process; see ``open_registry``.
+
+    Raises:
+        CVFactoryError: The model is not registered.
+    """
     from registry.model_registry import ModelRegistry
     from registry.versions import only_model
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cv_factory.artifact_files import fingerprint
+from cv_factory.config_batch import BatchModelConfig, OutputConfig, RegisteredName
 from cv_factory.config_data import DataConfig as DataConfig
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
@@ -316,7 +317,7 @@ class GateConfig(Section):
 class RegisterConfig(Section):
     """Under which name the model is registered, and what promotion needs."""
 
-    model_name: str = Field("cv_factory", pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")
+    model_name: RegisteredName = "cv_factory"
     manual_approval: bool = Field(
         False, description="production needs: run.py approve VERSION --by NAME --reason ..."
     )
@@ -421,8 +422,36 @@ class TrainingPipelineConfig(Section):
         return content
 
 
+BATCH_INFERENCE_STEPS = ("predict_batch",)
+
+
+class BatchInferencePipelineConfig(Section):
+    """Everything that the batch inference pipeline can be told."""
+
+    data: DataConfig = DataConfig()
+    model: BatchModelConfig = BatchModelConfig()
+    output: OutputConfig = OutputConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_size_and_steps(self) -> "BatchInferencePipelineConfig":
+        if self.data.height or self.data.channels:
+            raise ValueError(
+                "data.height, data.width and data.channels are the predictor's to say: leave them "
+                "out"
+            )
+        _check_steps(self.zenml, BATCH_INFERENCE_STEPS)
+        return self
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
+        content = self.model_dump(mode="json", exclude={"zenml": True})
+        return fingerprint({**content, "data": self.data.without_location()})
+
+
 #: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
 PIPELINE_CONFIGS: dict[str, type[Section]] = {
     "training": TrainingPipelineConfig,
     "validation": ValidationPipelineConfig,
+    "batch_inference": BatchInferencePipelineConfig,
 }

@@ -6,6 +6,7 @@ Importing this package registers all of them with ZenML.
 from materializers.dataset import ImageDatasetMaterializer
 from materializers.evaluation import EvaluationMaterializer
 from materializers.model import TrainedModelMaterializer
+from materializers.predictions import BatchPredictionsMaterializer
 from materializers.predictor import PredictorMaterializer
 from materializers.registration import RegistrationMaterializer
 from materializers.report import DataReportMaterializer
@@ -13,6 +14,7 @@ from materializers.split import SplitMaterializer
 from materializers.transform import FittedTransformMaterializer
 
 __all__ = [
+    "BatchPredictionsMaterializer",
     "DataReportMaterializer",
     "EvaluationMaterializer",
     "FittedTransformMaterializer",

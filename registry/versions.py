@@ -7,6 +7,7 @@ from zenml.client import Client
 from zenml.enums import ModelStages
 from zenml.metadata.metadata_types import MetadataType
 from zenml.models import (
+    ArtifactVersionResponse,
     ModelVersionArtifactRequest,
     ModelVersionPipelineRunRequest,
     ModelVersionResponse,
@@ -48,11 +49,28 @@ def find_production(model_name: str) -> ModelVersionResponse | None:
     return found.items[0] if found.items else None
 
 
-def load_predictor(version: ModelVersionResponse) -> Predictor:
-    """Load the predictor that is linked to a version.
+def serving_version(model_name: str, number: int | None) -> ModelVersionResponse:
+    """Return the version in production, or a certain one.
 
     Raises:
-        ArtifactError: The version has none, or it is damaged.
+        RegistryError: There is none.
+    """
+    if number is not None:
+        return get_version(model_name, number)
+    found = find_production(model_name)
+    if found is None:
+        raise RegistryError(
+            f"Model {model_name} has no version in production. Run: python run.py --pipeline "
+            "deployment, or python run.py promote VERSION; or name a version (model.version)."
+        )
+    return found
+
+
+def predictor_artifact(version: ModelVersionResponse) -> ArtifactVersionResponse:
+    """Return the stored predictor that is linked to a version.
+
+    Raises:
+        ArtifactError: The version has none.
     """
     artifact = version.get_artifact(PREDICTOR)
     if artifact is None:
@@ -60,6 +78,16 @@ def load_predictor(version: ModelVersionResponse) -> Predictor:
             f"Model {version.model.name} version {version.number} has no predictor linked to it: "
             "it was not registered by this project. Archive it, or gate against another version."
         )
+    return artifact
+
+
+def load_predictor(version: ModelVersionResponse) -> Predictor:
+    """Load the predictor that is linked to a version.
+
+    Raises:
+        ArtifactError: The version has none, or it is damaged.
+    """
+    artifact = predictor_artifact(version)
     predictor = artifact.load()
     if not isinstance(predictor, Predictor):
         raise ArtifactError(f"Artifact {artifact.id} is no predictor but a {type(predictor)}.")

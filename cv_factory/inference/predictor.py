@@ -113,12 +113,32 @@ class Predictor:
             np.concatenate([features for _, features in outputs]),
         )
 
+    def probabilities_of(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Score a few images on the calling thread alone, for callers that keep every core busy.
+
+        Args:
+            images: uint8 ``(N, H, W, C)`` at the contract's size.
+
+        Returns:
+            Probabilities float32 ``(N, K)``.
+        """
+        scored: npt.NDArray[np.float32]
+        (scored,) = self._one_thread_session.run(["probabilities"], {"images": images})
+        return scored
+
     @cached_property
     def _session(self) -> Any:
+        return self._open_session(available_cpus())
+
+    @cached_property
+    def _one_thread_session(self) -> Any:
+        return self._open_session(1)
+
+    def _open_session(self, threads: int) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = available_cpus()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         providers = ["CPUExecutionProvider"]
         try:
