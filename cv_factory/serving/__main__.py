@@ -1,0 +1,50 @@
+"""Starts a service by hand: ``python -m cv_factory.serving BUNDLE_DIR [--host H] [--port P]``."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cv_factory.errors import CVFactoryError
+from cv_factory.serving.state import BUNDLE_VARIABLE
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65_535))
+def main(bundle: Path, host: str, port: int) -> None:
+    """Serve the BUNDLE directory until interrupted."""
+    try:
+        serve(bundle, host, port)
+    except CVFactoryError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def serve(bundle: Path, host: str, port: int) -> None:
+    """Run a BentoML server in this process until it is told to end (SIGTERM, SIGINT).
+
+    Raises:
+        CVFactoryError: The bundle is damaged, or must not be served like this.
+    """
+    from cv_factory.serving.bundle import Bundle
+
+    workers = Bundle.load(bundle).serving.workers
+    os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+    from _bentoml_impl.server import serve_http
+
+    from cv_factory.serving import service
+
+    # BentoML's decorator makes a Service of the class.
+    served: Any = service.PredictorService
+    served.config["workers"] = workers
+    served.inject_config()
+    serve_http(served, host=host, port=port)
+
+
+if __name__ == "__main__":
+    main()

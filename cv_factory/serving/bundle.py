@@ -1,0 +1,101 @@
+"""The Bundle: a predictor, what is known of it, and how it is to be served, as one directory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cv_factory.artifact_files import canonical_json, read_header, write_header
+from cv_factory.config_serving import ServingConfig
+from cv_factory.errors import ArtifactError
+from cv_factory.inference.predictor import Predictor
+
+_KIND, _VERSION = "bundle", 1
+_PREDICTOR, _SERVING, _CARD = "predictor", "serving.json", "card.html"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a service is started with.
+
+    Attributes:
+        predictor: What answers.
+        serving: How it is served; without secrets.
+        model_name: Name of the registered model.
+        version: Number of the version, as text; ``0`` for a predictor that is not registered.
+        created: When the bundle was made: ISO 8601, UTC.
+        run_id: Of the pipeline run that trained it.
+        registration_id: Of the registered version.
+        git_commit: Of the code that made it.
+        fingerprints: SHA-256 of what went in, by name.
+        metrics: On the test split, by name.
+        card_html: The model card as a self-contained page.
+    """
+
+    predictor: Predictor
+    serving: ServingConfig
+    model_name: str
+    version: str
+    created: str
+    run_id: str | None = None
+    registration_id: str | None = None
+    git_commit: str | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    card_html: str | None = None
+
+    def save(self, directory: Path) -> None:
+        """Write ``predictor/``, ``serving.json``, ``card.html`` and, last, ``bundle.json``."""
+        (directory / _PREDICTOR).mkdir()
+        self.predictor.save(directory / _PREDICTOR)
+        serving = canonical_json(self.serving.model_dump(mode="json"))
+        (directory / _SERVING).write_text(serving, encoding="utf-8")
+        files = [_SERVING]
+        if self.card_html is not None:
+            (directory / _CARD).write_text(self.card_html, encoding="utf-8")
+            files.append(_CARD)
+        body = {
+            "model_name": self.model_name,
+            "version": self.version,
+            "created": self.created,
+            "run_id": self.run_id,
+            "registration_id": self.registration_id,
+            "git_commit": self.git_commit,
+            "fingerprints": dict(self.fingerprints),
+            "metrics": dict(self.metrics),
+            "predictor": self.predictor.fingerprint,
+            "has_card": self.card_html is not None,
+        }
+        write_header(directory, _KIND, _VERSION, body, files)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Bundle":
+        """Read a bundle.
+
+        Raises:
+            ArtifactError: It is damaged, incomplete, of another format version, or holds another
+                predictor than it says.
+        """
+        body = read_header(directory, _KIND, _VERSION)
+        predictor = Predictor.load(directory / _PREDICTOR)
+        if body.pop("predictor", None) != predictor.fingerprint:
+            raise ArtifactError(f"{directory} holds another predictor than bundle.json says.")
+        has_card = body.pop("has_card", False)
+        card = (directory / _CARD).read_text(encoding="utf-8") if has_card else None
+        try:
+            return cls(predictor, read_serving(directory / _SERVING), card_html=card, **body)
+        except TypeError as error:
+            raise ArtifactError(f"{directory / 'bundle.json'} is no bundle: {error}.") from None
+
+
+def read_serving(path: Path) -> ServingConfig:
+    """Read the configuration that a bundle carries.
+
+    Raises:
+        ArtifactError: It is not valid.
+    """
+    try:
+        return ServingConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is no configuration of a service: {error}.") from None

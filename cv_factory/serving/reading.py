@@ -1,0 +1,162 @@
+"""Takes the encoded images out of a request: a bare body, a form, or JSON. It fetches nothing."""
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+from collections.abc import Sequence
+from email.message import Message
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_form
+from starlette.requests import ClientDisconnect, Request
+
+from cv_factory.config_serving import LimitsConfig
+from cv_factory.serving.problems import ProblemError
+
+#: Names of the fields that hold images, in forms and in JSON.
+FIELDS = ("image", "images")
+BARE, FORM, JSON = "image/*", "multipart/form-data", "application/json"
+
+
+async def read_images(
+    request: Request, limits: LimitsConfig, accepted: Sequence[str]
+) -> list[bytes]:
+    """Return the encoded images of a request, at least one.
+
+    Args:
+        request: Whose body is read.
+        limits: How large it may be, and how long it may take.
+        accepted: Which of ``BARE``, ``FORM`` and ``JSON``.
+
+    Raises:
+        ProblemError: It is too large, too slow, of another content type, or not well-formed.
+    """
+    kind, options = _content_type(request.headers.get("content-type", ""))
+    if kind not in accepted:
+        raise ProblemError(
+            415, "content-type", f"the content type must be {' or '.join(accepted)}", None
+        )
+    body = await read_body(request, limits)
+    if kind == FORM:
+        images = _of_form(body, options, limits)
+    elif kind == JSON:
+        images = _of_json(body)
+    else:
+        images = [body]
+    if not images:
+        raise ProblemError(422, "missing-field", f"there is no image in {' or '.join(FIELDS)}")
+    if len(images) > limits.max_images:
+        raise ProblemError(
+            413, "too-many-images", f"{len(images)} images are more than {limits.max_images}"
+        )
+    return images
+
+
+async def read_body(request: Request, limits: LimitsConfig) -> bytes:
+    """Read a request's body as far as the limits allow.
+
+    Raises:
+        ProblemError: It is too large, or comes too slowly.
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limits.max_body_bytes:
+        raise _too_large(limits)
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.max_body_bytes:
+                    raise _too_large(limits)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ProblemError(
+            408, "too-slow", f"the body did not arrive within {limits.body_seconds:g} s",
+            {"Connection": "close"},
+        ) from None  # fmt: skip
+    except ClientDisconnect:
+        raise ProblemError(400, "incomplete", "the connection ended within the body") from None
+    return b"".join(chunks)
+
+
+def _too_large(limits: LimitsConfig) -> ProblemError:
+    return ProblemError(
+        413, "body-too-large", f"the body is larger than {limits.max_body_bytes} bytes",
+        {"Connection": "close"},
+    )  # fmt: skip
+
+
+def _content_type(header: str) -> tuple[str, dict[str, str]]:
+    """Return which kind of body it is, and the header's parameters."""
+    message = Message()
+    message["content-type"] = header or "application/octet-stream"
+    name = message.get_content_type()
+    if name.startswith("image/") or name == "application/octet-stream":
+        return BARE, {}
+    return name, {key.lower(): str(value) for key, value in message.get_params([])[1:]}
+
+
+def _of_form(body: bytes, options: dict[str, str], limits: LimitsConfig) -> list[bytes]:
+    images: list[bytes] = []
+
+    def on_file(file: Any) -> None:
+        name = (file.field_name or b"").decode(errors="replace")
+        if name not in FIELDS:
+            raise _unknown_field(name)
+        file.file_object.seek(0)
+        images.append(file.file_object.read())
+        file.close()
+
+    def on_field(field: Any) -> None:
+        name = (field.field_name or b"").decode(errors="replace")
+        if name not in FIELDS:
+            raise _unknown_field(name)
+        raise ProblemError(422, "not-a-file", f"the field {name!r} must be a file, not text")
+
+    headers = {
+        "Content-Type": f'multipart/form-data; boundary="{options.get("boundary", "")}"',
+        "Content-Length": str(len(body)),
+    }
+    if not options.get("boundary"):
+        raise ProblemError(400, "form", "the content type names no boundary")
+    try:
+        parse_form(
+            {key: value.encode("latin-1") for key, value in headers.items()},
+            io.BytesIO(body), on_field, on_file,
+        )  # fmt: skip
+    except (FormParserError, UnicodeEncodeError) as error:
+        raise ProblemError(400, "form", f"the form is not well-formed: {error}") from None
+    return images
+
+
+def _unknown_field(name: str) -> ProblemError:
+    return ProblemError(
+        422, "unknown-field", f"unknown field {name[:80]!r}; images go into {' or '.join(FIELDS)}"
+    )
+
+
+def _of_json(body: bytes) -> list[bytes]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, "json", f"the body is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ProblemError(422, "json", 'the body must be an object such as {"images": [...]}')
+    if unknown := [name for name in content if name not in FIELDS]:
+        raise _unknown_field(unknown[0])
+    encoded: list[Any] = []
+    for value in content.values():
+        encoded += value if isinstance(value, list) else [value]
+    return [_decoded(value, position) for position, value in enumerate(encoded)]
+
+
+def _decoded(value: Any, position: int) -> bytes:
+    if not isinstance(value, str):
+        raise ProblemError(422, "json", f"image {position} is not text in base64")
+    try:
+        return base64.b64decode(value.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ProblemError(422, "base64", f"image {position} is not base64: {error}") from None

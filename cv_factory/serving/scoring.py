@@ -1,0 +1,120 @@
+"""Answers encoded images: decode, wait for a place in a batch, run the graph, postprocess.
+
+Knows no HTTP, so that another protocol can stand beside it. An image that cannot be read is refused
+before it meets anyone else's.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.data.decode import decode
+from cv_factory.errors import ArtifactError
+from cv_factory.serving.batcher import MicroBatcher
+from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.postprocessors import Answer, open_postprocessor
+
+Pixels = npt.NDArray[np.uint8]
+#: Probabilities float32 ``(K,)`` and features float32 ``(k,)`` of one image.
+Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+#: Largest difference in probability between a golden sample's answer and what it was at export.
+GOLDEN_TOLERANCE = 1e-5
+#: Encoded images from this size (bytes) are decoded in a thread, so that the others need not wait.
+_LARGE_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One prediction: its id, what is answered, and the scores behind it."""
+
+    id: str
+    answer: Answer
+    scores: Scores
+
+
+class Scorer:
+    """A bundle's predictor, ready to answer."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Build the graph and answer the golden samples once.
+
+        Raises:
+            ArtifactError: The golden samples are not answered as they were at export.
+            ValueError: The postprocessor's settings do not fit the predictor's classes.
+        """
+        self._predictor = bundle.predictor
+        self._limits = bundle.serving.limits
+        settings = bundle.serving.postprocessor
+        self._postprocess = open_postprocessor(
+            settings.name, settings.settings, bundle.predictor.contract.class_names
+        )
+        batching = bundle.serving.batching
+        self.batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
+            self._run, max_batch=batching.max_batch, queue_size=batching.queue_size
+        )
+        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self.prove()
+
+    def prove(self) -> None:
+        """Answer the golden samples.
+
+        Raises:
+            ArtifactError: An answer differs from what it was at export.
+        """
+        golden = self._predictor.golden
+        answered = self._predictor.predict(golden.images).probabilities
+        difference = float(np.abs(answered - golden.probabilities).max())
+        same = (answered.argmax(1) == golden.probabilities.argmax(1)).all()
+        # Not "difference > TOLERANCE": NaN must fail as well.
+        if not (difference <= GOLDEN_TOLERANCE and same):
+            raise ArtifactError(
+                f"The predictor answers its golden samples differently than at export (by "
+                f"{difference:.2e}, allowed: {GOLDEN_TOLERANCE:g}): it must not be served."
+            )
+
+    def read(self, content: bytes) -> Pixels:
+        """Decode one image as ingestion does.
+
+        Raises:
+            ImageError: It cannot be read, or is refused; the message is the reason.
+        """
+        contract, limits = self._predictor.contract, self._limits
+        return decode(
+            content,
+            height=contract.height,
+            width=contract.width,
+            channels=contract.channels,
+            max_pixels=limits.max_pixels,
+            max_aspect_ratio=limits.max_aspect_ratio,
+        ).pixels
+
+    async def read_aside(self, content: bytes) -> Pixels:
+        """Decode one image without keeping others from being served; see ``read``."""
+        if len(content) < _LARGE_BYTES:
+            return self.read(content)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self.read, content)
+
+    async def score(self, images: Sequence[Pixels]) -> list[Scored]:
+        """Predict decoded images.
+
+        Raises:
+            QueueFullError: Too much waits already.
+        """
+        scores = await self.batcher(images)
+        return [Scored(str(uuid.uuid4()), self._postprocess(s[0]), s) for s in scores]
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self.batcher.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, images: Sequence[Pixels]) -> list[Scores]:
+        predicted = self._predictor.predict(np.stack(images))
+        return list(zip(predicted.probabilities, predicted.features, strict=True))

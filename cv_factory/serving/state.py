@@ -1,0 +1,36 @@
+"""What a running service is told by whoever deployed it: the folder it serves, its present stage.
+
+Environment: ``CV_FACTORY_BUNDLE`` names the bundle's directory; without it, it is the folder
+``bundle`` in the working directory, which is where a Bento has it. ``CV_FACTORY_STATE_FILE`` names
+a JSON file such as ``{"stage": "production"}``, which is read whenever somebody asks.
+"""
+
+import json
+import os
+from pathlib import Path
+
+BUNDLE_VARIABLE = "CV_FACTORY_BUNDLE"
+STATE_VARIABLE = "CV_FACTORY_STATE_FILE"
+
+
+def bundle_directory() -> Path:
+    """Return where the bundle lies that this process serves."""
+    return Path(os.environ.get(BUNDLE_VARIABLE) or "bundle").absolute()
+
+
+def state_file() -> Path | None:
+    """Return the file that tells the present stage, where there is one."""
+    name = os.environ.get(STATE_VARIABLE)
+    return Path(name) if name else None
+
+
+def read_stage(file: Path | None) -> str | None:
+    """Return the present stage, None where nobody tells it."""
+    if file is None:
+        return None
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    stage = state.get("stage") if isinstance(state, dict) else None
+    return stage if isinstance(stage, str) else None
