@@ -1,0 +1,307 @@
+"""A model's endpoint on this machine: a front on a stable port, and the services behind it.
+
+Everything about it is in one folder, so that any process can find, change and stop it.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+import cv_factory
+from cv_factory.deployment import daemon
+from cv_factory.deployment.daemon import Daemon, DaemonError
+from cv_factory.deployment.front import ROUTES, STATUS
+from cv_factory.deployment.proof import Proof, prove
+from cv_factory.deployment.routes import Backend, FrontStatus, Routes
+from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.state import STATE_VARIABLE
+
+_LOOPBACK = "127.0.0.1"
+_POLL_SECONDS = 0.05
+_ANSWER_SECONDS = 10.0
+_FRONT_SECONDS = 20.0
+#: Of this process's environment, what a service is given; the rest may hold secrets.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "COVERAGE_RUN")
+_OWN_PREFIX = "CV_FACTORY_"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is served on this machine.
+
+    Attributes:
+        folder: Everything about the endpoint; made when something is put up.
+        host: Address that the front listens on.
+        port: Port that the front listens on.
+        secrets: Variables that services are given beside the ordinary ones.
+        drain_seconds: How long a service may take to finish what it was given.
+    """
+
+    folder: Path
+    host: str
+    port: int
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    drain_seconds: float = 30.0
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine find the model, whatever version answers."""
+        host = _LOOPBACK if self.host in ("0.0.0.0", "") else self.host
+        return f"http://{host}:{self.port}"
+
+    def put_up(self, name: str, bundle: Bundle, timeout: float) -> Proof:
+        """Start a service and prove it; it is given no requests yet.
+
+        Args:
+            name: Of the service, unique in the endpoint.
+            bundle: What it serves.
+            timeout: Seconds until it must be ready.
+
+        Raises:
+            CVFactoryError: It did not start or does not answer as it should, or the disk is full;
+                nothing of it is left.
+        """
+        folder = self._service(name)
+        try:
+            with _told(folder):
+                (folder / "bundle").mkdir(parents=True)
+                bundle.save(folder / "bundle")
+            return self.bring_up(name, timeout)
+        except BaseException:
+            self.remove(name)
+            raise
+
+    def bring_up(self, name: str, timeout: float) -> Proof:
+        """Start a service that was put up before, unless it runs, and prove it.
+
+        Raises:
+            CVFactoryError: Its bundle is damaged, it did not start, or it answers wrongly.
+        """
+        folder = self._service(name)
+        bundle = Bundle.load(folder / "bundle")
+        running = self.running(name)
+        if running is None:
+            running = self._start(name)
+        try:
+            _await_ready(running, folder, timeout)
+            return prove(
+                f"http://{_LOOPBACK}:{running.port}", bundle, timeout=_ANSWER_SECONDS, headers={}
+            )
+        except BaseException:
+            running.stop(grace_seconds=1.0)
+            raise
+
+    def running(self, name: str) -> Daemon | None:
+        """Return the process of a service; None if it does not run."""
+        found = daemon.recorded(self._service(name))
+        return found if found is not None and found.is_alive else None
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a service runs and says that it is ready."""
+        running = self.running(name)
+        return running is not None and _says_ready(running.port)
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of the requests that each service is given, by name."""
+        routes = Routes.load(self._front / ROUTES)
+        total = sum(backend.weight for backend in routes.backends) or 1.0
+        return {backend.name: backend.weight / total for backend in routes.backends}
+
+    def route(self, weights: Mapping[str, float]) -> None:
+        """Give requests to these services and no others, and start the front if need be.
+
+        Returns when the front has taken over the change and the services that are given nothing
+        any more have answered what they had.
+
+        Raises:
+            DaemonError: A service does not run, or the front's port is taken.
+        """
+        backends = tuple(self._backend(name, weight) for name, weight in weights.items())
+        routes = Routes(Routes.load(self._front / ROUTES).generation + 1, backends)
+        with _told(self._front):
+            self._front.mkdir(parents=True, exist_ok=True)
+            if self._running_front() is None:
+                self._require_free_port()
+            routes.save(self._front / ROUTES)
+        if self._running_front() is None:
+            self._start_front()
+        self._await_routes(routes)
+
+    def take_down(self, name: str) -> None:
+        """Stop a service wholly; what it was put up with stays."""
+        found = daemon.recorded(self._service(name))
+        if found is not None:
+            found.stop(self.drain_seconds)
+
+    def remove(self, name: str) -> None:
+        """Stop a service wholly and delete everything about it."""
+        self.take_down(name)
+        shutil.rmtree(self._service(name), ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop the front: the port is free again."""
+        found = daemon.recorded(self._front)
+        if found is not None:
+            found.stop(grace_seconds=2.0)
+        shutil.rmtree(self._front, ignore_errors=True)
+
+    def log_file(self, name: str) -> Path:
+        """Return where a service's output goes."""
+        return daemon.log_file(self._service(name))
+
+    def set_stage(self, name: str, stage: str) -> None:
+        """Let a service say which stage its version is in."""
+        from cv_factory.artifact_files import canonical_json, write_atomic
+
+        write_atomic(self._service(name) / "state.json", canonical_json({"stage": stage}).encode())
+
+    @property
+    def _front(self) -> Path:
+        return self.folder / "front"
+
+    def _service(self, name: str) -> Path:
+        return self.folder / "services" / name
+
+    def _backend(self, name: str, weight: float) -> Backend:
+        running = self.running(name)
+        if running is None:
+            raise DaemonError(
+                f"The service {name} does not run.\n{daemon.last_words(self._service(name))}"
+            )
+        return Backend(name, running.port, weight)
+
+    def _start(self, name: str) -> Daemon:
+        folder, port = self._service(name), _free_port()
+        arguments = ["bundle", "--host", _LOOPBACK, "--port", str(port)]
+        variables = {
+            STATE_VARIABLE: str(folder / "state.json"),
+            "BENTOML_HOME": str(self.folder / "bentoml"),
+            **self.secrets,
+        }
+        command = [sys.executable, "-m", "cv_factory.serving", *arguments]
+        with _told(folder):
+            # What an earlier one left behind, when its supervisor was killed.
+            for process in daemon.marked(self._mark(name)):
+                process.kill()
+            return daemon.start(
+                command,
+                folder,
+                self._mark(name),
+                port,
+                cwd=folder,
+                environment=_environment(variables),
+            )
+
+    def _start_front(self) -> None:
+        module, place = "cv_factory.deployment.front", [str(self._front), self.host, str(self.port)]
+        with _told(self._front):
+            (self._front / STATUS).unlink(missing_ok=True)
+            daemon.start(
+                [sys.executable, "-m", module, *place],
+                self._front,
+                self._mark("front"),
+                self.port,
+                cwd=self._front,
+                environment=_environment({}),
+            )
+
+    def _running_front(self) -> Daemon | None:
+        found = daemon.recorded(self._front)
+        return found if found is not None and found.is_alive else None
+
+    def _require_free_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                raise DaemonError(
+                    f"{self.host}:{self.port} cannot be listened on ({error.strerror}): stop what "
+                    "uses it, or give another port (endpoint.port in the deployment's "
+                    "configuration, or the model deployer's)."
+                ) from None
+
+    def _await_routes(self, routes: Routes) -> None:
+        """Wait until the front works by these routes, and nothing else is being answered."""
+        kept = {backend.name for backend in routes.backends}
+
+        def is_done() -> bool:
+            if self._running_front() is None:
+                raise DaemonError(f"The front ended:\n{daemon.last_words(self._front)}")
+            status = FrontStatus.load(self._front / STATUS)
+            return status is not None and status.generation == routes.generation
+
+        def is_drained() -> bool:
+            status = FrontStatus.load(self._front / STATUS)
+            return status is None or not (status.in_flight.keys() - kept)
+
+        if not _wait(is_done, _FRONT_SECONDS):
+            raise DaemonError(f"The front does not react:\n{daemon.last_words(self._front)}")
+        _wait(is_drained, self.drain_seconds)
+
+    def _mark(self, name: str) -> str:
+        return f"{self.folder}#{name}"
+
+
+def _await_ready(running: Daemon, folder: Path, timeout: float) -> None:
+    def is_ready() -> bool:
+        if not running.is_alive:
+            raise DaemonError(f"The service ended while it started:\n{daemon.last_words(folder)}")
+        return _says_ready(running.port)
+
+    if not _wait(is_ready, timeout):
+        raise DaemonError(
+            f"The service was not ready after {timeout:g} s:\n{daemon.last_words(folder)}"
+        )
+
+
+def _says_ready(port: int) -> bool:
+    try:
+        response = httpx.get(f"http://{_LOOPBACK}:{port}/readyz", timeout=2.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return response.status_code == 200
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds; return whether it did in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_OWN_PREFIX)
+    }
+    root = str(Path(cv_factory.__file__).resolve().parents[1])
+    return {**passed, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1", **variables}
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses, such as a full disk, into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise DaemonError(f"{folder} cannot be written ({error.strerror or error}).") from None
