@@ -1,6 +1,7 @@
 """Starts a service by hand: ``python -m cv_factory.serving BUNDLE_DIR [--host H] [--port P]``."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 import click
 
 from cv_factory.errors import CVFactoryError
-from cv_factory.serving.state import BUNDLE_VARIABLE
+from cv_factory.serving.state import BUNDLE_VARIABLE, metrics_directory
+
+#: No request is traced, since no tracer is configured.
+_OPTIONS = "tracing.excluded_urls=.*"
 
 
 @click.command()
@@ -31,19 +35,26 @@ def serve(bundle: Path, host: str, port: int) -> None:
         CVFactoryError: The bundle is damaged, or must not be served like this.
     """
     from cv_factory.serving.bundle import Bundle
+    from cv_factory.serving.guards.access import check_exposure
+    from cv_factory.serving.guards.keys import KeyRing
 
-    workers = Bundle.load(bundle).serving.workers
+    config = Bundle.load(bundle).serving
+    check_exposure(config, KeyRing.from_environment(), [host])
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+    os.environ.setdefault("BENTOML_CONFIG_OPTIONS", _OPTIONS)
     from _bentoml_impl.server import serve_http
 
     from cv_factory.serving import service
 
     # BentoML's decorator makes a Service of the class.
     served: Any = service.PredictorService
-    served.config["workers"] = workers
+    served.config["workers"] = config.workers
     served.inject_config()
-    serve_http(served, host=host, port=port)
+    try:
+        serve_http(served, host=host, port=port)
+    finally:
+        shutil.rmtree(metrics_directory(os.getpid()), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -3,83 +3,145 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from cv_factory.errors import ImageError
 from cv_factory.serving.batcher import QueueFullError
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.problems import ProblemError, overloaded
+from cv_factory.serving.front import Front, exchange_of
+from cv_factory.serving.guards.access import Guard
+from cv_factory.serving.guards.keys import KeyRing
+from cv_factory.serving.logs import LineLog, write_to_stderr
+from cv_factory.serving.metrics import CONTENT_TYPE, Metrics
+from cv_factory.serving.openapi import describe
+from cv_factory.serving.pages import asset, card_page, page
+from cv_factory.serving.prediction_log import PredictionLog
+from cv_factory.serving.problems import ProblemError, bare_problem, overloaded
 from cv_factory.serving.reading import BARE, FORM, JSON, read_images
-from cv_factory.serving.scoring import Pixels, Scorer
+from cv_factory.serving.scoring import Pixels, Scored, Scorer
 from cv_factory.serving.state import read_stage
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    bundle: Bundle, *, scorer: Scorer | None = None, state_file: Path | None = None
-) -> Starlette:
+    bundle: Bundle, *, keys: KeyRing | None = None, state_file: Path | None = None
+) -> "Application":
     """Build the application.
 
     Args:
         bundle: What is served.
-        scorer: Of that bundle, where one exists already.
+        keys: That are asked for; without them, and without ``access.jwt``, anyone is answered.
         state_file: Tells the present stage; see ``cv_factory.serving.state``.
 
     Raises:
         ArtifactError: The predictor does not answer its golden samples as it should.
+        ConfigError: The issuer of tokens cannot be asked for its keys, the folder of the
+            prediction log cannot be made, or the postprocessor does not fit the predictor.
     """
-    app = _Answers(bundle, scorer or Scorer(bundle), state_file)
-    routes = [
-        Route("/predict", app.predicts(BARE, FORM), methods=["POST"]),
-        Route("/predict/batch", app.predicts(FORM, JSON), methods=["POST"]),
-        Route("/invocations", app.predicts(BARE, FORM, JSON), methods=["POST"]),
-        Route("/ping", _alive),
-        Route("/healthz", _alive),
-        Route("/model-info", app.model_info),
-    ]
-    return Starlette(routes=routes, exception_handlers={ProblemError: _explain})
+    return Application(bundle, keys, state_file)
 
 
-class _Answers:
-    """What the routes answer."""
+class Application:
+    """An ASGI application; ``close`` it at the end."""
 
-    def __init__(self, bundle: Bundle, scorer: Scorer, state_file: Path | None) -> None:
+    def __init__(self, bundle: Bundle, keys: KeyRing | None, state_file: Path | None) -> None:
+        """See ``create_app``."""
         self._bundle = bundle
-        self._scorer = scorer
         self._state_file = state_file
+        self._metrics = Metrics(bundle.model_name, bundle.version)
+        self._guard = Guard(bundle.serving, keys)
+        self._scorer = Scorer(bundle, on_batch=self._metrics.batch)
+        self._predictions = PredictionLog.open(bundle)
+        self._log = LineLog(write_to_stderr) if bundle.serving.log.requests else None
+        routes = self._routes()
+        handlers = {
+            ProblemError: _explain,
+            HTTPException: _explain_framework,
+            Exception: _apologize,
+        }
+        inner = Starlette(routes=routes, exception_handlers=handlers)
+        paths = frozenset(route.path for route in routes)
+        self._front = Front(inner, paths, self._metrics, self._log)
 
-    def predicts(self, *accepted: str) -> Callable[[Request], Awaitable[Response]]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._front(scope, receive, send)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anyone is answered."""
+        return self._guard.is_open
+
+    def prove(self) -> None:
+        """Answer the golden samples.
+
+        Raises:
+            ArtifactError: An answer differs from what it was at export.
+        """
+        self._scorer.prove()
+
+    def close(self) -> None:
+        """Write what waits to be written, and let the threads end."""
+        self._scorer.close()
+        for log in (self._predictions, self._log):
+            if log is not None:
+                log.close()
+
+    def _routes(self) -> list[Route]:
+        """Return every route."""
+        specification = describe(self._bundle, is_open=self._guard.is_open)
+
+        async def openapi(_request: Request) -> Response:
+            return JSONResponse(specification)
+
+        return [
+            Route("/predict", self._predicts(BARE, FORM), methods=["POST"]),
+            Route("/predict/batch", self._predicts(FORM, JSON), methods=["POST"]),
+            Route("/invocations", self._predicts(BARE, FORM, JSON), methods=["POST"]),
+            Route("/ping", _alive),
+            Route("/healthz", _alive),
+            Route("/model-info", self._protected("model_info", self._model_info)),
+            Route("/model-card", self._protected("model_info", self._model_card)),
+            Route("/metrics", self._protected("metrics", self._figures)),
+            Route("/openapi.json", openapi),
+            Route("/docs", partial(page, "docs.html")),
+            Route("/", partial(page, "try.html")),
+            Route("/assets/{name}", asset),
+        ]
+
+    def _predicts(self, *accepted: str) -> Endpoint:
         """Return an endpoint that predicts the images of a request."""
+        limits = self._bundle.serving.limits
 
         async def predict(request: Request) -> Response:
             begun = time.perf_counter()
+            exchange = exchange_of(request.scope)
+            self._guard.admit_address(request)
+            principal = await self._guard.identify(request, "predict")
+            exchange.key = principal.name
             if not self._scorer.batcher.has_room():
                 raise overloaded()
-            limits = self._bundle.serving.limits
             contents = await read_images(request, limits, accepted)
+            exchange.images = len(contents)
+            self._guard.admit(principal, len(contents))
             images = await self._decoded(contents)
-            try:
-                async with asyncio.timeout(limits.answer_seconds):
-                    scored = await self._scorer.score(images)
-            except (QueueFullError, TimeoutError):
-                raise overloaded() from None
-            return JSONResponse(
-                {
-                    "predictions": [
-                        {"id": s.id, "label": s.answer.label,
-                         "probabilities": s.answer.probabilities}
-                        for s in scored
-                    ],
-                    "model": self._bundle.model_name,
-                    "version": self._bundle.version,
-                    "milliseconds": round(1000 * (time.perf_counter() - begun), 3),
-                }
-            )  # fmt: skip
+            scored = await self._scored(images)
+            for one in scored:
+                self._metrics.prediction(one.answer.label)
+                if self._predictions is not None:
+                    self._predictions.put(one, principal.name, exchange.request_id)
+            return self._answer(scored, time.perf_counter() - begun)
 
         return predict
 
@@ -93,18 +155,50 @@ class _Answers:
                 raise ProblemError(422, "image", f"{which} cannot be used: {error}") from None
         return images
 
-    async def model_info(self, _request: Request) -> Response:
-        """Answer what is served."""
+    async def _scored(self, images: list[Pixels]) -> list[Scored]:
+        try:
+            async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
+                return await self._scorer.score(images)
+        except (QueueFullError, TimeoutError):
+            raise overloaded() from None
+
+    def _answer(self, scored: list[Scored], seconds: float) -> Response:
+        predictions = [
+            {"id": s.id, "label": s.answer.label, "probabilities": s.answer.probabilities}
+            for s in scored
+        ]
+        return JSONResponse(
+            {
+                "predictions": predictions,
+                "model": self._bundle.model_name,
+                "version": self._bundle.version,
+                "milliseconds": round(1000 * seconds, 3),
+            }
+        )
+
+    def _protected(self, name: Literal["metrics", "model_info"], endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that asks for the role ``admin`` where it is configured to."""
+        if name not in self._bundle.serving.access.protect:
+            return endpoint
+
+        async def protected(request: Request) -> Response:
+            principal = await self._guard.identify(request, "admin")
+            exchange_of(request.scope).key = principal.name
+            return await endpoint(request)
+
+        return protected
+
+    async def _model_info(self, _request: Request) -> Response:
         bundle, contract = self._bundle, self._bundle.predictor.contract
+        height, width, channels = contract.input_shape
         information: dict[str, Any] = {
             "model": bundle.model_name,
             "version": bundle.version,
             "stage": read_stage(self._state_file),
             "classes": contract.class_names,
-            "input": {
-                "height": contract.height, "width": contract.width, "channels": contract.channels
-            },
+            "input": {"height": height, "width": width, "channels": channels},
             "architecture": contract.model,
+            "postprocessor": bundle.serving.postprocessor.model_dump(mode="json"),
             "predictor": bundle.predictor.fingerprint,
             "fingerprints": {**contract.fingerprints, **bundle.fingerprints},
             "metrics": dict(bundle.metrics),
@@ -112,14 +206,39 @@ class _Answers:
             "registration_id": bundle.registration_id,
             "git_commit": bundle.git_commit,
             "created": bundle.created,
-        }  # fmt: skip
+            "card": "/model-card" if bundle.card_html is not None else None,
+        }
         return JSONResponse(information)
+
+    async def _model_card(self, _request: Request) -> Response:
+        if self._bundle.card_html is None:
+            raise ProblemError(404, "no-card", "this bundle was made without a model card")
+        return card_page(self._bundle.card_html)
+
+    async def _figures(self, _request: Request) -> Response:
+        dropped = sum(log.dropped for log in (self._predictions, self._log) if log is not None)
+        text = self._metrics.text(queue=len(self._scorer.batcher), dropped=dropped)
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
 async def _alive(_request: Request) -> Response:
     return PlainTextResponse("\n")
 
 
-async def _explain(_request: Request, error: Exception) -> Response:
+async def _explain(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
+    exchange_of(request.scope).problem = error.kind
     return error.response()
+
+
+async def _explain_framework(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return bare_problem(error.status_code, error.detail, error.headers)
+
+
+async def _apologize(request: Request, _error: Exception) -> Response:
+    """Say that it is our fault, and no more; the server's log has the traceback."""
+    exchange = exchange_of(request.scope)
+    exchange.problem = "internal"
+    detail = f"the service failed; tell its operator the request id {exchange.request_id}"
+    return bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.responses import Response
 
@@ -37,6 +38,12 @@ class ProblemError(CVFactoryError):
         return Response(
             json.dumps(body), self.status, self.headers, media_type="application/problem+json"
         )
+
+
+def bare_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response for a status that the framework chose, such as 404 or 405."""
+    kind = HTTPStatus(status).phrase.lower().replace(" ", "-")
+    return ProblemError(status, kind, detail, headers).response()
 
 
 def overloaded() -> ProblemError:

@@ -6,7 +6,7 @@ before it meets anyone else's.
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.data.decode import decode
-from cv_factory.errors import ArtifactError
+from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import Answer, open_postprocessor
@@ -41,19 +41,27 @@ class Scored:
 class Scorer:
     """A bundle's predictor, ready to answer."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, on_batch: Callable[[int], None] | None = None) -> None:
         """Build the graph and answer the golden samples once.
+
+        Args:
+            bundle: What answers.
+            on_batch: Told how many images each run of the graph has; called in its thread.
 
         Raises:
             ArtifactError: The golden samples are not answered as they were at export.
-            ValueError: The postprocessor's settings do not fit the predictor's classes.
+            ConfigError: The postprocessor's settings do not fit the predictor's classes.
         """
         self._predictor = bundle.predictor
+        self._on_batch = on_batch
         self._limits = bundle.serving.limits
         settings = bundle.serving.postprocessor
-        self._postprocess = open_postprocessor(
-            settings.name, settings.settings, bundle.predictor.contract.class_names
-        )
+        try:
+            self._postprocess = open_postprocessor(
+                settings.name, settings.settings, bundle.predictor.contract.class_names
+            )
+        except ValueError as error:
+            raise ConfigError(f"postprocessor.settings: {error}.") from None
         batching = bundle.serving.batching
         self.batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
             self._run, max_batch=batching.max_batch, queue_size=batching.queue_size
@@ -116,5 +124,7 @@ class Scorer:
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, images: Sequence[Pixels]) -> list[Scores]:
+        if self._on_batch is not None:
+            self._on_batch(len(images))
         predicted = self._predictor.predict(np.stack(images))
         return list(zip(predicted.probabilities, predicted.features, strict=True))

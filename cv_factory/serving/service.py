@@ -5,12 +5,20 @@ heavy and opens nothing until an instance is made.
 """
 
 import gc
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 import bentoml
 
+from cv_factory.errors import ArtifactError, CVFactoryError
+from cv_factory.serving.logs import say
+
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+    from cv_factory.serving.app import Application
 
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -30,20 +38,56 @@ class PredictorService:
     """Serves the bundle that the environment names; see ``cv_factory.serving.state``."""
 
     def __init__(self) -> None:
-        from cv_factory.serving.app import create_app
-        from cv_factory.serving.bundle import Bundle
-        from cv_factory.serving.scoring import Scorer
-        from cv_factory.serving.state import bundle_directory, state_file
-
-        bundle = Bundle.load(bundle_directory())
-        self._scorer = Scorer(bundle)
-        self.app = create_app(bundle, scorer=self._scorer, state_file=state_file())
+        try:
+            self.app = _open()
+        except CVFactoryError as error:
+            say("cannot-start", detail=str(error))
+            _end_server()
+            raise
         _tune_collector()
 
     def __is_ready__(self) -> bool:
         """Whether the golden samples are answered as they should be."""
-        self._scorer.prove()
+        try:
+            self.app.prove()
+        except ArtifactError as error:
+            say("not-ready", detail=str(error))
+            return False
         return True
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Write what waits to be written."""
+        self.app.close()
+
+
+def _open() -> "Application":
+    """Open the application of the bundle.
+
+    Raises:
+        CVFactoryError: The bundle is damaged, or must not be served like this.
+    """
+    from cv_factory.serving.app import create_app
+    from cv_factory.serving.bundle import Bundle
+    from cv_factory.serving.guards.access import check_exposure, listening_hosts
+    from cv_factory.serving.guards.keys import KeyRing
+    from cv_factory.serving.state import bundle_directory, share_metrics, state_file
+
+    bundle = Bundle.load(bundle_directory())
+    keys = KeyRing.from_environment()
+    if warning := check_exposure(bundle.serving, keys, listening_hosts()):
+        say("open", detail=warning)
+    share_metrics()
+    opened = create_app(bundle, keys=keys, state_file=state_file())
+    say("serving", model=bundle.model_name, version=bundle.version)
+    return opened
+
+
+def _end_server() -> None:
+    """End BentoML's supervisor, which would start workers that cannot work for ever."""
+    main = sys.modules["__main__"].__spec__
+    if main is not None and main.name == "_bentoml_impl.worker.service":
+        os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _tune_collector() -> None:

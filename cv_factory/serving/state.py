@@ -7,10 +7,13 @@ a JSON file such as ``{"stage": "production"}``, which is read whenever somebody
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 BUNDLE_VARIABLE = "CV_FACTORY_BUNDLE"
 STATE_VARIABLE = "CV_FACTORY_STATE_FILE"
+#: Of the Prometheus client: workers of one server write their figures into this folder.
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def bundle_directory() -> Path:
@@ -22,6 +25,21 @@ def state_file() -> Path | None:
     """Return the file that tells the present stage, where there is one."""
     name = os.environ.get(STATE_VARIABLE)
     return Path(name) if name else None
+
+
+def metrics_directory(server: int) -> Path:
+    """Return where the workers of a server (its process id) share their figures."""
+    return Path(tempfile.gettempdir()) / f"cv-factory-metrics-{server}"
+
+
+def share_metrics() -> None:
+    """Say where the figures of this worker and its siblings go.
+
+    BentoML has one folder for all services of a user, and empties it whenever one starts.
+    """
+    folder = metrics_directory(os.getppid())
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ[METRICS_VARIABLE] = str(folder)
 
 
 def read_stage(file: Path | None) -> str | None:
