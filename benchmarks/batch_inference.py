@@ -46,7 +46,9 @@ def export_small_cnn(root: Path, images: Path) -> None:
     dataset = ingest(config)
     split = split_dataset(dataset, SplitConfig())
     transform = fit_transform(dataset, split.train, TransformConfig())
-    trained = train(dataset, split, transform, SmallCNNConfig(), TrainConfig(epochs=1, batch_size=64))
+    trained = train(
+        dataset, split, transform, SmallCNNConfig(), TrainConfig(epochs=1, batch_size=64)
+    )
     root.mkdir()
     export_predictor(trained, transform, {}).save(root)
 

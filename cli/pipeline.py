@@ -5,6 +5,7 @@ from typing import cast
 from cli.options import ROOT, RunOptions
 from cv_factory.config import (
     BatchInferencePipelineConfig,
+    DeploymentPipelineConfig,
     TrainingPipelineConfig,
     ValidationPipelineConfig,
 )
@@ -22,6 +23,11 @@ def run_pipeline(options: RunOptions) -> int:
         CVFactoryError: A check, a step or a gate refused.
     """
     config = read_config(options)
+    if isinstance(config, DeploymentPipelineConfig):
+        _use_stack(options.stack)
+        from cli.deployment_run import run_deployment
+
+        return run_deployment(config, dry_run=options.dry_run, debug=options.debug)
     labelled = not isinstance(config, BatchInferencePipelineConfig)
     from cv_factory.data.sources import open_source
 
@@ -67,7 +73,12 @@ def _use_stack(name: str | None) -> str:
     return stack
 
 
-PipelineConfig = TrainingPipelineConfig | ValidationPipelineConfig | BatchInferencePipelineConfig
+PipelineConfig = (
+    TrainingPipelineConfig
+    | ValidationPipelineConfig
+    | DeploymentPipelineConfig
+    | BatchInferencePipelineConfig
+)
 
 
 def read_config(options: RunOptions) -> PipelineConfig:

@@ -11,8 +11,11 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_batch import BatchModelConfig, OutputConfig, RegisteredName
 from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_deployment import DeployedModelConfig
+from cv_factory.config_deployment import EndpointConfig as EndpointConfig
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
+from cv_factory.config_serving import ServingConfig
 
 
 def _check_part_size(size: float) -> float:
@@ -443,15 +446,28 @@ class BatchInferencePipelineConfig(Section):
         _check_steps(self.zenml, BATCH_INFERENCE_STEPS)
         return self
 
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
-        content = self.model_dump(mode="json", exclude={"zenml": True})
-        return fingerprint({**content, "data": self.data.without_location()})
+
+DEPLOYMENT_STEPS = ("build_bundle", "deploy", "smoke_test", "promote")
+
+
+class DeploymentPipelineConfig(Section):
+    """Everything that the deployment pipeline can be told."""
+
+    model: DeployedModelConfig = DeployedModelConfig()
+    serving: ServingConfig = ServingConfig()
+    endpoint: EndpointConfig = EndpointConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_step_names(self) -> "DeploymentPipelineConfig":
+        _check_steps(self.zenml, DEPLOYMENT_STEPS)
+        return self
 
 
 #: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
 PIPELINE_CONFIGS: dict[str, type[Section]] = {
     "training": TrainingPipelineConfig,
     "validation": ValidationPipelineConfig,
+    "deployment": DeploymentPipelineConfig,
     "batch_inference": BatchInferencePipelineConfig,
 }

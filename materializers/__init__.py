@@ -3,7 +3,9 @@
 Importing this package registers all of them with ZenML.
 """
 
+from materializers.bundle import BundleMaterializer
 from materializers.dataset import ImageDatasetMaterializer
+from materializers.deployment import DeploymentMaterializer
 from materializers.evaluation import EvaluationMaterializer
 from materializers.model import TrainedModelMaterializer
 from materializers.predictions import BatchPredictionsMaterializer
@@ -15,7 +17,9 @@ from materializers.transform import FittedTransformMaterializer
 
 __all__ = [
     "BatchPredictionsMaterializer",
+    "BundleMaterializer",
     "DataReportMaterializer",
+    "DeploymentMaterializer",
     "EvaluationMaterializer",
     "FittedTransformMaterializer",
     "ImageDatasetMaterializer",

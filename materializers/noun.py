@@ -45,7 +45,11 @@ class NounMaterializer(BaseMaterializer):
             return
         with self.get_temporary_directory(delete_at_exit=True) as temporary:
             data.save(Path(temporary))
-            names = sorted(os.listdir(temporary), key=lambda name: (name == self.HEADER, name))
+            files = [path for path in Path(temporary).rglob("*") if path.is_file()]
+            names = sorted(
+                (str(path.relative_to(temporary)) for path in files),
+                key=lambda name: (name == self.HEADER, name),
+            )
             for name in track(names, f"Uploading {self.HEADER.removesuffix('.json')}"):
                 self._copy(os.path.join(temporary, name), os.path.join(self.uri, name))
 
@@ -58,10 +62,19 @@ class NounMaterializer(BaseMaterializer):
         if not io_utils.is_remote(self.uri):
             return data_type.load(Path(self.uri))
         with self.get_temporary_directory(delete_at_exit=False) as temporary:
-            for name in self.artifact_store.listdir(self.uri):
-                name = os.path.basename(str(name))
-                self._copy(os.path.join(self.uri, name), os.path.join(temporary, name))
+            self._download(self.uri, temporary)
             return data_type.load(Path(temporary))
+
+    def _download(self, source: str, target: str) -> None:
+        """Copy a folder of the artifact store, with its folders."""
+        for listed in self.artifact_store.listdir(source):
+            name = os.path.basename(str(listed).rstrip("/"))
+            inner, place = os.path.join(source, name), os.path.join(target, name)
+            if self.artifact_store.isdir(inner):
+                os.mkdir(place)
+                self._download(inner, place)
+            else:
+                self._copy(inner, place)
 
     def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:
         """Write the pictures and pages of ``pictures`` beside the artifact's files."""

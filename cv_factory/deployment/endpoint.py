@@ -4,11 +4,12 @@ Everything about it is in one folder, so that any process can find, change and s
 """
 
 import os
+import secrets
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,19 @@ from cv_factory.deployment.front import ROUTES, STATUS
 from cv_factory.deployment.proof import Proof, prove
 from cv_factory.deployment.routes import Backend, FrontStatus, Routes
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.guards.access import check_exposure
+from cv_factory.serving.guards.keys import (
+    TEXT_VARIABLE,
+    KeyFile,
+    KeyRing,
+    StoredKey,
+    hash_key,
+)
 from cv_factory.serving.state import STATE_VARIABLE
 
 _LOOPBACK = "127.0.0.1"
+#: The key that a service is proven with, in its folder.
+_PROBE = "probe.key"
 _POLL_SECONDS = 0.05
 _ANSWER_SECONDS = 10.0
 _FRONT_SECONDS = 20.0
@@ -41,14 +52,14 @@ class Endpoint:
         folder: Everything about the endpoint; made when something is put up.
         host: Address that the front listens on.
         port: Port that the front listens on.
-        secrets: Variables that services are given beside the ordinary ones.
+        variables: Variables, secrets among them, that services are given beside the ordinary ones.
         drain_seconds: How long a service may take to finish what it was given.
     """
 
     folder: Path
     host: str
     port: int
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     drain_seconds: float = 30.0
 
     @property
@@ -67,9 +78,10 @@ class Endpoint:
 
         Raises:
             CVFactoryError: It did not start or does not answer as it should, or the disk is full;
-                nothing of it is left.
+                nothing of it is left. Or it must not be reached from elsewhere without keys.
         """
         folder = self._service(name)
+        self._require_keys(bundle)
         try:
             with _told(folder):
                 (folder / "bundle").mkdir(parents=True)
@@ -85,19 +97,32 @@ class Endpoint:
         Raises:
             CVFactoryError: Its bundle is damaged, it did not start, or it answers wrongly.
         """
-        folder = self._service(name)
-        bundle = Bundle.load(folder / "bundle")
+        folder, bundle = self._service(name), self.bundle_of(name)
         running = self.running(name)
         if running is None:
             running = self._start(name)
         try:
             _await_ready(running, folder, timeout)
-            return prove(
-                f"http://{_LOOPBACK}:{running.port}", bundle, timeout=_ANSWER_SECONDS, headers={}
-            )
+            return self._prove(f"http://{_LOOPBACK}:{running.port}", name, bundle)
         except BaseException:
             running.stop(grace_seconds=1.0)
             raise
+
+    def prove(self, name: str, bundle: Bundle) -> Proof:
+        """Send the golden samples of a service's bundle to the front, as any client would.
+
+        Raises:
+            ProofError: An answer is missing, wrong, or of another version.
+        """
+        return self._prove(self.url, name, bundle)
+
+    def bundle_of(self, name: str) -> Bundle:
+        """Return what a service was put up with.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        return Bundle.load(self._service(name) / "bundle")
 
     def running(self, name: str) -> Daemon | None:
         """Return the process of a service; None if it does not run."""
@@ -146,6 +171,13 @@ class Endpoint:
         self.take_down(name)
         shutil.rmtree(self._service(name), ignore_errors=True)
 
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove every other service: what a killed deployment has left."""
+        services = self.folder / "services"
+        for folder in services.iterdir() if services.is_dir() else ():
+            if folder.name not in set(names):
+                self.remove(folder.name)
+
     def close(self) -> None:
         """Stop the front: the port is free again."""
         found = daemon.recorded(self._front)
@@ -178,13 +210,27 @@ class Endpoint:
             )
         return Backend(name, running.port, weight)
 
+    def _require_keys(self, bundle: Bundle) -> None:
+        """Refuse a front that other machines reach and whose services ask for no keys.
+
+        The services cannot see that themselves: they listen on this machine's loopback.
+        """
+        keys = KeyRing.from_environment(_environment(self.variables))
+        check_exposure(bundle.serving, keys, [self.host])
+
+    def _prove(self, url: str, name: str, bundle: Bundle) -> Proof:
+        probe = self._service(name) / _PROBE
+        headers = {"X-API-Key": probe.read_text(encoding="utf-8")} if probe.exists() else {}
+        return prove(url, bundle, timeout=_ANSWER_SECONDS, headers=headers)
+
     def _start(self, name: str) -> Daemon:
         folder, port = self._service(name), _free_port()
         arguments = ["bundle", "--host", _LOOPBACK, "--port", str(port)]
         variables = {
             STATE_VARIABLE: str(folder / "state.json"),
             "BENTOML_HOME": str(self.folder / "bentoml"),
-            **self.secrets,
+            **self.variables,
+            **self._probe_keys(name),
         }
         command = [sys.executable, "-m", "cv_factory.serving", *arguments]
         with _told(folder):
@@ -199,6 +245,20 @@ class Endpoint:
                 cwd=folder,
                 environment=_environment(variables),
             )
+
+    def _probe_keys(self, name: str) -> dict[str, str]:
+        """Make a key to prove a service with, where it asks for keys; return how it is told."""
+        bundle = self.bundle_of(name)
+        told = _environment(self.variables)
+        if KeyRing.from_environment(told) is None and bundle.serving.access.jwt is None:
+            return {}
+        key = secrets.token_urlsafe(32)
+        probe = self._service(name) / _PROBE
+        probe.touch(mode=0o600)
+        probe.write_text(key, encoding="utf-8")
+        given = KeyFile.model_validate_json(told.get(TEXT_VARIABLE) or '{"keys": []}')
+        stored = StoredKey(name="deployer", sha256=hash_key(key))
+        return {TEXT_VARIABLE: KeyFile(keys=[*given.keys, stored]).model_dump_json()}
 
     def _start_front(self) -> None:
         module, place = "cv_factory.deployment.front", [str(self._front), self.host, str(self.port)]

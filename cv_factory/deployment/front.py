@@ -87,7 +87,7 @@ class Client(asyncio.Protocol):
         self._address = b""
         self._head = bytearray()
         self._head_is_complete = self._request_is_complete = False
-        self._is_head_request = False
+        self._is_head_request = self._is_answered = False
         self._upstream: Upstream | None = None
         self._exchange: Exchange | None = None
         self.deadline = time.monotonic() + _HEAD_SECONDS
@@ -110,6 +110,8 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take more of a request."""
+        if self._is_answered:
+            return
         if self._request_is_complete:
             # Pipelining: requests ahead of the answer could meet a service that was replaced.
             self.close()
@@ -168,7 +170,7 @@ class Client(asyncio.Protocol):
         """The answer is complete; make ready for the next request, or close."""
         self._exchange = None
         if not keep or not self._request_is_complete:
-            self.close()
+            self.close_answered()
             return
         self._head_is_complete = self._request_is_complete = False
         self.deadline = time.monotonic() + _IDLE_SECONDS
@@ -184,7 +186,23 @@ class Client(asyncio.Protocol):
         )
         retry = "Retry-After: 1\r\n" if status in (502, 503) else ""
         self._transport.write(f"{head}{retry}\r\n".encode() + body)
-        self.close()
+        self.close_answered()
+
+    def close_answered(self) -> None:
+        """Close the connection after an answer, which may have come before the whole request.
+
+        Closing while the client still sends would destroy the answer on its way: what comes is
+        thrown away until the client has seen that nothing more will be answered.
+        """
+        self._is_answered = True
+        if self._request_is_complete or not self._transport.can_write_eof():
+            self.close()
+            return
+        if self._upstream is not None:
+            self._upstream.abort()
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self.deadline = time.monotonic() + _HEAD_SECONDS
 
     def close(self) -> None:
         """Close the connection once everything is written."""
@@ -308,7 +326,7 @@ class Upstream(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
-        self._is_complete = False
+        self._is_complete = self._is_kept = False
         self._idle_since = 0.0
         self._is_lost = False
 
@@ -355,13 +373,14 @@ class Upstream(asyncio.Protocol):
         if self._is_complete:
             self._exchange = None
             self._idle_since = time.monotonic()
-            keep = bool(self._parser.should_keep_alive())
-            if not keep:
+            if not self._is_kept:
                 self.transport.close()
-            exchange.finish(keep)
+            exchange.finish(self._is_kept)
 
     def on_headers_complete(self) -> None:
-        """Note whether the answer ends here; called by the parser."""
+        """Note how the answer ends; called by the parser."""
+        # Not later: at the end of a message the parser has forgotten its head.
+        self._is_kept = bool(self._parser.should_keep_alive())
         if self._exchange is not None and self._exchange.is_head_request:
             self._is_complete = self._parser.get_status_code() >= 200
 

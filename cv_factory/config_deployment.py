@@ -1,0 +1,35 @@
+"""The sections of a deployment: which registered version is served, where, and with which share."""
+
+from pydantic import Field
+
+from cv_factory.config_batch import RegisteredName
+from cv_factory.config_section import Section
+
+
+class DeployedModelConfig(Section):
+    """Which version is deployed."""
+
+    name: RegisteredName | None = Field(
+        None, description="registered name; the only registered model where not given"
+    )
+    version: int | None = Field(
+        None,
+        ge=1,
+        description="a version in staging or production; where not given, the one in staging, or "
+        "where there is none, the one in production",
+    )
+
+
+class EndpointConfig(Section):
+    """Where the model is reached."""
+
+    port: int | None = Field(
+        None, ge=1, le=65_535, description="of the model's front; the model deployer's if not given"
+    )
+    canary_share: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="give the version this share of the requests, beside the one in production, "
+        "and leave it in staging; deploy without it to promote it",
+    )
