@@ -109,7 +109,7 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
 
 
 def bundle_facts(version: ModelVersionResponse) -> dict[str, Any]:
-    """Return what a bundle says of its version beside the predictor: plain values, no time of now."""
+    """Return what a bundle says of its version, as plain values; the time is the version's own."""
     facts = version.run_metadata
     metrics = {
         key.removeprefix(METRIC_PREFIX): float(value)
@@ -208,7 +208,7 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
 
 
 def is_served(version: ModelVersionResponse, port: int | None) -> str | None:
-    """Return where a version is served to everyone and nothing else is running; None if it is not."""
+    """Return where a version is all that is served of its model; None if it is not."""
     deployer = active_deployer()
     services = deployer.services(version.model.name)
     if len(services) != 1 or deployer.shares(version.model.name).keys() != {services[0].uuid}:

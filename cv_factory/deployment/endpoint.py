@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-
-import httpx
 
 import cv_factory
 from cv_factory.deployment import daemon
@@ -324,11 +323,14 @@ def _await_ready(running: Daemon, folder: Path, timeout: float) -> None:
 
 
 def _says_ready(port: int) -> bool:
+    connection = HTTPConnection(_LOOPBACK, port, timeout=2.0)
     try:
-        response = httpx.get(f"http://{_LOOPBACK}:{port}/readyz", timeout=2.0, trust_env=False)
-    except httpx.HTTPError:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
         return False
-    return response.status_code == 200
+    finally:
+        connection.close()
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -23,6 +23,7 @@ from zenml.model_deployers.base_model_deployer import (
 from zenml.models.v2.misc.service import ServiceType
 from zenml.services import ServiceConfig, ServiceStatus
 from zenml.services.service import BaseDeploymentService, BaseService
+from zenml.steps import get_step_context
 from zenml.utils.secret_utils import SecretField
 
 from cv_factory.deployment.endpoint import Endpoint
@@ -206,6 +207,7 @@ class BentoDeployer(BaseModelDeployer):
             host=endpoint.host,
             port=endpoint.port,
             predictor=bundle.predictor.fingerprint,
+            **_origin(),
         )
         version = get_model_version_id_if_exists(bundle.model_name, bundle.version)
         record = Client().create_service(config, BentoService.SERVICE_TYPE, version)
@@ -383,3 +385,15 @@ class BentoDeployer(BaseModelDeployer):
             health_check_url=service.healthcheck_url,
         )
         return service
+
+
+def _origin() -> dict[str, str]:
+    """Return the pipeline and step that deploy, where one does."""
+    try:
+        context = get_step_context()
+    except RuntimeError:
+        return {}
+    return {
+        "pipeline_name": context.pipeline.name,
+        "pipeline_step_name": context.step_run.name,
+    }
