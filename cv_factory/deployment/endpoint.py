@@ -133,6 +133,11 @@ class Endpoint:
         running = self.running(name)
         return running is not None and _says_ready(running.port)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the front runs."""
+        return self._running_front() is not None
+
     def shares(self) -> dict[str, float]:
         """Return the share of the requests that each service is given, by name."""
         routes = Routes.load(self._front / ROUTES)

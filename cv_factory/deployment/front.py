@@ -14,6 +14,7 @@ import signal
 import time
 from collections import Counter
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
@@ -87,7 +88,7 @@ class Client(asyncio.Protocol):
         self._address = b""
         self._head = bytearray()
         self._head_is_complete = self._request_is_complete = False
-        self._is_head_request = self._is_answered = False
+        self._is_head_request = self._is_last = self._is_answered = False
         self._upstream: Upstream | None = None
         self._exchange: Exchange | None = None
         self.deadline = time.monotonic() + _HEAD_SECONDS
@@ -139,6 +140,7 @@ class Client(asyncio.Protocol):
         """Note that the head is there; called by the parser."""
         self._head_is_complete = True
         self._is_head_request = self._parser.get_method() == b"HEAD"
+        self._is_last = not self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
         """Note that the request is there; called by the parser."""
@@ -169,7 +171,7 @@ class Client(asyncio.Protocol):
     def end_exchange(self, keep: bool) -> None:
         """The answer is complete; make ready for the next request, or close."""
         self._exchange = None
-        if not keep or not self._request_is_complete:
+        if not keep or self._is_last or not self._request_is_complete:
             self.close_answered()
             return
         self._head_is_complete = self._request_is_complete = False
@@ -177,7 +179,7 @@ class Client(asyncio.Protocol):
 
     def refuse(self, status: int, detail: str) -> None:
         """Answer that the request cannot be handed on, and close."""
-        reason = {400: "Bad Request", 431: "Request Header Fields Too Large"}.get(status, "Error")
+        reason = HTTPStatus(status).phrase
         problem = {"type": "about:blank", "title": reason, "status": status, "detail": detail}
         body = json.dumps(problem).encode()
         head = (

@@ -134,6 +134,8 @@ class BentoService(BaseDeploymentService):
         if not endpoint.is_ready(name):
             return ServiceState.PENDING_STARTUP, "the process runs, but is not ready"
         share = endpoint.shares().get(name, 0.0)
+        if share and not endpoint.is_open:
+            return ServiceState.ERROR, "the front before it is gone; start it again"
         return ServiceState.ACTIVE, f"is given {share:.0%} of the requests"
 
     def get_logs(self, follow: bool = False, tail: int | None = None) -> Generator[str, bool, None]:
