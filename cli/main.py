@@ -19,6 +19,7 @@ COMMANDS = {
     "promote": ("cli.promote", "Put a staged version into production."),
     "rollback": ("cli.rollback", "Put the previous production version back."),
     "history": ("cli.history", "Print the audit log."),
+    "predict": ("cli.predict", "Predict images with a service or a bundle."),
     "trace": ("cli.trace", "Print what a version was made of, and check it."),
 }
 

@@ -3,14 +3,12 @@
 import asyncio
 import base64
 import binascii
-import io
 import json
 from collections.abc import Sequence
-from email.message import Message
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import parse_form
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from cv_factory.config_serving import LimitsConfig
@@ -34,14 +32,14 @@ async def read_images(
     Raises:
         ProblemError: It is too large, too slow, of another content type, or not well-formed.
     """
-    kind, options = _content_type(request.headers.get("content-type", ""))
+    kind, boundary = _content_type(request.headers.get("content-type", ""))
     if kind not in accepted:
         raise ProblemError(
             415, "content-type", f"the content type must be {' or '.join(accepted)}", None
         )
     body = await read_body(request, limits)
     if kind == FORM:
-        images = _of_form(body, options, limits)
+        images = _of_form(body, boundary, limits)
     elif kind == JSON:
         images = _of_json(body)
     else:
@@ -89,47 +87,48 @@ def _too_large(limits: LimitsConfig) -> ProblemError:
     )  # fmt: skip
 
 
-def _content_type(header: str) -> tuple[str, dict[str, str]]:
-    """Return which kind of body it is, and the header's parameters."""
-    message = Message()
-    message["content-type"] = header or "application/octet-stream"
-    name = message.get_content_type()
-    if name.startswith("image/") or name == "application/octet-stream":
-        return BARE, {}
-    return name, {key.lower(): str(value) for key, value in message.get_params([])[1:]}
+def _content_type(header: str) -> tuple[str, bytes]:
+    """Return which kind of body it is, and the boundary of a form."""
+    if not header or header.startswith("image/") or header == "application/octet-stream":
+        return BARE, b""
+    name, parameters = parse_options_header(header)
+    if name.startswith(b"image/") or name == b"application/octet-stream":
+        return BARE, b""
+    return name.decode("latin-1").lower(), parameters.get(b"boundary", b"")
 
 
-def _of_form(body: bytes, options: dict[str, str], limits: LimitsConfig) -> list[bytes]:
+def _of_form(body: bytes, boundary: bytes, limits: LimitsConfig) -> list[bytes]:
+    if not boundary:
+        raise ProblemError(400, "form", "the content type names no boundary")
+    if not body.rstrip(b"\r\n").endswith(b"--" + boundary + b"--"):
+        raise ProblemError(400, "form", "the form does not end with its boundary: it was cut off")
     images: list[bytes] = []
 
-    def on_file(file: Any) -> None:
-        name = (file.field_name or b"").decode(errors="replace")
-        if name not in FIELDS:
-            raise _unknown_field(name)
+    def on_file(file: File) -> None:
+        _check_field(file.field_name)
         file.file_object.seek(0)
         images.append(file.file_object.read())
-        file.close()
 
-    def on_field(field: Any) -> None:
-        name = (field.field_name or b"").decode(errors="replace")
-        if name not in FIELDS:
-            raise _unknown_field(name)
-        raise ProblemError(422, "not-a-file", f"the field {name!r} must be a file, not text")
-
-    headers = {
-        "Content-Type": f'multipart/form-data; boundary="{options.get("boundary", "")}"',
-        "Content-Length": str(len(body)),
-    }
-    if not options.get("boundary"):
-        raise ProblemError(400, "form", "the content type names no boundary")
+    # Nothing goes to a disk, which a container may not have.
+    in_memory = {"MAX_MEMORY_FILE_SIZE": limits.max_body_bytes + 1}
     try:
-        parse_form(
-            {key: value.encode("latin-1") for key, value in headers.items()},
-            io.BytesIO(body), on_field, on_file,
-        )  # fmt: skip
-    except (FormParserError, UnicodeEncodeError) as error:
+        parser = FormParser(FORM, _refuse_text, on_file, boundary=boundary, config=in_memory)
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
         raise ProblemError(400, "form", f"the form is not well-formed: {error}") from None
     return images
+
+
+def _check_field(name: bytes | None) -> None:
+    text = (name or b"").decode(errors="replace")
+    if text not in FIELDS:
+        raise _unknown_field(text)
+
+
+def _refuse_text(field: Field) -> None:
+    _check_field(field.field_name)
+    raise ProblemError(422, "not-a-file", "an image must be a file of the form, not text")
 
 
 def _unknown_field(name: str) -> ProblemError:

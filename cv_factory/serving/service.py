@@ -55,7 +55,7 @@ class PredictorService:
             return False
         return True
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Write what waits to be written."""
         self.app.close()

@@ -1,0 +1,254 @@
+"""Requests/s and latency of the service against what users would pick: same model, same client.
+
+Each round starts every server once, in alternating order, and loads it with ``wrk`` (Debian: wrk)
+at 1, 8 and 32 connections over loopback. Ours runs with an API key, rate limits and request logs on.
+ROUNDS (default 2), SECONDS of load (default 4), MODELS (default: both).
+Run: python -m benchmarks.serving [ROUNDS [SECONDS [MODEL …]]]
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.harness import RESULTS, ROOT, BenchmarkError, Spread, describe_machine
+from benchmarks.serving_baselines import FOLDER, mlflow_body
+from benchmarks.serving_models import SIZES, write_bundle
+from cv_factory.config_serving import ServingConfig
+from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
+
+CONNECTIONS = (1, 8, 32)
+OURS = "cv_factory"
+BASELINES = ("mlflow_torch", "mlflow_onnx", "fastapi", "bentoml")
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """How a server is started, and what it is sent."""
+
+    command: list[str]
+    env: dict[str, str]
+    path: str
+    content_type: str
+    body: Path
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one server did in one round, by number of connections; memory in MB."""
+
+    cold_start_seconds: float
+    rss_mb: float
+    by_connections: dict[int, dict[str, float]]
+
+
+def server(name: str, folder: Path, port: int) -> Server:
+    """Return how to start one of the servers."""
+    env = {
+        FOLDER: str(folder),
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "1",
+    }
+    image, binary = folder / "image.png", "image/png"
+    if name == OURS:
+        keys = folder / "keys.json"
+        command = [sys.executable, "-m", "cv_factory.serving", str(folder / "bundle")]
+        env[FILE_VARIABLE] = str(keys)
+        return Server([*command, "--port", str(port)], env, "/predict", binary, image)
+    command = [sys.executable, "-m", "benchmarks.serving_baselines", name, str(folder), str(port)]
+    if name.startswith("mlflow"):
+        body = folder / f"{name}.json"
+        os.environ[FOLDER] = str(folder)
+        body.write_text(mlflow_body(name.removeprefix("mlflow_")), encoding="utf-8")
+        return Server(command, env, "/invocations", "application/json", body)
+    return Server(command, env, "/predict", binary, image)
+
+
+@contextmanager
+def running(
+    chosen: Server, port: int, headers: dict[str, str]
+) -> Iterator[tuple[psutil.Process, float]]:
+    """Start a server; yield its process and the seconds until its first answer; end it."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            chosen.command, cwd=ROOT, env={**os.environ, **chosen.env},
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+        try:
+            _wait(process, f"http://127.0.0.1:{port}{chosen.path}", chosen, headers)
+            yield psutil.Process(process.pid), time.perf_counter() - begun
+        except BenchmarkError as error:
+            output.seek(0)
+            said = output.read().decode(errors="replace")[-2000:]
+            raise BenchmarkError(f"{error}\n{said}") from None
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _wait(
+    process: subprocess.Popen[bytes], url: str, chosen: Server, headers: dict[str, str]
+) -> None:
+    body, named = chosen.body.read_bytes(), {**headers, "Content-Type": chosen.content_type}
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            response = httpx.post(url, content=body, headers=named, timeout=10)
+        except httpx.HTTPError:
+            time.sleep(0.02)
+            continue
+        if response.status_code == httpx.codes.OK:
+            return
+        if response.status_code < 500:
+            raise BenchmarkError(f"{url} answers {response.status_code}: {response.text[:500]}")
+    raise BenchmarkError(f"{' '.join(chosen.command)} did not answer.")
+
+
+def load(chosen: Server, port: int, authorization: str, seconds: int) -> Load:
+    """Start a server, load it, and return what it did."""
+    headers = {"Authorization": authorization}
+    with running(chosen, port, headers) as (process, cold):
+        url = f"http://127.0.0.1:{port}{chosen.path}"
+        wrk(chosen, url, authorization, 8, 2)
+        figures = {n: wrk(chosen, url, authorization, n, seconds) for n in CONNECTIONS}
+        family = [process, *process.children(recursive=True)]
+        # The process that answers; a supervisor beside it is not one worker's memory.
+        rss = max(member.memory_info().rss for member in family)
+    return Load(cold, rss / 1e6, figures)
+
+
+def wrk(
+    chosen: Server, url: str, authorization: str, connections: int, seconds: int
+) -> dict[str, float]:
+    """Load a server and return requests/s that were answered 200, p50 and p99 in ms.
+
+    Raises:
+        BenchmarkError: Something else than 200 was answered.
+    """
+    script = str(Path(__file__).with_name("serving_load.lua"))
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", script, url]
+    env = {
+        **os.environ,
+        "BENCHMARK_BODY": str(chosen.body),
+        "BENCHMARK_TYPE": chosen.content_type,
+        "BENCHMARK_AUTHORIZATION": authorization,
+    }
+    output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    found = json.loads(output.strip().splitlines()[-1])
+    if found["refused"] or found["errors"]:
+        raise BenchmarkError(f"{url}: {found['refused']} refused, {found['errors']} errors")
+    rate = found["answered"] / found["seconds"]
+    return {"rate": rate, "p50": found["p50"], "p99": found["p99"]}
+
+
+def bare(folder: Path) -> float:
+    """Return images/s of decoding and scoring in batches without a server."""
+    command = [sys.executable, "-m", "benchmarks.serving_baselines", "bare", str(folder), "0"]
+    return float(
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    )
+
+
+def measure(model: str, folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
+    """Measure every server ``rounds`` times; return the figures by server."""
+    serving = {
+        "access": {"protect": ["metrics"]},
+        "rate": {"per_key": 1e6, "per_address": 1e6},
+        "log": {"requests": True, "predictions": str(folder / "predictions")},
+    }
+    write_bundle(model, folder, ServingConfig.model_validate(serving))
+    authorization = f"Bearer {add_key(folder / 'keys.json', 'load', ['predict'], None)}"
+    loads: dict[str, list[Load]] = {name: [] for name in (OURS, *BASELINES)}
+    bares = []
+    for number in range(rounds):
+        bares.append(bare(folder))
+        names = list(loads) if number % 2 == 0 else list(loads)[::-1]
+        for name in names:
+            port = _free_port()
+            loads[name].append(load(server(name, folder, port), port, authorization, seconds))
+            sys.stderr.write(f"{model} {name}: {loads[name][-1]}\n")
+    return {"bare": bares, "servers": loads}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def report(model: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """Print one model's figures and return them as plain JSON."""
+    from rich.console import Console
+    from rich.table import Table
+
+    loads: dict[str, Sequence[Load]] = measured["servers"]
+    bares = measured["bare"]
+    table = Table(title=f"{model} ({len(bares)} rounds, medians)", title_justify="left")
+    for title in ("", *(f"c{n}: /s, p50, p99 ms" for n in CONNECTIONS), "MB", "start s", "ratio"):
+        table.add_column(title, justify="right")
+    summary: dict[str, Any] = {"bare_images_per_second": bares}
+    for name, runs in loads.items():
+        pairs = zip(loads[OURS], runs, strict=True)
+        ratio = Spread.of(
+            [a.by_connections[32]["rate"] / b.by_connections[32]["rate"] for a, b in pairs]
+        )
+        cells = [_cell(runs, n) for n in CONNECTIONS]
+        rss = Spread.of([run.rss_mb for run in runs]).median
+        cold = Spread.of([run.cold_start_seconds for run in runs])
+        spread = f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})"
+        table.add_row(name, *cells, f"{rss:.0f}", f"{cold.median:.1f}", spread)
+        summary[name] = [run.__dict__ for run in runs]
+    rates = [run.by_connections[32]["rate"] for run in loads[OURS]]
+    share = Spread.of([a / b for a, b in zip(rates, bares, strict=True)])
+    spread = f"{share.median:.2f} ({share.min:.2f}-{share.max:.2f})"
+    table.add_row("bare loop", "", "", f"{Spread.of(bares).median:.0f}", "", "", spread)
+    Console(width=140).print(table)
+    return summary
+
+
+def _cell(runs: Sequence[Load], connections: int) -> str:
+    found = [run.by_connections[connections] for run in runs]
+    rate, p50, p99 = (Spread.of([f[key] for f in found]).median for key in ("rate", "p50", "p99"))
+    return f"{rate:.0f}, {p50:.1f}, {p99:.1f}"
+
+
+def main() -> int:
+    """Measure, print and store the result."""
+    if shutil.which("wrk") is None:
+        sys.stderr.write("This benchmark needs wrk (Debian: apt-get install wrk).\n")
+        return 2
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    models = sys.argv[3:] or list(SIZES)
+    result: dict[str, Any] = {"machine": describe_machine(), "seconds": seconds}
+    with tempfile.TemporaryDirectory() as directory:
+        for model in models:
+            measured = measure(model, Path(directory) / model, rounds, seconds)
+            result[model] = report(model, measured)
+    result["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "serving.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What users would serve an image classifier with; each is one side of ``benchmarks.serving``.
+
+``python -m benchmarks.serving_baselines NAME FOLDER PORT``: FOLDER is one of ``serving_models``.
+All decode with Pillow to the model's size, and answer the label and all probabilities.
+"""
+
+import base64
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks.serving_models import SIZES, network
+
+FOLDER = "BENCHMARK_FOLDER"
+
+
+def folder() -> Path:
+    """Return the folder of the model that is served."""
+    return Path(os.environ[FOLDER])
+
+
+def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
+    height, width, channels = SIZES[folder().name]
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height))
+    return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def answer_of(probabilities: npt.NDArray[np.float32]) -> dict[str, Any]:
+    return {"label": int(probabilities.argmax()), "probabilities": probabilities.tolist()}
+
+
+def onnx_scorer(threads: int = 2) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    """Return a function from images to probabilities, by ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        (folder() / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda images: session.run(["probabilities"], {"images": images})[0]  # type: ignore[no-any-return]
+
+
+def fastapi_app() -> Any:
+    """FastAPI and ONNX Runtime, the work in FastAPI's thread pool."""
+    from fastapi import FastAPI, Request
+    from starlette.concurrency import run_in_threadpool
+
+    app, score = FastAPI(), onnx_scorer()
+
+    def work(body: bytes) -> dict[str, Any]:
+        return answer_of(score(pixels_of(Image.open(io.BytesIO(body)))[None])[0])
+
+    @app.post("/predict")
+    async def predict(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(work, await request.body())
+
+    return app
+
+
+@bentoml.service(name="stock")
+class Stock:
+    """BentoML's own API route, as its tutorial writes it."""
+
+    def __init__(self) -> None:
+        self._score = onnx_scorer()
+
+    @bentoml.api
+    def predict(self, image: Image.Image, /) -> dict[str, Any]:
+        return answer_of(self._score(pixels_of(image)[None])[0])
+
+
+def bare() -> None:
+    """Decode and score in batches of 8 for 4 seconds, and print the rate; no network."""
+    score, body = onnx_scorer(), (folder() / "image.png").read_bytes()
+
+    def batch() -> None:
+        score(np.stack([pixels_of(Image.open(io.BytesIO(body))) for _ in range(8)]))
+
+    for _ in range(10):
+        batch()
+    begun, images = time.perf_counter(), 0
+    while time.perf_counter() - begun < 4.0:
+        batch()
+        images += 8
+    sys.stdout.write(f"{images / (time.perf_counter() - begun)}\n")
+
+
+def save_mlflow(kind: str, target: Path) -> None:
+    """Save the model as MLflow's users do: ``torch`` flavour, or ``onnx`` inside a pyfunc."""
+    import mlflow
+
+    if kind == "torch":
+        from safetensors.torch import load_file
+
+        module = network(folder().name)
+        module.load_state_dict(load_file(folder() / "weights.safetensors"))
+        mlflow.pytorch.save_model(module, target, serialization_format="pickle")
+        return
+    script = Path(__file__).with_name("serving_mlflow_model.py")
+    mlflow.pyfunc.save_model(
+        target, python_model=str(script), artifacts={"model": str(folder() / "model.onnx")}
+    )
+
+
+def mlflow_body(kind: str) -> str:
+    """Return the JSON that MLflow's server is sent: numbers for torch, base64 for the pyfunc."""
+    import json
+
+    content = (folder() / "image.png").read_bytes()
+    if kind == "torch":
+        image = pixels_of(Image.open(io.BytesIO(content)))[None]
+        return json.dumps({"inputs": (image.transpose(0, 3, 1, 2) / 255).round(6).tolist()})
+    return json.dumps({"inputs": [base64.b64encode(content).decode()]})
+
+
+def main() -> int:
+    """Start what the arguments name."""
+    name, place, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    os.environ[FOLDER] = place
+    if name == "bare":
+        bare()
+    elif name == "fastapi":
+        import uvicorn
+
+        uvicorn.run(fastapi_app(), port=port, access_log=False, log_level="warning")
+    elif name == "bentoml":
+        from _bentoml_impl.server import serve_http
+
+        from benchmarks import serving_baselines
+
+        service: Any = serving_baselines.Stock
+        service.inject_config()
+        serve_http(service, host="127.0.0.1", port=port)
+    else:
+        kind = name.removeprefix("mlflow_")
+        target = Path(place) / f"mlflow_{kind}"
+        if not target.exists():
+            save_mlflow(kind, target)
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(target)]
+        options = ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+        return subprocess.run([*command, *options]).returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""``run.py predict``: what a served, or a bundled, predictor says about some images."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cv_factory.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from cv_factory.serving.client import ImagePrediction
+
+
+@click.command("predict")
+@click.argument(
+    "images", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option("--url", help="Of the service, such as http://127.0.0.1:3000.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Predict in this process, with a bundle's directory.",
+)
+@click.option(
+    "--api-key",
+    envvar="CV_FACTORY_API_KEY",
+    help="Where the service asks for one.  [env var: CV_FACTORY_API_KEY]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON an image.")
+def command(
+    images: tuple[Path, ...],
+    url: str | None,
+    bundle: Path | None,
+    api_key: str | None,
+    as_json: bool,
+) -> int:
+    """Predict IMAGES with a running service (--url) or a bundle (--bundle)."""
+    if (url is None) == (bundle is None):
+        raise ConfigError("Say who predicts: --url of a service, or --bundle of a directory.")
+    if url is not None:
+        predictions = _ask(url, api_key, images)
+    else:
+        assert bundle is not None
+        predictions = _predict_here(bundle, images)
+    for image, prediction in zip(images, predictions, strict=True):
+        click.echo(_line(image, prediction, as_json))
+    return 0
+
+
+def _ask(url: str, api_key: str | None, images: Sequence[Path]) -> list["ImagePrediction"]:
+    from cv_factory.serving.client import PredictionClient
+
+    with PredictionClient(url, api_key) as client:
+        return [client.predict(image.read_bytes()) for image in images]
+
+
+def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePrediction"]:
+    """Predict with the same decoding, graph and postprocessing as the service.
+
+    Raises:
+        ImageError: An image cannot be read; the message names the file.
+    """
+    import asyncio
+
+    from cv_factory.serving.bundle import Bundle
+    from cv_factory.serving.client import ImagePrediction
+    from cv_factory.serving.scoring import Scorer
+
+    bundle = Bundle.load(directory)
+    scorer = Scorer(bundle)
+    predictions = []
+    for image in images:
+        try:
+            pixels = scorer.read(image.read_bytes())
+        except ImageError as error:
+            raise ImageError(f"{image}: {error}") from None
+        [scored] = asyncio.run(scorer.score([pixels]))
+        answer = scored.answer
+        predictions.append(
+            ImagePrediction(
+                scored.id, answer.label, answer.probabilities, bundle.model_name, bundle.version
+            )
+        )
+    scorer.close()
+    return predictions
+
+
+def _line(image: Path, prediction: "ImagePrediction", as_json: bool) -> str:
+    if as_json:
+        from dataclasses import asdict
+
+        return json.dumps({"image": str(image), **asdict(prediction)})
+    best = max(prediction.probabilities.values(), default=0.0)
+    label = prediction.label if prediction.label is not None else "(not sure)"
+    return (
+        f"{image}: {label}  {best:.1%}  {prediction.model} version {prediction.version}  "
+        f"prediction {prediction.id}"
+    )
