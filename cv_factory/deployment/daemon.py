@@ -117,7 +117,7 @@ def recorded(folder: Path) -> Daemon | None:
     """Return the process that was last started in a folder; None if none was."""
     try:
         return Daemon(**json.loads((folder / _RECORD).read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
