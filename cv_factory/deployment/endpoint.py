@@ -177,9 +177,9 @@ class Endpoint:
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove every other service: what a killed deployment has left."""
-        services = self.folder / "services"
-        for folder in services.iterdir() if services.is_dir() else ():
-            if folder.name not in set(names):
+        kept = set(names)
+        for folder in (self.folder / "services").glob("*"):
+            if folder.name not in kept:
                 self.remove(folder.name)
 
     def close(self) -> None:
