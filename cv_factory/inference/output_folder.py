@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_factory.artifact_files import write_atomic
-from cv_factory.data.sources.stores import file_errors, open_filesystem, scheme_of
+from cv_factory.data.sources.stores import errors_of, open_filesystem, scheme_of
 from cv_factory.errors import CVFactoryError
 
 
@@ -27,7 +27,7 @@ class OutputFolder:
         self._filesystem = filesystem
         self._path = path.rstrip("/")
         self.root = root
-        self._errors = (OSError,) if filesystem is None else file_errors(filesystem)
+        self._errors = (OSError,) if filesystem is None else errors_of(filesystem)
 
     @classmethod
     def open(cls, path: str, options: Mapping[str, str | int | bool]) -> "OutputFolder":

@@ -210,7 +210,7 @@ class FsspecStore(ImageStore):
         self._filesystem = filesystem
         self._path = path.rstrip("/")
         self.root = root
-        self._errors = file_errors(filesystem)
+        self._errors = errors_of(filesystem)
 
     @classmethod
     def connect(cls, url: str, options: Mapping[str, str | int | bool]) -> "FsspecStore":
@@ -318,7 +318,7 @@ def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[
     return filesystem, path
 
 
-def file_errors(filesystem: Any) -> tuple[type[Exception], ...]:
+def errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
     """Return what a file system raises when it cannot be reached or refuses."""
     errors: list[type[Exception]] = [OSError, ValueError]
     if "s3" in filesystem.protocol:
