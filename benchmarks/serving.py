@@ -1,7 +1,7 @@
 """Requests/s and latency of the service against what users would pick: same model, same client.
 
 Each round starts every server once, in alternating order, and loads it with ``wrk`` (Debian: wrk)
-at 1, 8 and 32 connections over loopback. Ours runs with an API key, rate limits and request logs on.
+at 1, 8 and 32 connections over loopback. Ours runs with an API key, rate limits and logs on.
 ROUNDS (default 2), SECONDS of load (default 4), MODELS (default: both).
 Run: python -m benchmarks.serving [ROUNDS [SECONDS [MODEL …]]]
 """
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,12 +97,13 @@ def running(
             said = output.read().decode(errors="replace")[-2000:]
             raise BenchmarkError(f"{error}\n{said}") from None
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def _wait(

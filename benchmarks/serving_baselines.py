@@ -103,11 +103,21 @@ def save_mlflow(kind: str, target: Path) -> None:
     import mlflow
 
     if kind == "torch":
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
         from safetensors.torch import load_file
 
         module = network(folder().name)
         module.load_state_dict(load_file(folder() / "weights.safetensors"))
-        mlflow.pytorch.save_model(module, target, serialization_format="pickle")
+        height, width, channels = SIZES[folder().name]
+        # Without it MLflow hands torch float64.
+        entry = TensorSpec(np.dtype(np.float32), (-1, channels, height, width))
+        mlflow.pytorch.save_model(
+            module,
+            target,
+            serialization_format="pickle",
+            signature=ModelSignature(inputs=Schema([entry])),
+        )
         return
     script = Path(__file__).with_name("serving_mlflow_model.py")
     mlflow.pyfunc.save_model(
@@ -151,7 +161,10 @@ def main() -> int:
             save_mlflow(kind, target)
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(target)]
         options = ["--env-manager", "local", "--port", str(port), "--workers", "1"]
-        return subprocess.run([*command, *options]).returncode
+        # MLflow looks for uvicorn in PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = {**os.environ, "PATH": path}
+        return subprocess.run([*command, *options], env=env).returncode
     return 0
 
 

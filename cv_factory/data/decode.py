@@ -135,11 +135,13 @@ def decode(
         ImageError: The bytes are empty, no image, truncated, too large, too narrow, or of a mode
             without a defined range; the message is the reason, without the name of the file.
     """
-    header = read_header(content)
-    _check_header(header, max_pixels, max_aspect_ratio)
+    if not content:
+        raise ImageError("the file is empty")
     mode = "L" if channels == 1 else "RGB"
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            header = ImageHeader(image.width, image.height, image.mode)
+            _check_header(header, max_pixels, max_aspect_ratio)
             # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
             # The colours of a profile are converted before grey is made of them.
             draft_mode = None if "icc_profile" in image.info else mode

@@ -1,6 +1,7 @@
 """The ASGI application of a bundle: routes, and what each of them answers. It knows no BentoML."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -32,6 +33,7 @@ from cv_factory.serving.scoring import Pixels, Scored, Scorer
 from cv_factory.serving.state import read_stage
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def create_app(
@@ -167,7 +169,7 @@ class Application:
             {"id": s.id, "label": s.answer.label, "probabilities": s.answer.probabilities}
             for s in scored
         ]
-        return JSONResponse(
+        body = _ENCODE(
             {
                 "predictions": predictions,
                 "model": self._bundle.model_name,
@@ -175,6 +177,7 @@ class Application:
                 "milliseconds": round(1000 * seconds, 3),
             }
         )
+        return Response(body, media_type="application/json")
 
     def _protected(self, name: Literal["metrics", "model_info"], endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that asks for the role ``admin`` where it is configured to."""

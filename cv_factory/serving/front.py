@@ -1,8 +1,8 @@
 """What happens to every request: an id, a line in the log, a place in the metrics, safe headers."""
 
+import random
 import re
 import time
-import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,7 @@ class Front:
         self._routes = routes
         self._metrics = metrics
         self._log = log
+        self._random = random.Random()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's start and end."""
@@ -58,7 +59,8 @@ class Front:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        exchange = scope["exchange"] = Exchange(_request_id(scope))
+        request_id = _request_id(scope) or f"{self._random.getrandbits(128):032x}"
+        exchange = scope["exchange"] = Exchange(request_id)
 
         async def send_noting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -96,9 +98,9 @@ class Front:
             )
 
 
-def _request_id(scope: Scope) -> str:
-    """Return the client's own id of the request if it is harmless, else a new one."""
+def _request_id(scope: Scope) -> str | None:
+    """Return the client's own id of the request if there is one and it is harmless."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return uuid.uuid4().hex
+    return None

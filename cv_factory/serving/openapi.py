@@ -21,6 +21,8 @@ _PROBLEMS = {
     429: "too many requests; Retry-After says when to come back",
     503: "too much waits already; Retry-After says when to come back",
 }
+#: Other image types are taken as well.
+_BARE = ("image/png", "image/jpeg", "application/octet-stream")
 _ONE_FILE = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
 
@@ -33,7 +35,7 @@ def describe(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
         is_open: Whether it answers without keys.
     """
     example = base64.b64encode(_png(bundle.predictor.golden.images[0])).decode()
-    bare = {"image/*": {"schema": _ONE_FILE}, "application/octet-stream": {"schema": _ONE_FILE}}
+    bare = {media_type: {"schema": _ONE_FILE} for media_type in _BARE}
     form = {"multipart/form-data": {"schema": _form_schema()}}
     json = {"application/json": {"schema": _json_schema(), "example": {"images": [example]}}}
     paths = {

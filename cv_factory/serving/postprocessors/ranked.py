@@ -9,6 +9,8 @@ from pydantic import Field
 from cv_factory.config_section import Fraction, Section
 from cv_factory.serving.postprocessors import Answer
 
+_DECIMALS = 6
+
 
 class Settings(Section):
     """How many classes are named, when none is, and how they are called."""
@@ -32,7 +34,8 @@ class Ranked:
     def __call__(self, probabilities: npt.NDArray[np.float32]) -> Answer:
         """Return the first class as label if it reaches its threshold, and the first ``top_k``."""
         order = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
-        values = probabilities.tolist()
+        # What differs beyond is noise of the batch that an image rode in.
+        values = np.round(probabilities.astype(np.float64), _DECIMALS).tolist()
         first = order[0]
         label = self.names[first] if values[first] >= self.least[first] else None
         return Answer(label, {self.names[i]: values[i] for i in order})
