@@ -6,8 +6,12 @@ import click
 
 from cli.execution import run_to_end
 from cli.session import open_model, user
-from cv_factory.config import DEPLOYMENT_STEPS, DeploymentPipelineConfig, EndpointConfig
-from cv_factory.config_deployment import DeployedModelConfig
+from cv_factory.config_deployment import (
+    DEPLOYMENT_STEPS,
+    DeployedModelConfig,
+    DeploymentPipelineConfig,
+    EndpointConfig,
+)
 from cv_factory.deployment.deployment import Deployment
 
 if TYPE_CHECKING:

@@ -3,12 +3,9 @@
 from typing import cast
 
 from cli.options import ROOT, RunOptions
-from cv_factory.config import (
-    BatchInferencePipelineConfig,
-    DeploymentPipelineConfig,
-    TrainingPipelineConfig,
-    ValidationPipelineConfig,
-)
+from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
+from cv_factory.config_batch import BatchInferencePipelineConfig
+from cv_factory.config_deployment import DeploymentPipelineConfig
 from cv_factory.config_file import load_config
 from cv_factory.errors import ConfigError
 

@@ -9,13 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cv_factory.artifact_files import fingerprint
-from cv_factory.config_batch import BatchModelConfig, OutputConfig, RegisteredName
 from cv_factory.config_data import DataConfig as DataConfig
-from cv_factory.config_deployment import DeployedModelConfig
-from cv_factory.config_deployment import EndpointConfig as EndpointConfig
-from cv_factory.config_section import Fraction, Seed
+from cv_factory.config_section import Fraction, RegisteredName, Seed
 from cv_factory.config_section import Section as Section
-from cv_factory.config_serving import ServingConfig
 from cv_factory.metric_names import (
     DATA_METRICS,
     LOSS_METRICS,
@@ -307,7 +303,12 @@ class ZenMLConfig(Section):
     )
 
 
-def _check_steps(zenml: ZenMLConfig, steps: tuple[str, ...]) -> None:
+def check_steps(zenml: ZenMLConfig, steps: tuple[str, ...]) -> None:
+    """Refuse settings of a step that the pipeline does not have.
+
+    Raises:
+        ValueError: Names the steps that it has.
+    """
     for name in zenml.resources:
         if name not in steps:
             raise ValueError(f"zenml.resources names {name!r}; the steps are {', '.join(steps)}")
@@ -338,7 +339,7 @@ class ValidationPipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_step_names(self) -> "ValidationPipelineConfig":
-        _check_steps(self.zenml, VALIDATION_STEPS)
+        check_steps(self.zenml, VALIDATION_STEPS)
         return self
 
     def fingerprint(self) -> str:
@@ -368,7 +369,7 @@ class TrainingPipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_step_names(self) -> "TrainingPipelineConfig":
-        _check_steps(self.zenml, TRAINING_STEPS)
+        check_steps(self.zenml, TRAINING_STEPS)
         return self
 
     def fingerprint(self) -> str:
@@ -385,51 +386,3 @@ class TrainingPipelineConfig(Section):
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})
         content["data"] = self.data.without_location()
         return content
-
-
-BATCH_INFERENCE_STEPS = ("predict_batch",)
-
-
-class BatchInferencePipelineConfig(Section):
-    """Everything that the batch inference pipeline can be told."""
-
-    data: DataConfig = DataConfig()
-    model: BatchModelConfig = BatchModelConfig()
-    output: OutputConfig = OutputConfig()
-    zenml: ZenMLConfig = ZenMLConfig()
-
-    @model_validator(mode="after")
-    def _check_size_and_steps(self) -> "BatchInferencePipelineConfig":
-        if self.data.height or self.data.channels:
-            raise ValueError(
-                "data.height, data.width and data.channels are the predictor's to say: leave them "
-                "out"
-            )
-        _check_steps(self.zenml, BATCH_INFERENCE_STEPS)
-        return self
-
-
-DEPLOYMENT_STEPS = ("build_bundle", "deploy", "smoke_test", "promote")
-
-
-class DeploymentPipelineConfig(Section):
-    """Everything that the deployment pipeline can be told."""
-
-    model: DeployedModelConfig = DeployedModelConfig()
-    serving: ServingConfig = ServingConfig()
-    endpoint: EndpointConfig = EndpointConfig()
-    zenml: ZenMLConfig = ZenMLConfig()
-
-    @model_validator(mode="after")
-    def _check_step_names(self) -> "DeploymentPipelineConfig":
-        _check_steps(self.zenml, DEPLOYMENT_STEPS)
-        return self
-
-
-#: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
-PIPELINE_CONFIGS: dict[str, type[Section]] = {
-    "training": TrainingPipelineConfig,
-    "validation": ValidationPipelineConfig,
-    "deployment": DeploymentPipelineConfig,
-    "batch_inference": BatchInferencePipelineConfig,
-}

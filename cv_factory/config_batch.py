@@ -1,12 +1,9 @@
-"""The sections of batch inference: which registered version scores, and where the results go."""
+"""The configuration of batch inference: which version scores, and where the results go."""
 
-from typing import Annotated
+from pydantic import Field, model_validator
 
-from pydantic import Field
-
-from cv_factory.config_section import Section
-
-RegisteredName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
+from cv_factory.config import DataConfig, ZenMLConfig, check_steps
+from cv_factory.config_section import RegisteredName, Section
 
 
 class BatchModelConfig(Section):
@@ -33,3 +30,25 @@ class OutputConfig(Section):
     rows_per_part: int = Field(
         8192, ge=1, le=1_000_000, description="rows of a Parquet part, the unit of resuming"
     )
+
+
+BATCH_INFERENCE_STEPS = ("predict_batch",)
+
+
+class BatchInferencePipelineConfig(Section):
+    """Everything that the batch inference pipeline can be told."""
+
+    data: DataConfig = DataConfig()
+    model: BatchModelConfig = BatchModelConfig()
+    output: OutputConfig = OutputConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_size_and_steps(self) -> "BatchInferencePipelineConfig":
+        if self.data.height or self.data.channels:
+            raise ValueError(
+                "data.height, data.width and data.channels are the predictor's to say: leave them "
+                "out"
+            )
+        check_steps(self.zenml, BATCH_INFERENCE_STEPS)
+        return self

@@ -1,9 +1,10 @@
-"""The sections of a deployment: which registered version is served, where, and with which share."""
+"""The configuration of a deployment: which version is served, where, and with which share."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cv_factory.config_batch import RegisteredName
-from cv_factory.config_section import Section
+from cv_factory.config import ZenMLConfig, check_steps
+from cv_factory.config_section import RegisteredName, Section
+from cv_factory.config_serving import ServingConfig
 
 
 class DeployedModelConfig(Section):
@@ -33,3 +34,20 @@ class EndpointConfig(Section):
         description="give the version this share of the requests, beside the one in production, "
         "and leave it in staging; deploy without it to promote it",
     )
+
+
+DEPLOYMENT_STEPS = ("build_bundle", "deploy", "smoke_test", "promote")
+
+
+class DeploymentPipelineConfig(Section):
+    """Everything that the deployment pipeline can be told."""
+
+    model: DeployedModelConfig = DeployedModelConfig()
+    serving: ServingConfig = ServingConfig()
+    endpoint: EndpointConfig = EndpointConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_step_names(self) -> "DeploymentPipelineConfig":
+        check_steps(self.zenml, DEPLOYMENT_STEPS)
+        return self

@@ -4,7 +4,7 @@ from zenml.client import Client
 from zenml.utils.io_utils import is_remote
 
 from cv_factory.artifact_files import fingerprint
-from cv_factory.config import OutputConfig
+from cv_factory.config_batch import OutputConfig
 from cv_factory.inference.batch import BatchJob
 from cv_factory.inference.output_folder import OutputFolder
 

@@ -6,6 +6,7 @@ BUNDLE TARGET``.
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -137,11 +138,12 @@ def _needed(wanted: Requirement) -> list[Requirement]:
         raise BentoError(f"{wanted.name} is not installed. Run: make setup") from None
     needed = [Requirement(line) for line in listed]
     extras = ["", *wanted.extras]
-    return [
-        r
-        for r in needed
-        if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in extras)
-    ]
+
+    def applies(requirement: Requirement) -> bool:
+        marker = requirement.marker
+        return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
+
+    return [requirement for requirement in needed if applies(requirement)]
 
 
 def _copy_code(context: Path) -> None:
@@ -171,8 +173,6 @@ def _digest(folder: Path) -> str:
 
 def _run_bentoml(context: Path, home: Path, version: str) -> Path:
     """Build in a process of its own, which imports the copied code and no other."""
-    import os
-
     environment = {
         **os.environ,
         "BENTOML_HOME": str(home),

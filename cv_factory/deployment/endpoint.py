@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv_factory
 from cv_factory.deployment import daemon
+from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.daemon import Daemon, DaemonError
 from cv_factory.deployment.front import ROUTES, STATUS
 from cv_factory.deployment.proof import Proof, prove
@@ -33,6 +34,8 @@ from cv_factory.serving.guards.keys import (
 from cv_factory.serving.state import STATE_VARIABLE
 
 _LOOPBACK = "127.0.0.1"
+#: What a service runs, in its folder.
+_BENTO = "bento"
 #: The key that a service is proven with, in its folder.
 _PROBE = "probe.key"
 _POLL_SECONDS = 0.05
@@ -83,8 +86,8 @@ class Endpoint:
         self._require_keys(bundle)
         try:
             with _told(folder):
-                (folder / "bundle").mkdir(parents=True)
-                bundle.save(folder / "bundle")
+                folder.mkdir(parents=True)
+                build_bento(bundle, folder / _BENTO)
             return self.bring_up(name, timeout)
         except BaseException:
             self.remove(name)
@@ -121,7 +124,7 @@ class Endpoint:
         Raises:
             ArtifactError: It is damaged.
         """
-        return Bundle.load(self._service(name) / "bundle")
+        return Bundle.load(self._service(name) / _BENTO / "src" / "bundle")
 
     def running(self, name: str) -> Daemon | None:
         """Return the process of a service; None if it does not run."""
@@ -246,8 +249,12 @@ class Endpoint:
                 folder,
                 self._mark(name),
                 port,
-                cwd=folder,
-                environment=_environment(variables),
+                cwd=folder / _BENTO / "src",
+                environment={
+                    **_environment(variables),
+                    # Its own copy of the code: what is deployed does not change with the project.
+                    "PYTHONPATH": str(folder / _BENTO / "src"),
+                },
             )
 
     def _probe_keys(self, name: str) -> dict[str, str]:

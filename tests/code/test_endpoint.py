@@ -114,9 +114,9 @@ def test_what_does_not_prove_itself_leaves_the_old_service_alone(
     with pytest.raises((DaemonError, ProofError), match="golden"):
         served.put_up("wrong", bundle_of("9", wrong=True), 30.0)
     (name,) = served.shares()
-    stored = served.folder / "services" / name / "bundle"
-    shutil.copytree(stored, served.folder / "services" / "damaged" / "bundle")
-    graph = served.folder / "services" / "damaged" / "bundle" / "predictor" / "predictor.onnx"
+    damaged = served.folder / "services" / "damaged" / "bento"
+    shutil.copytree(served.folder / "services" / name / "bento", damaged)
+    graph = damaged / "src" / "bundle" / "predictor" / "predictor.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=r"predictor\.onnx"):
         served.bring_up("damaged", 30.0)
