@@ -60,11 +60,12 @@ ARG BASE=python:3.11-slim
 FROM ${BASE}
 RUN useradd --create-home --uid 10001 service
 COPY env/python/requirements.txt /opt/requirements.txt
-RUN python3 -m pip install --no-cache-dir --no-deps -r /opt/requirements.txt
+# The variable is for Debian's own Python; others do not read it.
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps -r /opt/requirements.txt
 COPY --chown=root:root src /opt/service
 WORKDIR /opt/service
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 BENTOML_HOME=/tmp/bentoml \\
-    BENTOML_DO_NOT_TRACK=true CV_FACTORY_HOST=0.0.0.0
+    BENTOML_DO_NOT_TRACK=true
 USER service
 EXPOSE 3000
 HEALTHCHECK --start-period=30s --interval=10s --timeout=5s CMD ["python3", "-c", \\
