@@ -61,7 +61,8 @@ FROM ${BASE}
 RUN useradd --create-home --uid 10001 service
 COPY env/python/requirements.txt /opt/requirements.txt
 # The variable is for Debian's own Python; others do not read it.
-RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps -r /opt/requirements.txt
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 \\
+    python3 -m pip install --no-cache-dir --no-deps -r /opt/requirements.txt
 COPY --chown=root:root src /opt/service
 WORKDIR /opt/service
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 BENTOML_HOME=/tmp/bentoml \\

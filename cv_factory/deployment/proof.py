@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import numpy as np
@@ -66,7 +67,7 @@ def prove(url: str, bundle: Bundle, *, timeout: float, headers: dict[str, str]) 
     return Proof(url, bundle.version, len(golden.images), largest)
 
 
-def _ask(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dict[str, object]:
+def _ask(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dict[str, Any]:
     try:
         response = client.post(
             "/predict", content=encode_png(image), headers={"Content-Type": "image/png"}
@@ -76,7 +77,7 @@ def _ask(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dic
                 f"{client.base_url} answers golden sample {number} with status "
                 f"{response.status_code}: {response.text[:500]}"
             )
-        answer: dict[str, object] = response.json()
+        answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError) as error:
         raise ProofError(
             f"{client.base_url} does not answer golden sample {number} "
