@@ -50,7 +50,7 @@ def onnx_scorer(threads: int = 2) -> Callable[[npt.NDArray[np.uint8]], npt.NDArr
     session = onnxruntime.InferenceSession(
         (folder() / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
     )
-    return lambda images: session.run(["probabilities"], {"images": images})[0]  # type: ignore[no-any-return]
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
 
 
 def fastapi_app() -> Any:
@@ -77,7 +77,7 @@ class Stock:
     def __init__(self) -> None:
         self._score = onnx_scorer()
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, image: Image.Image, /) -> dict[str, Any]:
         return answer_of(self._score(pixels_of(image)[None])[0])
 

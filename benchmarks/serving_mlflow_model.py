@@ -4,12 +4,13 @@ import base64
 import io
 from typing import Any
 
-import mlflow
 import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 from PIL import Image
 
 
-class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Classifier(PythonModel):
     """Decodes, scores and answers each image."""
 
     def load_context(self, context: Any) -> None:
@@ -23,8 +24,8 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: Any, params: Any = None) -> list[dict[str, Any]]:
         images = []
         for text in np.asarray(model_input).ravel():
-            image = Image.open(io.BytesIO(base64.b64decode(text)))
-            image = image.convert("L" if self._channels == 1 else "RGB")
+            opened = Image.open(io.BytesIO(base64.b64decode(text)))
+            image = opened.convert("L" if self._channels == 1 else "RGB")
             if image.size != (self._width, self._height):
                 image = image.resize((self._width, self._height))
             pixels = np.asarray(image, np.uint8)
@@ -33,4 +34,4 @@ class Classifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return [{"label": int(p.argmax()), "probabilities": p.tolist()} for p in probabilities]
 
 
-mlflow.models.set_model(Classifier())
+set_model(Classifier())

@@ -28,6 +28,9 @@ class LimitsConfig(Section):
     """What one request may ask for, and how long it may take."""
 
     max_body_bytes: int = Field(10 * 2**20, ge=1024, le=2**31)
+    max_requests: int = Field(
+        256, ge=1, le=65_536, description="at a time; beyond it they are answered 503"
+    )
     max_images: int = Field(32, ge=1, le=4096, description="in one request")
     max_pixels: int = Field(
         50_000_000, ge=1, description="of one image, as stored; checked before it is decoded"

@@ -74,11 +74,19 @@ class Golden:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A graph, its contract and its golden samples."""
+    """A graph, its contract and its golden samples.
+
+    Attributes:
+        graph: Serialized ONNX.
+        contract: What it promises.
+        golden: Samples with known answers.
+        threads: Of ONNX Runtime in this process; as many as CPUs if not given.
+    """
 
     graph: bytes
     contract: Contract
     golden: Golden
+    threads: int | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,7 +136,7 @@ class Predictor:
 
     @cached_property
     def _session(self) -> Any:
-        return self._open_session(available_cpus())
+        return self._open_session(self.threads or available_cpus())
 
     @cached_property
     def _one_thread_session(self) -> Any:
@@ -139,6 +147,8 @@ class Predictor:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that wait for work by spinning take the CPU from whoever else has work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         providers = ["CPUExecutionProvider"]
         try:

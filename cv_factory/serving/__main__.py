@@ -1,15 +1,17 @@
 """Starts a service by hand: ``python -m cv_factory.serving BUNDLE_DIR [--host H] [--port P]``."""
 
+import ipaddress
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cv_factory.errors import CVFactoryError
-from cv_factory.serving.state import BUNDLE_VARIABLE, metrics_directory
+from cv_factory.errors import ConfigError, CVFactoryError
+from cv_factory.serving.state import BUNDLE_VARIABLE, last_words, shared_directory
 
 #: No request is traced, since no tracer is configured.
 _OPTIONS = "tracing.excluded_urls=.*"
@@ -40,6 +42,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
 
     config = Bundle.load(bundle).serving
     check_exposure(config, KeyRing.from_environment(), [host])
+    _check_place(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     os.environ.setdefault("BENTOML_CONFIG_OPTIONS", _OPTIONS)
@@ -53,8 +56,32 @@ def serve(bundle: Path, host: str, port: int) -> None:
     served.inject_config()
     try:
         serve_http(served, host=host, port=port)
+        if (words := last_words(os.getpid())).exists():
+            raise CVFactoryError(words.read_text(encoding="utf-8"))
     finally:
-        shutil.rmtree(metrics_directory(os.getpid()), ignore_errors=True)
+        shutil.rmtree(shared_directory(os.getpid()), ignore_errors=True)
+
+
+def _check_place(host: str, port: int) -> None:
+    """Refuse what BentoML would only fail at later.
+
+    Raises:
+        ConfigError: It is no IP address, or the port is taken.
+    """
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        raise ConfigError(f"--host {host}: give an IP address, such as 127.0.0.1.") from None
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"{host} port {port} cannot be listened on ({error.strerror}): choose another "
+                "--port, or end what uses it."
+            ) from None
 
 
 if __name__ == "__main__":

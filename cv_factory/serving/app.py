@@ -60,6 +60,7 @@ class Application:
     def __init__(self, bundle: Bundle, keys: KeyRing | None, state_file: Path | None) -> None:
         """See ``create_app``."""
         self._bundle = bundle
+        self._asking = 0
         self._state_file = state_file
         self._metrics = Metrics(bundle.model_name, bundle.version)
         self._guard = Guard(bundle.serving, keys)
@@ -132,13 +133,16 @@ class Application:
             self._guard.admit_address(request)
             principal = await self._guard.identify(request, "predict")
             exchange.key = principal.name
-            if not self._scorer.batcher.has_room():
+            if not self._scorer.has_room() or self._asking >= limits.max_requests:
                 raise overloaded()
-            contents = await read_images(request, limits, accepted)
-            exchange.images = len(contents)
-            self._guard.admit(principal, len(contents))
-            images = await self._decoded(contents)
-            scored = await self._scored(images)
+            self._asking += 1
+            try:
+                contents = await read_images(request, limits, accepted)
+                exchange.images = len(contents)
+                self._guard.admit(principal, len(contents))
+                scored = await self._scored(await self._decoded(contents))
+            finally:
+                self._asking -= 1
             for one in scored:
                 self._metrics.prediction(one.answer.label)
                 if self._predictions is not None:
@@ -220,7 +224,7 @@ class Application:
 
     async def _figures(self, _request: Request) -> Response:
         dropped = sum(log.dropped for log in (self._predictions, self._log) if log is not None)
-        text = self._metrics.text(queue=len(self._scorer.batcher), dropped=dropped)
+        text = self._metrics.text(queue=self._scorer.waiting, dropped=dropped)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
 

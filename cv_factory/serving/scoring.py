@@ -9,13 +9,13 @@ import random
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.data.decode import decode
-from cv_factory.errors import ArtifactError, ConfigError
+from cv_factory.data.decode import decode, read_header
+from cv_factory.errors import ArtifactError, ConfigError, ImageError
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import Answer, open_postprocessor
@@ -26,8 +26,9 @@ Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 #: Largest difference in probability between a golden sample's answer and what it was at export.
 GOLDEN_TOLERANCE = 1e-5
-#: Encoded images from this size (bytes) are decoded in a thread, so that the others need not wait.
-_LARGE_BYTES = 64 * 2**10
+#: Larger images (bytes encoded, pixels) are decoded in a thread, so that the others need not wait.
+_SMALL_BYTES, _SMALL_PIXELS = 64 * 2**10, 2**18
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Scorer:
             ArtifactError: The golden samples are not answered as they were at export.
             ConfigError: The postprocessor's settings do not fit the predictor's classes.
         """
-        self._predictor = bundle.predictor
+        self._predictor = replace(bundle.predictor, threads=bundle.serving.batching.threads)
         self._on_batch = on_batch
         self._random = random.Random()
         self._limits = bundle.serving.limits
@@ -65,7 +66,9 @@ class Scorer:
         except ValueError as error:
             raise ConfigError(f"postprocessor.settings: {error}.") from None
         batching = bundle.serving.batching
-        self.batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
+        self._aside = 0
+        self._queue_size = batching.queue_size
+        self._batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
             self._run, max_batch=batching.max_batch, queue_size=batching.queue_size
         )
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -106,10 +109,23 @@ class Scorer:
 
     async def read_aside(self, content: bytes) -> Pixels:
         """Decode one image without keeping others from being served; see ``read``."""
-        if len(content) < _LARGE_BYTES:
+        if _is_small(content):
             return self.read(content)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self.read, content)
+        self._aside += 1
+        try:
+            return await loop.run_in_executor(self._decoders, self.read, content)
+        finally:
+            self._aside -= 1
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait for the graph, or to be decoded aside."""
+        return len(self._batcher) + self._aside
+
+    def has_room(self) -> bool:
+        """Whether another image may come."""
+        return self.waiting < self._queue_size
 
     async def score(self, images: Sequence[Pixels]) -> list[Scored]:
         """Predict decoded images.
@@ -117,12 +133,12 @@ class Scorer:
         Raises:
             QueueFullError: Too much waits already.
         """
-        scores = await self.batcher(images)
+        scores = await self._batcher(images)
         return [Scored(self._new_id(), self._postprocess(s[0]), s) for s in scores]
 
     def close(self) -> None:
         """Let the threads end."""
-        self.batcher.close()
+        self._batcher.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _new_id(self) -> str:
@@ -134,3 +150,17 @@ class Scorer:
             self._on_batch(len(images))
         predicted = self._predictor.predict(np.stack(images))
         return list(zip(predicted.probabilities, predicted.features, strict=True))
+
+
+def _is_small(content: bytes) -> bool:
+    """Whether an image is decoded in no time, as far as its header says."""
+    if len(content) > _SMALL_BYTES:
+        return False
+    if content.startswith(_PNG):
+        width, height = int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+        return width * height <= _SMALL_PIXELS
+    try:
+        header = read_header(content)
+    except ImageError:
+        return True
+    return header.width * header.height <= _SMALL_PIXELS

@@ -42,7 +42,7 @@ class PredictorService:
             self.app = _open()
         except CVFactoryError as error:
             say("cannot-start", detail=str(error))
-            _end_server()
+            _end_server(str(error))
             raise
         _tune_collector()
 
@@ -83,10 +83,15 @@ def _open() -> "Application":
     return opened
 
 
-def _end_server() -> None:
+def _end_server(reason: str) -> None:
     """End BentoML's supervisor, which would start workers that cannot work for ever."""
+    from cv_factory.serving.state import last_words
+
     main = sys.modules["__main__"].__spec__
     if main is not None and main.name == "_bentoml_impl.worker.service":
+        words = last_words(os.getppid())
+        words.parent.mkdir(mode=0o700, exist_ok=True)
+        words.write_text(reason, encoding="utf-8")
         os.kill(os.getppid(), signal.SIGTERM)
 
 

@@ -27,9 +27,14 @@ def state_file() -> Path | None:
     return Path(name) if name else None
 
 
-def metrics_directory(server: int) -> Path:
-    """Return where the workers of a server (its process id) share their figures."""
-    return Path(tempfile.gettempdir()) / f"cv-factory-metrics-{server}"
+def shared_directory(server: int) -> Path:
+    """Return where the workers of a server (its process id) leave figures and their last words."""
+    return Path(tempfile.gettempdir()) / f"cv-factory-server-{server}"
+
+
+def last_words(server: int) -> Path:
+    """Return the file in which a worker says why it cannot work."""
+    return shared_directory(server) / "cannot-start"
 
 
 def share_metrics() -> None:
@@ -37,7 +42,7 @@ def share_metrics() -> None:
 
     BentoML has one folder for all services of a user, and empties it whenever one starts.
     """
-    folder = metrics_directory(os.getppid())
+    folder = shared_directory(os.getppid())
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ[METRICS_VARIABLE] = str(folder)
 

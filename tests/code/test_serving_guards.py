@@ -225,6 +225,19 @@ def test_what_does_not_fit_into_the_queue_is_sent_away_and_the_rest_answered() -
             assert response.headers["retry-after"] == "1"
 
 
+def test_no_more_requests_at_a_time_than_allowed() -> None:
+    app = create_app(digits_bundle(limits={"max_requests": 2, "body_seconds": 0.5}))
+
+    async def crowd() -> list[httpx.Response]:
+        slow = [asyncio.create_task(send(app, never_ending())) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        return [await send(app, digit()), *(await asyncio.gather(*slow)), await send(app, digit())]
+
+    statuses = [response.status_code for response in asyncio.run(crowd())]
+    app.close()
+    assert statuses == [503, 408, 408, 200]
+
+
 def test_a_batch_answers_each_as_if_alone() -> None:
     app = create_app(digits_bundle())
 

@@ -41,6 +41,8 @@ def test_a_person_drops_an_image_and_sees_probabilities(
             expect(page.locator("h1")).to_have_text("digits predictor, version 7")
             page.locator("#file").set_input_files(tmp_path / "digit.png")
             expect(page.locator("#probabilities tr")).to_have_count(10)
+            best = page.locator("#label").inner_text()
+            expect(page.locator("#probabilities tr").first).to_contain_text(best)
             expect(page.locator("#details")).to_contain_text("digits version 7")
             page.screenshot(path=shots / "try_page.png", full_page=True)
             assert complaints == []

@@ -13,6 +13,8 @@ import pytest
 from request_fuzzing import fuzzed_requests
 from served import ROOT, Service, digit, digits_bundle, kind
 
+from cv_factory.inference.predictor import Golden, Predictor
+from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError
 from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
 
@@ -109,7 +111,7 @@ def test_damaged_requests_over_a_real_connection_leave_the_service_well(
     assert [worker.pid for worker in service.workers()] == workers
 
 
-def test_a_killed_worker_is_back_within_five_seconds(
+def test_a_worker_that_is_killed_under_load_is_replaced(
     service: Service, client: PredictionClient
 ) -> None:
     failures: list[str] = []
@@ -160,6 +162,25 @@ def test_a_service_that_may_not_be_open_does_not_start(place: Path, tmp_path: Pa
     started = Service(place / "bundle", tmp_path / "output", "--host", "0.0.0.0")
     assert started.process.wait(60) == 2
     assert FILE_VARIABLE in started.output.read_text()
+
+
+def test_a_taken_port_is_said_to_be_taken(service: Service, place: Path, tmp_path: Path) -> None:
+    port = service.url.rpartition(":")[2]
+    second = Service(place / "bundle", tmp_path / "output", "--port", port)
+    assert second.process.wait(60) == 2
+    assert f"port {port} cannot be listened on" in second.output.read_text()
+
+
+def test_a_predictor_that_answers_otherwise_ends_the_service(tmp_path: Path) -> None:
+    good = digits_bundle()
+    golden = good.predictor.golden
+    shifted = Golden(golden.images, golden.probabilities[:, ::-1].copy(), golden.features)
+    changed = Predictor(good.predictor.graph, good.predictor.contract, shifted)
+    (tmp_path / "bundle").mkdir()
+    Bundle(changed, good.serving, "digits", "8", good.created).save(tmp_path / "bundle")
+    started = Service(tmp_path / "bundle", tmp_path / "output")
+    assert started.process.wait(90) == 1
+    assert "golden samples differently" in started.output.read_text()
 
 
 def test_a_damaged_bundle_does_not_start(place: Path, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ const element = (id) => document.getElementById(id);
 function show(answer) {
   const prediction = answer.predictions[0];
   element("label").textContent = prediction.label ?? "not sure";
-  const rows = Object.entries(prediction.probabilities).map(([name, probability]) => {
+  // An object forgets the order of keys that look like numbers.
+  const ranked = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
+  const rows = ranked.map(([name, probability]) => {
     const row = document.createElement("tr");
     const bar = document.createElement("progress");
     bar.max = 1;
@@ -40,6 +42,7 @@ async function predict(file) {
   }
 }
 
+element("access").addEventListener("submit", (event) => event.preventDefault());
 const drop = element("drop");
 drop.addEventListener("dragover", (event) => {
   event.preventDefault();
