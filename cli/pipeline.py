@@ -3,6 +3,7 @@
 from typing import cast
 
 from cli.options import ROOT, RunOptions
+from cli.session import activate_stack
 from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.config_batch import BatchInferencePipelineConfig
 from cv_factory.config_deployment import DeploymentPipelineConfig
@@ -21,7 +22,7 @@ def run_pipeline(options: RunOptions) -> int:
     """
     config = read_config(options)
     if isinstance(config, DeploymentPipelineConfig):
-        _use_stack(options.stack)
+        activate_stack(options.stack)
         from cli.deployment_run import run_deployment
 
         return run_deployment(config, dry_run=options.dry_run, debug=options.debug)
@@ -30,17 +31,12 @@ def run_pipeline(options: RunOptions) -> int:
 
     with open_source(config.data, labelled=labelled) as source:
         source_fingerprint = source.fingerprint()
-    stack = _use_stack(options.stack)
+    stack = activate_stack(options.stack)
     if isinstance(config, BatchInferencePipelineConfig):
         from cli.batch_inference_run import run_batch_inference
 
         return run_batch_inference(config, dry_run=options.dry_run, debug=options.debug)
-    if isinstance(config, ValidationPipelineConfig):
-        from cli.validation_run import run_validation
-
-        return run_validation(
-            config, source_fingerprint, dry_run=options.dry_run, debug=options.debug
-        )
+    config = _with_reference(config)
     from registry.lineage import git_lineage
 
     lineage = {
@@ -53,21 +49,25 @@ def run_pipeline(options: RunOptions) -> int:
 
         print_plan(config, source_fingerprint, lineage, stack)
         return 0
+    if isinstance(config, ValidationPipelineConfig):
+        from cli.validation_run import run_validation
+
+        return run_validation(config, source_fingerprint, debug=options.debug)
     from cli.training_run import run_training
 
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
 
 
-def _use_stack(name: str | None) -> str:
-    """Make a stack, or the active one, that of this process, and return its name."""
-    from stacks.check import require_applied
-    from stacks.startup import activate_only_stack_integrations, use_stack
+def _with_reference(
+    config: TrainingPipelineConfig | ValidationPipelineConfig,
+) -> TrainingPipelineConfig | ValidationPipelineConfig:
+    """Put the id of the dataset to compare with, if there is one, in the place of its name."""
+    if config.validation.reference is None:
+        return config
+    from registry.stored_datasets import dataset_version_id
 
-    stack = require_applied(name)
-    if name:
-        use_stack(name)
-    activate_only_stack_integrations()
-    return stack
+    found = {"reference": dataset_version_id(config.validation.reference)}
+    return config.model_copy(update={"validation": config.validation.model_copy(update=found)})
 
 
 PipelineConfig = (

@@ -16,6 +16,7 @@ class BundleMaterializer(NounMaterializer):
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
     HEADER: ClassVar[str] = "bundle.json"
+    PARTS: ClassVar[dict[str, str]] = {"predictor": "contract"}
 
     def facts(self, data: Bundle) -> dict[str, MetadataType]:
         """Say what would be served."""

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cv_factory.data.sources.stores import errors_of
 from cv_factory.errors import ArtifactError
+from cv_factory.filesystems import errors_of
 
 if TYPE_CHECKING:
     from zenml.artifact_stores import BaseArtifactStore

@@ -2,26 +2,17 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from s3_server import s3_client, s3_server
 
 from cv_factory.errors import ArtifactError
 from registry.audit_log import AuditLog, Entry, LogConflictError
 from registry.log_files import LogFiles, log_files
+from tools.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.engines
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Start a server with the bucket ``store``; set the environment to reach it."""
-    with s3_server(tmp_path, "store", monkeypatch) as url:
-        yield url
 
 
 def files(url: str, secret: str = "secret") -> LogFiles:
@@ -32,7 +23,7 @@ def files(url: str, secret: str = "secret") -> LogFiles:
 
     now = datetime.now(UTC)
     config = S3ArtifactStoreConfig(
-        path="s3://store/factory", key="key", secret=secret, client_kwargs={"endpoint_url": url}
+        path=f"s3://{BUCKET}/factory", key="key", secret=secret, client_kwargs={"endpoint_url": url}
     )
     store = S3ArtifactStore(
         name="s3", id=uuid4(), config=config, flavor="s3", type=StackComponentType.ARTIFACT_STORE,
@@ -63,36 +54,37 @@ def race(url: str, known: tuple[Entry, ...]) -> tuple[list[Entry], list[LogConfl
     return won, lost
 
 
-def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: str) -> None:
-    log = AuditLog(files(s3))
+def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> None:
+    log = AuditLog(files(s3.url))
     assert log.entries() == ()
     first = log.append((), "registered", "Ada", "Größe: 数字", {"version": 1})
-    assert AuditLog(files(s3)).entries() == (first,)
+    assert AuditLog(files(s3.url)).entries() == (first,)
 
     for known in range(1, 4):
-        won, lost = race(s3, log.entries())
+        won, lost = race(s3.url, log.entries())
         assert (len(won), len(lost)) == (1, 2)
         assert f"Somebody else wrote entry {known + 1}" in str(lost[0])
         assert log.entries()[-1] == won[0]
 
     # A request that was sent again because its answer was lost finds what it made itself.
-    files(s3).create("00000004.json", log.entries()[-1].to_bytes())
+    files(s3.url).create("00000004.json", log.entries()[-1].to_bytes())
     with pytest.raises(FileExistsError):
-        files(s3).create("00000004.json", b"{}")
+        files(s3.url).create("00000004.json", b"{}")
 
-    client, key = s3_client(), "factory/cv_factory_audit/digits/00000003.json"
-    stored = client.get_object(Bucket="store", Key=key)["Body"].read()
+    client, key = s3.client(), "factory/cv_factory_audit/digits/00000003.json"
+    stored = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     edited = json.dumps(json.loads(stored) | {"who": "Eve"}).encode()
-    client.put_object(Bucket="store", Key=key, Body=edited)
+    client.put_object(Bucket=BUCKET, Key=key, Body=edited)
     with pytest.raises(ArtifactError, match="changed after it was written"):
         log.entries()
-    client.delete_object(Bucket="store", Key=key)
+    client.delete_object(Bucket=BUCKET, Key=key)
     with pytest.raises(ArtifactError, match="entry 3 is missing"):
         log.entries()
-    client.put_object(Bucket="store", Key=key, Body=stored)
+    client.put_object(Bucket=BUCKET, Key=key, Body=stored)
     assert len(log.entries()) == 4
 
-    with pytest.raises(ArtifactError, match="s3://store/factory/cv_factory_audit/digits can not"):
-        files(s3, secret="wrong").create("00000001.json", b"{}")
+    refused = f"s3://{BUCKET}/factory/cv_factory_audit/digits can not"
+    with pytest.raises(ArtifactError, match=refused):
+        files(s3.url, secret="wrong").create("00000001.json", b"{}")
     with pytest.raises(ArtifactError, match="artifact store of the active stack"):
         files("http://127.0.0.1:9").names()

@@ -20,6 +20,7 @@ from typing import IO, Any
 from cv_factory.cpu import available_cpus
 from cv_factory.data.sources.environment import expand
 from cv_factory.errors import ConfigError, ImageError, SourceError
+from cv_factory.filesystems import errors_of, reason_of
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -153,14 +154,10 @@ class LocalStore(ImageStore):
                         name = folder + b"/" + entry.name if folder else entry.name
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(name)
-                        elif entry.is_symlink() and entry.is_dir():
-                            problem = "a symbolic link to a folder, which is not followed"
-                            yield StoredFile(name, problem=problem)
                         else:
-                            status = entry.stat(follow_symlinks=False)
-                            yield StoredFile(name, status.st_size, str(status.st_mtime_ns))
+                            yield _stored_file(name, entry)
             except OSError as error:
-                yield StoredFile(folder, problem=_strerror(error))
+                yield StoredFile(folder, problem=reason_of(error))
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read a regular file without following links out of the root."""
@@ -175,7 +172,7 @@ class LocalStore(ImageStore):
                     raise
             return self._read_inside(os.path.realpath(path, strict=True), max_bytes)
         except OSError as error:
-            raise ImageError(_strerror(error)) from None
+            raise ImageError(reason_of(error)) from None
 
     def _read_inside(self, path: bytes, max_bytes: int) -> bytes:
         if not path.startswith(self._real_root.rstrip(b"/") + b"/"):
@@ -238,7 +235,7 @@ class FsspecStore(ImageStore):
             with self._filesystem.open(f"{self._path}/{name}", "rb") as file:
                 yield file
         except self._errors as error:
-            raise SourceError(f"{self.root}/{name} cannot be read ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root}/{name} cannot be read ({reason_of(error)}).") from None
 
     def exists(self) -> bool:
         """Whether anything lies below the root.
@@ -249,14 +246,14 @@ class FsspecStore(ImageStore):
         try:
             return bool(self._filesystem.isdir(self._path))
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be read ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be read ({reason_of(error)}).") from None
 
     def folders(self) -> list[str]:
         """Return the names of the folders in the root."""
         try:
             listing = self._filesystem.ls(self._path, detail=True)
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({reason_of(error)}).") from None
         names = [_base(i["name"]) for i in listing if i["type"] == "directory"]
         return sorted(name for name in names if name and name[0] != ".")
 
@@ -278,7 +275,7 @@ class FsspecStore(ImageStore):
                         version = next((str(info[k]) for k in _VERSION_KEYS if info.get(k)), "")
                         yield StoredFile(relative.encode(), int(info.get("size") or 0), version)
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({reason_of(error)}).") from None
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read one object."""
@@ -289,7 +286,7 @@ class FsspecStore(ImageStore):
                 raise ImageError(_too_large(size, max_bytes))
             content: bytes = self._filesystem.cat_file(path)
         except self._errors as error:
-            raise ImageError(_strerror(error)) from None
+            raise ImageError(reason_of(error)) from None
         return content
 
 
@@ -318,18 +315,15 @@ def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[
     return filesystem, path
 
 
-def errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
-    """Return what a file system raises when it cannot be reached or refuses."""
-    errors: list[type[Exception]] = [OSError, ValueError]
-    if "s3" in filesystem.protocol:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        errors += [BotoCoreError, ClientError]
-    if "dvc" in filesystem.protocol:
-        from dvc.exceptions import DvcException
-
-        errors.append(DvcException)
-    return tuple(errors)
+def _stored_file(name: bytes, entry: "os.DirEntry[bytes]") -> StoredFile:
+    """Describe one entry of a folder; what is wrong with it is not the folder's problem."""
+    try:
+        if entry.is_symlink() and entry.is_dir():
+            return StoredFile(name, problem="a symbolic link to a folder, which is not followed")
+        status = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        return StoredFile(name, problem=reason_of(error))
+    return StoredFile(name, status.st_size, str(status.st_mtime_ns))
 
 
 def _base(path: str) -> str:
@@ -338,9 +332,3 @@ def _base(path: str) -> str:
 
 def _too_large(size: int, max_bytes: int) -> str:
     return f"{size} bytes are more than the {max_bytes} allowed"
-
-
-def _strerror(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
