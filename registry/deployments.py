@@ -19,7 +19,6 @@ from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 from registry import versions
-from registry.mlflow_mirror import METRIC_PREFIX
 from registry.model_registry import ModelRegistry, fingerprint_of
 from registry.transitions import TransitionRefusedError
 
@@ -112,9 +111,9 @@ def bundle_facts(version: ModelVersionResponse) -> dict[str, Any]:
     """Return what a bundle says of its version, as plain values; the time is the version's own."""
     facts = version.run_metadata
     metrics = {
-        key.removeprefix(METRIC_PREFIX): float(value)
+        key.removeprefix(versions.METRIC_PREFIX): float(value)
         for key, value in facts.items()
-        if key.startswith(METRIC_PREFIX) and isinstance(value, float | int)
+        if key.startswith(versions.METRIC_PREFIX) and isinstance(value, float | int)
     }
     return {
         "model_name": version.model.name,

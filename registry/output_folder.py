@@ -24,5 +24,5 @@ def output_folder(config: OutputConfig, job: BatchJob) -> OutputFolder:
     root = f"{store.path.rstrip('/')}/{_FOLDER}/{name}"
     if not is_remote(store.path):
         return OutputFolder.open(root, {})
-    filesystem = store.filesystem  # type: ignore[attr-defined]  (of ZenML's fsspec stores)
-    return OutputFolder(filesystem, root, root)
+    # ZenML's remote stores are fsspec's.
+    return OutputFolder(store.filesystem, root, root)  # type: ignore[attr-defined]

@@ -72,6 +72,10 @@ def _engine(folder: Path) -> Iterator[list[str]]:
     finally:
         process.terminate()
         process.wait(60)
+        # The engine leaves its network namespace mounted.
+        for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+            if (place := line.split()[1]).startswith(str(folder)):
+                subprocess.run(["umount", place], check=True)
 
 
 def _make_base(docker: list[str], root: Path) -> None:

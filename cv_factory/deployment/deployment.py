@@ -38,8 +38,8 @@ class Deployment:
     stage: str
     proof: Proof | None = None
 
-    def proven(self, proof: Proof) -> "Deployment":
-        """Return the deployment with its proof."""
+    def proven(self, proof: Proof | None) -> "Deployment":
+        """Return the deployment with its proof; a canary has none through the front."""
         return replace(self, proof=proof)
 
     def promoted(self, stage: str) -> "Deployment":
