@@ -160,9 +160,12 @@ class Endpoint:
         routes = Routes(Routes.load(self._front / ROUTES).generation + 1, backends)
         with _told(self._front):
             self._front.mkdir(parents=True, exist_ok=True)
-            if self._running_front() is None:
+            front = self._running_front()
+            if front is None or front.port != self.port:
                 self._require_free_port()
             routes.save(self._front / ROUTES)
+        if front is not None and front.port != self.port:
+            front.stop(grace_seconds=2.0)
         if self._running_front() is None:
             self._start_front()
         self._await_routes(routes)
