@@ -113,6 +113,8 @@ def test_what_does_not_prove_itself_leaves_the_old_service_alone(
     before = ask(served).json()["version"]
     with pytest.raises((DaemonError, ProofError), match="golden"):
         served.put_up("wrong", bundle_of("9", wrong=True), 30.0)
+    with pytest.raises(DaemonError, match=r"not ready after 0\.2 s"):
+        served.put_up("late", bundle_of("8"), 0.2)
     (name,) = served.shares()
     damaged = served.folder / "services" / "damaged" / "bento"
     shutil.copytree(served.folder / "services" / name / "bento", damaged)
@@ -128,7 +130,7 @@ def test_what_does_not_prove_itself_leaves_the_old_service_alone(
     with pytest.raises(DaemonError, match="cannot be listened on"):
         taken.route({})
     served.remove("damaged")
-    assert not (served.folder / "services" / "wrong").exists()
+    assert [path.name for path in (served.folder / "services").iterdir()] == [name]
     assert ask(served).json()["version"] == before
 
 

@@ -150,6 +150,7 @@ def _zenml_knows_the_service(project: Project, port: int) -> None:
     assert "deployment" in listed
     assert f"http://127.0.0.1:{port}/predict" in described
     assert "100%" in described
+    assert f":{port}//" not in described
     assert '"event"' in logs
     assert "was stopped" in stopped
     assert [p for p in project.processes() if "cv_factory.serving" in " ".join(p.cmdline())] == []
