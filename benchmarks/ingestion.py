@@ -13,18 +13,21 @@ import tempfile
 import time
 from pathlib import Path
 from types import FunctionType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from benchmarks.harness import Side, Spread, compare
+from benchmarks.harness import Comparison, Side, Spread, compare
 from cv_factory.cpu import available_cpus
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FOLDER = "BENCHMARK_JPEGS"
 
 
-def write_jpegs(root: Path, n: int) -> None:
-    """Write n pieces of real photographs, two classes, as JPEGs of 256x256."""
+def write_photographs(root: Path, n: int, size: int = 256, kind: str = "jpg") -> None:
+    """Write n square pieces of real photographs, two classes, ``size`` pixels a side."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -36,8 +39,8 @@ def write_jpegs(root: Path, n: int) -> None:
             side = int(rng.integers(256, 420))
             left = int(rng.integers(0, image.width - side))
             top = int(rng.integers(0, image.height - side))
-            piece = image.crop((left, top, left + side, top + side)).resize((256, 256))
-            piece.save(root / name / f"{number:05d}.jpg", quality=90)
+            piece = image.crop((left, top, left + side, top + side)).resize((size, size))
+            piece.save(root / name / f"{number:05d}.{kind}", quality=90)
 
 
 def dataloader() -> dict[str, float]:
@@ -64,6 +67,15 @@ def ingestion() -> dict[str, float]:
     return {"images_per_second": images / (time.perf_counter() - begun)}
 
 
+def print_rates(result: Comparison, console: "Console") -> None:
+    """Print the images/s that both sides returned, and their ratio."""
+    slow, fast = ([s.values["images_per_second"] for s in side] for side in result.samples)
+    ratio = Spread.of([b / a for a, b in zip(slow, fast, strict=True)])
+    rates = f"{Spread.of(slow).median:,.0f} and {Spread.of(fast).median:,.0f} images/s"
+    spread = f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}, n = {ratio.n})"
+    console.print(f"Without imports: {rates}, ratio {spread}")
+
+
 def main() -> int:
     """Compare, print and store the result."""
     from rich.console import Console
@@ -72,7 +84,7 @@ def main() -> int:
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
     with tempfile.TemporaryDirectory() as directory:
         os.environ[_FOLDER] = directory
-        write_jpegs(Path(directory), n)
+        write_photographs(Path(directory), n)
         result = compare(
             "ingestion",
             Side("ImageFolder + DataLoader", cast(FunctionType, dataloader)),
@@ -82,11 +94,7 @@ def main() -> int:
     result.save()
     console = Console()
     console.print(result.table())
-    slow, fast = ([s.values["images_per_second"] for s in side] for side in result.samples)
-    ratio = Spread.of([b / a for a, b in zip(slow, fast, strict=True)])
-    rates = f"{Spread.of(slow).median:,.0f} and {Spread.of(fast).median:,.0f} images/s"
-    spread = f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}, n = {ratio.n})"
-    console.print(f"Without imports: {rates}, ratio {spread}")
+    print_rates(result, console)
     return 0
 
 

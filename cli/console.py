@@ -17,7 +17,8 @@ def quiet_tracebacks() -> None:
         handler.addFilter(_worth_showing)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for name in ("matplotlib", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _worth_showing(record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ import click
 from cli.options import RunOptions
 from cv_factory.errors import CVFactoryError
 
-PIPELINES = ("training", "validation")
+PIPELINES = ("training", "validation", "deployment", "batch_inference")
 #: Subcommands: the module that holds each as ``command``, and its line of help. The modules are
 #: imported when they are called.
 COMMANDS = {

@@ -3,7 +3,10 @@
 from typing import cast
 
 from cli.options import ROOT, RunOptions
+from cli.session import activate_stack
 from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
+from cv_factory.config_batch import BatchInferencePipelineConfig
+from cv_factory.config_deployment import DeploymentPipelineConfig
 from cv_factory.config_file import load_config
 from cv_factory.errors import ConfigError
 
@@ -18,24 +21,23 @@ def run_pipeline(options: RunOptions) -> int:
         CVFactoryError: A check, a step or a gate refused.
     """
     config = read_config(options)
-    if isinstance(config, TrainingPipelineConfig):
-        from cv_factory.models import check_available
-        from cv_factory.transforms.embedding import check_installed
+    if isinstance(config, DeploymentPipelineConfig):
+        activate_stack(options.stack)
+        from cli.deployment_run import run_deployment
 
-        check_available(config.model)
-        if config.transform.umap is not None:
-            check_installed()
+        return run_deployment(config, dry_run=options.dry_run, debug=options.debug)
+    if isinstance(config, TrainingPipelineConfig):
+        _check_extras(config)
+    labelled = not isinstance(config, BatchInferencePipelineConfig)
     from cv_factory.data.sources import open_source
 
-    with open_source(config.data) as source:
+    with open_source(config.data, labelled=labelled) as source:
         source_fingerprint = source.fingerprint()
-    from stacks.check import require_applied
-    from stacks.startup import activate_only_stack_integrations, use_stack
+    stack = activate_stack(options.stack)
+    if isinstance(config, BatchInferencePipelineConfig):
+        from cli.batch_inference_run import run_batch_inference
 
-    stack = require_applied(options.stack)
-    if options.stack:
-        use_stack(options.stack)
-    activate_only_stack_integrations()
+        return run_batch_inference(config, dry_run=options.dry_run, debug=options.debug)
     config = _with_reference(config)
     from registry.lineage import git_lineage
 
@@ -58,6 +60,16 @@ def run_pipeline(options: RunOptions) -> int:
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
 
 
+def _check_extras(config: TrainingPipelineConfig) -> None:
+    """Refuse a model or a plot whose packages are not installed."""
+    from cv_factory.models import check_available
+    from cv_factory.transforms.embedding import check_installed
+
+    check_available(config.model)
+    if config.transform.umap is not None:
+        check_installed()
+
+
 def _with_reference(
     config: TrainingPipelineConfig | ValidationPipelineConfig,
 ) -> TrainingPipelineConfig | ValidationPipelineConfig:
@@ -70,7 +82,15 @@ def _with_reference(
     return config.model_copy(update={"validation": config.validation.model_copy(update=found)})
 
 
-def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipelineConfig:
+PipelineConfig = (
+    TrainingPipelineConfig
+    | ValidationPipelineConfig
+    | DeploymentPipelineConfig
+    | BatchInferencePipelineConfig
+)
+
+
+def read_config(options: RunOptions) -> PipelineConfig:
     """Read the configuration that the options name, with presets and overrides laid over it."""
     file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
@@ -85,4 +105,4 @@ def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipel
     config = load_config(
         options.pipeline, file, presets=presets, overrides=overrides, defaults=defaults
     )
-    return cast(TrainingPipelineConfig | ValidationPipelineConfig, config)
+    return cast(PipelineConfig, config)

@@ -13,7 +13,7 @@ from zenml.models import StepRunResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from cli.training_run import pipeline_options
+from cli.execution import pipeline_options
 from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 
 
@@ -25,7 +25,7 @@ def print_plan(
 ) -> None:
     """Print what a run with this configuration would do; nothing is stored."""
     pipeline = _prepared(config, source_fingerprint, lineage)
-    run_configuration = PipelineRunConfiguration(**pipeline_options(config))
+    run_configuration = PipelineRunConfiguration(**pipeline_options(config.zenml))
     snapshot = Compiler().compile(pipeline, Client().active_stack, run_configuration)
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
     for title in ("Step", "Runs", "Asks for", "State"):

@@ -14,7 +14,18 @@ from cli.session import BY_OPTION, MODEL_OPTION, STACK_OPTION, open_registry, us
 def command(
     to: int | None, who: str | None, why: str, model_name: str | None, stack: str | None
 ) -> int:
-    """Put the previous production version back; the present one is archived."""
+    """Put the previous production version back; the present one is archived.
+
+    Where the model is deployed, the previous version is deployed again: proven before it is given
+    the requests, and without losing one.
+    """
     registry = open_registry(model_name, stack)
-    click.echo(str(registry.rollback(who or user(), why, to)))
-    return 0
+    from registry.deployments import deployed_bundle
+
+    deployed = deployed_bundle(registry.model_name)
+    if deployed is None:
+        click.echo(str(registry.rollback(who or user(), why, to)))
+        return 0
+    from cli.deployment_run import roll_back
+
+    return roll_back(registry, registry.rollback_target(to), deployed, who or user(), why)

@@ -40,13 +40,32 @@ def open_registry(model_name: str | None, stack: str | None) -> "ModelRegistry":
     Raises:
         CVFactoryError: The stack is not applied, or the model is not registered.
     """
+    activate_stack(stack)
+    return open_model(model_name)
+
+
+def activate_stack(name: str | None) -> str:
+    """Make a stack, or the active one, that of this process, and return its name.
+
+    Raises:
+        StackError: It is not applied, or lacks a component.
+    """
     from stacks.check import require_applied
     from stacks.startup import activate_only_stack_integrations, use_stack
 
-    require_applied(stack)
-    if stack:
-        use_stack(stack)
+    stack = require_applied(name)
+    if name:
+        use_stack(name)
     activate_only_stack_integrations()
+    return stack
+
+
+def open_model(model_name: str | None) -> "ModelRegistry":
+    """Open a model's registry on the stack of this process; see ``open_registry``.
+
+    Raises:
+        CVFactoryError: The model is not registered.
+    """
     from registry.model_registry import ModelRegistry
     from registry.versions import the_model
 

@@ -1,13 +1,10 @@
 """Runs the validation pipeline on the active stack and prints the verdict on the data."""
 
 import click
-from zenml.client import Client
 
-from cli.console import quiet_tracebacks
-from cli.training_run import pipeline_options
+from cli.execution import run_to_end
 from cv_factory.config import ValidationPipelineConfig
 from cv_factory.data.report import DataReport
-from cv_factory.errors import CVFactoryError
 
 
 def run_validation(
@@ -20,21 +17,10 @@ def run_validation(
     """
     from pipelines.validation import validation
 
-    if not debug:
-        quiet_tracebacks()
-    configured = validation.with_options(**pipeline_options(config))
-    try:
-        run = configured(config, source_fingerprint)
-    except RuntimeError as error:
-        if debug:
-            raise
-        raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error
-    if run is None or not run.status.is_finished:
-        click.echo("The run was submitted; watch it in the dashboard.")
-        return 0
-    steps = Client().get_pipeline_run(run.id).steps
-    report: DataReport = steps["validate_data"].outputs["data_report"][0].load()
-    _print_report(report)
+    run = run_to_end(validation, config.zenml, config, source_fingerprint, debug=debug)
+    if run is not None:
+        report: DataReport = run.steps["validate_data"].outputs["data_report"][0].load()
+        _print_report(report)
     return 0
 
 

@@ -31,7 +31,7 @@ from cv_factory.config_model import WhitenedCNNConfig as WhitenedCNNConfig
 from cv_factory.config_model import XGBoostConfig as XGBoostConfig
 from cv_factory.config_search import SearchConfig as SearchConfig
 from cv_factory.config_search import check_space
-from cv_factory.config_section import Fraction, Seed
+from cv_factory.config_section import Fraction, RegisteredName, Seed
 from cv_factory.config_section import Section as Section
 from cv_factory.config_train import TrainConfig as TrainConfig
 from cv_factory.metric_names import (
@@ -251,7 +251,7 @@ class GateConfig(Section):
 class RegisterConfig(Section):
     """Under which name the model is registered, and what promotion needs."""
 
-    model_name: str = Field("cv_factory", pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")
+    model_name: RegisteredName = "cv_factory"
     manual_approval: bool = Field(
         False, description="production needs: run.py approve VERSION --by NAME --reason ..."
     )
@@ -276,7 +276,12 @@ class ZenMLConfig(Section):
     )
 
 
-def _check_steps(zenml: ZenMLConfig, steps: tuple[str, ...]) -> None:
+def check_steps(zenml: ZenMLConfig, steps: tuple[str, ...]) -> None:
+    """Refuse settings of a step that the pipeline does not have.
+
+    Raises:
+        ValueError: Names the steps that it has.
+    """
     for name in zenml.resources:
         if name not in steps:
             raise ValueError(f"zenml.resources names {name!r}; the steps are {', '.join(steps)}")
@@ -308,7 +313,7 @@ class ValidationPipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_step_names(self) -> "ValidationPipelineConfig":
-        _check_steps(self.zenml, VALIDATION_STEPS)
+        check_steps(self.zenml, VALIDATION_STEPS)
         return self
 
     def fingerprint(self) -> str:
@@ -341,7 +346,7 @@ class TrainingPipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_step_names(self) -> "TrainingPipelineConfig":
-        _check_steps(self.zenml, TRAINING_STEPS)
+        check_steps(self.zenml, TRAINING_STEPS)
         return self
 
     @model_validator(mode="after")
@@ -364,10 +369,3 @@ class TrainingPipelineConfig(Section):
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})
         content["data"] = self.data.without_location()
         return content
-
-
-#: The pipelines that ``run.py --pipeline`` knows, with the schema of their configuration.
-PIPELINE_CONFIGS: dict[str, type[Section]] = {
-    "training": TrainingPipelineConfig,
-    "validation": ValidationPipelineConfig,
-}

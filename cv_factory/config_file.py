@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cv_factory.config import PIPELINE_CONFIGS, Section
+from cv_factory.config import Section
 from cv_factory.errors import ConfigError
+from cv_factory.pipeline_configs import PIPELINE_CONFIGS
 
 KeyPath = tuple[str | int, ...]
 

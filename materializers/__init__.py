@@ -3,9 +3,12 @@
 Importing this package registers all of them with ZenML.
 """
 
+from materializers.bundle import BundleMaterializer
 from materializers.dataset import ImageDatasetMaterializer
+from materializers.deployment import DeploymentMaterializer
 from materializers.evaluation import EvaluationMaterializer
 from materializers.model import TrainedModelMaterializer
+from materializers.predictions import BatchPredictionsMaterializer
 from materializers.predictor import PredictorMaterializer
 from materializers.registration import RegistrationMaterializer
 from materializers.report import DataReportMaterializer
@@ -14,7 +17,10 @@ from materializers.split import SplitMaterializer
 from materializers.transform import FittedTransformMaterializer
 
 __all__ = [
+    "BatchPredictionsMaterializer",
+    "BundleMaterializer",
     "DataReportMaterializer",
+    "DeploymentMaterializer",
     "EvaluationMaterializer",
     "FittedTransformMaterializer",
     "ImageDatasetMaterializer",

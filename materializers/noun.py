@@ -36,6 +36,8 @@ class NounMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
     #: Name of the header file, written last.
     HEADER: ClassVar[str]
+    #: Subfolders that are artifacts of their own, with the names of their nouns.
+    PARTS: ClassVar[dict[str, str]] = {}
 
     def save(self, data: Noun) -> None:
         """Write the noun to the artifact store.
@@ -48,6 +50,9 @@ class NounMaterializer(BaseMaterializer):
             return
         with TemporaryDirectory(prefix="cv-factory-") as temporary:
             data.save(Path(temporary))
+            for folder, kind in self.PARTS.items():
+                part = Path(temporary) / folder
+                upload_artifact(part, kind, self._filesystem, f"{self.uri}/{folder}")
             upload_artifact(Path(temporary), self._kind, self._filesystem, self.uri)
 
     def load(self, data_type: type[Any]) -> Any:
@@ -63,6 +68,10 @@ class NounMaterializer(BaseMaterializer):
             return data_type.load(Path(self.uri))
         with TemporaryDirectory(prefix="cv-factory-") as temporary:
             download_artifact(self._filesystem, self.uri, self._kind, Path(temporary))
+            for folder, kind in self.PARTS.items():
+                part = Path(temporary) / folder
+                part.mkdir()
+                download_artifact(self._filesystem, f"{self.uri}/{folder}", kind, part)
             return data_type.load(Path(temporary))
 
     @property

@@ -121,9 +121,21 @@ class ModelRegistry:
         """
         self.recover()
         found = versions.get_version(self.model_name, version)
-        stage = found.stage or "none"
-        if stage == "production":
+        if found.stage == "production":
             return Outcome("promote", "unchanged", ())
+        approval = self.require_promotable(found)
+        detail: dict[str, Any] = {"predictor": fingerprint_of(found)}
+        if approval is not None:
+            detail["approval"] = {"entry": approval.number, "who": approval.who}
+        return self._move("promote", version, "production", who, why, detail)
+
+    def require_promotable(self, found: ModelVersionResponse) -> Entry | None:
+        """Return a version's approval, where there is one.
+
+        Raises:
+            TransitionRefusedError: It is not staged, or lacks the approval that it needs.
+        """
+        version, stage = found.number, found.stage or "none"
         if stage != "staging":
             raise TransitionRefusedError(
                 f"Version {version} has the stage {stage}: only a version in staging, which passed "
@@ -135,13 +147,19 @@ class ModelRegistry:
                 f"Version {version} needs a person's approval. Run: python run.py approve "
                 f"{version} --model {self.model_name} --by NAME --reason WHY"
             )
-        detail: dict[str, Any] = {"predictor": fingerprint_of(found)}
-        if approval is not None:
-            detail["approval"] = {"entry": approval.number, "who": approval.who}
-        return self._move("promote", version, "production", who, why, detail)
+        return approval
 
     def rollback(self, who: str, why: str, to: int | None = None) -> Outcome:
         """Put the version that was in production before back there, or a certain earlier one.
+
+        Raises:
+            TransitionRefusedError: There is none to go back to.
+        """
+        target = self.rollback_target(to)
+        return self._move("rollback", target, "production", who, why, {})
+
+    def rollback_target(self, to: int | None = None) -> int:
+        """Return the version that a rollback would put into production.
 
         Raises:
             TransitionRefusedError: There is none to go back to.
@@ -159,7 +177,7 @@ class ModelRegistry:
                 f"Version {to} was not in production before the present one; rollback goes to one "
                 f"of: {', '.join(map(str, earlier))}."
             )
-        return self._move("rollback", to or earlier[0], "production", who, why, {})
+        return to or earlier[0]
 
     def check_log(self) -> tuple[Entry, ...]:
         """Read the log, checking its chain, and its end against what was kept elsewhere.

@@ -9,6 +9,7 @@ from zenml.enums import ModelStages
 from zenml.exceptions import DoesNotExistException
 from zenml.metadata.metadata_types import MetadataType
 from zenml.models import (
+    ArtifactVersionResponse,
     ModelVersionArtifactRequest,
     ModelVersionPipelineRunRequest,
     ModelVersionResponse,
@@ -59,6 +60,32 @@ def find_production(model_name: str) -> ModelVersionResponse | None:
     return found.items[0] if found.items else None
 
 
+def serving_version(model_name: str, number: int | None) -> ModelVersionResponse:
+    """Return the version in production, or a certain one.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    if number is not None:
+        return get_version(model_name, number)
+    found = find_production(model_name)
+    if found is None:
+        raise RegistryError(
+            f"Model {model_name} has no version in production. Run: python run.py --pipeline "
+            "deployment, or python run.py promote VERSION; or name a version (model.version)."
+        )
+    return found
+
+
+def predictor_artifact(version: ModelVersionResponse) -> ArtifactVersionResponse:
+    """Return the stored predictor that is linked to a version, without loading it.
+
+    Raises:
+        ArtifactError: The version has none.
+    """
+    return _linked(version, PREDICTOR)
+
+
 def load_predictor(version: ModelVersionResponse) -> Predictor:
     """Load the predictor that is linked to a version.
 
@@ -75,12 +102,7 @@ def load_artifact(version: ModelVersionResponse, name: str, kind: type[_Noun]) -
         ArtifactError: There is none of this name, its files are gone or damaged, or it is none.
     """
     about = f"{version.model.name} version {version.number}"
-    artifact = version.get_artifact(name)
-    if artifact is None:
-        raise ArtifactError(
-            f"{about} has no {name} linked to it: it was not registered by this project, or the "
-            "artifact was deleted. It can not be used; register it anew by training again."
-        )
+    artifact = _linked(version, name)
     try:
         loaded = artifact.load()
     except (OSError, DoesNotExistException) as error:
@@ -88,6 +110,17 @@ def load_artifact(version: ModelVersionResponse, name: str, kind: type[_Noun]) -
     if not isinstance(loaded, kind):
         raise ArtifactError(f"{about}: artifact {artifact.id} is no {kind.__name__}.")
     return loaded
+
+
+def _linked(version: ModelVersionResponse, name: str) -> ArtifactVersionResponse:
+    artifact = version.get_artifact(name)
+    if artifact is None:
+        about = f"{version.model.name} version {version.number}"
+        raise ArtifactError(
+            f"{about} has no {name} linked to it: it was not registered by this project, or the "
+            "artifact was deleted. It can not be used; register it anew by training again."
+        )
+    return artifact
 
 
 def run_of(version: ModelVersionResponse) -> PipelineRunResponse:

@@ -1,22 +1,27 @@
 """From a source's records to an ImageDataset: decoded by a pool of workers, streamed to disk."""
 
 import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.config_data import DataConfig
 from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
-from cv_factory.data.decode import decode, read_header
+from cv_factory.data.decode import read_header
 from cv_factory.data.image_statistics import image_statistics
 from cv_factory.data.manifest import ManifestWriter, map_manifest
 from cv_factory.data.npy_stream import NpyStreamWriter
+from cv_factory.data.reading import (
+    DecodedRecord,
+    ImageFormat,
+    chosen_positions,
+    chunked,
+    decode_record,
+    results_in_order,
+)
 from cv_factory.data.sources import ImageRecord, ImageSource, open_source
 from cv_factory.errors import DataError, ImageError
 from cv_factory.progress import say, track
@@ -29,25 +34,6 @@ _LARGEST_KEPT_SIDE = 128
 _DEFAULT_SIDE = 64
 _LISTED_PROBLEMS = 20
 _HOPELESS = 1000
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """Size in pixels and channels that every image is converted to."""
-
-    height: int
-    width: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    record: ImageRecord
-    pixels: npt.NDArray[np.uint8] | None
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    problem: str = ""
 
 
 def ingest(config: DataConfig) -> ImageDataset:
@@ -66,7 +52,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
 
     Memory does not grow with the number of images: pixels and manifest rows go to temporary files.
     """
-    indices = _chosen(len(source), config.limit)
+    indices = chosen_positions(len(source), config.limit)
     target = infer_format(source, config, indices)
     say(
         f"{source.description}: {len(source.class_names)} classes, {len(indices)} images as "
@@ -81,7 +67,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
         ManifestWriter(rows) as manifest,
     ):
         collected = _Collector(source.class_names, images, manifest)
-        for batch in _batched(decoded, max(1, min(_BATCH, _BATCH_BYTES // int(np.prod(shape))))):
+        for batch in chunked(decoded, max(1, min(_BATCH, _BATCH_BYTES // int(np.prod(shape))))):
             collected.add(batch)
             _stop_where_hopeless(collected.unreadable, len(indices), config.max_unreadable_share)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
@@ -108,7 +94,7 @@ def infer_format(
     """
     if config.height and config.width and config.channels:
         return ImageFormat(config.height, config.width, config.channels)
-    probed = indices[_chosen(len(indices), _PROBED_IMAGES)]
+    probed = indices[chosen_positions(len(indices), _PROBED_IMAGES)]
     with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
         found = list(pool.map(_probe, source.records(probed)))
     headers = [header for header in found if header is not None]
@@ -141,73 +127,30 @@ def _probe(record: ImageRecord) -> tuple[int, int, int] | None:
     return header.height, header.width, 1 if header.is_grey else 3
 
 
-def _chosen(n: int, limit: int | None) -> npt.NDArray[np.int64]:
-    """Positions of all ``n`` records, or of ``limit`` of them evenly spread."""
-    if limit is None or limit >= n:
-        return np.arange(n, dtype=np.int64)
-    return np.linspace(0, n - 1, limit).astype(np.int64)
-
-
 def _decode_all(
     source: ImageSource, indices: npt.NDArray[np.int64], target: ImageFormat, config: DataConfig
-) -> Iterator[_Decoded]:
+) -> Iterator[DecodedRecord]:
     """Read and decode in order, in as many threads as the source wants, not far ahead."""
-    convert = partial(_decode_one, target=target, config=config)
+    convert = partial(decode_record, target=target, config=config)
     with ThreadPoolExecutor(source.readers, thread_name_prefix="decode") as pool:
-        pending: deque[Future[list[_Decoded]]] = deque()
-        records = source.records(indices)
-        while task := list(islice(records, _TASK)):
-            if all(isinstance(record.content, np.ndarray) for record in task):
-                # Pixels need no decoding: a thread would cost more than it saves.
-                done: Future[list[_Decoded]] = Future()
-                done.set_result([convert(record) for record in task])
-                pending.append(done)
-            else:
-                pending.append(pool.submit(_decode_task, task, convert))
-            if len(pending) >= 3 * source.readers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+
+        def submit(task: list[ImageRecord]) -> Future[list[DecodedRecord]]:
+            if not all(isinstance(record.content, np.ndarray) for record in task):
+                return pool.submit(_decode_task, task, convert)
+            # Pixels need no decoding: a thread would cost more than it saves.
+            done: Future[list[DecodedRecord]] = Future()
+            done.set_result([convert(record) for record in task])
+            return done
+
+        tasks = chunked(source.records(indices), _TASK)
+        for decoded in results_in_order(tasks, submit, ahead=3 * source.readers):
+            yield from decoded
 
 
-def _decode_task(records: list[ImageRecord], convert: "partial[_Decoded]") -> list[_Decoded]:
+def _decode_task(
+    records: list[ImageRecord], convert: "partial[DecodedRecord]"
+) -> list[DecodedRecord]:
     return [convert(record) for record in records]
-
-
-def _decode_one(record: ImageRecord, target: ImageFormat, config: DataConfig) -> _Decoded:
-    if record.problem:
-        return _Decoded(record, None, problem=record.problem)
-    bare = replace(record, content=b"")
-    try:
-        content = record.read()
-        if isinstance(content, np.ndarray):
-            height, width, channels = content.shape
-            if (height, width, channels) == (target.height, target.width, target.channels):
-                return _Decoded(bare, content, width, height, "L" if channels == 1 else "RGB")
-            content = _encode_png(content)
-        image = decode(
-            content,
-            height=target.height,
-            width=target.width,
-            channels=target.channels,
-            max_pixels=config.max_pixels,
-            max_aspect_ratio=config.max_aspect_ratio,
-        )
-    except ImageError as error:
-        return _Decoded(bare, None, problem=str(error))
-    header = image.header
-    return _Decoded(bare, image.pixels, header.width, header.height, header.mode)
-
-
-def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an array losslessly, so that the one decoder also converts arrays."""
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class _Collector:
@@ -221,7 +164,7 @@ class _Collector:
         self._manifest = manifest
         self.unreadable: list[UnreadableImage] = []
 
-    def add(self, batch: list[_Decoded]) -> None:
+    def add(self, batch: list[DecodedRecord]) -> None:
         """Record a batch."""
         self.unreadable += [
             UnreadableImage(d.record.id, d.record.location, d.problem)
@@ -252,17 +195,6 @@ class _Collector:
                 "perceptual_hash": statistics.perceptual_hash,
             }
         )
-
-
-def _batched(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
-    batch: list[_Decoded] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _stop_where_hopeless(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:

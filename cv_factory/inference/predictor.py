@@ -121,12 +121,32 @@ class Predictor:
             np.concatenate([features for _, features in outputs]),
         )
 
+    def probabilities_of(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Score a few images on the calling thread alone, for callers that keep every core busy.
+
+        Args:
+            images: uint8 ``(N, H, W, C)`` at the contract's size.
+
+        Returns:
+            Probabilities float32 ``(N, K)``.
+        """
+        scored: npt.NDArray[np.float32]
+        (scored,) = self._one_thread_session.run(["probabilities"], {"images": images})
+        return scored
+
     @cached_property
     def _session(self) -> Any:
+        return self._open_session(self.threads or available_cpus())
+
+    @cached_property
+    def _one_thread_session(self) -> Any:
+        return self._open_session(1)
+
+    def _open_session(self, threads: int) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads or available_cpus()
+        options.intra_op_num_threads = threads
         # Threads that wait for work by spinning take the CPU from whoever else has work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3

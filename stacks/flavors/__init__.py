@@ -24,6 +24,7 @@ OWN_FLAVORS = (
     OwnFlavor(
         "data_validator", "gx", "stacks.flavors.gx.GXDataValidatorFlavor", ("great_expectations",)
     ),
+    OwnFlavor("model_deployer", "bento", "stacks.flavors.bento.BentoDeployerFlavor", ("bentoml",)),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
 )
 

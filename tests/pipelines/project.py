@@ -142,7 +142,7 @@ class Project:
             **{name: str(path) for name, path in files.items()},
         }
         python.stdin.write(json.dumps(request).encode() + b"\n")
-        pid = _answer(python, 60)["pid"]
+        pid = _answer(python, 180)["pid"]
         ended = _answer(python, timeout)
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)

@@ -6,8 +6,13 @@ from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
 __all__ = ["Content", "ImageRecord", "ImageSource", "open_source"]
 
 
-def open_source(config: DataConfig) -> ImageSource:
+def open_source(config: DataConfig, *, labelled: bool = True) -> ImageSource:
     """Open the source that the configuration names; use it in a ``with`` statement.
+
+    Args:
+        config: The section ``data``.
+        labelled: Whether a folder's subfolders must be classes; images that are only scored need
+            no labels.
 
     Raises:
         SourceError: The source does not exist, cannot be reached or is empty.
@@ -31,7 +36,7 @@ def open_source(config: DataConfig) -> ImageSource:
 
             store = open_store(config.path or "", config.storage_options)
             pattern = (config.folder or FolderConfig()).pattern
-            return FolderSource(store, pattern, config.max_bytes)
+            return FolderSource(store, pattern, config.max_bytes, labelled=labelled)
         case "manifest":
             from cv_factory.data.sources.manifest import ManifestSource
 
@@ -47,7 +52,7 @@ def open_source(config: DataConfig) -> ImageSource:
         case "dvc":
             from cv_factory.data.sources.dvc import open_dvc
 
-            return open_dvc(config)
+            return open_dvc(config, labelled=labelled)
 
 
 def _open_torchvision(config: DataConfig) -> ImageSource:

@@ -12,8 +12,12 @@ from cv_factory.errors import SourceError
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
 
-def open_dvc(config: DataConfig) -> ListedSource:
+def open_dvc(config: DataConfig, *, labelled: bool = True) -> ListedSource:
     """Open the path of a DVC repository as a folder or, where it is a table, as a manifest.
+
+    Args:
+        config: ``path``, and the sections ``dvc``, ``folder`` and ``manifest``.
+        labelled: As for a ``FolderSource``.
 
     Raises:
         SourceError: DVC is not installed, or the repository, revision or path does not exist.
@@ -40,7 +44,7 @@ def open_dvc(config: DataConfig) -> ListedSource:
             else:
                 store = FsspecStore(filesystem, f"/{path}", f"dvc:{at}/{path}")
                 pattern = (config.folder or FolderConfig()).pattern
-                source = FolderSource(store, pattern, config.max_bytes)
+                source = FolderSource(store, pattern, config.max_bytes, labelled=labelled)
         except (DvcException, SCMError) as error:
             raise SourceError(f"The DVC repository {at} cannot be read: {error}.") from None
         return _Closing(source, on_error.pop_all(), f"{path} of the DVC repository {at}")

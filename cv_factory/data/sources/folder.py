@@ -17,7 +17,9 @@ _SPLIT_PATTERN = "(?P<split>[^/]+)/(?P<label>[^/]+)/.+"
 class FolderSource(ListedSource):
     """Every file of a folder is an image; hidden files are skipped."""
 
-    def __init__(self, store: ImageStore, pattern: str | None, max_bytes: int) -> None:
+    def __init__(
+        self, store: ImageStore, pattern: str | None, max_bytes: int, *, labelled: bool = True
+    ) -> None:
         """List the files.
 
         Args:
@@ -25,6 +27,8 @@ class FolderSource(ListedSource):
             pattern: Regular expression over a file's path that tells its class; None for one
                 subfolder a class.
             max_bytes: Larger files are refused.
+            labelled: Without a pattern: whether subfolders are classes; else every file is an
+                image without a label, wherever it lies.
 
         Raises:
             SourceError: The folder does not exist or is not laid out as expected.
@@ -33,12 +37,14 @@ class FolderSource(ListedSource):
         self._max_bytes = max_bytes
         if not store.exists():
             raise SourceError(f"The image folder {store.root} does not exist or is no folder.")
-        if pattern is None:
+        if pattern is not None:
+            self._listing = Listing(self._by_pattern(re.compile(pattern)))
+        elif labelled:
             self._listing = self._by_subfolder()
         else:
-            self._listing = Listing(self._by_pattern(re.compile(pattern)))
+            self._listing = Listing(self._unlabelled())
         if not len(self):
-            layout = _LAYOUT.format(root=store.root)
+            layout = _LAYOUT.format(root=store.root) if labelled else "expected images"
             raise SourceError(f"The image folder {store.root} holds no files: {layout}.")
 
     @property
@@ -87,6 +93,13 @@ class FolderSource(ListedSource):
                 )
             else:
                 beside.append(name)
+
+    def _unlabelled(self) -> Iterator[ListedImage]:
+        for file in self._store.files():
+            version = f"{file.size} {file.version}"
+            yield ListedImage(
+                printable(file.name), file.name, None, version=version, problem=file.problem
+            )
 
     def _by_pattern(self, pattern: re.Pattern[str]) -> Iterator[ListedImage]:
         for file in self._store.files():

@@ -216,22 +216,7 @@ class FsspecStore(ImageStore):
         Raises:
             SourceError: No file system handles the URL, or its package is not installed.
         """
-        import fsspec
-
-        given: dict[str, Any] = {
-            key: expand(value, f"data.storage_options.{key}") if isinstance(value, str) else value
-            for key, value in options.items()
-        }
-        if "endpoint_url" in given and scheme_of(url) == "s3":
-            given["client_kwargs"] = {"endpoint_url": given.pop("endpoint_url")}
-        try:
-            filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **given)
-        except ImportError as error:
-            raise SourceError(f"{url} needs a package that is not installed: {error}.") from None
-        except ValueError as error:
-            raise SourceError(f"{url} cannot be opened: {error}.") from None
-        except TypeError as error:
-            raise ConfigError(f"data.storage_options does not fit {url}: {error}.") from None
+        filesystem, path = open_filesystem(url, options)
         return cls(filesystem, path, url)
 
     @property
@@ -303,6 +288,31 @@ class FsspecStore(ImageStore):
         except self._errors as error:
             raise ImageError(reason_of(error)) from None
         return content
+
+
+def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[Any, str]:
+    """Open the fsspec file system of a URL; return it and the URL's path in it.
+
+    Raises:
+        SourceError: No file system handles the URL, or its package is not installed.
+    """
+    import fsspec
+
+    given: dict[str, Any] = {
+        key: expand(value, f"data.storage_options.{key}") if isinstance(value, str) else value
+        for key, value in options.items()
+    }
+    if "endpoint_url" in given and scheme_of(url) == "s3":
+        given["client_kwargs"] = {"endpoint_url": given.pop("endpoint_url")}
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **given)
+    except ImportError as error:
+        raise SourceError(f"{url} needs a package that is not installed: {error}.") from None
+    except ValueError as error:
+        raise SourceError(f"{url} cannot be opened: {error}.") from None
+    except TypeError as error:
+        raise ConfigError(f"data.storage_options does not fit {url}: {error}.") from None
+    return filesystem, path
 
 
 def _stored_file(name: bytes, entry: "os.DirEntry[bytes]") -> StoredFile:

@@ -2,7 +2,7 @@
 
 A key has 256 random bits, so that a plain SHA-256 of it cannot be searched backwards. They are kept
 as JSON, ``{"keys": [{"name": "ann", "sha256": "…", "roles": ["predict"]}]}``, in the file that
-``CV_FACTORY_API_KEYS_FILE`` names, which is read again when it changes, or, as a stack's secret
+``CV_FACTORY_API_KEYS_FILE`` names, which is read again when it changes, and, as a stack's secret
 gives them, in ``CV_FACTORY_API_KEYS`` itself.
 """
 
@@ -47,7 +47,7 @@ class KeyRing:
     """Finds who a key belongs to."""
 
     def __init__(self, file: Path | None = None, text: str | None = None) -> None:
-        """Read the keys from a file, or from text where there is no file.
+        """Read the keys from a file, from text, or from both.
 
         Raises:
             ConfigError: They cannot be read, or none is there.
@@ -55,8 +55,8 @@ class KeyRing:
         self._file = file
         self._looked = time.monotonic()
         self._stamp = _stamp(file)
-        stored = read_keys(file) if file else _parse(text or "", TEXT_VARIABLE)
-        self._by_hash = _by_hash(stored)
+        self._fixed = _by_hash(_parse(text, TEXT_VARIABLE)) if text else {}
+        self._by_hash = self._fixed | (_by_hash(read_keys(file)) if file else {})
         if not self._by_hash:
             raise ConfigError(
                 f"{file or TEXT_VARIABLE} holds no key that is not revoked: nobody could ask."
@@ -70,9 +70,7 @@ class KeyRing:
             ConfigError: They cannot be read.
         """
         file, text = environment.get(FILE_VARIABLE), environment.get(TEXT_VARIABLE)
-        if file:
-            return cls(Path(file))
-        return cls(text=text) if text else None
+        return cls(Path(file) if file else None, text) if file or text else None
 
     def find(self, key: str) -> Principal | None:
         """Return who a key belongs to; None if nobody, or if it is revoked."""
@@ -89,7 +87,7 @@ class KeyRing:
         if stamp == self._stamp:
             return
         try:
-            self._by_hash = _by_hash(read_keys(self._file))
+            self._by_hash = self._fixed | _by_hash(read_keys(self._file))
         except ConfigError as error:
             from cv_factory.serving.logs import say
 

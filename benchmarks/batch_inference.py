@@ -1,0 +1,126 @@
+"""Batch inference against the bare loop: decode and ONNX Runtime on all cores, and nothing else.
+
+Both score the same PNGs (64x64, pieces of scikit-learn's photographs) with the same exported
+predictor, a small CNN. The bare loop keeps no ids, no reasons and no results; batch inference
+lists the folder, keeps the order and writes Parquet. Rates are measured without imports.
+COUNT images (default 20,000), PAIRS pairs (default 4).
+Run: python -m benchmarks.batch_inference [COUNT [PAIRS]]
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FunctionType
+from typing import cast
+
+import numpy as np
+
+from benchmarks.harness import Side, compare
+from benchmarks.ingestion import print_rates, write_photographs
+from cv_factory.cpu import available_cpus
+
+_WORKPLACE = "BENCHMARK_WORKPLACE"
+_BATCH = 32
+
+
+def export_small_cnn(root: Path, images: Path) -> None:
+    """Export a small CNN for these images; one epoch, since speed does not depend on weights."""
+    from cv_factory.config import (
+        DataConfig,
+        SmallCNNConfig,
+        SplitConfig,
+        TrainConfig,
+        TransformConfig,
+    )
+    from cv_factory.data.ingest import ingest
+    from cv_factory.data.split import split_dataset
+    from cv_factory.training.export import export_predictor
+    from cv_factory.training.train import train
+    from cv_factory.transforms.fitted import fit_transform
+
+    config = DataConfig(source="folder", path=str(images), limit=400, height=64, width=64)
+    dataset = ingest(config)
+    split = split_dataset(dataset, SplitConfig())
+    transform = fit_transform(dataset, split.train, TransformConfig())
+    trained = train(
+        dataset, split, transform, SmallCNNConfig(), TrainConfig(epochs=1, batch_size=64)
+    )
+    root.mkdir()
+    export_predictor(trained, transform, {}).save(root)
+
+
+def bare_loop() -> dict[str, float]:
+    """Decode and score in as many threads as CPUs."""
+    from cv_factory.data.decode import decode
+    from cv_factory.inference.predictor import Predictor
+
+    root = Path(os.environ[_WORKPLACE])
+    predictor = Predictor.load(root / "predictor")
+    height, width, channels = predictor.contract.input_shape
+    files = sorted((root / "images").rglob("*.png"))
+
+    def score(start: int) -> int:
+        images = [
+            decode(
+                file.read_bytes(), height=height, width=width, channels=channels, max_pixels=10**8
+            ).pixels
+            for file in files[start : start + _BATCH]
+        ]
+        return len(predictor.probabilities_of(np.stack(images)))
+
+    score(0)
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        scored = sum(pool.map(score, range(0, len(files), _BATCH)))
+    return {"images_per_second": scored / (time.perf_counter() - begun)}
+
+
+def batch_inference() -> dict[str, float]:
+    """Score the folder."""
+    from cv_factory.config import DataConfig
+    from cv_factory.data.sources import open_source
+    from cv_factory.inference.batch import BatchJob, ScoringModel, score
+    from cv_factory.inference.output_folder import OutputFolder
+    from cv_factory.inference.predictor import Predictor
+
+    root = Path(os.environ[_WORKPLACE])
+    predictor = Predictor.load(root / "predictor")
+    predictor.probabilities_of(predictor.golden.images)
+    shutil.rmtree(root / "scores", ignore_errors=True)
+    config = DataConfig(source="folder", path=str(root / "images"))
+    begun = time.perf_counter()
+    with open_source(config, labelled=False) as source:
+        job = BatchJob(source, config, ScoringModel("photographs", 1, predictor), 8192)
+        scored = score(job, OutputFolder.open(str(root / "scores"), {})).n_rows
+    return {"images_per_second": scored / (time.perf_counter() - begun)}
+
+
+def main() -> int:
+    """Compare, print and store the result."""
+    from rich.console import Console
+
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ[_WORKPLACE] = directory
+        write_photographs(Path(directory, "images"), n, size=64, kind="png")
+        export_small_cnn(Path(directory, "predictor"), Path(directory, "images"))
+        result = compare(
+            "batch_inference",
+            Side("bare loop", cast(FunctionType, bare_loop)),
+            Side("batch inference", cast(FunctionType, batch_inference)),
+            pairs=pairs,
+        )
+    result.save()
+    console = Console()
+    console.print(result.table())
+    print_rates(result, console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Runs batch inference on the active stack and prints what was scored, and where the rows lie."""
+
+import click
+
+from cli.execution import run_to_end
+from cli.session import open_model
+from cv_factory.config_batch import BatchInferencePipelineConfig
+from cv_factory.inference.predictions import BatchPredictions
+
+
+def run_batch_inference(config: BatchInferencePipelineConfig, *, dry_run: bool, debug: bool) -> int:
+    """Score with the version in production, or the one that is asked for; return the exit code.
+
+    Raises:
+        CVFactoryError: There is no such version, or the step failed.
+    """
+    from registry.versions import predictor_artifact, serving_version
+
+    registry = open_model(config.model.name)
+    version = serving_version(registry.model_name, config.model.version)
+    predictor = predictor_artifact(version)
+    what = f"{registry.model_name} version {version.number} ({version.stage or 'no stage'})"
+    if dry_run:
+        click.echo(f"Would score source {config.data.source!r} with {what}.")
+        click.echo("Nothing was changed (--dry-run).")
+        return 0
+    from pipelines.batch_inference import batch_inference
+
+    arguments = (config, str(predictor.id), registry.model_name, version.number)
+    run = run_to_end(batch_inference, config.zenml, *arguments, debug=debug)
+    if run is not None:
+        _print(run.steps["predict_batch"].outputs["predictions"][0].load())
+    return 0
+
+
+def _print(found: BatchPredictions) -> None:
+    click.echo(
+        f"\nScored: {found.n_rows - found.n_quarantined:,} images of {found.source} with "
+        f"{found.model_name} version {found.model_version}; {found.n_quarantined:,} quarantined, "
+        "each with its reason."
+    )
+    for name, count in found.class_counts.items():
+        if count:
+            click.echo(f"  {name}: {count:,}")
+    click.echo(f"Parquet: {found.folder}")

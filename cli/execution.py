@@ -1,0 +1,58 @@
+"""Runs a ZenML pipeline to its end, as every pipeline of the command line is run."""
+
+from typing import Any
+
+import click
+from zenml.client import Client
+from zenml.config import ResourceSettings
+from zenml.enums import ExecutionMode
+from zenml.models import PipelineRunResponse
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from cli.console import quiet_tracebacks
+from cv_factory.config import ZenMLConfig
+from cv_factory.errors import CVFactoryError
+
+
+def run_to_end(
+    pipeline: Pipeline, zenml: ZenMLConfig, *arguments: Any, debug: bool
+) -> PipelineRunResponse | None:
+    """Run a pipeline with its arguments.
+
+    Returns:
+        The finished run; None where it was submitted and goes on elsewhere, which is said.
+
+    Raises:
+        CVFactoryError: A step refused or failed.
+    """
+    if not debug:
+        quiet_tracebacks()
+    configured = pipeline.with_options(**pipeline_options(zenml))
+    try:
+        run = configured(*arguments)
+    except RuntimeError as error:
+        if debug:
+            raise
+        raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error
+    if run is None or not run.status.is_finished:
+        click.echo("The run was submitted; watch it in the dashboard.")
+        return None
+    return Client().get_pipeline_run(run.id)
+
+
+def pipeline_options(zenml: ZenMLConfig) -> dict[str, Any]:
+    """Translate the ``zenml`` section to arguments of ``Pipeline.with_options``."""
+    options: dict[str, Any] = {"enable_cache": zenml.enable_cache}
+    if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
+        # The failing step's own exception reaches us, and no further step is started.
+        options["execution_mode"] = ExecutionMode.FAIL_FAST
+    if zenml.run_name:
+        options["run_name"] = zenml.run_name
+    if zenml.tags:
+        options["tags"] = zenml.tags
+    if zenml.resources:
+        options["steps"] = {
+            name: {"settings": {"resources": ResourceSettings(**r.model_dump(exclude_none=True))}}
+            for name, r in zenml.resources.items()
+        }
+    return options

@@ -1,0 +1,101 @@
+"""Proves a running service over HTTP: it answers the golden samples of its bundle as expected."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.errors import CVFactoryError
+from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.postprocessors import open_postprocessor
+from cv_factory.serving.scoring import GOLDEN_TOLERANCE
+
+
+class ProofError(CVFactoryError):
+    """A service does not answer as the predictor that it should serve."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and how well it agreed."""
+
+    url: str
+    version: str
+    n_samples: int
+    largest_difference: float
+
+
+def prove(url: str, bundle: Bundle, *, timeout: float, headers: dict[str, str]) -> Proof:
+    """Send the golden samples to a service and compare every answer.
+
+    Labels must be equal, and probabilities within 1e-5 of those at export.
+
+    Args:
+        url: Where the service answers, without a path.
+        bundle: What it should serve.
+        timeout: Seconds for one answer.
+        headers: Such as an API key.
+
+    Raises:
+        ProofError: An answer is missing, wrong, or of another version.
+    """
+    contract, golden = bundle.predictor.contract, bundle.predictor.golden
+    settings = bundle.serving.postprocessor
+    postprocess = open_postprocessor(settings.name, settings.settings, contract.class_names)
+    largest = 0.0
+    with httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False) as client:
+        for number, image in enumerate(golden.images):
+            answer = _ask(client, image, number)
+            if answer.get("version") != bundle.version:
+                raise ProofError(
+                    f"{url} answers as version {answer.get('version')}, not as {bundle.version}."
+                )
+            expected = postprocess(golden.probabilities[number])
+            (given,) = answer["predictions"]
+            difference = _difference(given["probabilities"], dict(expected.probabilities))
+            # Not "difference > TOLERANCE": NaN must fail as well.
+            if given["label"] != expected.label or not difference <= GOLDEN_TOLERANCE:
+                raise ProofError(
+                    f"{url} answers golden sample {number} with {given['label']!r}, expected "
+                    f"{expected.label!r} (probabilities differ by {difference:.2e}, allowed: "
+                    f"{GOLDEN_TOLERANCE:g})."
+                )
+            largest = max(largest, difference)
+    return Proof(url, bundle.version, len(golden.images), largest)
+
+
+def _ask(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dict[str, Any]:
+    try:
+        response = client.post(
+            "/predict", content=encode_png(image), headers={"Content-Type": "image/png"}
+        )
+        if response.status_code != 200:
+            raise ProofError(
+                f"{client.base_url} answers golden sample {number} with status "
+                f"{response.status_code}: {response.text[:500]}"
+            )
+        answer: dict[str, Any] = response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise ProofError(
+            f"{client.base_url} does not answer golden sample {number} "
+            f"({type(error).__name__}: {error})."
+        ) from None
+    return answer
+
+
+def _difference(given: dict[str, float], expected: dict[str, float]) -> float:
+    if given.keys() != expected.keys():
+        return float("inf")
+    return max((abs(given[name] - expected[name]) for name in expected), default=0.0)
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode an image uint8 ``(H, W, C)`` without loss."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,69 @@
+"""BatchPredictions: what was scored, by which version, how many, and where the rows lie."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cv_factory.artifact_files import read_header, write_header
+from cv_factory.errors import ArtifactError
+
+_KIND, _VERSION = "batch_predictions", 1
+
+
+@dataclass(frozen=True)
+class BatchPredictions:
+    """The account of one batch job; the rows themselves are Parquet parts in ``folder``.
+
+    Attributes:
+        folder: Path or URL of the folder that holds ``part-*.parquet``.
+        source: What was scored, for people.
+        source_fingerprint: Of the source as it was listed.
+        model_name: Name of the registered model.
+        model_version: Its version that scored.
+        predictor_fingerprint: Which predictor that is.
+        n_rows: Rows, one for each record of the source.
+        n_quarantined: Rows without a prediction, each with its reason.
+        class_counts: Predicted images by class name.
+        parts: Names of the part files, in the order of the source.
+    """
+
+    folder: str
+    source: str
+    source_fingerprint: str
+    model_name: str
+    model_version: int
+    predictor_fingerprint: str
+    n_rows: int
+    n_quarantined: int
+    class_counts: dict[str, int]
+    parts: tuple[str, ...]
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any], where: str) -> "BatchPredictions":
+        """Rebuild the account from plain values.
+
+        Args:
+            fields: As ``dataclasses.asdict`` gives them, after JSON.
+            where: What they were read from, for the message.
+
+        Raises:
+            ArtifactError: A field is missing or unknown.
+        """
+        try:
+            return cls(**{**fields, "parts": tuple(fields.get("parts", ()))})
+        except TypeError as error:
+            raise ArtifactError(f"{where} is no account of batch predictions: {error}.") from None
+
+    def save(self, directory: Path) -> None:
+        """Write ``batch_predictions.json``."""
+        write_header(directory, _KIND, _VERSION, asdict(self))
+
+    @classmethod
+    def load(cls, directory: Path) -> "BatchPredictions":
+        """Read the account.
+
+        Raises:
+            ArtifactError: It is damaged or of another format version.
+        """
+        body = read_header(directory, _KIND, _VERSION)
+        return cls.from_dict(body, str(directory / f"{_KIND}.json"))

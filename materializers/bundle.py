@@ -1,0 +1,28 @@
+"""Stores a Bundle."""
+
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.serving.bundle import Bundle
+from materializers.noun import NounMaterializer
+
+
+class BundleMaterializer(NounMaterializer):
+    """``predictor/``, ``serving.json``, ``card.html`` and ``bundle.json``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
+    HEADER: ClassVar[str] = "bundle.json"
+    PARTS: ClassVar[dict[str, str]] = {"predictor": "contract"}
+
+    def facts(self, data: Bundle) -> dict[str, MetadataType]:
+        """Say what would be served."""
+        return {
+            "model": f"{data.model_name} version {data.version}",
+            "predictor_fingerprint": data.predictor.fingerprint,
+            "postprocessor": data.serving.postprocessor.name,
+            "workers": data.serving.workers,
+        }

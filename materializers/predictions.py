@@ -1,0 +1,28 @@
+"""Stores BatchPredictions: the account of a batch job, not its rows."""
+
+from typing import Any, ClassVar
+
+from zenml.metadata.metadata_types import MetadataType
+
+from cv_factory.inference.predictions import BatchPredictions
+from materializers.noun import NounMaterializer
+
+
+class BatchPredictionsMaterializer(NounMaterializer):
+    """``batch_predictions.json``."""
+
+    SKIP_REGISTRATION: ClassVar[bool] = False
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (BatchPredictions,)
+    HEADER: ClassVar[str] = "batch_predictions.json"
+
+    def facts(self, data: BatchPredictions) -> dict[str, MetadataType]:
+        """Say what was scored, by what, how many, and where the rows lie."""
+        return {
+            "folder": data.folder,
+            "source": data.source,
+            "model": f"{data.model_name} version {data.model_version}",
+            "predictor_fingerprint": data.predictor_fingerprint,
+            "n_rows": data.n_rows,
+            "n_quarantined": data.n_quarantined,
+            "class_counts": data.class_counts,
+        }

@@ -1,0 +1,28 @@
+"""Where batch predictions go: the folder that was asked for, or one in the stack's store."""
+
+from zenml.client import Client
+from zenml.utils.io_utils import is_remote
+
+from cv_factory.artifact_files import fingerprint
+from cv_factory.config_batch import OutputConfig
+from cv_factory.inference.batch import BatchJob
+from cv_factory.inference.output_folder import OutputFolder
+
+_FOLDER = "batch_predictions"
+
+
+def output_folder(config: OutputConfig, job: BatchJob) -> OutputFolder:
+    """Open the output folder of a job; the same job is given the same folder every time.
+
+    Raises:
+        SourceError: No file system handles the configured URL.
+    """
+    if config.path is not None:
+        return OutputFolder.open(config.path, config.storage_options)
+    store = Client().active_stack.artifact_store
+    name = f"{job.model.name}-{job.model.version}-{fingerprint(job.identity)[:16]}"
+    root = f"{store.path.rstrip('/')}/{_FOLDER}/{name}"
+    if not is_remote(store.path):
+        return OutputFolder.open(root, {})
+    # ZenML's remote stores are fsspec's.
+    return OutputFolder(store.filesystem, root, root)  # type: ignore[attr-defined]

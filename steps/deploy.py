@@ -1,0 +1,18 @@
+"""A bundle is served, and given its share of the requests."""
+
+from typing import Annotated
+
+from zenml import step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config_deployment import EndpointConfig
+from cv_factory.deployment.deployment import Deployment
+from cv_factory.serving.bundle import Bundle
+
+
+@step(enable_cache=False)
+def deploy(bundle: Bundle, endpoint: EndpointConfig) -> Annotated[Deployment, "deployment"]:
+    """Deploy through the stack's model deployer; what was served before is still running."""
+    from registry.deployments import deploy as deploy_bundle
+
+    return deploy_bundle(bundle, endpoint.port, endpoint.canary_share)

@@ -1,0 +1,30 @@
+"""Images of any source are scored and written as Parquet."""
+
+from typing import Annotated
+
+from zenml import step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import DataConfig
+from cv_factory.config_batch import OutputConfig
+from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.predictor import Predictor
+
+
+@step(enable_cache=False)
+def predict_batch(
+    predictor: Predictor,
+    data: DataConfig,
+    output: OutputConfig,
+    model_name: str,
+    model_version: int,
+) -> Annotated[BatchPredictions, "predictions"]:
+    """Never cached: what is missing in the output is scored, and no more than that."""
+    from cv_factory.data.sources import open_source
+    from cv_factory.inference.batch import BatchJob, ScoringModel, score
+    from registry.output_folder import output_folder
+
+    model = ScoringModel(model_name, model_version, predictor)
+    with open_source(data, labelled=False) as source:
+        job = BatchJob(source, data, model, output.rows_per_part)
+        return score(job, output_folder(output, job))

@@ -1,0 +1,20 @@
+"""The proven version goes to production, and what served before is stopped."""
+
+from typing import Annotated
+
+from zenml import step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.deployment.deployment import Deployment
+
+
+@step(enable_cache=False)
+def promote(
+    deployment: Deployment, who: str, why: str, is_rollback: bool
+) -> Annotated[Deployment, "production"]:
+    """Promote, or roll back; a refusal gives the requests back to what served before."""
+    from registry.deployments import promote as promote_version
+    from registry.deployments import restored_on_failure
+
+    with restored_on_failure(deployment):
+        return promote_version(deployment, who, why, is_rollback=is_rollback)

@@ -1,0 +1,160 @@
+"""From a staged version to a service that answers, and back: through run.py and zenml alone."""
+
+import re
+import signal
+import socket
+from collections import Counter
+
+import httpx
+import pyarrow.dataset
+from project import Project
+from session import Done, run_all
+from store import snapshot
+
+from cv_factory.deployment.proof import encode_png
+
+_ZENML = """
+import contextlib, io, json, sys
+from zenml.cli.cli import cli
+from zenml.client import Client
+from stacks.startup import activate_only_stack_integrations
+
+activate_only_stack_integrations()
+services = [str(s.id) for s in Client().list_services().items]
+for command in json.loads(sys.argv[1]):
+    words = ["model-deployer", "models", *command.replace("UUID", services[0]).split()]
+    cli.main(words, standalone_mode=False)
+    print("END", flush=True)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def training(components: int, *, approval: bool = False) -> list[str]:
+    settings = [
+        "model.name=logistic_regression",
+        f"transform.pca.n_components={components}",
+        "evaluate.robustness_images=0",
+        "evaluate.latency_runs=0",
+        "evaluate.explained_per_class=0",
+        f"register.manual_approval={str(approval).lower()}",
+        "gates=[{metric: accuracy, min: 0.3}]",
+    ]
+    return ["--pipeline", "training", *(word for s in settings for word in ("--set", s))]
+
+
+def deployment(port: int, *settings: str) -> list[str]:
+    given = [f"endpoint.port={port}", *settings]
+    return ["--pipeline", "deployment", *(word for s in given for word in ("--set", s))]
+
+
+def zenml_models(project: Project, *commands: str) -> list[str]:
+    """Run ``zenml model-deployer models`` commands; UUID stands for the newest service's id."""
+    import json
+
+    output = project.python(_ZENML, json.dumps(commands)).stdout
+    return output.split("END\n")[:-1]
+
+
+def assert_codes(done: list[Done], *codes: int) -> None:
+    assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
+
+
+def versions_answering(project: Project, port: int, n: int) -> Counter[str]:
+    """Send one digit n times on one connection and count which version answers."""
+    from sklearn.datasets import load_digits
+
+    pixels = (load_digits().images[0] * (255 / 16)).round().astype("uint8")[..., None]
+    headers = {"Content-Type": "image/png"}
+    counted: Counter[str] = Counter()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        for _ in range(n):
+            answer = client.post("/predict", content=encode_png(pixels), headers=headers)
+            assert answer.status_code == 200, answer.text
+            counted[answer.json()["version"]] += 1
+    return counted
+
+
+def stages(project: Project) -> dict[int, str]:
+    return {v["number"]: v["stage"] for v in snapshot(project)["models"]["digits"]}
+
+
+def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
+    port = free_port()
+    done = run_all(
+        project,
+        deployment(port),
+        training(8),
+        ["--pipeline", "batch_inference"],
+        deployment(port),
+        deployment(port),
+        ["--pipeline", "batch_inference"],
+        training(24, approval=True),
+        deployment(port),
+    )
+    assert_codes(done, 2, 0, 2, 0, 0, 0, 0, 3)
+    none, _, no_production, deployed, again, scored, _, unsigned = (d.output for d in done)
+    assert "No model is registered yet" in none
+    assert "has no version in production" in no_production
+    assert f"Served: digits version 1 (production) at http://127.0.0.1:{port}" in deployed
+    assert "Proven: 16 golden samples" in deployed
+    assert "Nothing to do: digits version 1 (production) is served" in again
+    assert "needs a person's approval" in unsigned
+    assert versions_answering(project, port, 3) == {"1": 3}
+    _the_predictions_are_there(scored)
+
+    done = run_all(
+        project,
+        ["approve", "2", "--by", "Ada", "--reason", "read the card"],
+        deployment(port, "endpoint.canary_share=0.25"),
+    )
+    assert_codes(done, 0, 0)
+    assert "digits version 2 (staging, 25% of the requests)" in done[1].output
+    assert versions_answering(project, port, 40) == {"1": 30, "2": 10}
+    assert stages(project) == {1: "production", 2: "staging"}
+
+    done = run_all(project, deployment(port))
+    assert_codes(done, 0)
+    assert versions_answering(project, port, 3) == {"2": 3}
+    assert stages(project) == {1: "archived", 2: "production"}
+
+    # As after a restart of the machine.
+    for process in project.processes():
+        process.send_signal(signal.SIGKILL)
+    done = run_all(project, deployment(port), ["rollback", "--by", "Bob", "--reason", "complaints"])
+    assert_codes(done, 0, 0)
+    assert "Served: digits version 2 (production)" in done[0].output
+    assert "Served: digits version 1 (production)" in done[1].output
+    assert versions_answering(project, port, 3) == {"1": 3}
+    assert stages(project) == {1: "production", 2: "archived"}
+    _zenml_knows_the_service(project, port)
+
+
+def _the_predictions_are_there(scored: str) -> None:
+    (folder,) = re.findall(r"Parquet: (.+)", scored)
+    table = pyarrow.dataset.dataset(folder, format="parquet", exclude_invalid_files=True).to_table()
+    assert table.num_rows == 1797
+    assert set(table.column("model_version").to_pylist()) == {1}
+
+
+def _zenml_knows_the_service(project: Project, port: int) -> None:
+    listed, described, logs, stopped, _ = zenml_models(
+        project, "list", "describe UUID", "logs UUID --tail 5", "stop UUID", "list"
+    )
+    assert "digits" in listed
+    assert "deployment" in listed
+    assert f"http://127.0.0.1:{port}/predict" in described
+    assert "100%" in described
+    assert f":{port}//" not in described
+    assert '"event"' in logs
+    assert "was stopped" in stopped
+    assert [p for p in project.processes() if "cv_factory.serving" in " ".join(p.cmdline())] == []
+    started, deleted = zenml_models(project, "start UUID", "delete UUID")
+    assert "was started" in started
+    assert "was deleted" in deleted
+    assert project.processes() == [], "no process is left of a deleted service, nor its front"
