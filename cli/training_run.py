@@ -12,6 +12,7 @@ from cli.console import quiet_tracebacks
 from cli.summary import print_summary
 from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.errors import CVFactoryError
+from stacks.images import step_image
 
 
 def run_training(
@@ -44,7 +45,10 @@ def pipeline_options(config: TrainingPipelineConfig | ValidationPipelineConfig) 
     """Translate the ``zenml`` section to arguments of ``Pipeline.with_options``."""
     zenml = config.zenml
     options: dict[str, Any] = {"enable_cache": zenml.enable_cache}
-    if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
+    stack = Client().active_stack
+    if stack.container_registry is not None:
+        options["settings"] = {"docker": step_image()}
+    if ExecutionMode.FAIL_FAST in stack.orchestrator.supported_execution_modes:
         # The failing step's own exception reaches us, and no further step is started.
         options["execution_mode"] = ExecutionMode.FAIL_FAST
     if zenml.run_name:

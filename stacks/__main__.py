@@ -1,5 +1,6 @@
 """``python -m stacks``: applies, checks and lists the stack files."""
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,26 @@ def cli() -> None:
     """Say where pipelines run: stacks/NAME.yaml declares a stack, these commands register it."""
 
 
+_OUTPUTS_OPTION = click.option(
+    "--from-cloudformation",
+    "cloudformation",
+    metavar="STACK",
+    help="Take variables that are not set from the outputs of this CloudFormation stack.",
+)
+
+
 @cli.command()
 @click.argument("name")
 @click.option("--set", "activate", is_flag=True, help="Also make it the active stack.")
-def apply(name: str, activate: bool) -> None:
+@_OUTPUTS_OPTION
+def apply(name: str, activate: bool, cloudformation: str | None) -> None:
     """Create or update the stack and all it consists of; change nothing that is as declared."""
     from stacks.apply import apply_stack
 
     console = _console()
     states = []
-    for item in apply_stack(name, activate=activate):
+    environment = _environment(cloudformation)
+    for item in apply_stack(name, activate=activate, environment=environment):
         states.append(item.state)
         console.print(
             f"  {item.kind:<20}{item.name:<24}[{_STYLES[item.state]}]{item.state:<11}[/]", end=""
@@ -86,6 +97,15 @@ def main() -> int:
         click.echo("Interrupted.", err=True)
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _environment(cloudformation: str | None) -> dict[str, str]:
+    """Return the variables that fill in a stack file."""
+    if cloudformation is None:
+        return dict(os.environ)
+    from stacks.cloudformation import outputs
+
+    return {**outputs(cloudformation), **{k: v for k, v in os.environ.items() if v}}
 
 
 def _console() -> "Console":

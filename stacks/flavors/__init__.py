@@ -25,6 +25,21 @@ OWN_FLAVORS = (
         "data_validator", "gx", "stacks.flavors.gx.GXDataValidatorFlavor", ("great_expectations",)
     ),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
+    OwnFlavor(
+        "orchestrator",
+        "sagemaker_sized",
+        "stacks.flavors.sagemaker.SizedOrchestratorFlavor",
+        ("boto3", "sagemaker"),
+    ),
+    OwnFlavor(
+        "step_operator",
+        "sagemaker_sized",
+        "stacks.flavors.sagemaker.SizedStepOperatorFlavor",
+        ("boto3", "sagemaker"),
+    ),
+    OwnFlavor(
+        "image_builder", "codebuild", "stacks.flavors.codebuild.CodeBuildFlavor", ("boto3",)
+    ),
 )
 
 
