@@ -8,20 +8,22 @@ Run: python -m benchmarks.million_images [COUNT]
 
 import json
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from types import FunctionType
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.anonymous_memory import PeakMemory
+from benchmarks.harness import Side, run_once
 from cv_factory.config import DataConfig, SplitConfig, TransformConfig, ValidationConfig
 from cv_factory.data.sources.base import ImageRecord, ImageSource
 
 _SEEDS = 60_000
+_COUNT = "BENCHMARK_COUNT"
 
 
 class Augmented(ImageSource):
@@ -68,28 +70,8 @@ class Augmented(ImageSource):
             )
 
 
-def _anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel does not tell RssAnon")
-
-
-class _Peak(threading.Thread):
-    """Samples anonymous memory every 20 ms."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-
-    def run(self) -> None:
-        while True:
-            self.bytes = max(self.bytes, _anonymous_bytes())
-            time.sleep(0.02)
-
-
-def run_once(n: int) -> dict[str, float]:
-    """Take n images through all stages; return seconds and megabytes by stage."""
+def stages() -> dict[str, float]:
+    """Take the images through all stages; return seconds and megabytes by stage."""
     import great_expectations.expectations  # noqa: F401  (imports are not measured)
 
     from cv_factory.data.ingest import ingest_source
@@ -97,36 +79,44 @@ def run_once(n: int) -> dict[str, float]:
     from cv_factory.data.split import split_dataset
     from cv_factory.transforms.fitted import fit_transform
 
-    peak = _Peak()
-    peak.start()
-    figures: dict[str, float] = {"images": n, "before_MB": _anonymous_bytes() / 1e6}
-    begun = last = time.perf_counter()
+    n = int(os.environ[_COUNT])
+    with PeakMemory() as memory:
+        marks = _Marks(n, memory)
+        dataset = ingest_source(Augmented(n), DataConfig())
+        marks.add("ingest")
+        split = split_dataset(dataset, SplitConfig())
+        marks.add("split")
+        limits = ValidationConfig(max_near_duplicate_share=1.0, max_duplicate_share=1.0)
+        validate_dataset(
+            dataset.manifest,
+            class_names=dataset.class_names,
+            split=dict(split.items()),
+            config=limits,
+            images=dataset.images,
+        ).require_ok()
+        marks.add("validate")
+        fit_transform(dataset, split.train, TransformConfig())
+        marks.add("fit_transform")
+    return marks.figures
 
-    def mark(name: str) -> None:
-        nonlocal last
+
+class _Marks:
+    """Seconds and peak megabytes of one stage after the other, and of the whole."""
+
+    def __init__(self, n: int, memory: PeakMemory) -> None:
+        self._memory = memory
+        self._last = time.perf_counter()
+        self.figures: dict[str, float] = {
+            "images": n, "before_MB": memory.before / 1e6, "whole_s": 0.0, "peak_MB": 0.0
+        }  # fmt: skip
+
+    def add(self, stage: str) -> None:
         now = time.perf_counter()
-        figures[f"{name}_s"] = round(now - last, 2)
-        figures[f"{name}_peak_MB"] = round(peak.bytes / 1e6)
-        last, peak.bytes = now, 0
-
-    dataset = ingest_source(Augmented(n), DataConfig())
-    mark("ingest")
-    split = split_dataset(dataset, SplitConfig())
-    mark("split")
-    limits = ValidationConfig(max_near_duplicate_share=1.0, max_duplicate_share=1.0)
-    validate_dataset(
-        dataset.manifest,
-        class_names=dataset.class_names,
-        split=dict(split.items()),
-        config=limits,
-        images=dataset.images,
-    ).require_ok()
-    mark("validate")
-    fit_transform(dataset, split.train, TransformConfig())
-    mark("fit_transform")
-    figures["whole_s"] = round(time.perf_counter() - begun, 2)
-    figures["peak_MB"] = max(v for k, v in figures.items() if k.endswith("_peak_MB"))
-    return figures
+        seconds, peak = round(now - self._last, 2), round(self._memory.peak / 1e6)
+        self.figures |= {f"{stage}_s": seconds, f"{stage}_peak_MB": peak}
+        self.figures["whole_s"] += seconds
+        self.figures["peak_MB"] = max(self.figures["peak_MB"], peak)
+        self._last, self._memory.peak = now, 0
 
 
 def main() -> int:
@@ -134,17 +124,13 @@ def main() -> int:
     small = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     found = []
     for n in (small, 10 * small):
-        command = [sys.executable, "-m", "benchmarks.million_images", "--once", str(n)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found.append(json.loads(output.splitlines()[-1]))
-        print(json.dumps(found[-1], indent=1))
+        side = Side(f"{n:,} images", cast(FunctionType, stages), env={_COUNT: str(n)})
+        found.append(run_once(side, timeout=1800).values)
+        print(json.dumps(found[-1], indent=1), flush=True)
     ratio = found[1]["whole_s"] / found[0]["whole_s"]
     print(f"10 x the images: {ratio:.2f} x the time, load {os.getloadavg()[0]:.1f}")
     return 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--once"]:
-        print(json.dumps(run_once(int(sys.argv[2]))))
-        sys.exit(0)
     sys.exit(main())

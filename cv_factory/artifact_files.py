@@ -105,12 +105,46 @@ def read_header(
             f"{header_path} has format version {header.get('format_version')!r}; this code reads "
             f"version {version}. Load it with the CV Factory version that wrote it."
         )
-    files, body = header.get("files"), header.get("body")
-    if not isinstance(files, dict) or not isinstance(body, dict):
-        raise ArtifactError(f"{header_path} lacks its 'files' or 'body': the artifact is damaged.")
-    for name, entry in files.items():
+    body = header.get("body")
+    if not isinstance(body, dict):
+        raise ArtifactError(f"{header_path} lacks its 'body': the artifact is damaged.")
+    for name, entry in _entries(header, header_path).items():
         _check_file(directory, name, entry, header_path, verify_large)
     return body
+
+
+def listed_files(directory: Path, kind: str) -> dict[str, int]:
+    """Return name and size (bytes) of the files that an artifact's header lists.
+
+    Raises:
+        ArtifactError: The header is missing or unreadable.
+    """
+    path = directory / f"{kind}.json"
+    return {name: entry["size"] for name, entry in _entries(_parse_header(path), path).items()}
+
+
+def verify_files(directory: Path, kind: str) -> None:
+    """Compare all files that an artifact's header lists with their sizes and checksums.
+
+    Raises:
+        ArtifactError: One of them is missing or damaged, or the header is.
+    """
+    path = directory / f"{kind}.json"
+    for name, entry in _entries(_parse_header(path), path).items():
+        _check_file(directory, name, entry, path, verify_large=True)
+
+
+def _entries(header: dict[str, Any], header_path: Path) -> dict[str, dict[str, Any]]:
+    """Return what a header says of each file, if it is a list of plain files."""
+    files = header.get("files")
+    if not isinstance(files, dict):
+        raise ArtifactError(f"{header_path} lacks its 'files': the artifact is damaged.")
+    for name, entry in files.items():
+        if Path(name).name != name or not isinstance(entry, dict):
+            raise ArtifactError(f"{header_path} lists {name!r}, which is no plain file name.")
+        if not isinstance(entry.get("size"), int):
+            raise ArtifactError(f"{header_path} gives no size for {name}: it is damaged.")
+    return files
 
 
 def _parse_header(header_path: Path) -> dict[str, Any]:
@@ -128,18 +162,14 @@ def _parse_header(header_path: Path) -> dict[str, Any]:
 
 
 def _check_file(
-    directory: Path, name: str, entry: Any, header_path: Path, verify_large: bool
+    directory: Path, name: str, entry: dict[str, Any], header_path: Path, verify_large: bool
 ) -> None:
-    if Path(name).name != name or not isinstance(entry, dict):
-        raise ArtifactError(f"{header_path} lists {name!r}, which is no plain file name.")
     path = directory / name
     if not path.is_file():
         raise ArtifactError(f"{path} is missing, but {header_path.name} lists it.")
     size = path.stat().st_size
-    if size != entry.get("size"):
-        raise ArtifactError(
-            f"{path} has {size} bytes, {header_path.name} says {entry.get('size')}."
-        )
+    if size != entry["size"]:
+        raise ArtifactError(f"{path} has {size} bytes, {header_path.name} says {entry['size']}.")
     if size > SMALL_FILE_BYTES and not verify_large:
         return
     if sha256_file(path) != entry.get("sha256"):

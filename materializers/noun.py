@@ -1,12 +1,12 @@
 """What every materializer does: map a noun's ``save`` and ``load`` to the artifact store.
 
-A local store is written and read in place, so that arrays stay memory-mapped. For a remote store
-the files travel through a temporary directory, the header last: an interrupted upload has none.
+A local store is written and read in place, so that arrays stay memory-mapped. What lies in a remote
+store stands in a temporary directory meanwhile, from where it is sent, or mapped, in chunks.
 """
 
 import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Protocol, Self
 
 from zenml.enums import ArtifactType, VisualizationType
@@ -14,9 +14,8 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 from zenml.utils import io_utils
 
-from cv_factory.progress import track
-
-_CHUNK_BYTES = 8 * 2**20
+from cv_factory.errors import ArtifactError
+from cv_factory.remote_artifacts import download_artifact, upload_artifact
 
 
 class Noun(Protocol):
@@ -39,29 +38,47 @@ class NounMaterializer(BaseMaterializer):
     HEADER: ClassVar[str]
 
     def save(self, data: Noun) -> None:
-        """Write the noun to the artifact store."""
+        """Write the noun to the artifact store.
+
+        Raises:
+            ArtifactError: A remote store cannot be written.
+        """
         if not io_utils.is_remote(self.uri):
             data.save(Path(self.uri))
             return
-        with self.get_temporary_directory(delete_at_exit=True) as temporary:
+        with TemporaryDirectory(prefix="cv-factory-") as temporary:
             data.save(Path(temporary))
-            names = sorted(os.listdir(temporary), key=lambda name: (name == self.HEADER, name))
-            for name in track(names, f"Uploading {self.HEADER.removesuffix('.json')}"):
-                self._copy(os.path.join(temporary, name), os.path.join(self.uri, name))
+            upload_artifact(Path(temporary), self._kind, self._filesystem, self.uri)
 
     def load(self, data_type: type[Any]) -> Any:
         """Read the noun from the artifact store.
+
+        What came from a remote store is mapped from files without a name: the kernel frees them
+        when nothing uses them any more, also after a crash.
 
         Raises:
             ArtifactError: The stored files are damaged, incomplete or of another version.
         """
         if not io_utils.is_remote(self.uri):
             return data_type.load(Path(self.uri))
-        with self.get_temporary_directory(delete_at_exit=False) as temporary:
-            for name in self.artifact_store.listdir(self.uri):
-                name = os.path.basename(str(name))
-                self._copy(os.path.join(self.uri, name), os.path.join(temporary, name))
+        with TemporaryDirectory(prefix="cv-factory-") as temporary:
+            download_artifact(self._filesystem, self.uri, self._kind, Path(temporary))
             return data_type.load(Path(temporary))
+
+    @property
+    def _kind(self) -> str:
+        return self.HEADER.removesuffix(".json")
+
+    @property
+    def _filesystem(self) -> Any:
+        """The fsspec file system of the artifact store; those of S3, GCP and Azure have one."""
+        filesystem = getattr(self.artifact_store, "filesystem", None)
+        if filesystem is None:
+            raise ArtifactError(
+                f"{self.uri}: the artifact store flavor {self.artifact_store.flavor!r} has no "
+                "'filesystem' of fsspec, which images are sent through."
+            )
+        return filesystem
 
     def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:
         """Write the pictures and pages of ``pictures`` beside the artifact's files."""
@@ -85,10 +102,3 @@ class NounMaterializer(BaseMaterializer):
     def facts(self, data: Any) -> dict[str, MetadataType]:
         """Return the artifact's metadata."""
         return {}
-
-    def _copy(self, source: str, target: str) -> None:
-        with (
-            self.artifact_store.open(source, "rb") as reader,
-            self.artifact_store.open(target, "wb") as writer,
-        ):
-            shutil.copyfileobj(reader, writer, _CHUNK_BYTES)

@@ -6,6 +6,8 @@ Needs Pillow and NumPy only. Whatever cannot become the right picture is refused
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -99,13 +101,8 @@ def read_header(content: bytes) -> ImageHeader:
     Raises:
         ImageError: The bytes are no image that Pillow knows.
     """
-    if not content:
-        raise ImageError("the file is empty")
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            return ImageHeader(image.width, image.height, image.mode)
-    except _DECODER_ERRORS as error:
-        raise ImageError(_reason(error)) from None
+    with _opened(content) as image:
+        return _header_of(image)
 
 
 def decode(
@@ -135,23 +132,36 @@ def decode(
         ImageError: The bytes are empty, no image, truncated, too large, too narrow, or of a mode
             without a defined range; the message is the reason, without the name of the file.
     """
-    header = read_header(content)
-    _check_header(header, max_pixels, max_aspect_ratio)
     mode = "L" if channels == 1 else "RGB"
+    with _opened(content) as image:
+        header = _header_of(image)
+        _check_header(header, max_pixels, max_aspect_ratio)
+        # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
+        # The colours of a profile are converted before grey is made of them.
+        draft_mode = None if "icc_profile" in image.info else mode
+        image.draft(draft_mode, (2 * max(height, width), 2 * max(height, width)))
+        ImageOps.exif_transpose(image, in_place=True)
+        picture = _flatten(_to_srgb(image), mode)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
+    return DecodedImage(pixels, header)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Open an image, and turn what Pillow's decoders raise in the block into a reason."""
+    if not content:
+        raise ImageError("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
-            # The colours of a profile are converted before grey is made of them.
-            draft_mode = None if "icc_profile" in image.info else mode
-            image.draft(draft_mode, (2 * max(height, width), 2 * max(height, width)))
-            upright = _to_srgb(ImageOps.exif_transpose(image))
-            picture = _flatten(upright, mode)
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
+            yield image
     except _DECODER_ERRORS as error:
         raise ImageError(_reason(error)) from None
-    return DecodedImage(pixels, header)
+
+
+def _header_of(image: Image.Image) -> ImageHeader:
+    return ImageHeader(image.width, image.height, image.mode)
 
 
 def _check_header(header: ImageHeader, max_pixels: int, max_aspect_ratio: float) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -188,13 +187,16 @@ def test_a_body_that_breaks_off_is_fetched_again(site: Site) -> None:
 
 
 def test_a_server_that_does_not_answer_is_given_up(site: Site) -> None:
-    def slow(_: int) -> Answer:
-        time.sleep(0.5)
+    given_up = threading.Event()
+
+    def silent(_: int) -> Answer:
+        given_up.wait(30)
         return 200, {}, b"late"
 
-    site.answers["/x"] = slow
+    site.answers["/x"] = silent
     with pytest.raises(ImageError, match="after 1 attempts"):
         fetcher(timeout_seconds=0.1, retries=0).get(f"{site.url}/x", 10)
+    given_up.set()
     with pytest.raises(ImageError, match="attempts"):
         fetcher(retries=1).get("http://127.0.0.1:9/x", 10)
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 from cv_factory.cpu import available_cpus
 from cv_factory.data.sources.environment import expand
 from cv_factory.errors import ConfigError, ImageError, SourceError
+from cv_factory.filesystems import errors_of, reason_of
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -160,7 +161,7 @@ class LocalStore(ImageStore):
                             status = entry.stat(follow_symlinks=False)
                             yield StoredFile(name, status.st_size, str(status.st_mtime_ns))
             except OSError as error:
-                yield StoredFile(folder, problem=_strerror(error))
+                yield StoredFile(folder, problem=reason_of(error))
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read a regular file without following links out of the root."""
@@ -175,7 +176,7 @@ class LocalStore(ImageStore):
                     raise
             return self._read_inside(os.path.realpath(path, strict=True), max_bytes)
         except OSError as error:
-            raise ImageError(_strerror(error)) from None
+            raise ImageError(reason_of(error)) from None
 
     def _read_inside(self, path: bytes, max_bytes: int) -> bytes:
         if not path.startswith(self._real_root.rstrip(b"/") + b"/"):
@@ -210,7 +211,7 @@ class FsspecStore(ImageStore):
         self._filesystem = filesystem
         self._path = path.rstrip("/")
         self.root = root
-        self._errors = _errors_of(filesystem)
+        self._errors = errors_of(filesystem)
 
     @classmethod
     def connect(cls, url: str, options: Mapping[str, str | int | bool]) -> "FsspecStore":
@@ -253,7 +254,7 @@ class FsspecStore(ImageStore):
             with self._filesystem.open(f"{self._path}/{name}", "rb") as file:
                 yield file
         except self._errors as error:
-            raise SourceError(f"{self.root}/{name} cannot be read ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root}/{name} cannot be read ({reason_of(error)}).") from None
 
     def exists(self) -> bool:
         """Whether anything lies below the root.
@@ -264,14 +265,14 @@ class FsspecStore(ImageStore):
         try:
             return bool(self._filesystem.isdir(self._path))
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be read ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be read ({reason_of(error)}).") from None
 
     def folders(self) -> list[str]:
         """Return the names of the folders in the root."""
         try:
             listing = self._filesystem.ls(self._path, detail=True)
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({reason_of(error)}).") from None
         names = [_base(i["name"]) for i in listing if i["type"] == "directory"]
         return sorted(name for name in names if name and name[0] != ".")
 
@@ -293,7 +294,7 @@ class FsspecStore(ImageStore):
                         version = next((str(info[k]) for k in _VERSION_KEYS if info.get(k)), "")
                         yield StoredFile(relative.encode(), int(info.get("size") or 0), version)
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be listed ({_strerror(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({reason_of(error)}).") from None
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read one object."""
@@ -304,22 +305,8 @@ class FsspecStore(ImageStore):
                 raise ImageError(_too_large(size, max_bytes))
             content: bytes = self._filesystem.cat_file(path)
         except self._errors as error:
-            raise ImageError(_strerror(error)) from None
+            raise ImageError(reason_of(error)) from None
         return content
-
-
-def _errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
-    """Return what a file system raises when it cannot be reached or refuses."""
-    errors: list[type[Exception]] = [OSError, ValueError]
-    if "s3" in filesystem.protocol:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        errors += [BotoCoreError, ClientError]
-    if "dvc" in filesystem.protocol:
-        from dvc.exceptions import DvcException
-
-        errors.append(DvcException)
-    return tuple(errors)
 
 
 def _base(path: str) -> str:
@@ -328,9 +315,3 @@ def _base(path: str) -> str:
 
 def _too_large(size: int, max_bytes: int) -> str:
     return f"{size} bytes are more than the {max_bytes} allowed"
-
-
-def _strerror(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

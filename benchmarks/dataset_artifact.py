@@ -1,0 +1,196 @@
+"""What it takes to store an ImageDataset of 1 GB and to get it back, against ZenML and NumPy.
+
+Three comparisons, each in fresh processes, imports not measured: loading from the local store with
+the first batch of 256 images, against ZenML's own materializer for arrays (which reads pixels only:
+no labels, no manifest, no checksums); saving, against ``np.save`` of the pixels on the same disk;
+and loading from a bucket of a real S3 server, with memory. MEGABYTES (default 1,000) of random
+64x64x3 images, PAIRS pairs (default 6).
+Run: python -m benchmarks.dataset_artifact [MEGABYTES [PAIRS]]
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FunctionType
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.anonymous_memory import PeakMemory
+from benchmarks.harness import Side, Spread, compare
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.manifest import MANIFEST_COLUMNS
+from tools.s3_server import BUCKET, WEED, S3Server
+
+_FOLDER, _STORE = "BENCHMARK_FOLDER", "BENCHMARK_STORE"
+_SIDE, _BATCH = 64, 256
+_WRITTEN = "written"
+
+
+def stock_load() -> dict[str, float]:
+    """Load the pixels with ZenML's materializer, and copy a batch."""
+    from zenml.materializers.numpy_materializer import NumpyMaterializer
+
+    return _timed(_materializer(NumpyMaterializer, "stock"), np.ndarray, lambda array: array)
+
+
+def our_load() -> dict[str, float]:
+    """Load the dataset with this project's materializer, and copy a batch and its labels."""
+    from materializers.dataset import ImageDatasetMaterializer
+
+    materializer = _materializer(ImageDatasetMaterializer, "ours")
+    return _timed(materializer, ImageDataset, lambda dataset: dataset.images)
+
+
+def _timed(
+    materializer: Any, kind: type[Any], pixels: Callable[[Any], Any]
+) -> dict[str, float]:  # fmt: skip
+    with PeakMemory() as memory:
+        begun = time.perf_counter()
+        loaded = materializer.load(kind)
+        batch = pixels(loaded)[:_BATCH].copy()
+        if isinstance(loaded, ImageDataset):
+            loaded.labels[:_BATCH].copy()
+        seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "MB": memory.growth / 1e6, "sum": float(batch.sum())}
+
+
+def np_save() -> dict[str, float]:
+    """Write the pixels with NumPy."""
+    images = np.load(_artifact("stock") / "data.npy")
+    target = _fresh_folder()
+    begun = time.perf_counter()
+    np.save(target / "images.npy", images)
+    return {"seconds": time.perf_counter() - begun}
+
+
+def our_save() -> dict[str, float]:
+    """Write the dataset: pixels, manifest, and the header with fingerprint and checksums."""
+    dataset = ImageDataset.load(_artifact("ours"))
+    images = np.load(_artifact("stock") / "data.npy")
+    dataset = ImageDataset(images, dataset.manifest, dataset.class_names, dataset.source)
+    target = _fresh_folder()
+    begun = time.perf_counter()
+    dataset.save(target)
+    return {"seconds": time.perf_counter() - begun}
+
+
+def _artifact(name: str) -> Path:
+    return Path(os.environ[_FOLDER]) / name
+
+
+def _fresh_folder() -> Path:
+    folder = _artifact(_WRITTEN)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.sync()  # what was written before must not be waited for now
+    return folder
+
+
+def _materializer(kind: type[Any], name: str) -> Any:
+    """Return a materializer over the store that the environment names."""
+    from zenml.artifact_stores.local_artifact_store import (
+        LocalArtifactStore,
+        LocalArtifactStoreConfig,
+    )
+    from zenml.enums import StackComponentType
+    from zenml.integrations.s3.artifact_stores.s3_artifact_store import S3ArtifactStore
+    from zenml.integrations.s3.flavors import S3ArtifactStoreConfig
+
+    root = os.environ[_STORE]
+    now = datetime.now(UTC)
+    in_bucket = root.startswith("s3://")
+    store = (S3ArtifactStore if in_bucket else LocalArtifactStore)(
+        name="benchmark",
+        id=uuid.uuid4(),
+        config=(S3ArtifactStoreConfig if in_bucket else LocalArtifactStoreConfig)(path=root),
+        flavor="s3" if in_bucket else "local",
+        type=StackComponentType.ARTIFACT_STORE,
+        user=uuid.uuid4(),
+        created=now,
+        updated=now,
+    )
+    return kind(f"{root}/{name}", artifact_store=store)
+
+
+def _store_both(images: np.ndarray[Any, np.dtype[np.uint8]], dataset: ImageDataset) -> None:
+    from zenml.materializers.numpy_materializer import NumpyMaterializer
+
+    from materializers.dataset import ImageDatasetMaterializer
+
+    _materializer(NumpyMaterializer, "stock").save(images)
+    _materializer(ImageDatasetMaterializer, "ours").save(dataset)
+
+
+def _make(megabytes: int) -> ImageDataset:
+    n = megabytes * 1_000_000 // (_SIDE * _SIDE * 3)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, _SIDE, _SIDE, 3), np.uint8)
+    columns = {
+        "id": [f"pets/{i % 10}/{i:07d}.jpg" for i in range(n)],
+        "label": np.arange(n) % 10,
+        "source": [f"/data/pets/{i % 10}/{i:07d}.jpg" for i in range(n)],
+        "pixels_sha256": [hashlib.sha256(image.data).hexdigest() for image in images],
+        "width": _SIDE,
+        "height": _SIDE,
+        "mode": "RGB",
+        **{name: rng.random(n) for name in ("brightness", "contrast", "sharpness")},
+        "official_split": "",
+    }
+    manifest = pd.DataFrame(columns).astype(MANIFEST_COLUMNS)
+    return ImageDataset(images, manifest, tuple("abcdefghij"), "made for a benchmark")
+
+
+def _report(
+    name: str, baseline: FunctionType, candidate: FunctionType, pairs: int, **env: str
+) -> None:
+    """Compare two functions by the seconds and megabytes that they return, and print both."""
+    sides = Side(baseline.__name__, baseline, env), Side(candidate.__name__, candidate, env)
+    result = compare(f"dataset_artifact_{name}", *sides, pairs=pairs)
+    result.save()
+    slow, fast = ([s.values["seconds"] for s in side] for side in result.samples)
+    ratio = Spread.of([a / b for a, b in zip(slow, fast, strict=True)])
+    sys.stdout.write(
+        f"{name}: {baseline.__name__} {Spread.of(slow).median:.3f} s, {candidate.__name__} "
+        f"{Spread.of(fast).median:.3f} s, ratio {ratio.median:.2f} "
+        f"({ratio.min:.2f} to {ratio.max:.2f}, n = {ratio.n})\n"
+    )
+    if "MB" in result.samples[0][0].values:
+        grown = [Spread.of([s.values["MB"] for s in side]).max for side in result.samples]
+        sys.stdout.write(f"  anonymous memory: at most {grown[0]:,.0f} and {grown[1]:,.0f} MB\n")
+
+
+def main() -> int:
+    """Make the dataset, store it twice in both stores, compare and print."""
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 6
+    dataset = _make(megabytes)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        os.environ |= {_FOLDER: directory, _STORE: directory}
+        for name in ("stock", "ours", "server"):
+            (folder / name).mkdir()
+        _store_both(dataset.images, dataset)
+        load = cast(FunctionType, stock_load), cast(FunctionType, our_load)
+        _report("load", *load, pairs)
+        _report("save", cast(FunctionType, np_save), cast(FunctionType, our_save), pairs)
+        server = S3Server(str(WEED), folder / "server")
+        try:
+            os.environ |= {**server.environment, _STORE: f"s3://{BUCKET}"}
+            _store_both(dataset.images, dataset)
+            _report("load_from_s3", *load, max(2, pairs // 2))
+        finally:
+            server.kill()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

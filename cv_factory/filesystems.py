@@ -1,0 +1,24 @@
+"""What fsspec's file systems raise when they cannot be reached or refuse, and how that is told."""
+
+from typing import Any
+
+
+def errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
+    """Return what a file system (an ``fsspec.AbstractFileSystem``) raises on failure."""
+    errors: list[type[Exception]] = [OSError, ValueError]
+    if "s3" in filesystem.protocol:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        errors += [BotoCoreError, ClientError]
+    if "dvc" in filesystem.protocol:
+        from dvc.exceptions import DvcException
+
+        errors.append(DvcException)
+    return tuple(errors)
+
+
+def reason_of(error: Exception) -> str:
+    """Say in a few words why a file cannot be had."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -1,0 +1,171 @@
+"""Datasets in object stores: sent and fetched in chunks, and loaded only when they are whole."""
+
+import json
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import dataset_of
+from fsspec.implementations.memory import MemoryFileSystem
+
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.errors import ArtifactError
+from cv_factory.remote_artifacts import download_artifact, upload_artifact
+from tools.s3_server import BUCKET, S3Server
+
+KIND = "dataset"
+
+
+@pytest.fixture
+def store() -> MemoryFileSystem:
+    filesystem = MemoryFileSystem(skip_instance_cache=True)
+    filesystem.store = {}
+    return filesystem
+
+
+def saved(folder: Path) -> Path:
+    folder.mkdir()
+    dataset_of(np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), np.uint8)).save(folder)
+    return folder
+
+
+def loaded(store: Any, uri: str, folder: Path) -> ImageDataset:
+    folder.mkdir()
+    download_artifact(store, uri, KIND, folder)
+    return ImageDataset.load(folder)
+
+
+def test_what_was_sent_comes_back(store: MemoryFileSystem, tmp_path: Path) -> None:
+    upload_artifact(saved(tmp_path / "a"), KIND, store, "/bucket/7")
+    store.pipe("/bucket/7/samples.png", b"a picture that the dashboard shows")
+    loaded(store, "/bucket/7", tmp_path / "b")
+    for name in ("images.npy", "manifest.parquet", "dataset.json"):
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    assert not (tmp_path / "b" / "samples.png").exists()
+
+
+def test_the_header_is_sent_last(
+    store: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present: list[bool] = []
+    put = store.put_file
+
+    def observed(source: str, target: str, **options: object) -> None:
+        put(source, target, **options)
+        present.append(store.exists("/bucket/7/dataset.json"))
+
+    monkeypatch.setattr(store, "put_file", observed)
+    upload_artifact(saved(tmp_path / "a"), KIND, store, "/bucket/7")
+    assert present == [False, False, True]
+
+
+def cut(content: bytes) -> bytes:
+    return content[:-9]
+
+
+def flip(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def climbs(content: bytes) -> bytes:
+    header = json.loads(content)
+    header["files"]["../x"] = header["files"].pop("images.npy")
+    return json.dumps(header).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("images.npy", cut, r"/bucket/7/images\.npy has \d+ bytes, its header says"),
+        ("images.npy", flip, r"images\.npy does not match its checksum .* from /bucket/7\."),
+        ("manifest.parquet", flip, r"manifest\.parquet does not match its checksum"),
+        ("dataset.json", cut, "is not JSON"),
+        ("dataset.json", climbs, "no plain file name"),
+        ("images.npy", None, r"/bucket/7/images\.npy cannot be read \(there is no such file\)"),
+        ("dataset.json", None, r"/bucket/7/dataset\.json does not exist: the artifact is incompl"),
+    ],
+)
+def test_what_is_not_whole_is_not_loaded(
+    store: MemoryFileSystem, tmp_path: Path, name: str, damage: Any, message: str
+) -> None:
+    upload_artifact(saved(tmp_path / "a"), KIND, store, "/bucket/7")
+    if damage is None:
+        store.rm(f"/bucket/7/{name}")
+    else:
+        store.pipe(f"/bucket/7/{name}", damage(store.cat_file(f"/bucket/7/{name}")))
+    with pytest.raises(ArtifactError, match=message):
+        loaded(store, "/bucket/7", tmp_path / "b")
+
+
+@pytest.fixture
+def in_s3(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A materializer over ZenML's own S3 artifact store; temporary files lie in ``tmp``."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    from zenml.enums import StackComponentType
+    from zenml.integrations.s3.artifact_stores.s3_artifact_store import S3ArtifactStore
+    from zenml.integrations.s3.flavors import S3ArtifactStoreConfig
+
+    from materializers.dataset import ImageDatasetMaterializer
+
+    now = datetime.now(UTC)
+    store = S3ArtifactStore(
+        name="bucket", id=uuid.uuid4(), config=S3ArtifactStoreConfig(path=f"s3://{BUCKET}"),
+        flavor="s3", type=StackComponentType.ARTIFACT_STORE, user=uuid.uuid4(), created=now,
+        updated=now,
+    )  # fmt: skip
+    return ImageDatasetMaterializer(f"s3://{BUCKET}/ingest/dataset/7", artifact_store=store)
+
+
+@pytest.mark.engines
+def test_a_dataset_in_a_bucket_is_mapped_and_leaves_no_files(
+    s3: S3Server, in_s3: Any, tmp_path: Path
+) -> None:
+    # Above 16 MiB an object is sent in parts.
+    pixels = np.random.default_rng(0).integers(0, 256, (9000, 32, 32, 3), np.uint8)
+    original = dataset_of(pixels)
+    in_s3.save(original)
+    listed = s3.client().list_objects_v2(Bucket=BUCKET)["Contents"]
+    names = {entry["Key"].rpartition("/")[2]: entry for entry in listed}
+    assert {"images.npy", "manifest.parquet", "dataset.json"} <= set(names)
+    assert names["images.npy"]["ETag"].endswith('-4"'), "four parts"
+
+    dataset = in_s3.load(ImageDataset)
+    assert isinstance(dataset.images.base, np.memmap)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    np.testing.assert_array_equal(dataset.images, pixels)
+    assert dataset.content_hash == original.content_hash
+
+    (key,) = [entry["Key"] for entry in listed if entry["Key"].endswith("images.npy")]
+    content = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    s3.client().put_object(Bucket=BUCKET, Key=key, Body=flip(content))
+    with pytest.raises(ArtifactError, match="does not match its checksum"):
+        in_s3.load(ImageDataset)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.engines
+def test_an_upload_that_breaks_off_is_an_error_and_no_artifact(
+    s3: S3Server, in_s3: Any, tmp_path: Path
+) -> None:
+    filesystem = in_s3.artifact_store.filesystem
+    filesystem.exists(BUCKET)  # connects
+    sent = []
+
+    def die(**_: object) -> None:
+        sent.append(1)
+        if len(sent) == 3:
+            s3.kill()
+
+    filesystem.s3.meta.events.register("before-call.s3.UploadPart", die)
+    with pytest.raises(ArtifactError, match=r"s3://images/ingest/dataset/7/images\.npy cannot be"):
+        in_s3.save(dataset_of(np.zeros((20_000, 32, 32, 3), np.uint8)))
+    assert len(sent) >= 3
+    assert list((tmp_path / "tmp").iterdir()) == []
+    with pytest.raises(ArtifactError, match="s3://images/ingest/dataset/7"):
+        in_s3.load(ImageDataset)
