@@ -5,9 +5,11 @@ asks for. Ours choose from a list, and put every job into one network under one 
 in ``stacks.flavors.sagemaker_jobs``, which imports the SageMaker SDK.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any
+import logging
+import os
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from zenml.config import ResourceSettings
 from zenml.config.resource_settings import ByteUnit
 from zenml.integrations.aws.flavors import (
@@ -56,29 +58,21 @@ class Instance(BaseModel):
         )
 
 
-def _listed(value: Any) -> Any:
-    """Take ``a,b`` for a list, as a variable of the environment gives it."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-Listed = Annotated[list[str], BeforeValidator(_listed)]
-
-
 class SizedJobs(BaseModel):
     """What both flavors add to ZenML's configuration.
 
     Attributes:
         instances: What may be used, the cheapest first.
-        subnets: Subnets of the VPC in which jobs run; none for SageMaker's own network.
-        security_groups: Security groups of the jobs; needed with subnets.
+        subnets: Subnets of the VPC in which jobs run, with commas between them; empty for
+            SageMaker's own network.
+        security_groups: Security groups of the jobs, likewise; needed with subnets.
         kms_key: Key that encrypts the disks and outputs of jobs; empty for AWS's own keys.
     """
 
     instances: list[Instance] = Field(min_length=1)
-    subnets: Listed = []
-    security_groups: Listed = []
+    # Not lists: ZenML takes a string for a list to be JSON, and a variable is a string.
+    subnets: str = ""
+    security_groups: str = ""
     kms_key: str = ""
 
     @model_validator(mode="after")
@@ -108,8 +102,8 @@ class SizedJobs(BaseModel):
         """Return arguments of the SageMaker SDK's Estimator for a job on an instance."""
         arguments: dict[str, Any] = {"instance_type": instance.name}
         if self.subnets:
-            arguments["subnets"] = self.subnets
-            arguments["security_group_ids"] = self.security_groups
+            arguments["subnets"] = _listed(self.subnets)
+            arguments["security_group_ids"] = _listed(self.security_groups)
         if self.kms_key:
             arguments["output_kms_key"] = self.kms_key
             if not instance.local_disk:
@@ -143,6 +137,7 @@ class SizedOrchestratorFlavor(SagemakerOrchestratorFlavor):
     @property
     def implementation_class(self) -> "type[SizedOrchestrator]":
         """Class that does the work."""
+        _quiet_sdk()
         from stacks.flavors.sagemaker_jobs import SizedOrchestrator
 
         return SizedOrchestrator
@@ -174,6 +169,17 @@ class SizedStepOperatorFlavor(SagemakerStepOperatorFlavor):
     @property
     def implementation_class(self) -> "type[SizedStepOperator]":
         """Class that does the work."""
+        _quiet_sdk()
         from stacks.flavors.sagemaker_jobs import SizedStepOperator
 
         return SizedStepOperator
+
+
+def _quiet_sdk() -> None:
+    """Keep the SDK from telling, at its import, of a newer one, which ZenML 0.98 cannot use."""
+    os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
+    logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

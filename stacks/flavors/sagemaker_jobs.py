@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import zenml
 from botocore.exceptions import BotoCoreError, ClientError
 from zenml.client import Client
+from zenml.config.step_configurations import StepConfiguration
 from zenml.constants import METADATA_ORCHESTRATOR_RUN_ID
 from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
     SagemakerOrchestratorSettings,
@@ -52,9 +53,9 @@ class SizedOrchestrator(SagemakerOrchestrator):
         Raises:
             StackError: No instance has what the step asks for.
         """
-        settings = super().get_settings(container)
+        settings = cast(SagemakerOrchestratorSettings, super().get_settings(container))
         config = getattr(container, "config", None)
-        if not isinstance(settings, SagemakerOrchestratorSettings) or config is None:
+        if not isinstance(config, StepConfiguration):  # those of a run
             return settings
         # Where a step operator runs the step, the job that waits for it needs next to nothing.
         waits = bool(config.step_operator)

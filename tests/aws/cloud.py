@@ -14,13 +14,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
 from project import Completed, Project
-from s3_server import USER, create_bucket, free_ports, s3_client, s3_server, wait_for
+
+from tools.s3_server import USER, WEED, S3Server, answers, free_ports, until
 
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
@@ -35,7 +37,7 @@ class Cloud:
     Attributes:
         folder: Holds the servers' files and logs.
         environment: Endpoints, credentials and region, as every AWS program reads them.
-        s3_url: Address of the S3 server.
+        s3: The S3 server.
         emulator_url: Address of the emulator.
         zenml_url: Address of the ZenML server.
         mlflow_url: Address of the MLflow server.
@@ -44,7 +46,7 @@ class Cloud:
 
     folder: Path
     environment: dict[str, str]
-    s3_url: str
+    s3: S3Server
     emulator_url: str
     zenml_url: str
     mlflow_url: str
@@ -67,19 +69,19 @@ class Cloud:
             service,
             endpoint_url=self.emulator_url,
             region_name=REGION,
-            aws_access_key_id=USER["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=USER["AWS_SECRET_ACCESS_KEY"],
+            aws_access_key_id=USER[0],
+            aws_secret_access_key=USER[1],
         )
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Return the size of every object in the bucket, by its key."""
-        pages = s3_client(self.s3_url).get_paginator("list_objects_v2")
+        pages = self.s3.client().get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=self.bucket, Prefix=prefix)
         return {o["Key"]: o["Size"] for page in found for o in page.get("Contents", [])}
 
     def read(self, key: str) -> bytes:
         """Return an object's content."""
-        body = s3_client(self.s3_url).get_object(Bucket=self.bucket, Key=key)["Body"]
+        body = self.s3.client().get_object(Bucket=self.bucket, Key=key)["Body"]
         content: bytes = body.read()
         return content
 
@@ -121,30 +123,32 @@ def start_cloud(folder: Path, mark: str) -> Iterator[tuple[Cloud, str]]:
     with ExitStack() as stack:
         for name in ("s3", "home", "jobs"):
             (folder / name).mkdir(parents=True)
-        s3_url = stack.enter_context(s3_server(folder / "s3"))
+        bucket = f"cv-factory-123456789012-{REGION}"
+        s3 = S3Server(str(WEED), folder / "s3", bucket)
+        stack.callback(s3.kill)
         cloud = Cloud(
             folder=folder,
-            environment=_environment(folder, s3_url, f"http://127.0.0.1:{emulator_port}", mark),
-            s3_url=s3_url,
+            environment=_environment(folder, s3.url, f"http://127.0.0.1:{emulator_port}", mark),
+            s3=s3,
             emulator_url=f"http://127.0.0.1:{emulator_port}",
             zenml_url=f"http://127.0.0.1:{zenml_port}",
             mlflow_url=f"http://127.0.0.1:{mlflow_port}",
-            bucket=f"cv-factory-123456789012-{REGION}",
+            bucket=bucket,
         )
-        create_bucket(s3_client(s3_url), cloud.bucket)
         jobs = str(folder / "jobs")
         stack.enter_context(_server(cloud, "emulator", str(EMULATOR), str(emulator_port), jobs))
         stack.enter_context(_zenml(cloud, zenml_port))
         stack.enter_context(_mlflow(cloud, mlflow_port))
-        wait_for(f"{cloud.emulator_url}/moto-api/", 60)
-        wait_for(f"{cloud.mlflow_url}/health", 120)
-        wait_for(f"{cloud.zenml_url}/health", 120)
+        for address in (f"{cloud.emulator_url}/moto-api/", f"{cloud.mlflow_url}/health",
+                        f"{cloud.zenml_url}/health"):  # fmt: skip
+            until(partial(answers, address), address, 120)
         yield cloud, _api_key(cloud.zenml_url)
 
 
 def _environment(folder: Path, s3_url: str, emulator_url: str, mark: str) -> dict[str, str]:
     return {
-        **USER,
+        "AWS_ACCESS_KEY_ID": USER[0],
+        "AWS_SECRET_ACCESS_KEY": USER[1],
         "AWS_ENDPOINT_URL": emulator_url,
         "AWS_ENDPOINT_URL_S3": s3_url,
         "AWS_DEFAULT_REGION": REGION,
