@@ -57,18 +57,23 @@ def apply(name: str, activate: bool, cloudformation: str | None) -> None:
 
 @cli.command()
 @click.argument("name")
-def check(name: str) -> int:
-    """Compare what is registered with the file; change nothing. Exit code 2 if they differ."""
+@_OUTPUTS_OPTION
+def check(name: str, cloudformation: str | None) -> int:
+    """Compare the stack with its file, and try all that it needs; change nothing.
+
+    Exit code 2 if something differs, is missing or refuses us.
+    """
     from stacks.check import check_stack
 
-    problems = check_stack(name)
+    problems = check_stack(name, environment=_environment(cloudformation))
     for problem in problems:
         click.echo(f"  {problem.what}")
     if problems:
-        cures = dict.fromkeys(problem.cure for problem in problems)
-        click.echo("\n".join(f"Run: {cure}" for cure in cures))
+        cures = dict.fromkeys(problem.cure for problem in problems if problem.cure)
+        for cure in cures:
+            click.echo(f"Run: {cure}")
         return 2
-    click.echo(f"Stack {name} is as stacks/{name}.yaml declares it.")
+    click.echo(f"Stack {name} is within reach, and as stacks/{name}.yaml declares it.")
     return 0
 
 

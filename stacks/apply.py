@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from stacks.plan import Item, find_stack, plan
+from stacks.server import require_server
 from stacks.spec import STACKS_DIR, read_spec
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def apply_stack(
             name stands in the way. Nothing was created.
     """
     spec = read_spec(name, directory=directory, environment=environment)
+    require_server()
     from zenml.client import Client
 
     client = Client()

@@ -5,7 +5,6 @@ asks for. Ours choose from a list, and put every job into one network under one 
 in ``stacks.flavors.sagemaker_jobs``, which imports the SageMaker SDK.
 """
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
 )
 
 from cv_factory.errors import StackError
+from stacks.startup import quiet_aws_logs
 
 if TYPE_CHECKING:
     from stacks.flavors.sagemaker_jobs import SizedOrchestrator, SizedStepOperator
@@ -176,9 +176,9 @@ class SizedStepOperatorFlavor(SagemakerStepOperatorFlavor):
 
 
 def _quiet_sdk() -> None:
-    """Keep the SDK from telling, at its import, of a newer one, which ZenML 0.98 cannot use."""
+    """Keep the SDK from telling of a newer one at its import: ZenML 0.98 cannot use that."""
     os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
-    logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
+    quiet_aws_logs()
 
 
 def _listed(text: str) -> list[str]:
