@@ -63,6 +63,16 @@ class Cloud:
         """The output of every job that the emulator ran, by its name."""
         return {f.stem: f.read_text(errors="replace") for f in self.folder.glob("jobs/*.log")}
 
+    @contextmanager
+    def going_wrong(self, **controls: tuple[str, ...]) -> Iterator[None]:
+        """Let the emulator do wrong for a while; see ``aws_emulator/controls.py``."""
+        file = self.folder / "jobs" / "controls.json"
+        file.write_text(json.dumps(controls))
+        try:
+            yield
+        finally:
+            file.unlink()
+
     def aws(self, service: str) -> Any:
         """Return a boto3 client of the emulator."""
         return boto3.client(

@@ -10,6 +10,9 @@ import pytest
 
 if TYPE_CHECKING:
     from cloud import Cloud, CloudProject
+    from project import Completed
+
+FROM_OUTPUTS = ("--from-cloudformation", "cv-factory")
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +54,16 @@ def cloud_project(
     project = CloudProject(tmp_path_factory.mktemp("on-aws"), *cloud_with_key)
     yield project
     project.stop()
+
+
+@pytest.fixture(scope="session")
+def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
+    """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
+    cloud.aws("cloudformation").create_stack(
+        StackName="cv-factory",
+        TemplateBody=(cloud_project.root / "stacks" / "aws" / "template.yaml").read_text(),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    variant = cloud_project.stacks("apply", "aws-step-operator", *FROM_OUTPUTS)
+    assert "Stack aws-step-operator is ready" in variant.stdout
+    return cloud_project.stacks("apply", "aws", *FROM_OUTPUTS, "--set")

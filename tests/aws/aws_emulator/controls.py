@@ -4,7 +4,7 @@ moto lets every caller do everything, and its builds succeed. A test says otherw
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -21,15 +21,9 @@ class Controls:
     refused_actions: tuple[str, ...] = ()
     failing_build_log: tuple[str, ...] = ()
 
-    def write(self, folder: Path) -> None:
-        """Let the emulator that works in the folder do this from now on."""
-        partial = folder / "controls.partial"
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(folder / "controls.json")
-
     @classmethod
     def read(cls, folder: Path) -> "Controls":
-        """Return what was written last."""
+        """Return what the tests have written into ``controls.json``."""
         file = folder / "controls.json"
         if not file.exists():
             return cls()
