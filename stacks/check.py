@@ -1,7 +1,6 @@
-"""Says whether a stack is registered as its file declares it, whether what it stands for is within
-reach, and what to do where it is not.
+"""Says whether a stack is registered as its file declares it and whether it could do its work.
 
-Only reads.
+Only reads, and names what to do where it is not so.
 """
 
 from collections.abc import Mapping

@@ -59,7 +59,9 @@ def _client_of(region: str | None) -> Client:
     from botocore.config import Config
 
     quiet_aws_logs()
-    patience = Config(connect_timeout=5, read_timeout=_SECONDS_TO_ANSWER, retries={"max_attempts": 2})
+    patience = Config(
+        connect_timeout=5, read_timeout=_SECONDS_TO_ANSWER, retries={"max_attempts": 2}
+    )
     return partial(boto3.Session(region_name=region).client, config=patience)
 
 

@@ -1,4 +1,4 @@
-"""Finds out in a moment whether the ZenML server answers, which ZenML tries for most of a minute."""
+"""Finds out at once whether the ZenML server answers: ZenML itself tries for most of a minute."""
 
 import urllib.error
 import urllib.request

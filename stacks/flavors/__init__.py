@@ -37,9 +37,7 @@ OWN_FLAVORS = (
         "stacks.flavors.sagemaker.SizedStepOperatorFlavor",
         ("boto3", "sagemaker"),
     ),
-    OwnFlavor(
-        "image_builder", "codebuild", "stacks.flavors.codebuild.CodeBuildFlavor", ("boto3",)
-    ),
+    OwnFlavor("image_builder", "codebuild", "stacks.flavors.codebuild.CodeBuildFlavor", ("boto3",)),
 )
 
 

@@ -65,7 +65,9 @@ class CodeBuild(AWSImageBuilder):
         for event, hook in hooks.items():
             events.register(event, hook)
         try:
-            return super().build(image_name, build_context, docker_build_options, container_registry)
+            return super().build(
+                image_name, build_context, docker_build_options, container_registry
+            )
         except (ClientError, BotoCoreError) as error:
             raise refusal(error, f"CodeBuild does not build {image_name}") from error
         except RuntimeError as error:

@@ -90,7 +90,9 @@ class SizedJobs(BaseModel):
         for instance in self.instances:
             if instance.has(resources):
                 return instance
-        asked = resources.model_dump(exclude_none=True, include={"cpu_count", "gpu_count", "memory"})
+        asked = resources.model_dump(
+            exclude_none=True, include={"cpu_count", "gpu_count", "memory"}
+        )
         wanted = ", ".join(f"{key} {value}" for key, value in asked.items())
         raise StackError(
             f"Step '{step}' asks for {wanted}, which none of the stack's instances has: "

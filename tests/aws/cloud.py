@@ -26,6 +26,8 @@ from tools.s3_server import USER, WEED, S3Server, answers, free_ports, until
 
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
+#: Options of ``python -m stacks`` that fill in a stack file.
+FROM_OUTPUTS = ("--from-cloudformation", "cv-factory")
 _GUARD = str(EMULATOR / "guarded.py")
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 

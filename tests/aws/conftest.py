@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from cloud import Cloud, CloudProject
     from project import Completed
 
-FROM_OUTPUTS = ("--from-cloudformation", "cv-factory")
-
 
 @pytest.fixture(scope="session")
 def aws_extra() -> None:
@@ -59,6 +57,8 @@ def cloud_project(
 @pytest.fixture(scope="session")
 def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
     """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
+    from cloud import FROM_OUTPUTS
+
     cloud.aws("cloudformation").create_stack(
         StackName="cv-factory",
         TemplateBody=(cloud_project.root / "stacks" / "aws" / "template.yaml").read_text(),

@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from cloud import Cloud, CloudProject
-from conftest import FROM_OUTPUTS
+from cloud import FROM_OUTPUTS, Cloud, CloudProject
 from fault_proxy import FaultProxy
 from project import Completed
 from store import snapshot

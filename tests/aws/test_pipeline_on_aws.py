@@ -1,4 +1,4 @@
-"""The unchanged training pipeline on the emulated stack ``aws``, its variant, and on this machine."""
+"""The unchanged training pipeline on the emulated stack ``aws``, its variant, and ``local``."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs what SageMaker would run: every job's entrypoint, as a process with the job's environment."""
+"""Runs what SageMaker would run: each job's entrypoint, as a process with its environment."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from moto.sagemaker.exceptions import AWSValidationException
 from moto.sagemaker.models import FakePipelineExecution, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 
-#: Variables of the emulator that a container has, too: programs, this machine's servers, test marks.
+#: Variables of the emulator that a container has, too: this machine's programs and servers.
 _CONTAINER_VARIABLES = (
     "PATH",
     "LANG",
