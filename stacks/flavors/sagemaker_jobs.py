@@ -31,6 +31,8 @@ from stacks.refusals import refusal
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
     from zenml.config.step_run_info import StepRunInfo
+    from zenml.models import PipelineSnapshotResponse
+    from zenml.stack import Stack
 
 _UNFINISHED = ("Executing", "Stopping")
 
@@ -64,14 +66,22 @@ class SizedOrchestrator(SagemakerOrchestrator):
         arguments = {**self.config.job_arguments(instance), **settings.estimator_args}
         return settings.model_copy(update={"estimator_args": arguments})
 
-    def submit_pipeline(self, *args: Any, **kwargs: Any) -> SubmissionResult | None:
+    def submit_pipeline(
+        self, snapshot: "PipelineSnapshotResponse", stack: "Stack", **options: Any
+    ) -> SubmissionResult | None:
         """Submit a run; see ZenML.
 
         Raises:
+            StackError: No instance has what a step asks for.
             AccessError: AWS refuses it.
         """
+        operator = stack.step_operator
+        if isinstance(operator, SizedStepOperator):
+            for name, step in snapshot.step_configurations.items():
+                if step.config.uses_step_operator(operator.name):
+                    operator.config.instance_for(step.config.resource_settings, name)
         try:
-            result = super().submit_pipeline(*args, **kwargs)
+            result = super().submit_pipeline(snapshot=snapshot, stack=stack, **options)
         except (ClientError, BotoCoreError) as error:
             raise refusal(error, "SageMaker does not take the run") from error
         if result is None or result.wait_for_completion is None:

@@ -20,16 +20,25 @@ from typing import Any
 
 import boto3
 import psutil
-from project import Completed, Project
+from project import SOURCE, Completed, Project
 
 from tools.s3_server import USER, WEED, S3Server, answers, free_ports, until
 
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
-#: Options of ``python -m stacks`` that fill in a stack file.
-FROM_OUTPUTS = ("--from-cloudformation", "cv-factory")
 _GUARD = str(EMULATOR / "guarded.py")
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def documented(beginning: str) -> list[str]:
+    """Return the arguments of the one command of docs/aws.md that begins so.
+
+    Raises:
+        AssertionError: There is none, or there are several.
+    """
+    lines = (SOURCE / "docs" / "aws.md").read_text(encoding="utf-8").splitlines()
+    (found,) = {line for line in lines if line.startswith(beginning)}
+    return found.removeprefix(beginning).split()
 
 
 @dataclass(frozen=True)

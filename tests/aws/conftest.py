@@ -57,13 +57,14 @@ def cloud_project(
 @pytest.fixture(scope="session")
 def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
     """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
-    from cloud import FROM_OUTPUTS
+    from cloud import documented
 
     cloud.aws("cloudformation").create_stack(
         StackName="cv-factory",
         TemplateBody=(cloud_project.root / "stacks" / "aws" / "template.yaml").read_text(),
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
-    variant = cloud_project.stacks("apply", "aws-step-operator", *FROM_OUTPUTS)
-    assert "Stack aws-step-operator is ready" in variant.stdout
-    return cloud_project.stacks("apply", "aws", *FROM_OUTPUTS, "--set")
+    variant = documented("python -m stacks apply aws-step-operator ")
+    done = cloud_project.stacks("apply", "aws-step-operator", *variant)
+    assert "Stack aws-step-operator is ready" in done.stdout
+    return cloud_project.stacks("apply", "aws", *documented("python -m stacks apply aws "))

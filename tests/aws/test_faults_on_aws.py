@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from cloud import FROM_OUTPUTS, Cloud, CloudProject
+from cloud import Cloud, CloudProject, documented
 from fault_proxy import FaultProxy
 from images import write_class_folders
 from project import Completed
@@ -14,6 +14,7 @@ from cv_factory.data.ingest import ingest
 
 pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("applied")]
 
+_CHECK = ("check", "aws", *documented("python -m stacks check aws "))
 _VALIDATION = ("--pipeline", "validation", "--no-cache")
 
 
@@ -21,17 +22,17 @@ def test_applying_again_changes_nothing_and_the_check_finds_nothing(
     cloud: Cloud, cloud_project: CloudProject, applied: Completed
 ) -> None:
     assert "mlflow-password" not in applied.stdout + applied.stderr
-    again = cloud_project.stacks("apply", "aws", *FROM_OUTPUTS)
+    again = cloud_project.stacks("apply", "aws", *documented("python -m stacks apply aws "))
     assert "nothing had to be changed" in again.stdout
     before = cloud.objects()
-    checked = cloud_project.stacks("check", "aws", *FROM_OUTPUTS)
+    checked = cloud_project.stacks(*_CHECK)
     assert checked.stdout.strip().endswith("declares it.")
     assert cloud.objects() == before
 
 
 def test_the_check_names_what_is_missing_and_what_to_do(cloud_project: CloudProject) -> None:
     missing = cloud_project.stacks(
-        "check", "aws", *FROM_OUTPUTS, code=2,
+        *_CHECK, code=2,
         CV_FACTORY_ARTIFACT_BUCKET="no-bucket",
         CV_FACTORY_ECR_REPOSITORY="no-repository",
         CV_FACTORY_CODEBUILD_PROJECT="no-project",
@@ -56,7 +57,7 @@ def test_the_check_names_permissions_that_are_missing(
     refused = ("ecr:DescribeRepositories", "iam:GetRole", "codebuild:BatchGetProjects")
     with cloud.going_wrong(refused_actions=refused):
         said = cloud_project.stacks(
-            "check", "aws", *FROM_OUTPUTS, code=2,
+            *_CHECK, code=2,
             AWS_ACCESS_KEY_ID="reader", AWS_SECRET_ACCESS_KEY="readers-secret",
         ).stdout  # fmt: skip
     key = f"arn:aws:s3:::{cloud.bucket}/zenml/.cv-factory-check"
