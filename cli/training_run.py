@@ -12,7 +12,7 @@ from cli.console import quiet_tracebacks
 from cli.summary import print_summary
 from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.errors import CVFactoryError
-from stacks.failures import remote_failures
+from stacks.failures import run_failures
 from stacks.images import step_image
 
 
@@ -35,7 +35,7 @@ def run_training(
     configured = training.with_options(**pipeline_options(config))
     try:
         run = configured(config, source_fingerprint, lineage)
-    except (RuntimeError, *remote_failures()) as error:
+    except run_failures() as error:
         if debug:
             raise
         raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error

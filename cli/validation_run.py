@@ -8,7 +8,7 @@ from cli.training_run import pipeline_options
 from cv_factory.config import VALIDATION_STEPS, ValidationPipelineConfig
 from cv_factory.data.report import DataReport
 from cv_factory.errors import CVFactoryError
-from stacks.failures import remote_failures
+from stacks.failures import run_failures
 
 
 def run_validation(
@@ -30,7 +30,7 @@ def run_validation(
     configured = validation.with_options(**pipeline_options(config))
     try:
         run = configured(config, source_fingerprint)
-    except (RuntimeError, *remote_failures()) as error:
+    except run_failures() as error:
         if debug:
             raise
         raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error

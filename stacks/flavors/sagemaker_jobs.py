@@ -31,7 +31,7 @@ from stacks.refusals import refusal
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
     from zenml.config.step_run_info import StepRunInfo
-    from zenml.models import PipelineSnapshotResponse
+    from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
     from zenml.stack import Stack
 
 _UNFINISHED = ("Executing", "Stopping")
@@ -67,7 +67,12 @@ class SizedOrchestrator(SagemakerOrchestrator):
         return settings.model_copy(update={"estimator_args": arguments})
 
     def submit_pipeline(
-        self, snapshot: "PipelineSnapshotResponse", stack: "Stack", **options: Any
+        self,
+        snapshot: "PipelineSnapshotResponse",
+        stack: "Stack",
+        base_environment: dict[str, str],
+        step_environments: dict[str, dict[str, str]],
+        placeholder_run: "PipelineRunResponse | None" = None,
     ) -> SubmissionResult | None:
         """Submit a run; see ZenML.
 
@@ -81,7 +86,9 @@ class SizedOrchestrator(SagemakerOrchestrator):
                 if step.config.uses_step_operator(operator.name):
                     operator.config.instance_for(step.config.resource_settings, name)
         try:
-            result = super().submit_pipeline(snapshot=snapshot, stack=stack, **options)
+            result = super().submit_pipeline(
+                snapshot, stack, base_environment, step_environments, placeholder_run
+            )
         except (ClientError, BotoCoreError) as error:
             raise refusal(error, "SageMaker does not take the run") from error
         if result is None or result.wait_for_completion is None:
