@@ -126,7 +126,7 @@ def _reason(arn: str, step: dict[str, Any]) -> str:
     info = run_step.exception_info if run_step else None
     if info is None:
         return str(step.get("FailureReason") or "no reason was given")
-    return info.traceback.strip().splitlines()[-1]
+    return f"{(info.source or 'an exception').rpartition('.')[2]}: {info.message}"
 
 
 class SizedStepOperator(SagemakerStepOperator):
