@@ -17,6 +17,8 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
+# Tests of run.py wait for processes that start: two at once take little more than half the time.
+workers := --numprocesses logical --maxprocesses 4 --dist loadgroup
 install := base=$$(sh tools/find_python.sh) && "$$base" tools/install.py --torch-backend "$(TORCH_BACKEND)"
 
 help:  ## list the targets
@@ -33,7 +35,7 @@ training: setup  ## set up, then train on the digits that ship in scikit-learn
 	$(python) run.py --pipeline training $(ARGS)
 
 test: install-dev  ## install what is needed, run every test that needs no engine
-	$(python) -m pytest tests -m "not engines" $(ARGS)
+	$(python) -m pytest tests -m "not engines" $(workers) $(ARGS)
 
 test-engines: install-engines  ## run the tests that need engines, such as a browser, and of AWS's stack
 	$(python) -m pytest tests -m engines $(ARGS)

@@ -2,13 +2,13 @@
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
+from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, words
 
 
 @click.command("approve")
 @click.argument("version", type=click.IntRange(min=1))
-@click.option("--by", "who", required=True, metavar="NAME", help="Who approves.")
-@click.option("--reason", "why", required=True, help="Why.")
+@click.option("--by", "who", callback=words, required=True, metavar="NAME", help="Who approves.")
+@click.option("--reason", "why", callback=words, required=True, help="Why.")
 @MODEL_OPTION
 @STACK_OPTION
 def command(version: int, who: str, why: str, model_name: str | None, stack: str | None) -> int:

@@ -20,7 +20,7 @@ def command(model_name: str | None, stack: str | None) -> int:
     for entry in entries:
         when = entry.when.replace("T", " ").removesuffix("+00:00")
         click.echo(f"{entry.number:>4}  {when}  {describe(entry)}")
-        click.echo(f"      {entry.who}: {entry.why}")
+        click.echo(f"      {_printable(entry.who)}: {_printable(entry.why)}")
     click.echo(f"{len(entries)} entries (times in UTC); every one follows from the one before.")
     return 0
 
@@ -33,13 +33,18 @@ def describe(entry: "Entry") -> str:
         return f"{detail['action']}: {', '.join(moves)}{_verdicts(detail.get('verdicts'))}"
     if entry.kind in ("done", "undone"):
         return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
-    verdicts = {v["gate"]: v["status"] for v in detail.get("verdicts", ())}
     predictor = detail["predictor"][:12]
-    return f"{entry.kind} version {detail['version']} ({predictor}){_verdicts(verdicts)}"
+    words = f"{entry.kind} version {detail['version']} ({predictor})"
+    return words + _verdicts(detail.get("verdicts"))
 
 
-def _verdicts(verdicts: dict[str, str] | None) -> str:
+def _printable(words: str) -> str:
+    """Escape what could look like another entry, such as a new line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def _verdicts(verdicts: list[dict[str, str]] | None) -> str:
     if not verdicts:
         return ""
-    failed = [gate for gate, status in verdicts.items() if status == "failed"]
+    failed = [verdict["gate"] for verdict in verdicts if verdict["status"] == "failed"]
     return f"; failed: {', '.join(failed)}" if failed else f"; {len(verdicts)} gates, none failed"

@@ -15,6 +15,7 @@ PIPELINES = ("training", "validation")
 #: imported when they are called.
 COMMANDS = {
     "models": ("cli.models", "List a model's versions."),
+    "card": ("cli.card", "Print a version's model card as it stands now."),
     "approve": ("cli.approve", "Approve a version for production."),
     "promote": ("cli.promote", "Put a staged version into production."),
     "rollback": ("cli.rollback", "Put the previous production version back."),

@@ -29,6 +29,7 @@ def run_pipeline(options: RunOptions) -> int:
     if options.stack:
         use_stack(options.stack)
     activate_only_stack_integrations()
+    config = _with_reference(config)
     from registry.lineage import git_lineage
 
     lineage = {
@@ -36,20 +37,30 @@ def run_pipeline(options: RunOptions) -> int:
         "config": config.fingerprint(),
         "stack": stack,
     }
-    if isinstance(config, ValidationPipelineConfig):
-        from cli.validation_run import run_validation
-
-        return run_validation(
-            config, source_fingerprint, dry_run=options.dry_run, debug=options.debug
-        )
     if options.dry_run:
         from cli.plan import print_plan
 
         print_plan(config, source_fingerprint, lineage, stack)
         return 0
+    if isinstance(config, ValidationPipelineConfig):
+        from cli.validation_run import run_validation
+
+        return run_validation(config, source_fingerprint, debug=options.debug)
     from cli.training_run import run_training
 
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
+
+
+def _with_reference(
+    config: TrainingPipelineConfig | ValidationPipelineConfig,
+) -> TrainingPipelineConfig | ValidationPipelineConfig:
+    """Put the id of the dataset to compare with, if there is one, in the place of its name."""
+    if config.validation.reference is None:
+        return config
+    from registry.stored_datasets import dataset_version_id
+
+    found = {"reference": dataset_version_id(config.validation.reference)}
+    return config.model_copy(update={"validation": config.validation.model_copy(update=found)})
 
 
 def read_config(options: RunOptions) -> TrainingPipelineConfig | ValidationPipelineConfig:

@@ -1,4 +1,4 @@
-"""The plan of a training run: its steps, what they ask for, and which of them are cached."""
+"""The plan of a run: its steps, what they ask for, and which of them are cached."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,19 +11,20 @@ from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 from zenml.config.step_configurations import Step
 from zenml.models import StepRunResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
+from zenml.pipelines.pipeline_definition import Pipeline
 
 from cli.training_run import pipeline_options
-from cv_factory.config import TrainingPipelineConfig
+from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
 
 
 def print_plan(
-    config: TrainingPipelineConfig, source_fingerprint: str, lineage: dict[str, str], stack: str
+    config: TrainingPipelineConfig | ValidationPipelineConfig,
+    source_fingerprint: str,
+    lineage: dict[str, str],
+    stack: str,
 ) -> None:
     """Print what a run with this configuration would do; nothing is stored."""
-    from pipelines.training import training
-
-    pipeline = training.copy()
-    pipeline.prepare(config, source_fingerprint, lineage)
+    pipeline = _prepared(config, source_fingerprint, lineage)
     run_configuration = PipelineRunConfiguration(**pipeline_options(config))
     snapshot = Compiler().compile(pipeline, Client().active_stack, run_configuration)
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
@@ -40,6 +41,25 @@ def print_plan(
     console.print(table)
     console.print(f"Configuration {lineage['config'][:12]}, commit {lineage['git_commit'][:12]}")
     console.print("Nothing was changed (--dry-run).")
+
+
+def _prepared(
+    config: TrainingPipelineConfig | ValidationPipelineConfig,
+    source_fingerprint: str,
+    lineage: dict[str, str],
+) -> Pipeline:
+    """Return a copy of the pipeline of this configuration, with its arguments."""
+    if isinstance(config, ValidationPipelineConfig):
+        from pipelines.validation import validation
+
+        pipeline = validation.copy()
+        pipeline.prepare(config, source_fingerprint)
+    else:
+        from pipelines.training import training
+
+        pipeline = training.copy()
+        pipeline.prepare(config, source_fingerprint, lineage)
+    return pipeline
 
 
 def _resources(step: Step) -> str:

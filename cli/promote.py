@@ -2,13 +2,13 @@
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, user
+from cli.session import BY_OPTION, MODEL_OPTION, STACK_OPTION, open_registry, user, words
 
 
 @click.command("promote")
 @click.argument("version", type=click.IntRange(min=1))
-@click.option("--by", "who", metavar="NAME", help="Who promotes.  [default: the system's user]")
-@click.option("--reason", "why", default="promoted by hand", help="Why.")
+@BY_OPTION
+@click.option("--reason", "why", callback=words, default="promoted by hand", help="Why.")
 @MODEL_OPTION
 @STACK_OPTION
 def command(

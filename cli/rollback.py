@@ -2,13 +2,13 @@
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, user
+from cli.session import BY_OPTION, MODEL_OPTION, STACK_OPTION, open_registry, user, words
 
 
 @click.command("rollback")
 @click.option("--to", type=click.IntRange(min=1), help="An earlier version than the last one.")
-@click.option("--by", "who", metavar="NAME", help="Who goes back.  [default: the system's user]")
-@click.option("--reason", "why", default="rolled back by hand", help="Why.")
+@BY_OPTION
+@click.option("--reason", "why", callback=words, default="rolled back by hand", help="Why.")
 @MODEL_OPTION
 @STACK_OPTION
 def command(

@@ -1,15 +1,35 @@
 """What the registry's commands share: which model, who asks, and what was left half done."""
 
 import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cv_factory.errors import ConfigError
+
 if TYPE_CHECKING:
     from registry.model_registry import ModelRegistry
 
+
+def words(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check who or why: not blank, and nothing that could look like another entry of the log."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("say something: the audit log keeps it")
+    if value is not None and not value.isprintable():
+        raise click.BadParameter("the audit log keeps one line of printable characters")
+    return value and value.strip()
+
+
 MODEL_OPTION = click.option(
     "--model", "model_name", metavar="NAME", help="Which model, where there are several."
+)
+BY_OPTION = click.option(
+    "--by",
+    "who",
+    callback=words,
+    metavar="NAME",
+    help="Who decides this.  [default: the system's user]",
 )
 STACK_OPTION = click.option("--stack", metavar="NAME", help="Use this stack, not the active one.")
 
@@ -28,9 +48,9 @@ def open_registry(model_name: str | None, stack: str | None) -> "ModelRegistry":
         use_stack(stack)
     activate_only_stack_integrations()
     from registry.model_registry import ModelRegistry
-    from registry.versions import only_model
+    from registry.versions import the_model
 
-    registry = ModelRegistry(model_name or only_model())
+    registry = ModelRegistry(the_model(model_name))
     outcome = registry.recover()
     if outcome is not None:
         click.echo(str(outcome))
@@ -40,3 +60,15 @@ def open_registry(model_name: str | None, stack: str | None) -> "ModelRegistry":
 def user() -> str:
     """Return the name of whoever runs this command."""
     return getpass.getuser()
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file that was named on the command line.
+
+    Raises:
+        ConfigError: It can not be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} can not be written: {error.strerror}.") from None

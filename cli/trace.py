@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
+from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 
 if TYPE_CHECKING:
     from registry.trace import Check, Link
@@ -38,7 +38,7 @@ def command(
     found = trace.collect(registry, version)
     _print_chain(registry.model_name, version, found.links)
     if provenance is not None:
-        provenance.write_text(json.dumps(found.provenance, indent=2) + "\n", encoding="utf-8")
+        write_file(provenance, json.dumps(found.provenance, indent=2) + "\n")
         click.echo(f"Provenance written to {provenance}.")
     checks = [*(trace.verify(found) if verify else ())]
     checks += [trace.reproduce(found)] if reproduce else []

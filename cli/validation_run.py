@@ -5,24 +5,20 @@ from zenml.client import Client
 
 from cli.console import quiet_tracebacks
 from cli.training_run import pipeline_options
-from cv_factory.config import VALIDATION_STEPS, ValidationPipelineConfig
+from cv_factory.config import ValidationPipelineConfig
 from cv_factory.data.report import DataReport
 from cv_factory.errors import CVFactoryError
 from stacks.failures import run_failures
 
 
 def run_validation(
-    config: ValidationPipelineConfig, source_fingerprint: str, *, dry_run: bool, debug: bool
+    config: ValidationPipelineConfig, source_fingerprint: str, *, debug: bool
 ) -> int:
     """Run the pipeline, print what it found and return the exit code.
 
     Raises:
         CVFactoryError: A step failed, or the data was refused.
     """
-    if dry_run:
-        click.echo(f"Would run {', '.join(VALIDATION_STEPS)} on source {config.data.source!r}.")
-        click.echo("Nothing was changed (--dry-run).")
-        return 0
     from pipelines.validation import validation
 
     if not debug:

@@ -12,6 +12,13 @@ from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
 from cv_factory.config_section import Fraction, Seed
 from cv_factory.config_section import Section as Section
+from cv_factory.metric_names import (
+    DATA_METRICS,
+    LOSS_METRICS,
+    QUALITY_METRICS,
+    ROBUSTNESS_METRICS,
+    GateMetric,
+)
 
 
 def _check_part_size(size: float) -> float:
@@ -209,58 +216,13 @@ class EvaluateConfig(Section):
     )
 
 
-#: Measured by the evaluation beside the metrics: what a gate may bound from above.
-COST_METRICS = (
-    "latency_ms_batch_1_p50",
-    "latency_ms_batch_1_p95",
-    "latency_ms_batch_32_p50",
-    "latency_ms_batch_32_p95",
-    "size_mb",
-    "parameters",
-    "operations",
-)
-QUALITY_METRICS = (
-    "accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "top_k_accuracy",
-    "roc_auc",
-    "pr_auc",
-)
-LOSS_METRICS = ("log_loss", "brier", "expected_calibration_error")
-#: Mean accuracy over all corruptions, and share of images whose class survives a mirror image.
-ROBUSTNESS_METRICS = ("corruption_accuracy", "flip_agreement")
-DATA_METRICS = ("data_errors", "data_warnings")
 _BOUNDS = ("min", "max", "max_drop_vs_production", "min_gain_vs_production")
 
 
 class GateConfig(Section):
     """One condition that a model must meet to be staged; exactly one bound is given."""
 
-    metric: Literal[
-        "accuracy",
-        "macro_precision",
-        "macro_recall",
-        "macro_f1",
-        "top_k_accuracy",
-        "roc_auc",
-        "pr_auc",
-        "log_loss",
-        "brier",
-        "expected_calibration_error",
-        "corruption_accuracy",
-        "flip_agreement",
-        "latency_ms_batch_1_p50",
-        "latency_ms_batch_1_p95",
-        "latency_ms_batch_32_p50",
-        "latency_ms_batch_32_p95",
-        "size_mb",
-        "parameters",
-        "operations",
-        "data_errors",
-        "data_warnings",
-    ]
+    metric: GateMetric
     min: float | None = Field(
         None, ge=0.0, le=1.0, description="absolute: the metric must be at least this"
     )

@@ -74,7 +74,10 @@ class AuditLog:
             try:
                 entry = TypeAdapter(Entry).validate_python(json.loads(content))
             except (ValueError, ValidationError) as error:
-                raise ArtifactError(f"Audit log: {name} is damaged ({error}).") from None
+                raise ArtifactError(
+                    f"Audit log: {name} is damaged ({error}). Nothing is moved until the file is "
+                    "back as it was: restore it from a backup of the artifact store."
+                ) from None
             previous = found[-1].sha256 if found else _NOTHING
             if name != _name(number) or entry.number != number:
                 raise ArtifactError(f"Audit log: entry {number} is missing before {name}.")

@@ -1,35 +1,58 @@
-"""Collects what a model card shows from a candidate and its registration."""
+"""Collects what a model card shows: of a candidate being registered, or of a version as it is now.
+
+Approval and promotion come after registration, so the card that a run stores shows neither. The
+card of now is drawn from the same stored artifacts, and from the registry.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from zenml.models import ModelVersionResponse
 
 from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.model_card import CardContent, DataCheck
 from cv_factory.evaluation.plots import sample_grid, training_curves
-
-if TYPE_CHECKING:
-    from registry.register import Candidate
+from registry import versions
+from registry.audit_log import Entry
+from registry.candidate import Candidate, stored_candidate
+from registry.model_registry import ModelRegistry
 
 _PACKAGE = "package_"
 _SAMPLES = 16
 
 
+def stored_card(registry: ModelRegistry, number: int) -> CardContent:
+    """Arrange the card of a version as it stands now: its stage, its last verdicts, its approver.
+
+    Raises:
+        RegistryError: There is no such version.
+        ArtifactError: One of its artifacts, or its run, is gone or damaged.
+    """
+    version = versions.get_version(registry.model_name, number)
+    return card_content(
+        stored_candidate(version),
+        version,
+        version.stage or "none",
+        registry.verdicts(number),
+        versions.lineage_of(version),
+        registry.approval(version),
+    )
+
+
 def card_content(
-    candidate: "Candidate",
-    model_name: str,
-    version: str,
+    candidate: Candidate,
+    version: ModelVersionResponse,
     stage: str,
     verdicts: Sequence[GateVerdict],
     lineage: Mapping[str, str],
-    approver: str | None = None,
+    approval: Entry | None,
 ) -> CardContent:
     """Arrange the card of a version."""
     dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
     height, width, channels = dataset.image_shape
     classes = ", ".join(dataset.class_names[:20]) + (" …" if len(dataset.class_names) > 20 else "")
     return CardContent(
-        model_name=model_name,
-        version=version,
+        model_name=version.model.name,
+        version=str(version.number),
         stage=stage,
         description=(
             f"Classifies {height}x{width} images with {channels} channel(s) into "
@@ -38,8 +61,8 @@ def card_content(
         model={
             "architecture": trained.config.name,
             "parameters": _parameters(candidate),
-            "best epoch": trained.best_epoch,
-            "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e6:.2f} MB",
+            **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
+            "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "PCA components for drift": contract.n_features,
             "calibration temperature": contract.temperature,
         },
@@ -60,12 +83,17 @@ def card_content(
         packages={
             k.removeprefix(_PACKAGE): v for k, v in lineage.items() if k.startswith(_PACKAGE)
         },
-        approver=approver,
+        approver=_signature(approval) if approval else None,
         pictures=_pictures(candidate),
     )
 
 
-def _parameters(candidate: "Candidate") -> int:
+def _signature(approval: Entry) -> str:
+    when = approval.when.replace("T", " ").removesuffix("+00:00")
+    return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
+
+
+def _parameters(candidate: Candidate) -> int:
     """Return what the exported graph holds, or where that was not counted, what was trained."""
     cost = candidate.evaluation.behaviour.cost
     if cost is not None:
@@ -73,7 +101,7 @@ def _parameters(candidate: "Candidate") -> int:
     return sum(int(tensor.size) for tensor in candidate.trained.weights.values())
 
 
-def _training(candidate: "Candidate") -> dict[str, str]:
+def _training(candidate: Candidate) -> dict[str, str]:
     """Return the settings of model and training as text."""
     model = candidate.trained.config.model_dump(mode="json")
     train = candidate.settings.model_dump(mode="json")
@@ -83,7 +111,7 @@ def _training(candidate: "Candidate") -> dict[str, str]:
     }
 
 
-def _pictures(candidate: "Candidate") -> dict[str, bytes]:
+def _pictures(candidate: Candidate) -> dict[str, bytes]:
     test = candidate.split.test[:_SAMPLES]
     titles = [candidate.dataset.class_names[i] for i in candidate.dataset.labels[test]]
     pictures = {"Test images": sample_grid(candidate.dataset.images[test], titles)}

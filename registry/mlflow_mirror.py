@@ -3,9 +3,9 @@
 Everything shown there is read off ZenML, so that a lost mirror can be made again.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
@@ -17,11 +17,29 @@ from registry.tracking import MLFLOW_RUN_KEY
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _VERSION_TAG = "zenml_version"
 _HEAD_TAG = "audit_log_head"
 _MIRRORED_STAGES = ("staging", "production")
-#: Metadata under this prefix are test metrics.
-METRIC_PREFIX = "test_"
+
+
+def _reported(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Say of whatever MLflow raises that it was MLflow, and what that means for the registry."""
+
+    @wraps(method)
+    def call(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return method(*arguments, **named)
+        except MlflowException as error:
+            raise StackError(
+                f"MLflow does not do what it should ({error}). ZenML holds the truth, and what was "
+                "begun stands in the audit log: run the command again when MLflow is back."
+            ) from error
+
+    return call
 
 
 class MlflowMirror:
@@ -35,6 +53,7 @@ class MlflowMirror:
     def _client(self) -> "MlflowClient":
         return _connect()
 
+    @_reported
     def require(self) -> None:
         """Connect.
 
@@ -43,6 +62,7 @@ class MlflowMirror:
         """
         self._client.search_registered_models(max_results=1)
 
+    @_reported
     def show(self, stages: Mapping[int, str]) -> None:
         """Make aliases agree with the stages, adding versions that are missing."""
         held = {stage: v for v, stage in stages.items() if stage in _MIRRORED_STAGES}
@@ -60,6 +80,7 @@ class MlflowMirror:
             elif alias in shown:
                 self._client.delete_registered_model_alias(self._model_name, alias)
 
+    @_reported
     def show_version(self, version: ModelVersionResponse) -> str:
         """Create or update one version with its tags and metrics; repeating changes nothing.
 
@@ -75,15 +96,17 @@ class MlflowMirror:
                 self._client.set_model_version_tag(self._model_name, number, key, value)
         if run_id:
             for key, value in facts.items():
-                if key.startswith(METRIC_PREFIX) and isinstance(value, float):
+                if key.startswith(versions.METRIC_PREFIX) and isinstance(value, float):
                     self._client.log_metric(run_id, key, value)
         return number
 
+    @_reported
     def show_log_head(self, number: int, sha256: str) -> None:
         """Keep the end of the audit log where whoever cuts the log does not think of it."""
         if self._is_known():
             self._client.set_registered_model_tag(self._model_name, _HEAD_TAG, f"{number}:{sha256}")
 
+    @_reported
     def log_head(self) -> tuple[int, str] | None:
         """Return number and SHA-256 of the last entry that was kept; None if none was."""
         if not self._is_known():

@@ -7,12 +7,14 @@ from typing import Any
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
+from cv_factory.artifact_files import fingerprint
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.gates import GateVerdict
 from registry import versions
 from registry.audit_log import AuditLog, Entry
 from registry.log_files import log_files
 from registry.mlflow_mirror import MlflowMirror
+from registry.provenance import stored_statement
 from registry.transitions import (
     Outcome,
     TransitionRefusedError,
@@ -20,9 +22,6 @@ from registry.transitions import (
     open_intent,
     production_history,
 )
-
-#: Metadata of a version that needs an approval before production: ``true`` or ``false``.
-NEEDS_APPROVAL = "needs_approval"
 
 
 class ModelRegistry:
@@ -76,27 +75,42 @@ class ModelRegistry:
         self, version: int, stage: str, verdicts: Sequence[GateVerdict], who: str, why: str
     ) -> Outcome:
         """Move a version to ``staging``, or back to ``none``, on the verdicts of the gates."""
-        detail = {"verdicts": {v.gate: v.status for v in verdicts}}
+        detail = {"verdicts": [asdict(verdict) for verdict in verdicts]}
         return self._move("stage", version, stage, who, why, detail)
 
     def approve(self, version: int, who: str, why: str) -> Entry:
-        """Sign a version off: this predictor, by its fingerprint, and no other.
+        """Sign a version off: this predictor with this provenance, and no other.
 
         Raises:
             RegistryError: There is no such version.
+            ArtifactError: Its predictor or its run is gone, so that nobody can vouch for it.
         """
         self.recover()
         found = versions.get_version(self.model_name, version)
-        detail = {"version": version, "predictor": fingerprint_of(found)}
+        detail = {
+            "version": version,
+            "predictor": fingerprint_of(found),
+            "provenance": fingerprint(stored_statement(found)),
+        }
         entry = self.log.append(self.check_log(), "approved", who, why, detail)
         self._keep_head()
         return entry
 
     def approval(self, version: ModelVersionResponse) -> Entry | None:
         """Return the last approval of a version's very predictor; None if there is none."""
-        wanted = {"version": version.number, "predictor": fingerprint_of(version)}
-        found = [e for e in self.log.entries() if e.kind == "approved" and e.detail == wanted]
-        return found[-1] if found else None
+        wanted = version.number, fingerprint_of(version)
+        for entry in reversed(self.log.entries()):
+            about = entry.detail.get("version"), entry.detail.get("predictor")
+            if entry.kind == "approved" and about == wanted:
+                return entry
+        return None
+
+    def verdicts(self, version: int) -> tuple[GateVerdict, ...]:
+        """Return what the gates said when a version was registered, or when they last moved it."""
+        for entry in reversed(self.log.entries()):
+            if "verdicts" in entry.detail and _version_of(entry) == version:
+                return tuple(GateVerdict(**verdict) for verdict in entry.detail["verdicts"])
+        return ()
 
     def promote(self, version: int, who: str, why: str) -> Outcome:
         """Put a staged version into production; the version that was there is archived.
@@ -112,11 +126,11 @@ class ModelRegistry:
             return Outcome("promote", "unchanged", ())
         if stage != "staging":
             raise TransitionRefusedError(
-                f"Version {version} is in {stage}: only a version in staging, which passed its "
-                "gates, goes to production (run.py rollback goes back to an earlier one)."
+                f"Version {version} has the stage {stage}: only a version in staging, which passed "
+                "its gates, goes to production (run.py rollback goes back to an earlier one)."
             )
         approval = self.approval(found)
-        if str(found.run_metadata.get(NEEDS_APPROVAL)) == "true" and approval is None:
+        if str(found.run_metadata.get(versions.NEEDS_APPROVAL)) == "true" and approval is None:
             raise TransitionRefusedError(
                 f"Version {version} needs a person's approval. Run: python run.py approve "
                 f"{version} --model {self.model_name} --by NAME --reason WHY"
@@ -135,11 +149,15 @@ class ModelRegistry:
         self.recover()
         history = production_history(self.log.entries())
         earlier = list(dict.fromkeys(reversed(history[:-1])))
-        if not earlier or (to is not None and to not in earlier):
-            known = ", ".join(map(str, earlier)) or "none"
+        if not earlier:
             raise TransitionRefusedError(
-                f"There is no such earlier production version of {self.model_name} to go back to; "
-                f"earlier ones: {known}."
+                f"{self.model_name} has no earlier production version to go back to: see "
+                "run.py history."
+            )
+        if to is not None and to not in earlier:
+            raise TransitionRefusedError(
+                f"Version {to} was not in production before the present one; rollback goes to one "
+                f"of: {', '.join(map(str, earlier))}."
             )
         return self._move("rollback", to or earlier[0], "production", who, why, {})
 
@@ -183,3 +201,10 @@ class ModelRegistry:
 def fingerprint_of(version: ModelVersionResponse) -> str:
     """Return the fingerprint of a version's predictor, as it was registered."""
     return str(version.run_metadata.get("predictor", ""))
+
+
+def _version_of(entry: Entry) -> int:
+    """Return the version that an entry is about: of a move, the one that was asked for."""
+    changes = entry.detail.get("changes")
+    number: int = changes[-1]["version"] if changes else entry.detail["version"]
+    return number

@@ -1,66 +1,27 @@
 """Judges an evaluated predictor and registers it: once a predictor, on evidence, with lineage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
-from uuid import UUID
+from dataclasses import replace
 
+from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
-from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig, TrainConfig
-from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.report import DataReport
-from cv_factory.data.split import Split
+from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig
 from cv_factory.errors import CVFactoryError
-from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.gates import Evidence, GateVerdict, all_passed, judge
 from cv_factory.evaluation.model_card import render_html, render_markdown
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.scoring import rescore_predictor
-from cv_factory.inference.predictor import Predictor
-from cv_factory.training.trained_model import TrainedModel
 from registry import versions
+from registry.candidate import Candidate
 from registry.card import card_content
 from registry.lineage import package_versions
-from registry.mlflow_mirror import METRIC_PREFIX
-from registry.model_registry import NEEDS_APPROVAL, ModelRegistry
-from registry.provenance import provenance
+from registry.model_registry import ModelRegistry
+from registry.provenance import statement
+from registry.run_reference import RunReference
 
 #: Stages that a training run may change; production and archived are other commands' business.
 _OPEN_STAGES = ("none", "staging")
-_COMPLETE = "lineage_complete"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A predictor, and everything that speaks for or against it."""
-
-    predictor: Predictor
-    evaluation: Evaluation
-    trained: TrainedModel
-    dataset: ImageDataset
-    split: Split
-    report: DataReport
-    settings: TrainConfig
-
-
-@dataclass(frozen=True)
-class RunReference:
-    """Where the candidate's artifacts and metrics are stored.
-
-    Attributes:
-        run_id: The ZenML pipeline run.
-        run_name: Its name.
-        artifact_version_ids: Artifacts to link, by name.
-        urls: Where a person can look at the run, by name.
-        parameters: What the run's steps were told, by step.
-    """
-
-    run_id: UUID
-    run_name: str
-    artifact_version_ids: Mapping[str, UUID]
-    urls: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def register_candidate(
@@ -97,11 +58,7 @@ def register_candidate(
     registry.record_registration(version.number, fingerprint, verdicts, run.run_name)
     stage = _bring_to_stage(registry, version.number, verdicts, run.run_name)
     version = versions.get_version(model_name, version.number)
-    approval = registry.approval(version)
-    signed = f"{approval.who}, {approval.when}: {approval.why}" if approval else None
-    content = card_content(
-        candidate, model_name, str(version.number), stage, verdicts, facts, signed
-    )
+    content = card_content(candidate, version, stage, verdicts, facts, registry.approval(version))
     return Registration(
         model_name=model_name,
         version=version.number,
@@ -110,7 +67,7 @@ def register_candidate(
         predictor_fingerprint=fingerprint,
         verdicts=verdicts,
         lineage=facts,
-        provenance=provenance(candidate.predictor, facts, run.parameters),
+        provenance=statement(candidate.predictor, facts, run.parameters),
         card_markdown=render_markdown(content),
         card_html=render_html(content),
     )
@@ -144,21 +101,23 @@ def _describe(
     run: RunReference,
 ) -> None:
     """Give a version its artifacts, metadata and mirror, unless an earlier run did."""
-    if version.run_metadata.get(_COMPLETE):
+    if version.run_metadata.get(versions.COMPLETE):
         return
     versions.link_artifacts(version, run.artifact_version_ids.values(), run.run_id)
-    metrics = {f"{METRIC_PREFIX}{name}": value for name, value in _metrics(candidate).items()}
+    metrics = {
+        f"{versions.METRIC_PREFIX}{name}": value for name, value in _metrics(candidate).items()
+    }
     summary = {"predictor": candidate.predictor.fingerprint, "evaluation": _summary(candidate)}
     versions.describe_version(version, {**facts, **metrics, **summary})
     registry.mirror.show_version(versions.get_version(registry.model_name, version.number))
     # Written last: a run that was killed before this line is completed by the next one.
-    versions.describe_version(version, {_COMPLETE: True})
+    versions.describe_version(version, {versions.COMPLETE: True})
 
 
 def _require_approval(version: ModelVersionResponse, config: RegisterConfig) -> None:
     wanted = str(config.manual_approval).lower()
-    if str(version.run_metadata.get(NEEDS_APPROVAL)) != wanted:
-        versions.describe_version(version, {NEEDS_APPROVAL: wanted})
+    if str(version.run_metadata.get(versions.NEEDS_APPROVAL)) != wanted:
+        versions.describe_version(version, {versions.NEEDS_APPROVAL: wanted})
 
 
 def _bring_to_stage(
@@ -196,7 +155,9 @@ def _lineage(candidate: Candidate, lineage: Mapping[str, str], run: RunReference
     contract = candidate.predictor.contract
     hashes = {f"{name}_fingerprint": value for name, value in contract.fingerprints.items()}
     # The run's configuration with its gates, not only what shaped the predictor.
-    return {**hashes, **lineage, "pipeline_run": run.run_name, **run.urls, **package_versions()}
+    where = {"pipeline_run": run.run_name, **run.urls}
+    deployment = {"zenml_deployment": str(Client().zen_store.get_deployment_id())}
+    return {**hashes, **lineage, **where, **deployment, **package_versions()}
 
 
 def _description(candidate: Candidate) -> str:

@@ -1,12 +1,32 @@
 """Reads off a step's context what its run stored, and what its run was told."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from registry.register import RunReference
+from uuid import UUID
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
     from zenml.steps import StepContext
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """Where the candidate's artifacts and metrics are stored.
+
+    Attributes:
+        run_id: The ZenML pipeline run.
+        run_name: Its name.
+        artifact_version_ids: Artifacts to link, by name.
+        urls: Where a person can look at the run, by name.
+        parameters: What the run's steps were told, by step.
+    """
+
+    run_id: UUID
+    run_name: str
+    artifact_version_ids: Mapping[str, UUID]
+    urls: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def reference_of(context: "StepContext") -> RunReference:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
+from cv_factory.artifact_files import fingerprint
 from cv_factory.config import CalibrationConfig, ModelConfig, TrainConfig, TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -17,10 +17,10 @@ from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 from registry import versions
+from registry.audit_log import Entry
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry, fingerprint_of
-from registry.provenance import provenance
-from registry.run_reference import step_parameters
+from registry.provenance import stored_statement, with_approval
 
 _ARTIFACTS = ("predictor", "evaluation", "trained_model", "transform", "split", "dataset")
 _BATCH = 1024
@@ -50,14 +50,27 @@ class Trace:
     Attributes:
         version: The version.
         links: From the predictor to the approver.
-        parameters: What the run's steps were told, by step.
-        provenance: In-toto statement, with the approval if there is one.
+        statement: In-toto statement about the predictor, derived from what is stored.
+        approval: Who signed it off; None if nobody did.
     """
 
     version: ModelVersionResponse
     links: tuple[Link, ...]
-    parameters: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    statement: Mapping[str, Any]
+    approval: Entry | None
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What the run's steps were told, by step."""
+        told: Mapping[str, Any] = self.statement["predicate"]["buildDefinition"][
+            "externalParameters"
+        ]
+        return told
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The statement, with the approval if there is one."""
+        return with_approval(self.statement, self.approval) if self.approval else self.statement
 
 
 def collect(registry: ModelRegistry, number: int) -> Trace:
@@ -69,23 +82,17 @@ def collect(registry: ModelRegistry, number: int) -> Trace:
     """
     version = versions.get_version(registry.model_name, number)
     facts = {key: str(value) for key, value in version.run_metadata.items()}
-    run = Client().get_pipeline_run(facts.get("pipeline_run", ""))
-    parameters = step_parameters(run)
     approval = registry.approval(version)
     signed = {"who": approval.who, "when": approval.when, "why": approval.why} if approval else {}
     links = (
         *(_artifact_link(version, name, facts) for name in _ARTIFACTS),
-        Link("config", {"sha256": facts.get("config", "?"), "run": run.name}),
+        Link("config", {"sha256": facts.get("config", "?"), "run": facts.get("pipeline_run", "?")}),
         Link("commit", {k: facts.get(k, "?") for k in ("git_commit", "git_dirty")}),
         Link("packages", _packages(facts)),
         Link("stack", {"name": facts.get("stack", "?")}),
         Link("approver", signed or {"approved by": "nobody"}),
     )
-    statement = provenance(versions.load_predictor(version), facts, parameters)
-    if approval:
-        metadata = statement["predicate"]["runDetails"]["metadata"]
-        metadata["approval"] = {**signed, "entry": approval.number, "sha256": approval.sha256}
-    return Trace(version, links, parameters, statement)
+    return Trace(version, links, stored_statement(version), approval)
 
 
 def verify(trace: Trace) -> Iterator[Check]:
@@ -94,15 +101,16 @@ def verify(trace: Trace) -> Iterator[Check]:
     predictor = versions.load_predictor(version)
     contract = predictor.contract.fingerprints
     yield _compare("predictor", fingerprint_of(version), predictor.fingerprint)
-    dataset, split = _load(version, "dataset", ImageDataset), _load(version, "split", Split)
+    dataset = versions.load_artifact(version, "dataset", ImageDataset)
+    split = versions.load_artifact(version, "split", Split)
     yield _check_pixels(dataset)
     yield _compare("dataset", contract.get("data", ""), dataset.fingerprint)
     yield _compare("split's dataset", dataset.fingerprint, split.dataset_fingerprint)
-    transform = _load(version, "transform", FittedTransform)
+    transform = versions.load_artifact(version, "transform", FittedTransform)
     yield _compare("transform", contract.get("transform", ""), transform.fingerprint)
-    trained = _load(version, "trained_model", TrainedModel)
+    trained = versions.load_artifact(version, "trained_model", TrainedModel)
     yield _compare("model", contract.get("model", ""), trained.fingerprint)
-    evaluation = _load(version, "evaluation", Evaluation)
+    evaluation = versions.load_artifact(version, "evaluation", Evaluation)
     yield _compare(
         "evaluation's predictor", predictor.fingerprint, evaluation.predictor_fingerprint
     )
@@ -110,6 +118,9 @@ def verify(trace: Trace) -> Iterator[Check]:
     answered = predictor.predict(golden.images).probabilities
     difference = float(np.abs(answered - golden.probabilities).max())
     yield Check("golden samples", difference <= 1e-5, f"differ by {difference:.1e} at most")
+    if trace.approval is not None:
+        signed = str(trace.approval.detail["provenance"])
+        yield _compare("provenance that was approved", signed, fingerprint(dict(trace.statement)))
 
 
 def reproduce(trace: Trace) -> Check:
@@ -122,7 +133,8 @@ def reproduce(trace: Trace) -> Check:
     from cv_factory.transforms.fitted import fit_transform
 
     version, told = trace.version, trace.parameters
-    dataset, split = _load(version, "dataset", ImageDataset), _load(version, "split", Split)
+    dataset = versions.load_artifact(version, "dataset", ImageDataset)
+    split = versions.load_artifact(version, "split", Split)
     transform = fit_transform(
         dataset, split.train, TransformConfig.model_validate(told["fit_transform"]["config"])
     )
@@ -183,14 +195,6 @@ def _artifact_link(version: ModelVersionResponse, name: str, facts: Mapping[str,
 def _packages(facts: Mapping[str, str]) -> dict[str, str]:
     prefix = "package_"
     return {k.removeprefix(prefix): v for k, v in facts.items() if k.startswith(prefix)}
-
-
-def _load(version: ModelVersionResponse, name: str, kind: type[Any]) -> Any:
-    artifact = version.get_artifact(name)
-    loaded = artifact.load() if artifact is not None else None
-    if not isinstance(loaded, kind):
-        raise ArtifactError(f"Version {version.number}: {name} is no {kind.__name__}.")
-    return loaded
 
 
 def _check_pixels(dataset: ImageDataset) -> Check:

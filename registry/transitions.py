@@ -73,12 +73,14 @@ class Outcome:
 
     def __str__(self) -> str:
         """Return a sentence."""
+        if self.result == "unchanged":
+            return f"Nothing to {self.action}: the version is there already."
         moves = ", ".join(
             f"version {c.version} {c.from_stage} → {c.to_stage}" for c in self.changes
         )
         begun = "An interrupted " if self.was_recovered else ""
         verb = {"done": "finished" if self.was_recovered else "done"}.get(self.result, self.result)
-        return f"{begun}{self.action} was {verb}: {moves or 'nothing to move'}."
+        return f"{begun}{self.action} was {verb}: {moves}."
 
 
 #: Intents that this process is working on right now.

@@ -1,21 +1,26 @@
 """Model versions in ZenML's model control plane, the source of truth for versions and stages."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ModelStages
+from zenml.exceptions import DoesNotExistException
 from zenml.metadata.metadata_types import MetadataType
 from zenml.models import (
     ModelVersionArtifactRequest,
     ModelVersionPipelineRunRequest,
     ModelVersionResponse,
+    PipelineRunResponse,
 )
 from zenml.utils.metadata_utils import log_metadata
 from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
+
+_Noun = TypeVar("_Noun")
 
 
 class RegistryError(CVFactoryError):
@@ -26,6 +31,12 @@ class RegistryError(CVFactoryError):
 
 #: Name under which a version's predictor is linked to it.
 PREDICTOR = "predictor"
+#: Metadata of a version under this prefix are test metrics.
+METRIC_PREFIX = "test_"
+#: Metadata of a version that needs an approval before production: ``true`` or ``false``.
+NEEDS_APPROVAL = "needs_approval"
+#: Metadata of a version that everything is known of.
+COMPLETE = "lineage_complete"
 
 
 def find_version(model_name: str, fingerprint: str) -> ModelVersionResponse | None:
@@ -54,16 +65,55 @@ def load_predictor(version: ModelVersionResponse) -> Predictor:
     Raises:
         ArtifactError: The version has none, or it is damaged.
     """
-    artifact = version.get_artifact(PREDICTOR)
+    return load_artifact(version, PREDICTOR, Predictor)
+
+
+def load_artifact(version: ModelVersionResponse, name: str, kind: type[_Noun]) -> _Noun:
+    """Load an artifact that is linked to a version.
+
+    Raises:
+        ArtifactError: There is none of this name, its files are gone or damaged, or it is none.
+    """
+    about = f"{version.model.name} version {version.number}"
+    artifact = version.get_artifact(name)
     if artifact is None:
         raise ArtifactError(
-            f"Model {version.model.name} version {version.number} has no predictor linked to it: "
-            "it was not registered by this project. Archive it, or gate against another version."
+            f"{about} has no {name} linked to it: it was not registered by this project, or the "
+            "artifact was deleted. It can not be used; register it anew by training again."
         )
-    predictor = artifact.load()
-    if not isinstance(predictor, Predictor):
-        raise ArtifactError(f"Artifact {artifact.id} is no predictor but a {type(predictor)}.")
-    return predictor
+    try:
+        loaded = artifact.load()
+    except (OSError, DoesNotExistException) as error:
+        raise ArtifactError(f"{about}: its {name} at {artifact.uri} is gone ({error}).") from error
+    if not isinstance(loaded, kind):
+        raise ArtifactError(f"{about}: artifact {artifact.id} is no {kind.__name__}.")
+    return loaded
+
+
+def run_of(version: ModelVersionResponse) -> PipelineRunResponse:
+    """Return the run that made a version.
+
+    Raises:
+        ArtifactError: It is gone.
+    """
+    name = str(version.run_metadata.get("pipeline_run", ""))
+    try:
+        return Client().get_pipeline_run(name, allow_name_prefix_match=False)
+    except KeyError:
+        raise ArtifactError(
+            f"{version.model.name} version {version.number} was made by the run {name or '?'}, "
+            "which ZenML does not have any more: what it was told is lost."
+        ) from None
+
+
+def lineage_of(version: ModelVersionResponse) -> dict[str, str]:
+    """Return what is known of a version's making, without its metrics and the registry's marks."""
+    marks = (PREDICTOR, "evaluation", NEEDS_APPROVAL, COMPLETE)
+    return {
+        key: str(value)
+        for key, value in version.run_metadata.items()
+        if key not in marks and not key.startswith(METRIC_PREFIX)
+    }
 
 
 def create_version(model_name: str, fingerprint: str, description: str) -> ModelVersionResponse:
@@ -122,18 +172,20 @@ def all_versions(model_name: str) -> list[ModelVersionResponse]:
     return sorted(found, key=lambda version: -version.number)
 
 
-def only_model() -> str:
-    """Return the name of the one model that is registered.
+def the_model(name: str | None = None) -> str:
+    """Return the name of the model that was named, or of the one model that is registered.
 
     Raises:
-        RegistryError: There is none, or there are several.
+        RegistryError: There is no such model, or there are several and none was named.
     """
     names = sorted(model.name for model in depaginate(Client().list_models))
     if not names:
         raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
-    if len(names) > 1:
+    if name is None and len(names) > 1:
         raise RegistryError(f"Say which model with --model: {', '.join(names)}.")
-    return names[0]
+    if name is not None and name not in names:
+        raise RegistryError(f"There is no model {name}; registered: {', '.join(names)}.")
+    return name or names[0]
 
 
 def _by_number(model_name: str, number: int) -> ModelVersionResponse:

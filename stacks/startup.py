@@ -35,7 +35,7 @@ def quiet_aws_logs() -> None:
 
 
 def activate_only_stack_integrations() -> None:
-    """Make ZenML activate, in this process, only the integrations of the active stack.
+    """Make ZenML activate, in this process, only the integrations of the active stack, quietly.
 
     Before every run, and in every step's own process, ZenML imports each integration whose
     packages happen to be installed (torch, scikit-learn, BentoML, SageMaker, ...: seconds) so that
@@ -44,11 +44,15 @@ def activate_only_stack_integrations() -> None:
     does need activation are the integrations that the stack's own flavors come from, which may
     register service connectors and materializers of theirs; those stay.
 
+    After every tracked step ZenML warns that it cannot switch off the autologging of frameworks
+    that MLflow lists and no longer has; that warning is not shown.
+
     This replaces one method of ZenML's registry object, and changes nothing on disk.
     """
     from zenml.client import Client
     from zenml.integrations.registry import integration_registry
 
+    logging.getLogger("zenml.integrations.mlflow.experiment_trackers").setLevel(logging.ERROR)
     names = stack_integrations(Client().active_stack_model)
     integration_registry.activate_integrations = partial(  # type: ignore[method-assign]
         _activate, names

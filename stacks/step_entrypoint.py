@@ -4,7 +4,6 @@ Ties the process to the one that started it before anything slow is imported, th
 the step.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -67,10 +66,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _run_step() -> None:
     from zenml.entrypoints.entrypoint import main as run_entrypoint
     from zenml.utils import source_utils
-
-    # After every tracked step ZenML warns that it cannot switch off the autologging of frameworks
-    # that MLflow lists and no longer has.
-    logging.getLogger("zenml.integrations.mlflow.experiment_trackers").setLevel(logging.ERROR)
 
     # The launcher starts this process there; else ZenML would take this file's folder for it.
     source_utils.set_custom_source_root(str(Path.cwd()))

@@ -30,7 +30,8 @@ def register(
     lineage: dict[str, str],
 ) -> Annotated[Registration, "registration"]:
     """Never cached: what is in production, and so the verdict, changes between runs."""
-    from registry.register import Candidate, register_candidate
+    from registry.candidate import Candidate
+    from registry.register import register_candidate
     from registry.run_reference import reference_of
 
     return register_candidate(

@@ -28,6 +28,7 @@ _PROBED_IMAGES = 200
 _LARGEST_KEPT_SIDE = 128
 _DEFAULT_SIDE = 64
 _LISTED_PROBLEMS = 20
+_HOPELESS = 1000
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
         collected = _Collector(source.class_names, images, manifest)
         for batch in _batched(decoded, max(1, min(_BATCH, _BATCH_BYTES // int(np.prod(shape))))):
             collected.add(batch)
+            _stop_where_hopeless(collected.unreadable, len(indices), config.max_unreadable_share)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
     return ImageDataset(
         images=np.load(scratch.path, mmap_mode="r", allow_pickle=False),
@@ -229,7 +231,8 @@ class _Collector:
         good = [d for d in batch if d.pixels is not None]
         if not good:
             return
-        pixels = np.stack([d.pixels for d in good if d.pixels is not None])
+        # Arrays of a source may be transposed, and stacking them would keep that order.
+        pixels = np.ascontiguousarray(np.stack([d.pixels for d in good if d.pixels is not None]))
         statistics = image_statistics(pixels)
         self._images.append(pixels)
         self._manifest.append(
@@ -262,12 +265,27 @@ def _batched(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
         yield batch
 
 
-def _check_unreadable(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:
-    if not unreadable:
-        return
+def _stop_where_hopeless(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:
+    """Stop early where a thousand images failed and more than are allowed: a server went away."""
+    if len(unreadable) > max(_HOPELESS, allowed * n):
+        raise DataError(
+            f"Stopped: {len(unreadable):,} of {n:,} images could not be read so far, allowed are "
+            f"{allowed:.1%} (data.max_unreadable_share):\n{_listed(unreadable)}\n"
+            "Can the source still be reached?"
+        )
+
+
+def _listed(unreadable: list[UnreadableImage]) -> str:
     listing = "\n".join(f"  {u.source}: {u.reason}" for u in unreadable[:_LISTED_PROBLEMS])
     if len(unreadable) > _LISTED_PROBLEMS:
         listing += f"\n  and {len(unreadable) - _LISTED_PROBLEMS} more"
+    return listing
+
+
+def _check_unreadable(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:
+    if not unreadable:
+        return
+    listing = _listed(unreadable)
     share = len(unreadable) / n
     if share > allowed or len(unreadable) == n:
         raise DataError(

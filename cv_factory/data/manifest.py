@@ -7,8 +7,7 @@ strings; digests over them are taken a chunk at a time.
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cv_factory.closing import Closing
 from cv_factory.errors import ArtifactError
 
 #: Text that lives in Arrow's memory, with None and NaN as missing values.
@@ -52,7 +52,7 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 
-class ManifestWriter:
+class ManifestWriter(Closing):
     """Writes a manifest to an Arrow file, a batch at a time; memory does not grow with its rows."""
 
     def __init__(self, path: Path) -> None:
@@ -83,19 +83,6 @@ class ManifestWriter:
         for batch in table.to_batches():
             self._writer.write_batch(batch)
         self._waiting, self._rows = [], 0
-
-    def __enter__(self) -> Self:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file, whatever happened."""
-        self.close()
 
 
 def map_manifest(path: Path) -> pd.DataFrame:

@@ -3,11 +3,12 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cv_factory.closing import Closing
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -48,7 +49,7 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...])
     np.lib.format.write_array_header_1_0(file, description)
 
 
-class NpyStreamWriter:
+class NpyStreamWriter(Closing):
     """Appends rows to an ``.npy`` file whose number of rows is not known beforehand.
 
     NumPy pads the header for a growing first axis, so the final header fits over the first one.
@@ -88,16 +89,3 @@ class NpyStreamWriter:
             self._file.seek(0)
             _write_header(self._file, self._dtype, (self._rows, *self._row_shape))
             self._file.close()
-
-    def __enter__(self) -> Self:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file, whatever happened."""
-        self.close()

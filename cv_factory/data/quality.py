@@ -260,17 +260,19 @@ def _classes_table(
 def _image_rules(
     images: pd.DataFrame, class_names: Sequence[str], config: ValidationConfig
 ) -> list[_Rule]:
-    low, high = config.brightness
-    duplicated = images["pixels_sha256"].duplicated(keep=False)
-    values = images["brightness"]
-    darkest = f"{values.min():.3f} to {values.max():.3f}" if len(values) else "no images"
+    return [*_identity_rules(images, class_names, config), *_look_rules(images, config)]
+
+
+def _identity_rules(
+    images: pd.DataFrame, class_names: Sequence[str], config: ValidationConfig
+) -> list[_Rule]:
+    """What every image is called and labelled, and that it stands in one part only."""
     not_null, between = "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeBetween"
-    unique = "ExpectColumnValuesToBeUnique"
     return [
         _Rule("ids_present", "error", "Every image has an id.", "none without",
               not_null, {"column": "id"}),
         _Rule("ids_unique", "error", "No two images have the same id.", "none repeated",
-              unique, {"column": "id"}),
+              "ExpectColumnValuesToBeUnique", {"column": "id"}),
         _Rule("sources_present", "error", "Every image says where it was read from.",
               "none without", not_null, {"column": "source"}),
         _Rule("labels_present", "error", "Every image has a label.", "none without",
@@ -290,6 +292,17 @@ def _image_rules(
               {"column": "looks_elsewhere", "max_value": 0,
                "mostly": 1.0 - config.max_near_duplicate_share},
               f"{images['looks_elsewhere'].mean() if len(images) else 0:.1%}"),
+    ]  # fmt: skip
+
+
+def _look_rules(images: pd.DataFrame, config: ValidationConfig) -> list[_Rule]:
+    """How the images look, and whether the same picture stands there twice."""
+    low, high = config.brightness
+    duplicated = images["pixels_sha256"].duplicated(keep=False)
+    values = images["brightness"]
+    darkest = f"{values.min():.3f} to {values.max():.3f}" if len(values) else "no images"
+    between = "ExpectColumnValuesToBeBetween"
+    return [
         *(_Rule(name, "warning", f"The {name} of every image is usual (0 to 1).",
                 f"{limits[0]:g} to {limits[1]:g}", between,
                 {"column": name, "min_value": limits[0], "max_value": limits[1]},
@@ -305,7 +318,7 @@ def _image_rules(
         _Rule("label_conflicts", "warning", "Images with the same pixels have the same label.",
               "none differing", between, {"column": "labels_of_pixels", "max_value": 1}),
         _Rule("duplicate_pixels", "warning", "Few images stand in the dataset twice.",
-              f"at most {config.max_duplicate_share:.1%}", unique,
+              f"at most {config.max_duplicate_share:.1%}", "ExpectColumnValuesToBeUnique",
               {"column": "pixels_sha256", "mostly": 1.0 - config.max_duplicate_share},
               f"{duplicated.mean() if len(duplicated) else 0:.1%} ({duplicated.sum():,} images)"),
         _Rule("brightness", "warning", "No image is all but black or white (mean brightness).",

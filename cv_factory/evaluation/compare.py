@@ -10,6 +10,7 @@ from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metrics as m
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.measure import point_metrics
+from cv_factory.metric_names import LOSS_METRICS
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _paired_bootstrap(
     config: EvaluateConfig,
 ) -> Comparison:
     """Resample the images once for both, and see whether the interval of the difference spans 0."""
-    sign = -1.0 if metric in m.LOSSES else 1.0
+    sign = -1.0 if metric in LOSS_METRICS else 1.0
     values, resampled = [], []
     for probabilities in both:
         predicted = probabilities.argmax(axis=1).astype(np.int64)

@@ -10,25 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_factory.errors import CVFactoryError
+from cv_factory.metric_names import METRIC_NAMES as METRIC_NAMES
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32] | NDArray[np.float64]
 Doubles = NDArray[np.float64]
-
-METRIC_NAMES = (
-    "accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "top_k_accuracy",
-    "roc_auc",
-    "pr_auc",
-    "log_loss",
-    "brier",
-    "expected_calibration_error",
-)
-#: Metrics of which less is better.
-LOSSES = frozenset({"log_loss", "brier", "expected_calibration_error"})
 
 
 class EvaluationError(CVFactoryError):

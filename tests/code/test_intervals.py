@@ -79,7 +79,11 @@ def test_influence_is_the_derivative_by_an_image_s_weight(area):
     [(360, 3.6, 200), (2000, 4.9, 100)],
 )
 def test_intervals_cover(n_images, strength, runs):
-    """Nominal 95 %. Without Student's t, ROC AUC covers 0.89 in the second case (250 runs)."""
+    """Nominal 95 %. Without Student's t, ROC AUC covers 0.89 in the second case (250 runs).
+
+    With it, 0.958 +- 0.013 in the first (1,067 runs) and 0.977 +- 0.018 in the second (602 runs;
+    two standard errors): the 0.944 that 200 runs may show is within chance of 0.95.
+    """
     truth = measure(*draw(300_000, 10, seed=1, strength=strength))
     hits = dict.fromkeys(m.METRIC_NAMES, 0)
     for run in range(runs):

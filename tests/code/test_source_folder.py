@@ -10,7 +10,7 @@ from images import encode, scene, write_class_folders
 from PIL import Image
 
 from cv_factory.config_data import DataConfig
-from cv_factory.data.ingest import ingest
+from cv_factory.data.ingest import ingest, ingest_source
 from cv_factory.data.sources import open_source
 from cv_factory.data.sources.stores import LocalStore, check_relative
 from cv_factory.errors import DataError, ImageError
@@ -65,6 +65,7 @@ def test_nothing_in_a_class_folder_is_dropped_silently(tmp_path: Path) -> None:
     (disc / "out.png").symlink_to(outside / "x.png")
     (disc / "gone.png").symlink_to(disc / "nowhere.png")
     (disc / "inside.png").symlink_to(disc / "000.png")
+    (disc / "loop.png").symlink_to(disc / "loop.png")
     (disc / "empty.png").touch()
     (disc / "huge.png").write_bytes(b"\0" * 200_000)
     found = reasons(folder(tmp_path / "shapes", max_bytes=100_000))
@@ -73,9 +74,27 @@ def test_nothing_in_a_class_folder_is_dropped_silently(tmp_path: Path) -> None:
         "disc/linked": "a symbolic link to a folder, which is not followed",
         "disc/out.png": "a symbolic link that leaves the folder",
         "disc/gone.png": "there is no such file",
+        "disc/loop.png": "Too many levels of symbolic links",
         "disc/empty.png": "the file is empty",
         "disc/huge.png": "200000 bytes are more than the 100000 allowed",
     }
+
+
+def test_what_changes_between_listing_and_reading_is_left_out(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, per_class=4)
+    config = folder(tmp_path, max_unreadable_share=0.5)
+    with open_source(config) as source:
+        (tmp_path / "disc" / "000.png").unlink()
+        (tmp_path / "disc" / "001.png").write_bytes(b"")
+        (tmp_path / "disc" / "002.png").unlink()
+        (tmp_path / "disc" / "002.png").mkdir()
+        dataset = ingest_source(source, config)
+    assert {u.id: u.reason for u in dataset.unreadable} == {
+        "disc/000.png": "there is no such file",
+        "disc/001.png": "the file is empty",
+        "disc/002.png": "not a regular file",
+    }
+    assert dataset.class_counts == {"disc": 1, "stripe": 4}
 
 
 def test_files_beside_the_class_folders_are_named(

@@ -116,6 +116,7 @@ def test_number_labels_are_sorted_as_numbers_and_missing_ones_stay_missing(tmp_p
         (b"image_path,label,label\n1,a,b\n", "column 'label' twice"),
         (b"image_path,label,split\n1.png,a,somewhere\n", "'somewhere'; a split is train"),
         (b"image_path,label\n\xff\xfe.png,a\n", "UTF8"),
+        ("image_path,label\n1.png,a\n".encode("utf-16"), "is not UTF-8; save the table as UTF-8"),
     ],
 )
 def test_a_table_that_is_wrong_is_named_with_what_is_wrong(

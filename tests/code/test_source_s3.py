@@ -7,7 +7,7 @@ import pytest
 from images import write_class_folders
 
 from cv_factory.config_data import DataConfig
-from cv_factory.data.ingest import ingest
+from cv_factory.data.ingest import ingest, ingest_source
 from cv_factory.data.sources import open_source
 from cv_factory.errors import DataError
 from tools.s3_server import S3Server
@@ -55,3 +55,25 @@ def test_a_bucket_gives_the_dataset_that_the_folder_gives(
         open_source(
             of_bucket("folder", "s3://images/pets", storage_options={"skip_instance_cache": True})
         )
+
+
+def test_a_server_that_dies_stops_the_ingestion_early(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("cv_factory.data.ingest._HOPELESS", 20)
+    monkeypatch.setattr("cv_factory.data.ingest._BATCH", 16)
+    write_class_folders(tmp_path / "pets", per_class=100)
+    client = s3.client()
+    for file in (tmp_path / "pets").rglob("*.png"):
+        name = file.relative_to(tmp_path).as_posix()
+        client.put_object(Bucket="images", Key=name, Body=file.read_bytes())
+    size = {"height": 12, "width": 12, "channels": 3}
+    fresh = {"storage_options": {"skip_instance_cache": True}}
+    config = of_bucket("folder", "s3://images/pets", max_unreadable_share=0.1, **size, **fresh)
+    with open_source(config) as source:
+        s3.kill()
+        with pytest.raises(DataError, match="of 200 images could not be read so far") as caught:
+            ingest_source(source, config)
+    assert int(str(caught.value).split()[1]) < 100
+    assert "s3://images/pets/disc/000.png" in str(caught.value)

@@ -1,5 +1,6 @@
 """torchvision's sets by name, from files in their own formats; nothing is downloaded."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,14 @@ def write_mnist(folder: Path) -> np.ndarray:
     return images
 
 
+def write_svhn(file: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write images ``(N, 3, 32, 32)``; the format calls the digit 0 the tenth."""
+    from scipy.io import savemat
+
+    tens = np.where(labels == 0, 10, labels)[:, None]
+    savemat(file, {"X": images.transpose(2, 3, 1, 0), "y": tens})
+
+
 def test_mnist_keeps_its_pixels_labels_and_test_part(tmp_path: Path) -> None:
     images = write_mnist(tmp_path / "MNIST" / "raw")
     dataset = ingest(set_of(tmp_path, "mnist"))
@@ -38,6 +47,28 @@ def test_mnist_keeps_its_pixels_labels_and_test_part(tmp_path: Path) -> None:
     assert dataset.manifest["official_split"].value_counts().to_dict() == {"train": 30, "test": 10}
     by_name = set_of(tmp_path, torchvision={"name": "MNIST", "download": False})
     assert ingest(by_name).fingerprint == dataset.fingerprint
+
+
+def test_a_set_that_keeps_its_images_as_an_array_is_not_decoded_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import SVHN
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(20) % 10
+    for name, rows in (("train", slice(0, 12)), ("test", slice(12, 20))):
+        file = tmp_path / f"{name}_32x32.mat"
+        write_svhn(file, images[rows], labels[rows])
+        # torchvision compares the published files' digests.
+        digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+        monkeypatch.setitem(SVHN.split_list, name, ["", file.name, digest])
+    config = set_of(tmp_path, torchvision={"name": "SVHN", "download": False})
+    with open_source(config) as source:
+        kinds = {type(record.content) for record in source.records(np.arange(20))}
+    assert kinds == {np.ndarray}
+    dataset = ingest(config)
+    np.testing.assert_array_equal(dataset.images, images.transpose(0, 2, 3, 1))
+    assert dataset.labels.tolist() == labels.tolist()
 
 
 def test_a_set_with_split_names_has_its_validation_part(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Projects for end-to-end tests: each test gets the one workbench back in the state it asks for."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
+from judgements import COMMANDS
 from project import Project
+from session import Done, run_all
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +19,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     bench = Project(tmp_path_factory.mktemp("workbench"))
     bench.save("pristine")
     yield bench
-    bench.stop()
+    bench.close()
 
 
 @pytest.fixture
@@ -41,9 +44,28 @@ def trained_project(workbench: Project) -> Iterator[Project]:
     if not workbench.has("trained"):
         _make_applied(workbench)
         workbench.restore("applied")
-        workbench.history["training"] = workbench.run("--pipeline", "training")
+        # In a new process, as a user's; later runs of tests fork from a warm Python.
+        command = [sys.executable, "run.py", "--pipeline", "training"]
+        workbench.history["training"] = workbench.command(command, timeout=480)
         workbench.save("trained")
     yield from _in_state(workbench, "trained")
+
+
+@pytest.fixture(scope="session")
+def judgements(workbench: Project) -> list[Done]:
+    """What ``judgements.COMMANDS`` printed; ``judged_project`` is what they left."""
+    _make_applied(workbench)
+    workbench.restore("applied")
+    done = run_all(workbench, *COMMANDS)
+    workbench.save("judged")
+    return done
+
+
+@pytest.fixture
+def judged_project(workbench: Project, judgements: list[Done]) -> Iterator[Project]:
+    """A project with four versions: in production, worse, equal, and a better one in staging."""
+    assert [d.code for d in judgements] == [0, 3, 0, 0, 3, 3, 0, 0], judgements
+    yield from _in_state(workbench, "judged")
 
 
 def _make_applied(workbench: Project) -> None:

@@ -1,6 +1,8 @@
 """A copy of this project with a home of its own, and commands run in it as a user runs them."""
 
+import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 _MARK = "CV_FACTORY_TEST_PROJECT"
 #: Kept from the caller's environment; everything else would be the user's.
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE")
+_WARM_PYTHON = Path(__file__).with_name("warm_python.py")
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -43,6 +46,7 @@ class Project:
         self.home = self._state / "home"
         self.history: dict[str, Completed] = {}
         self._mark = uuid.uuid4().hex
+        self._warm_python: subprocess.Popen[bytes] | None = None
         self.environment = self._environment()
         for path in (self.home, self.root, self._state / "tmp", self._saved):
             path.mkdir(parents=True)
@@ -64,7 +68,7 @@ class Project:
         return self.git("rev-parse", "HEAD").stdout.strip()
 
     def run(self, *arguments: str, code: int = 0, timeout: float = 480, **env: str) -> Completed:
-        """Run ``python run.py`` with the arguments.
+        """Run ``python run.py`` with the arguments, in a fork of a warm Python.
 
         Args:
             arguments: As on the command line.
@@ -75,19 +79,17 @@ class Project:
         Raises:
             AssertionError: It ended with another code; the message shows its output.
         """
-        command = [sys.executable, "run.py", *arguments]
-        return self.command(command, code=code, timeout=timeout, env=env)
+        return self.warm("run.py", *arguments, code=code, timeout=timeout, env=env)
 
     def python(
         self, source: str, *arguments: str, code: int = 0, timeout: float = 240
     ) -> Completed:
-        """Run Python source in the project; see ``run``."""
+        """Run Python source in a new process in the project; see ``run``."""
         return self.command([sys.executable, "-c", source, *arguments], code=code, timeout=timeout)
 
     def stacks(self, *arguments: str, code: int = 0, timeout: float = 240, **env: str) -> Completed:
         """Run ``python -m stacks`` with the arguments; see ``run``."""
-        command = [sys.executable, "-m", "stacks", *arguments]
-        return self.command(command, code=code, timeout=timeout, env=env)
+        return self.warm("-m", "stacks", *arguments, code=code, timeout=timeout, env=env)
 
     def zenml(self, *arguments: str, code: int = 0, timeout: float = 240) -> Completed:
         """Run the ``zenml`` command with the arguments; see ``run``."""
@@ -119,13 +121,56 @@ class Project:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 output, errors = process.communicate()
-                raise AssertionError(
-                    f"{_shown(command)} took longer than {timeout:g} s\n{_tail(output, errors)}"
-                ) from None
-        said = _tail(output, errors)
-        ended = f"{_shown(command)} ended with {process.returncode}, not {code}"
-        assert process.returncode == code, f"{ended}\n{said}"
-        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+                raise AssertionError(_late(command, timeout, output, errors)) from None
+        return _checked(Completed(command, process.returncode, output, errors), code)
+
+    def warm(
+        self,
+        *arguments: str,
+        code: int = 0,
+        timeout: float = 240,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run Python with the arguments, third-party packages imported; see ``warm_python``."""
+        python = self._warm()
+        assert python.stdin is not None
+        files = {name: self._saved.parent / name for name in ("output", "errors")}
+        request = {
+            "arguments": arguments,
+            "folder": str(self.root),
+            "environment": {**self.environment, **(env or {})},
+            **{name: str(path) for name, path in files.items()},
+        }
+        python.stdin.write(json.dumps(request).encode() + b"\n")
+        pid = _answer(python, 60)["pid"]
+        ended = _answer(python, timeout)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        command = [sys.executable, *arguments]
+        output, errors = (path.read_text(errors="replace") for path in files.values())
+        if not ended:
+            _answer(python, 60)
+            raise AssertionError(_late(command, timeout, output, errors))
+        return _checked(Completed(command, ended["code"], output, errors), code)
+
+    def _warm(self) -> "subprocess.Popen[bytes]":
+        if self._warm_python is None or self._warm_python.poll() is not None:
+            self._warm_python = subprocess.Popen(
+                [sys.executable, str(_WARM_PYTHON)],
+                cwd=self._saved,
+                env={k: v for k, v in self.environment.items() if k != _MARK},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,  # so that select sees all there is to read
+            )
+        return self._warm_python
+
+    def close(self) -> None:
+        """End the warm Python and whatever else runs."""
+        if self._warm_python is not None:
+            self._warm_python.kill()
+            self._warm_python.communicate()
+        self.stop()
 
     @contextmanager
     def started(
@@ -228,6 +273,25 @@ def _source_files() -> list[str]:
     output = subprocess.run(command, cwd=SOURCE, check=True, capture_output=True, text=True).stdout
     names = sorted(set(filter(None, output.split("\0"))))
     return [name for name in names if (SOURCE / name).is_file()]
+
+
+def _answer(python: "subprocess.Popen[bytes]", timeout: float) -> dict[str, int]:
+    """Return the next line of the warm Python; empty where none came in time."""
+    assert python.stdout is not None
+    if not select.select([python.stdout], [], [], timeout)[0]:
+        return {}
+    answer: dict[str, int] = json.loads(python.stdout.readline())
+    return answer
+
+
+def _checked(done: Completed, code: int) -> Completed:
+    ended = f"{_shown(done.args)} ended with {done.returncode}, not {code}"
+    assert done.returncode == code, f"{ended}\n{_tail(done.stdout, done.stderr)}"
+    return done
+
+
+def _late(command: list[str], timeout: float, output: str, errors: str) -> str:
+    return f"{_shown(command)} took longer than {timeout:g} s\n{_tail(output, errors)}"
 
 
 def _shown(command: list[str]) -> str:

@@ -13,7 +13,7 @@ for arguments in json.loads(sys.argv[1]):
     sys.argv = ["run.py", *arguments]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main()
+        code = exec(arguments[1], {}) or 0 if arguments[0] == "python" else main()
     output = out.getvalue() + err.getvalue()
     print("DONE" + json.dumps({"code": code, "output": output}), flush=True)
 """
@@ -25,6 +25,11 @@ class Done:
 
     code: int
     output: str
+
+
+def python(source: str) -> list[str]:
+    """Return a command for ``run_all`` that runs this source, in the same process, in its place."""
+    return ["python", source]
 
 
 def run_all(project: Project, *commands: list[str], timeout: float = 400) -> list[Done]:

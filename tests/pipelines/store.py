@@ -86,7 +86,7 @@ def cached_steps(content: dict[str, Any]) -> set[str]:
 
 
 def _read(project: Project, source: str) -> dict[str, Any]:
-    lines = project.python(source).stdout.splitlines()
+    lines = project.warm("-c", source).stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("SNAPSHOT")]
     content: dict[str, Any] = json.loads(line.removeprefix("SNAPSHOT"))
     return content

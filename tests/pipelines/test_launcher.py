@@ -15,6 +15,8 @@ import psutil
 import pytest
 from project import Project
 
+pytestmark = pytest.mark.xdist_group("launcher")
+
 _SCRIPT = Path(__file__).with_name("launched_pipeline.py")
 _WAYS = ("return", "raise", "exit", "sys.exit", "kill")
 

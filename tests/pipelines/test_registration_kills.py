@@ -16,7 +16,9 @@ from registry.log_files import LocalLogFiles
 from registry.mlflow_mirror import MlflowMirror
 from registry.model_registry import ModelRegistry
 from registry import register as registering
-from registry.register import Candidate, RunReference, register_candidate
+from registry.candidate import Candidate
+from registry.register import register_candidate
+from registry.run_reference import RunReference
 from registry.transitions import open_intent
 
 

@@ -1,14 +1,13 @@
 """What every image source offers: a cheap fingerprint, its classes, and records one by one."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.closing import Closing
 from cv_factory.cpu import available_cpus
 
 #: Encoded bytes, or pixels uint8 ``(H, W, C)`` where the source holds arrays.
@@ -48,7 +47,7 @@ class ImageRecord:
         return self.content() if callable(self.content) else self.content
 
 
-class ImageSource(ABC):
+class ImageSource(Closing):
     """Images of one origin, read lazily, in a stable order; close it, or use it in ``with``."""
 
     @property
@@ -82,18 +81,5 @@ class ImageSource(ABC):
         """How many threads may read at once; more than there are CPUs where reading is waiting."""
         return available_cpus()
 
-    def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
+    def close(self) -> None:
         """Close what the source holds open; closing twice does nothing."""
-
-    def __enter__(self) -> Self:
-        """Return the source itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the source, whatever happened."""
-        self.close()

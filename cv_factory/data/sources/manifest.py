@@ -198,6 +198,8 @@ def _csv(
                 include_columns=[column for column in header if column in wanted],
             ),
         )
+    except UnicodeDecodeError:
+        raise SourceError(f"{name} is not UTF-8; save the table as UTF-8.") from None
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{name} is not a readable CSV table ({error}).") from None
 

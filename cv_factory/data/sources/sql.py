@@ -39,27 +39,13 @@ class SqlSource(ListedSource):
         assert section is not None  # DataConfig demands it
         self._max_bytes = config.max_bytes
         self._url = _url(section)
-        self._open = ExitStack()
-        try:
-            engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
-            self._open.callback(engine.dispose)
-            self._connection = self._open.enter_context(engine.connect())
-            fetcher = Fetcher(config.fetch or FetchConfig())
-            self._open.callback(fetcher.close)
-            self._images = ReferencedImages(
-                open_store(section.root, config.storage_options) if section.root else None,
-                allowed_schemes=section.allowed_schemes,
-                fetcher=fetcher,
-                max_bytes=config.max_bytes,
-                storage_options=config.storage_options,
-            )
-            self._list(section)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            self.close()
-            raise SourceError(f"{self.description}: {_reason(error)}") from None
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as opened:
+            try:
+                self._connect(config, section, opened)
+                self._list(section)
+            except (sa.exc.SQLAlchemyError, ImportError) as error:
+                raise SourceError(f"{self.description}: {_reason(error)}") from None
+            self._opened = opened.pop_all()
 
     @property
     def description(self) -> str:
@@ -73,7 +59,21 @@ class SqlSource(ListedSource):
 
     def close(self) -> None:
         """Close the connection and give up the transaction."""
-        self._open.close()
+        self._opened.close()
+
+    def _connect(self, config: DataConfig, section: SqlConfig, opened: ExitStack) -> None:
+        engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
+        opened.callback(engine.dispose)
+        self._connection = opened.enter_context(engine.connect())
+        fetcher = Fetcher(config.fetch or FetchConfig())
+        opened.callback(fetcher.close)
+        self._images = ReferencedImages(
+            open_store(section.root, config.storage_options) if section.root else None,
+            allowed_schemes=section.allowed_schemes,
+            fetcher=fetcher,
+            max_bytes=config.max_bytes,
+            storage_options=config.storage_options,
+        )
 
     def _list(self, section: SqlConfig) -> None:
         query = section.query.strip().rstrip(";")

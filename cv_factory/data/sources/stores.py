@@ -154,12 +154,8 @@ class LocalStore(ImageStore):
                         name = folder + b"/" + entry.name if folder else entry.name
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(name)
-                        elif entry.is_symlink() and entry.is_dir():
-                            problem = "a symbolic link to a folder, which is not followed"
-                            yield StoredFile(name, problem=problem)
                         else:
-                            status = entry.stat(follow_symlinks=False)
-                            yield StoredFile(name, status.st_size, str(status.st_mtime_ns))
+                            yield _stored_file(name, entry)
             except OSError as error:
                 yield StoredFile(folder, problem=reason_of(error))
 
@@ -307,6 +303,17 @@ class FsspecStore(ImageStore):
         except self._errors as error:
             raise ImageError(reason_of(error)) from None
         return content
+
+
+def _stored_file(name: bytes, entry: "os.DirEntry[bytes]") -> StoredFile:
+    """Describe one entry of a folder; what is wrong with it is not the folder's problem."""
+    try:
+        if entry.is_symlink() and entry.is_dir():
+            return StoredFile(name, problem="a symbolic link to a folder, which is not followed")
+        status = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        return StoredFile(name, problem=reason_of(error))
+    return StoredFile(name, status.st_size, str(status.st_mtime_ns))
 
 
 def _base(path: str) -> str:

@@ -1,0 +1,31 @@
+"""``run.py card``: the model card of a version as it stands now, with whoever approved it."""
+
+from pathlib import Path
+
+import click
+
+from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
+
+
+@click.command("card")
+@click.argument("version", type=click.IntRange(min=1))
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it as one HTML page to this file, instead of printing Markdown.",
+)
+@MODEL_OPTION
+@STACK_OPTION
+def command(version: int, html: Path | None, model_name: str | None, stack: str | None) -> int:
+    """Draw the model card of a VERSION anew: its stage and its approver are those of now."""
+    registry = open_registry(model_name, stack)
+    from cv_factory.evaluation.model_card import render_html, render_markdown
+    from registry.card import stored_card
+
+    content = stored_card(registry, version)
+    if html is None:
+        click.echo(render_markdown(content))
+    else:
+        write_file(html, render_html(content))
+        click.echo(f"Model card written to {html}.")
+    return 0
