@@ -117,7 +117,7 @@ class CloudProject(Project):
         for name in _NO_PROXY:
             self.environment.pop(name, None)
         self.environment |= {
-            **cloud.environment,
+            **{k: v for k, v in cloud.environment.items() if k != "CV_FACTORY_TEST_PROJECT"},
             "ZENML_STORE_URL": cloud.zenml_url,
             "ZENML_STORE_API_KEY": api_key,
             "CV_FACTORY_MLFLOW_URI": cloud.mlflow_url,
@@ -130,6 +130,10 @@ class CloudProject(Project):
         if command[0] == sys.executable:
             command = [command[0], _GUARD, *command[1:]]
         return super().command(command, **options)
+
+    def warm(self, *arguments: str, **options: Any) -> Completed:
+        """Run Python with third-party packages imported, kept to this machine."""
+        return super().warm(_GUARD, *arguments, **options)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def cloud_project(
 
     project = CloudProject(tmp_path_factory.mktemp("on-aws"), *cloud_with_key)
     yield project
-    project.stop()
+    project.close()
 
 
 @pytest.fixture(scope="session")
