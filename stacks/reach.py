@@ -38,7 +38,7 @@ def unreachable(spec: StackSpec) -> Iterator[OutOfReachError]:
         if probe is None:
             continue
         try:
-            probe(part, _client_of(region), spec)
+            probe(part, partial(_client, region), spec)
         except CVFactoryError as error:
             yield OutOfReachError(f"{kind} {part.name}: {error}")
 
@@ -54,7 +54,7 @@ def server_mismatch() -> str:
     return f"the ZenML server has version {server}, this client {zenml.__version__}"
 
 
-def _client_of(region: str | None) -> Client:
+def _client(region: str | None, service: str) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -62,7 +62,7 @@ def _client_of(region: str | None) -> Client:
     patience = Config(
         connect_timeout=5, read_timeout=_SECONDS_TO_ANSWER, retries={"max_attempts": 2}
     )
-    return partial(boto3.Session(region_name=region).client, config=patience)
+    return boto3.Session(region_name=region).client(service, config=patience)
 
 
 def _ask(call: Callable[..., Any], what: str, missing: str = "", **arguments: Any) -> Any:

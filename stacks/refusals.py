@@ -5,15 +5,12 @@ Knows botocore's exceptions and no service.
 
 import re
 from collections.abc import Mapping
-
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from typing import TYPE_CHECKING
 
 from cv_factory.errors import CVFactoryError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
 
 #: Codes by which AWS's services say that the caller may not do it.
 _DENIED = (
@@ -42,7 +39,7 @@ class AccessError(CVFactoryError):
 
 
 def refusal(
-    error: ClientError | BotoCoreError, what: str, *, action: str = "", resource: str = ""
+    error: "ClientError | BotoCoreError", what: str, *, action: str = "", resource: str = ""
 ) -> AccessError:
     """Say why AWS did not do something.
 
@@ -52,6 +49,8 @@ def refusal(
         action: The action that was tried, for services whose answer does not name it.
         resource: What it was tried on, likewise.
     """
+    from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
+
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return AccessError(f"{what}: there are no AWS credentials. Run: aws configure sso")
     if not isinstance(error, ClientError):

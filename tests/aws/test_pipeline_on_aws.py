@@ -58,6 +58,7 @@ def test_every_step_runs_on_the_instance_that_it_fits_on(
     for step in definition["Steps"]:
         arguments = step["Arguments"]
         assert arguments["ResourceConfig"]["InstanceType"] == "ml.t3.xlarge"
+        assert "KeepAlivePeriodInSeconds" not in arguments["ResourceConfig"], "it costs"
         assert {"Key": "project", "Value": "cv-factory"} in arguments["Tags"]
         image = arguments["AlgorithmSpecification"]["TrainingImage"]
         assert image.startswith("123456789012.dkr.ecr.eu-central-1.amazonaws.com/cv-factory-steps")
