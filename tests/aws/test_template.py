@@ -163,8 +163,7 @@ def test_it_is_deployed_and_torn_down(cloud: "Cloud") -> None:
     assert outputs["MlflowUri"] == "https://mlflow.example"
     assert "ZenmlServerUri" not in outputs
     ecr, iam, codebuild = cloud.aws("ecr"), cloud.aws("iam"), cloud.aws("codebuild")
-    made = ecr.describe_repositories(repositoryNames=[outputs["EcrRepository"]])
-    assert made["repositories"][0]["imageScanningConfiguration"] == {"scanOnPush": True}
+    assert ecr.describe_repositories(repositoryNames=[outputs["EcrRepository"]])["repositories"]
     assert outputs["CodebuildProject"] in codebuild.list_projects()["projects"]
     cloudformation.delete_stack(StackName="other")
     assert not [r for r in iam.list_roles()["Roles"] if r["RoleName"].startswith("other-")]
