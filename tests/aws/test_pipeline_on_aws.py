@@ -10,7 +10,7 @@ from cloud import Cloud, CloudProject, documented
 from project import Completed
 from store import snapshot
 
-pytestmark = pytest.mark.engines
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 
 #: Beside what docs/aws.md says: a model that trains in a second.
 _TINY = ("--set", "model.name=logistic_regression", "--no-cache")
@@ -23,7 +23,7 @@ def trained_on_aws(cloud_project: CloudProject, applied: Completed) -> tuple[str
     """The output of one run on the stack ``aws``, and what ZenML stored of it."""
     asked = documented("python run.py --pipeline training --stack aws ")
     run = ("--pipeline", "training", "--stack", "aws", *asked)
-    done = cloud_project.run(*run, *_TINY, code=3, timeout=580)
+    done = cloud_project.run(*run, *_TINY, code=3, timeout=900)
     return done.stdout, snapshot(cloud_project)
 
 
@@ -52,7 +52,8 @@ def test_every_step_runs_on_the_instance_that_it_fits_on(
     trained = sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"])
     assert trained["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
     assert trained["StoppingCondition"]["MaxRuntimeInSeconds"] == 14400
-    (pipeline,) = sagemaker.list_pipelines()["PipelineSummaries"]
+    pipelines = sagemaker.list_pipelines(PipelineNamePrefix="training")
+    (pipeline,) = pipelines["PipelineSummaries"]
     defined = sagemaker.describe_pipeline(PipelineName=pipeline["PipelineName"])
     definition = json.loads(defined["PipelineDefinition"])
     for step in definition["Steps"]:
