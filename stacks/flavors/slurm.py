@@ -109,7 +109,12 @@ class SlurmJob:
         # It holds a token: for this user's eyes only, from the first byte on.
         script.touch(mode=0o700)
         script.write_text(_script(command, other_nodes, environment, cwd, directory, request.nodes))
-        options = ["--parsable", "--requeue", "--open-mode=append", f"--output={directory / _LOG}"]
+        options = [
+            "--parsable",
+            "--no-requeue",
+            "--open-mode=append",
+            f"--output={directory / _LOG}",
+        ]
         output = _call("sbatch", *options, *request.arguments(), str(script))
         return cls(int(output.strip().split(";")[0]), directory)
 
