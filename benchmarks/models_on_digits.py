@@ -13,9 +13,6 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.harness import RESULTS, ROOT, Side, describe_machine, run_once
 
 #: Settings over the default configuration, by model.
@@ -37,14 +34,13 @@ MODELS: dict[str, list[str]] = {
 def main() -> None:
     """Train each model, print a table, write the result as JSON."""
     rows: dict[str, Any] = {}
-    table = Table("Model", "Test accuracy", "Train s", "Predictor kB")
+    print(f"{'test accuracy':>14}{'train s':>10}{'kB':>10}  model and settings")
     for name, settings in MODELS.items():
         command = [sys.executable, "-m", "benchmarks.models_on_digits", "--train", name, *settings]
         rows[name] = run_once(Side(name, command, collect=_last_line), 1800).values
         row = rows[name]
-        figures = (f"{row['accuracy']:.2%}", f"{row['seconds']:.1f}", f"{row['kilobytes']:,.0f}")
-        table.add_row(" ".join([name, *settings]), *figures)
-    Console().print(table)
+        figures = f"{row['accuracy']:14.2%}{row['seconds']:10.1f}{row['kilobytes']:10,.0f}"
+        print(f"{figures}  {' '.join([name, *settings])}", flush=True)
     RESULTS.mkdir(exist_ok=True)
     content = {"models": rows, "machine": describe_machine()}
     (RESULTS / "models_on_digits.json").write_text(json.dumps(content, indent=2), encoding="utf-8")

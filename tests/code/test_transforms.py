@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cv_factory.config import DataConfig, PCAConfig, TransformConfig
+from cv_factory.config import DataConfig, PatchPCAConfig, PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.errors import ArtifactError, TrainingError
+from cv_factory.transforms.eigen import _block_krylov, leading_eigenvectors
 from cv_factory.transforms.fitted import FittedTransform, fit_transform
 from cv_factory.transforms.normalize import fit_normalization, normalize
-from cv_factory.transforms.pca import fit_pca, pool_for, project
+from cv_factory.transforms.patches import fit_patches
+from cv_factory.transforms.pca import _Moments, fit_pca, pool_for, project
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,65 @@ def test_only_the_training_images_are_looked_at() -> None:
     train = np.arange(200)
     first, second = (fit_transform(d, train, config) for d in (dataset, other))
     assert first.fingerprint == second.fingerprint
+
+
+def test_the_standardized_features_have_unit_variance() -> None:
+    dataset = ingest(DataConfig(limit=300))
+    config = TransformConfig(pca=PCAConfig(n_components=8))
+    fitted = fit_transform(dataset, np.arange(200), config)
+    features = fitted.model_features(np.asarray(dataset.images[:200]))
+    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(features.std(axis=0, ddof=1), 1, rtol=1e-4)
+
+
+def test_leading_eigenvectors_of_a_large_matrix_agree_with_lapack() -> None:
+    rng = np.random.default_rng(0)
+    spectrum = np.concatenate([2.0 ** -np.arange(40), np.full(1160, 1e-6)])
+    basis = np.linalg.qr(rng.normal(size=(1200, 1200)))[0]
+    covariance = (basis * spectrum) @ basis.T
+    values, vectors = leading_eigenvectors(covariance, 16)
+    np.testing.assert_allclose(values, spectrum[:16], rtol=1e-10)
+    np.testing.assert_allclose(np.abs((vectors * basis[:, :16].T).sum(axis=1)), 1, atol=1e-6)
+
+
+def test_a_flat_spectrum_is_left_to_lapack() -> None:
+    noise = np.random.default_rng(0).normal(size=(1200, 3000))
+    covariance = noise @ noise.T / 3000
+    assert _block_krylov(covariance, 16) is None, "converges too slowly"
+    expected = np.linalg.eigvalsh(covariance)[::-1][:16]
+    np.testing.assert_allclose(leading_eigenvectors(covariance, 16)[0], expected, rtol=1e-10)
+
+
+def test_the_products_are_exact_in_any_order(images: np.ndarray) -> None:
+    moments = [_Moments(300), _Moments(300)]
+    for batch in in_batches(images, 77):
+        moments[0].add(batch, 1)
+    moments[1].add(images[::-1], 1)
+    (mean, covariance), (other_mean, other) = (m.mean_and_covariance() for m in moments)
+    np.testing.assert_array_equal(mean, other_mean)
+    np.testing.assert_array_equal(covariance, other)
+
+
+@pytest.mark.parametrize(
+    ("patches", "message"),
+    [
+        ({"size": 8}, r"transform\.patches\.size is 8 pixels, but images are only 6x6"),
+        ({"size": 2, "n_components": 5}, r"transform\.patches\.n_components is 5, .* 4 values"),
+    ],
+)
+def test_patches_that_do_not_fit_are_refused(patches: dict[str, int], message: str) -> None:
+    config = PatchPCAConfig.model_validate(patches)
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1), dtype=np.uint8)
+    with pytest.raises(TrainingError, match=message):
+        fit_patches([images], fit_normalization([images]), config)
+
+
+def test_a_map_of_the_images_is_deterministic_and_read_back(tmp_path: Path) -> None:
+    dataset = ingest(DataConfig(limit=120))
+    config = TransformConfig.model_validate({"pca": {"n_components": 8}, "umap": {"n_images": 60}})
+    fitted = fit_transform(dataset, np.arange(100), config)
+    assert fitted.embedding is not None
+    assert fitted.embedding.positions.shape == (60, 2)
+    fitted.save(tmp_path)
+    assert FittedTransform.load(tmp_path).fingerprint == fitted.fingerprint
+    assert fit_transform(dataset, np.arange(100), config).fingerprint == fitted.fingerprint

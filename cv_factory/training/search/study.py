@@ -306,13 +306,12 @@ class _Study:
 
 def _share_of_families(trials: list[Trial]) -> dict[str, float]:
     """Return which share of the scores' variance lies between families, not within them."""
-    families = {trial.family for trial in trials}
+    families = np.array([trial.family for trial in trials])
     scores = np.array([trial.score for trial in trials], dtype=np.float64)
-    if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(families) < 2 or not scores.var():
+    if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(set(families)) < 2 or not scores.var():
         return {}
-    means = {f: float(np.mean([t.score for t in trials if t.family == f])) for f in families}
-    between = np.var([means[trial.family] for trial in trials])
-    return {_FAMILY: float(between / scores.var())}
+    means = np.array([scores[families == family].mean() for family in families])
+    return {_FAMILY: float(means.var() / scores.var())}
 
 
 def _distribution(spec: Space) -> BaseDistribution:
