@@ -7,7 +7,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help setup training test test-engines lint types architecture purity check bench lock \
-	schema schema-check clean install install-dev
+	schema schema-check clean install install-dev install-engines
 
 PYTHON ?=
 TORCH_BACKEND ?=
@@ -37,7 +37,7 @@ training: setup  ## set up, then train on the digits that ship in scikit-learn
 test: install-dev  ## install what is needed, run every test that needs no engine
 	$(python) -m pytest tests -m "not engines" $(workers) $(ARGS)
 
-test-engines: install-dev  ## run the tests that need engines, such as a browser
+test-engines: install-engines  ## run the tests that need engines, such as a browser, and of AWS's stack
 	$(python) -m pytest tests -m engines $(ARGS)
 
 lint: install-dev  ## ruff: lint and format
@@ -76,3 +76,6 @@ install:
 
 install-dev:
 	@$(install) --extra dev --extra sources --extra backbones
+
+install-engines:
+	@$(install) --extra dev --extra sources --extra backbones --extra aws

@@ -1,6 +1,7 @@
 """The work of the training pipeline as one plain script: no ZenML, no MLflow, nothing stored.
 
-The baseline of ``benchmarks/orchestration.py``. Prints one JSON object: seconds by part, accuracy.
+The baseline of ``benchmarks/orchestration.py``. Prints one JSON object: seconds by part,
+accuracy, epochs.
 
     python benchmarks/bare_training.py configs/training.yaml [dotted.key=value ...]
 """
@@ -67,7 +68,8 @@ def main() -> None:
         evaluation = evaluate_predictor(predictor, dataset, split.test, config.evaluate)
     seconds["whole"] = round(time.perf_counter() - BEGUN, 3)
     accuracy = evaluation.metrics["accuracy"].value
-    print(json.dumps({"seconds": seconds, "accuracy": accuracy}))
+    epochs = len(trained.history)
+    print(json.dumps({"seconds": seconds, "accuracy": accuracy, "epochs": epochs}))
 
 
 if __name__ == "__main__":

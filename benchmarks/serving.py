@@ -2,8 +2,9 @@
 
 Each round starts every server once, in alternating order, and loads it with ``wrk`` (Debian: wrk)
 at 1, 8 and 32 connections over loopback. Ours runs with an API key, rate limits and logs on.
-ROUNDS (default 2), SECONDS of load (default 4), MODELS (default: both).
-Run: python -m benchmarks.serving [ROUNDS [SECONDS [MODEL …]]]
+ROUNDS (default 2), SECONDS of load (default 4), NAMES of models (resnet18, small_cnn) and of what
+it is compared with (mlflow_torch, mlflow_onnx, fastapi, bentoml); all of each by default.
+Run: python -m benchmarks.serving [ROUNDS [SECONDS [NAME …]]]
 """
 
 import json
@@ -33,7 +34,7 @@ from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
 CONNECTIONS = (1, 8, 32)
 OURS = "cv_factory"
 BASELINES = ("mlflow_torch", "mlflow_onnx", "fastapi", "bentoml")
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,9 @@ def bare(folder: Path) -> float:
     )
 
 
-def measure(model: str, folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
+def measure(
+    model: str, folder: Path, baselines: Sequence[str], rounds: int, seconds: int
+) -> dict[str, Any]:
     """Measure every server ``rounds`` times; return the figures by server."""
     serving = {
         "access": {"protect": ["metrics"]},
@@ -185,7 +188,7 @@ def measure(model: str, folder: Path, rounds: int, seconds: int) -> dict[str, An
     }
     write_bundle(model, folder, ServingConfig.model_validate(serving))
     authorization = f"Bearer {add_key(folder / 'keys.json', 'load', ['predict'], None)}"
-    loads: dict[str, list[Load]] = {name: [] for name in (OURS, *BASELINES)}
+    loads: dict[str, list[Load]] = {name: [] for name in (OURS, *baselines)}
     bares = []
     for number in range(rounds):
         bares.append(bare(folder))
@@ -247,11 +250,12 @@ def main() -> int:
         return 2
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 4
-    models = sys.argv[3:] or list(SIZES)
+    models = [name for name in SIZES if name in sys.argv[3:]] or list(SIZES)
+    baselines = [name for name in BASELINES if name in sys.argv[3:]] or BASELINES
     result: dict[str, Any] = {"machine": describe_machine(), "seconds": seconds}
     with tempfile.TemporaryDirectory() as directory:
         for model in models:
-            measured = measure(model, Path(directory) / model, rounds, seconds)
+            measured = measure(model, Path(directory) / model, baselines, rounds, seconds)
             result[model] = report(model, measured)
     result["machine"]["load_after"] = round(os.getloadavg()[0], 2)
     RESULTS.mkdir(parents=True, exist_ok=True)

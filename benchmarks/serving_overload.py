@@ -32,7 +32,12 @@ def probe(url: str, body: bytes, key: str, enough: threading.Event, seconds: lis
     with httpx.Client(headers=headers, timeout=60) as client:
         while not enough.is_set():
             begun = time.perf_counter()
-            if client.post(url, content=body).status_code == httpx.codes.OK:
+            try:
+                response = client.post(url, content=body)
+            except httpx.TransportError:
+                # The server closes a connection that it had no time to look at; a client asks anew.
+                continue
+            if response.status_code == httpx.codes.OK:
                 seconds.append(time.perf_counter() - begun)
 
 

@@ -12,6 +12,8 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from cli.console import quiet_tracebacks
 from cv_factory.config import ZenMLConfig
 from cv_factory.errors import CVFactoryError
+from stacks.failures import run_failures
+from stacks.images import step_image
 
 
 def run_to_end(
@@ -30,7 +32,7 @@ def run_to_end(
     configured = pipeline.with_options(**pipeline_options(zenml))
     try:
         run = configured(*arguments)
-    except RuntimeError as error:
+    except run_failures() as error:
         if debug:
             raise
         raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error
@@ -43,7 +45,10 @@ def run_to_end(
 def pipeline_options(zenml: ZenMLConfig) -> dict[str, Any]:
     """Translate the ``zenml`` section to arguments of ``Pipeline.with_options``."""
     options: dict[str, Any] = {"enable_cache": zenml.enable_cache}
-    if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
+    stack = Client().active_stack
+    if stack.container_registry is not None:
+        options["settings"] = {"docker": step_image()}
+    if ExecutionMode.FAIL_FAST in stack.orchestrator.supported_execution_modes:
         # The failing step's own exception reaches us, and no further step is started.
         options["execution_mode"] = ExecutionMode.FAIL_FAST
     if zenml.run_name:

@@ -26,6 +26,8 @@ def run_pipeline(options: RunOptions) -> int:
         from cli.deployment_run import run_deployment
 
         return run_deployment(config, dry_run=options.dry_run, debug=options.debug)
+    if isinstance(config, TrainingPipelineConfig):
+        _check_extras(config)
     labelled = not isinstance(config, BatchInferencePipelineConfig)
     from cv_factory.data.sources import open_source
 
@@ -56,6 +58,16 @@ def run_pipeline(options: RunOptions) -> int:
     from cli.training_run import run_training
 
     return run_training(config, source_fingerprint, lineage, debug=options.debug)
+
+
+def _check_extras(config: TrainingPipelineConfig) -> None:
+    """Refuse a model or a plot whose packages are not installed."""
+    from cv_factory.models import check_available
+    from cv_factory.transforms.embedding import check_installed
+
+    check_available(config.model)
+    if config.transform.umap is not None:
+        check_installed()
 
 
 def _with_reference(

@@ -40,7 +40,16 @@ def print_plan(
     console = Console(highlight=False)
     console.print(table)
     console.print(f"Configuration {lineage['config'][:12]}, commit {lineage['git_commit'][:12]}")
+    if isinstance(config, TrainingPipelineConfig):
+        console.print(_search_line(config))
     console.print("Nothing was changed (--dry-run).")
+
+
+def _search_line(config: TrainingPipelineConfig) -> str:
+    if config.search is None:
+        return "Search: off (the configuration has no section 'search')"
+    families = ", ".join(config.search.families)
+    return f"Search: on, {config.search.trials} trials among {families}"
 
 
 def _prepared(

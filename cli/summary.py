@@ -46,6 +46,8 @@ def _facts(run: PipelineRunResponse, registration: Registration) -> Iterator[tup
         f"{parts['n_train']:,} train, {parts['n_validation']:,} validation, "
         f"{parts['n_test']:,} test (seed {parts['seed']})",
     )
+    if "search" in run.steps:
+        yield "Search", str(_output(run, "search").run_metadata["winner"])
     yield "Test accuracy", _metric(quality, "accuracy")
     yield "Test macro F1", _metric(quality, "macro_f1")
     again = "" if registration.is_new else " (registered before: nothing new)"

@@ -10,8 +10,30 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_model import BackboneSection as BackboneSection
+from cv_factory.config_model import ClassicalSection as ClassicalSection
+from cv_factory.config_model import EfficientNetLite0Config as EfficientNetLite0Config
+from cv_factory.config_model import LightGBMConfig as LightGBMConfig
+from cv_factory.config_model import LogisticRegressionConfig as LogisticRegressionConfig
+from cv_factory.config_model import MLPConfig as MLPConfig
+from cv_factory.config_model import MobileNetV2Config as MobileNetV2Config
+from cv_factory.config_model import ModelConfig as ModelConfig
+from cv_factory.config_model import NetworkSection as NetworkSection
+from cv_factory.config_model import PatchPCAConfig as PatchPCAConfig
+from cv_factory.config_model import PCAConfig as PCAConfig
+from cv_factory.config_model import RandomForestConfig as RandomForestConfig
+from cv_factory.config_model import ResNet18Config as ResNet18Config
+from cv_factory.config_model import SmallCNNConfig as SmallCNNConfig
+from cv_factory.config_model import TorchvisionModelConfig as TorchvisionModelConfig
+from cv_factory.config_model import TransformConfig as TransformConfig
+from cv_factory.config_model import UMAPConfig as UMAPConfig
+from cv_factory.config_model import WhitenedCNNConfig as WhitenedCNNConfig
+from cv_factory.config_model import XGBoostConfig as XGBoostConfig
+from cv_factory.config_search import SearchConfig as SearchConfig
+from cv_factory.config_search import check_space
 from cv_factory.config_section import Fraction, RegisteredName, Seed
 from cv_factory.config_section import Section as Section
+from cv_factory.config_train import TrainConfig as TrainConfig
 from cv_factory.metric_names import (
     DATA_METRICS,
     LOSS_METRICS,
@@ -131,55 +153,6 @@ class ValidationConfig(Section):
     severity: dict[ExpectationName, Literal["error", "warning", "off"]] = Field(
         {}, description="by expectation, such as label_conflicts: error"
     )
-
-
-class PCAConfig(Section):
-    """Principal component analysis of the training pixels."""
-
-    n_components: int = Field(32, ge=1, le=4096)
-
-
-class TransformConfig(Section):
-    """What is fitted on the training images before the model."""
-
-    pca: PCAConfig = PCAConfig()
-
-
-class SmallCNNConfig(Section):
-    """A small convolutional network: stem, then blocks that halve the resolution."""
-
-    name: Literal["small_cnn"] = "small_cnn"
-    channels: list[Annotated[int, Field(ge=4, le=1024)]] = Field(
-        [24, 32, 64, 64], min_length=2, max_length=6, description="stem, then one number a block"
-    )
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-
-
-class LogisticRegressionConfig(Section):
-    """Multinomial logistic regression on the standardized PCA features."""
-
-    name: Literal["logistic_regression"] = "logistic_regression"
-    C: float = Field(1.0, gt=0.0, description="inverse of the L2 penalty")
-    max_iter: int = Field(1000, ge=10)
-
-
-ModelConfig = Annotated[SmallCNNConfig | LogisticRegressionConfig, Field(discriminator="name")]
-
-
-class TrainConfig(Section):
-    """How a network is trained; classical models use the seed alone."""
-
-    seed: Seed = 0
-    epochs: int = Field(9, ge=1, le=10_000)
-    batch_size: int = Field(256, ge=2, le=65_536)
-    learning_rate: float = Field(4e-3, gt=0.0, le=10.0)
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
-    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
-    crop_padding: int = Field(
-        2, ge=0, le=64, description="pixels of padding for the random crop; 0 for none"
-    )
-    horizontal_flip: bool = Field(False, description="labels must survive a mirror image")
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class CalibrationConfig(Section):
@@ -319,6 +292,7 @@ TRAINING_STEPS = (
     "split",
     "validate_data",
     "fit_transform",
+    "search",
     "train",
     "export",
     "evaluate",
@@ -360,6 +334,9 @@ class TrainingPipelineConfig(Section):
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = SmallCNNConfig()
     train: TrainConfig = TrainConfig()
+    search: SearchConfig | None = Field(
+        None, description="looks for model and training settings; without the section, none"
+    )
     calibration: CalibrationConfig = CalibrationConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gates: list[GateConfig] = Field([])
@@ -372,6 +349,12 @@ class TrainingPipelineConfig(Section):
         check_steps(self.zenml, TRAINING_STEPS)
         return self
 
+    @model_validator(mode="after")
+    def _check_search(self) -> "TrainingPipelineConfig":
+        if self.search is not None:
+            check_space(self.search, self.model, self.train)
+        return self
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
         return fingerprint(self._without_location())
@@ -379,7 +362,7 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._without_location()
-        shaping = ("data", "split", "transform", "model", "train", "calibration")
+        shaping = ("data", "split", "transform", "model", "train", "search", "calibration")
         return fingerprint({name: content[name] for name in shaping})
 
     def _without_location(self) -> dict[str, Any]:

@@ -8,3 +8,12 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
+
+
+def fitting_threads() -> int:
+    """Return how many threads one fit may use: ``OMP_NUM_THREADS`` where it is set, else all CPUs.
+
+    Trials of a search run side by side, each with its share.
+    """
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available_cpus(), int(limit)) if limit.isdigit() and int(limit) else available_cpus()

@@ -3,7 +3,10 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -25,6 +28,11 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    with _progress() as progress:
+        yield from progress.track(items, total=total, description=description)
+
+
+def _progress() -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -42,8 +50,7 @@ def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=total, description=description)
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -66,18 +73,45 @@ def say(message: str) -> None:
 
 
 class EpochProgress:
-    """Shows one line an epoch: loss, accuracy and time."""
+    """Shows one line an epoch and, on a terminal, a bar for the steps of the one under way."""
 
     def __init__(self, epochs: int) -> None:
         """Remember how many epochs there will be."""
         self._epochs = epochs
+        self._epoch = 1
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "EpochProgress":
+        """Show the bar, where a person watches."""
+        if sys.stderr.isatty():
+            self._bar = _progress()
+            self._bar.add_task("Epoch 1", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, done: int, steps: int) -> None:
+        """Move the bar to ``done`` of the ``steps`` of this epoch."""
+        if self._bar is not None:
+            description = f"Epoch {self._epoch}"
+            task = self._bar.task_ids[0]
+            self._bar.update(task, completed=done, total=steps, description=description)
 
     def show(self, epoch: int, metrics: dict[str, float]) -> None:
         """Print the metrics of an epoch."""
-        say(
+        self._epoch = epoch + 1
+        line = (
             f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"loss {metrics['train_loss']:.4f}  "
             f"validation loss {metrics['validation_loss']:.4f}  "
             f"accuracy {metrics['validation_accuracy']:.2%}  "
             f"{metrics['seconds']:.1f} s"
         )
+        if self._bar is None:
+            say(line)
+        else:  # above the bar
+            self._bar.console.print(f"  {line}", markup=False, highlight=False)

@@ -12,6 +12,7 @@ from materializers.predictions import BatchPredictionsMaterializer
 from materializers.predictor import PredictorMaterializer
 from materializers.registration import RegistrationMaterializer
 from materializers.report import DataReportMaterializer
+from materializers.search import SearchResultMaterializer
 from materializers.split import SplitMaterializer
 from materializers.transform import FittedTransformMaterializer
 
@@ -25,6 +26,7 @@ __all__ = [
     "ImageDatasetMaterializer",
     "PredictorMaterializer",
     "RegistrationMaterializer",
+    "SearchResultMaterializer",
     "SplitMaterializer",
     "TrainedModelMaterializer",
 ]

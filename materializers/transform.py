@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots import pca_components, pca_spectrum
+from cv_factory.evaluation.plots import feature_map, pca_components, pca_spectrum
 from cv_factory.transforms.fitted import FittedTransform
 from materializers.noun import NounMaterializer
 
@@ -19,13 +19,17 @@ class FittedTransformMaterializer(NounMaterializer):
     HEADER: ClassVar[str] = "transform.json"
 
     def pictures(self, data: FittedTransform) -> dict[str, bytes]:
-        """Draw explained variance and the first components."""
+        """Draw explained variance, the first components, and the map where there is one."""
         height, width, channels = data.image_shape
         pooled = (height // data.pca.pool, width // data.pca.pool, channels)
-        return {
+        pictures = {
             "pca_spectrum.png": pca_spectrum(data.pca.explained_variance_ratio),
             "pca_components.png": pca_components(data.pca.components, pooled),
         }
+        if data.embedding is not None:
+            positions, labels = data.embedding.positions, data.embedding.labels
+            pictures["umap.png"] = feature_map(positions, labels, data.class_names)
+        return pictures
 
     def facts(self, data: FittedTransform) -> dict[str, MetadataType]:
         """Summarize what was fitted."""

@@ -8,6 +8,7 @@ from steps.export import export
 from steps.fit_transform import fit_transform
 from steps.ingest import ingest
 from steps.register import register
+from steps.search import search
 from steps.split import split
 from steps.train import train
 from steps.validate_data import validate_data
@@ -22,7 +23,11 @@ def training(
     parts = split(dataset, config.split)
     report = validate_data(dataset, parts, config.validation)
     transform = fit_transform(dataset, parts, config.transform, after=[report])
-    trained = train(dataset, parts, transform, config.model, config.train)
+    found = None
+    if config.search is not None:
+        sections = (config.transform, config.model, config.train, config.search)
+        found = search(dataset, parts, *sections, after=[report])
+    trained = train(dataset, parts, transform, config.model, config.train, found)
     predictor = export(
         trained, transform, dataset, parts, config.calibration, config.predictor_fingerprint()
     )
@@ -39,4 +44,5 @@ def training(
         train=config.train,
         config=config.registration,
         lineage=lineage,
+        found=found,
     )

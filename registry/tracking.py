@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from cv_factory.data.report import DataReport
+from cv_factory.training.search.result import Trial
 
 #: Metadata key under which the train step stores its MLflow run.
 MLFLOW_RUN_KEY = "mlflow_run_id"
@@ -46,3 +47,17 @@ def log_report(report: DataReport) -> None:
 
     mlflow.log_text(report.to_html(), "data_report.html")
     mlflow.log_dict(asdict(report), "data_report.json")
+
+
+def log_trial(trial: Trial) -> None:
+    """Log a trial of a search as a run of its own, below the run of the step."""
+    import mlflow
+
+    name = f"trial {trial.number}: {trial.family}"
+    with mlflow.start_run(run_name=name, nested=True):
+        mlflow.log_params({"family": trial.family, **trial.values})
+        mlflow.set_tags({"state": trial.state, "reason": trial.reason})
+        if trial.score is not None:
+            mlflow.log_metrics({"score": trial.score, "seconds": trial.seconds})
+        for fold, score in enumerate(trial.fold_scores):
+            mlflow.log_metric("fold_score", score, step=fold)

@@ -1,5 +1,6 @@
 """``python -m stacks``: applies, checks and lists the stack files."""
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,26 @@ def cli() -> None:
     """Say where pipelines run: stacks/NAME.yaml declares a stack, these commands register it."""
 
 
+_OUTPUTS_OPTION = click.option(
+    "--from-cloudformation",
+    "cloudformation",
+    metavar="STACK",
+    help="Take variables that are not set from the outputs of this CloudFormation stack.",
+)
+
+
 @cli.command()
 @click.argument("name")
 @click.option("--set", "activate", is_flag=True, help="Also make it the active stack.")
-def apply(name: str, activate: bool) -> None:
+@_OUTPUTS_OPTION
+def apply(name: str, activate: bool, cloudformation: str | None) -> None:
     """Create or update the stack and all it consists of; change nothing that is as declared."""
     from stacks.apply import apply_stack
 
     console = _console()
     states = []
-    for item in apply_stack(name, activate=activate):
+    environment = _environment(cloudformation)
+    for item in apply_stack(name, activate=activate, environment=environment):
         states.append(item.state)
         console.print(
             f"  {item.kind:<20}{item.name:<24}[{_STYLES[item.state]}]{item.state:<11}[/]", end=""
@@ -46,18 +57,23 @@ def apply(name: str, activate: bool) -> None:
 
 @cli.command()
 @click.argument("name")
-def check(name: str) -> int:
-    """Compare what is registered with the file; change nothing. Exit code 2 if they differ."""
+@_OUTPUTS_OPTION
+def check(name: str, cloudformation: str | None) -> int:
+    """Compare the stack with its file, and try all that it needs; change nothing.
+
+    Exit code 2 if something differs, is missing or refuses us.
+    """
     from stacks.check import check_stack
 
-    problems = check_stack(name)
+    problems = check_stack(name, environment=_environment(cloudformation))
     for problem in problems:
         click.echo(f"  {problem.what}")
     if problems:
-        cures = dict.fromkeys(problem.cure for problem in problems)
-        click.echo("\n".join(f"Run: {cure}" for cure in cures))
+        cures = dict.fromkeys(problem.cure for problem in problems if problem.cure)
+        for cure in cures:
+            click.echo(f"Run: {cure}")
         return 2
-    click.echo(f"Stack {name} is as stacks/{name}.yaml declares it.")
+    click.echo(f"Stack {name} is within reach, and as stacks/{name}.yaml declares it.")
     return 0
 
 
@@ -86,6 +102,15 @@ def main() -> int:
         click.echo("Interrupted.", err=True)
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _environment(cloudformation: str | None) -> dict[str, str]:
+    """Return the variables that fill in a stack file."""
+    if cloudformation is None:
+        return dict(os.environ)
+    from stacks.cloudformation import outputs
+
+    return {**outputs(cloudformation), **{k: v for k, v in os.environ.items() if v}}
 
 
 def _console() -> "Console":

@@ -4,12 +4,13 @@ Idempotent: what is as declared is not written. Everything is checked before any
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from stacks.plan import Item, find_stack, plan
+from stacks.server import require_server
 from stacks.spec import STACKS_DIR, read_spec
 
 if TYPE_CHECKING:
@@ -20,7 +21,11 @@ _ROOT = STACKS_DIR.parent
 
 
 def apply_stack(
-    name: str, *, activate: bool = False, directory: Path = STACKS_DIR
+    name: str,
+    *,
+    activate: bool = False,
+    directory: Path = STACKS_DIR,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Item]:
     """Create or update everything that ``NAME.yaml`` declares, and yield each item when it is done.
 
@@ -28,12 +33,14 @@ def apply_stack(
         name: Name of the stack.
         activate: Also make it the active stack.
         directory: Holds the stack files.
+        environment: Fills in ``${VARIABLE}``; None for the environment of this process.
 
     Raises:
         StackError: The file is wrong, variables or packages are missing, or something of the same
             name stands in the way. Nothing was created.
     """
-    spec = read_spec(name, directory=directory)
+    spec = read_spec(name, directory=directory, environment=environment)
+    require_server()
     from zenml.client import Client
 
     client = Client()

@@ -1,13 +1,16 @@
-"""Says whether a stack is registered as its file declares it, and what to run where it is not.
+"""Says whether a stack is registered as its file declares it and whether it could do its work.
 
-Only reads.
+Only reads, and names what to do where it is not so.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cv_factory.errors import StackError
 from stacks.plan import find_stack, plan
+from stacks.reach import server_mismatch, unreachable
+from stacks.server import require_server
 from stacks.spec import STACKS_DIR, read_spec, stack_names
 
 #: What every pipeline of this project needs of its stack.
@@ -23,31 +26,40 @@ REQUIRED_COMPONENTS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A difference between a stack and its file, and the command that ends it."""
+    """Something that keeps a stack from working.
+
+    Attributes:
+        what: What is wrong; says what to do where no command does it.
+        cure: The command that ends it; empty where there is none.
+    """
 
     what: str
-    cure: str
+    cure: str = ""
 
 
-def check_stack(name: str, *, directory: Path = STACKS_DIR) -> list[Problem]:
-    """Compare a stack with its file.
+def check_stack(
+    name: str, *, directory: Path = STACKS_DIR, environment: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """Compare a stack with its file, and try what its components stand for.
 
     Args:
         name: Name of the stack.
         directory: Holds the stack files.
+        environment: Fills in ``${VARIABLE}``; None for the environment of this process.
 
     Returns:
-        All differences; none if the stack is as declared.
+        All that is wrong; nothing if the stack is as declared and within reach.
 
     Raises:
         StackError: The file is wrong, variables or packages are missing, or something of the same
             name stands in the way of applying it.
     """
-    spec = read_spec(name, directory=directory)
+    spec = read_spec(name, directory=directory, environment=environment)
+    require_server()
     from zenml.client import Client
 
     told = {"created": "is not registered", "updated": "differs from the file"}
-    return [
+    differences = [
         Problem(
             f"{item.kind} {item.name} {told[item.state]}"
             + (f" ({item.detail})" if item.detail else ""),
@@ -56,6 +68,11 @@ def check_stack(name: str, *, directory: Path = STACKS_DIR) -> list[Problem]:
         for item in plan(Client(), spec)
         if item.state != "unchanged"
     ]
+    out_of_reach = [Problem(str(error)) for error in unreachable(spec)]
+    mismatch = server_mismatch()
+    if mismatch:
+        out_of_reach.append(Problem(f"{mismatch}. Install that of the server, or upgrade it."))
+    return [*differences, *out_of_reach]
 
 
 def require_applied(name: str | None) -> str:
@@ -71,8 +88,10 @@ def require_applied(name: str | None) -> str:
         Name of the stack.
 
     Raises:
-        StackError: The stack is not registered or lacks a component; says what to run.
+        StackError: The stack is not registered or lacks a component, or the ZenML server does not
+            answer; says what to do.
     """
+    require_server()
     from zenml.client import Client
 
     client = Client()

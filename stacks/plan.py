@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 State = Literal["created", "updated", "unchanged"]
 _Secrets = dict[str, dict[str, str]]
 
+#: Packages that integrations of ZenML ask for, and that nothing of ours needs: the aws one wants
+#: this for its connector to clusters.
+_NOT_NEEDED = frozenset({"kubernetes"})
+
 #: Marks the stacks that this project made, so that it never changes one of the user's own.
 LABEL = {"made_by": "cv_factory"}
 
@@ -120,6 +124,8 @@ def _missing_requirements(client: "Client", kind: str, flavor: str) -> list[str]
     integration = integration_registry.integrations[model.integration]
     missing = []
     for requirement in map(Requirement, integration.get_requirements()):
+        if requirement.name in _NOT_NEEDED:
+            continue
         if not requirement_installed(requirement):
             missing.append(str(requirement))
         elif not all(requirement_installed(inner) for inner in get_dependencies(requirement)):

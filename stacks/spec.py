@@ -46,7 +46,8 @@ COMPONENT_TYPES = (
     "step_operator",
 )
 
-_ENV_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+#: ``${NAME}``, or ``${NAME:-default}`` with what stands for a variable that is not set or empty.
+_ENV_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 _SECRET_REFERENCE = re.compile(r"\{\{\s*([^.{}\s]+)\.([^{}\s]+?)\s*\}\}")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
@@ -210,8 +211,8 @@ def _read_yaml(path: Path, directory: Path) -> dict[str, Any]:
 
 def _fill_in(values: dict[str, Any], environment: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Replace every ``${VARIABLE}`` in the strings of a stack file."""
-    used = {name for text in _strings(values) for name in _ENV_VARIABLE.findall(text)}
-    missing = sorted(name for name in used if not environment.get(name))
+    used = [match for text in _strings(values) for match in _ENV_VARIABLE.finditer(text)]
+    missing = sorted({m[1] for m in used if m[2] is None and not environment.get(m[1])})
     if missing:
         raise StackError(
             f"{path} needs environment variables that are not set: {', '.join(missing)}. "
@@ -221,7 +222,7 @@ def _fill_in(values: dict[str, Any], environment: Mapping[str, str], path: Path)
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
-            return _ENV_VARIABLE.sub(lambda match: environment[match[1]], value)
+            return _ENV_VARIABLE.sub(lambda match: environment.get(match[1]) or match[2], value)
         if isinstance(value, dict):
             return {key: fill(inner) for key, inner in value.items()}
         if isinstance(value, list):

@@ -28,6 +28,12 @@ def use_stack(name: str) -> None:
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
 
 
+def quiet_aws_logs() -> None:
+    """Keep AWS's libraries from telling of every place in which they look for settings."""
+    for name in ("botocore", "sagemaker", "sagemaker.config"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def activate_only_stack_integrations() -> None:
     """Make ZenML activate, in this process, only the integrations of the active stack, quietly.
 

@@ -1,7 +1,7 @@
 """The main module of a step's own process, as the step operator ``launcher`` starts it.
 
-Ties the process to the one that started it before anything slow is imported, then lets ZenML run
-the step.
+Ties the process to the one on this machine that started it, if there is one, before anything slow
+is imported; then lets ZenML run the step.
 """
 
 import os
@@ -26,8 +26,10 @@ class StepTerminatedError(CVFactoryError):
 
 def main() -> int:
     """Run the step that the command line names and return the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    end_with_parent(int(os.environ[PARENT_VARIABLE]))
+    # Slurm starts a job again that it has to move: that one just dies, and tells ZenML nothing.
+    if PARENT_VARIABLE in os.environ:
+        signal.signal(signal.SIGTERM, _terminate)
+        end_with_parent(int(os.environ[PARENT_VARIABLE]))
     try:
         _run_step()
     except StepTerminatedError:

@@ -12,6 +12,7 @@ from cv_factory.data.split import Split
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
+from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 
 
@@ -28,14 +29,16 @@ def register(
     train: TrainConfig,
     config: RegisterConfig,
     lineage: dict[str, str],
+    found: SearchResult | None = None,
 ) -> Annotated[Registration, "registration"]:
     """Never cached: what is in production, and so the verdict, changes between runs."""
     from registry.candidate import Candidate
     from registry.register import register_candidate
     from registry.run_reference import reference_of
 
+    settings = found.train if found is not None else train
     return register_candidate(
-        Candidate(predictor, evaluation, trained_model, dataset, split, data_report, train),
+        Candidate(predictor, evaluation, trained_model, dataset, split, data_report, settings),
         gates,
         evaluate,
         config,

@@ -8,6 +8,7 @@ import materializers  # noqa: F401  (registers them)
 from cv_factory.config import ModelConfig, TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 from steps.caching import depends_on
@@ -24,11 +25,14 @@ def train(
     transform: FittedTransform,
     model: ModelConfig,
     config: TrainConfig,
+    found: SearchResult | None = None,
 ) -> Annotated[TrainedModel, "trained_model"]:
-    """Train, and report every epoch to the experiment tracker."""
+    """Train, as a search found best if there was one; report every epoch to the tracker."""
     from cv_factory.training.train import train as train_model
     from registry.tracking import MLFLOW_RUN_KEY, active_run_id, log_epoch, log_settings
 
+    if found is not None:
+        model, config = found.model, found.train
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
     log_settings({"model": model, "train": config})
     return train_model(dataset, split, transform, model, config, on_epoch=log_epoch)

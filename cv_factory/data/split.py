@@ -109,6 +109,11 @@ def split_dataset(dataset: ImageDataset, config: SplitConfig) -> Split:
     return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
 
 
+def families_of(dataset: ImageDataset) -> Indices:
+    """Return a number int64 ``(N,)`` for each image: equal where images must stay in one part."""
+    return _families(dataset, 0).of_image
+
+
 @dataclass(frozen=True)
 class _Families:
     """Sets of images that must stay in one part.

@@ -166,6 +166,96 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> bytes:
     return png.getvalue()
 
 
+def feature_map(
+    positions: NDArray[np.floating[Any]], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> bytes:
+    """Draw where images lie on a map of two dimensions, one colour a class.
+
+    Args:
+        positions: Float ``(n, 2)``.
+        labels: Int ``(n,)``.
+        class_names: Name of each label.
+
+    Returns:
+        PNG.
+    """
+    with _figure(7.0, 5.6) as (figure, png):
+        axis = figure.subplots()
+        colours = np.arange(len(class_names)) / max(1, len(class_names) - 1)
+        for label, name in enumerate(class_names):
+            points = positions[labels == label]
+            colour = _rainbow(float(colours[label]))
+            axis.scatter(points[:, 0], points[:, 1], s=8, color=colour, linewidths=0)
+            if len(points) and len(class_names) <= _MAX_BARS:
+                middle = np.median(points, axis=0)
+                axis.annotate(_short(name, 14), middle, ha="center", fontweight="bold")
+        axis.set(xticks=[], yticks=[])
+        _head(figure, f"UMAP of {len(positions):,} training images")
+    return png.getvalue()
+
+
+def search_history(
+    scores: Sequence[float | None], families: Sequence[str], best: int, metric: str
+) -> bytes:
+    """Draw the score of every trial of a search.
+
+    Args:
+        scores: By trial; None of one that has none.
+        families: By trial, the model's name.
+        best: Place of the winner.
+        metric: What the scores are.
+
+    Returns:
+        PNG.
+    """
+    names = sorted(set(families))
+    with _figure(7.5, 3.8) as (figure, png):
+        axis = figure.subplots()
+        for place, name in enumerate(names):
+            points = [
+                (number, score)
+                for number, (score, family) in enumerate(zip(scores, families, strict=True))
+                if family == name and score is not None
+            ]
+            colour = _rainbow(place / max(1, len(names) - 1))
+            axis.plot(*zip(*points, strict=True) if points else ((), ()), "o", color=colour,
+                      markersize=5, label=name)  # fmt: skip
+        top = scores[best]
+        assert top is not None, "the winner has a score"
+        axis.axhline(top, color=_LINE, zorder=0)
+        axis.plot(best, top, "o", markersize=11, markerfacecolor="none", color=_INK)
+        axis.set(xlabel="trial", ylabel=metric.replace("_", " "))
+        _head(figure, f"Best of {len(scores)} trials: {families[best]}, {top:.4f}")
+        _whole_numbers(axis)
+        axis.grid(axis="y")
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return png.getvalue()
+
+
+def search_importances(importances: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Draw how much of the score's variance each setting explains, family by family.
+
+    Args:
+        importances: By family, share by setting.
+
+    Returns:
+        PNG.
+    """
+    rows = [
+        (f"{family}: {name}" if family != "all" else f"which {name}", share)
+        for family, shares in importances.items()
+        for name, share in sorted(shares.items(), key=lambda item: -item[1])
+    ]
+    with _figure(7.5, 0.32 * len(rows) + 1.2) as (figure, png):
+        axis = figure.subplots()
+        axis.barh([name for name, _ in rows], [100 * share for _, share in rows], color=BLUE)
+        axis.invert_yaxis()
+        axis.set(xlabel="share of the score's variance (%)")
+        _head(figure, "What mattered: the family, and the settings within one")
+        axis.grid(axis="x")
+    return png.getvalue()
+
+
 def confusion_matrix(
     matrix: NDArray[np.int64], class_names: Sequence[str], *, normalised: bool = False
 ) -> bytes:
@@ -479,6 +569,13 @@ def _tiles(
 
 def _head(figure: "Figure", text: str) -> None:
     figure.suptitle(text, x=0.015, ha="left", fontsize=12, fontweight="bold")
+
+
+def _rainbow(place: float) -> Any:
+    """Return a colour for a place from 0 to 1."""
+    import matplotlib
+
+    return matplotlib.colormaps["turbo"](0.05 + 0.9 * place)
 
 
 def _whole_numbers(axis: "Axes") -> None:

@@ -1,6 +1,98 @@
-"""Random crops and mirror images of whole batches of tensors at once."""
+"""Random crops, mirror images and cut-outs of whole batches of tensors at once, on their device.
+
+What is drawn for a batch depends on the seed, the epoch and the step alone, and is drawn for the
+whole of it: a process that works off a part of the batch sees the part that it would have seen.
+"""
+
+import hashlib
+from dataclasses import dataclass
 
 import torch
+
+from cv_factory.config import TrainConfig
+
+
+def seed_of(*parts: int | str) -> int:
+    """Return a seed below 2^63 that any change of the parts changes."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of a batch of n images, on the CPU.
+
+    Attributes:
+        offsets: Top and left of the crop in the padded image, int64 ``(2, n)``.
+        flip: Which images are mirrored, bool ``(n,)``.
+        holes: Centre row and column of the cut-out, int64 ``(2, n)``.
+    """
+
+    offsets: torch.Tensor
+    flip: torch.Tensor
+    holes: torch.Tensor
+
+    def part(self, chosen: slice, device: torch.device) -> "Draw":
+        """Return the numbers of some of the images, on a device."""
+        return Draw(
+            self.offsets[:, chosen].to(device, non_blocking=True),
+            self.flip[chosen].to(device, non_blocking=True),
+            self.holes[:, chosen].to(device, non_blocking=True),
+        )
+
+
+def draw(
+    config: TrainConfig, indices: torch.Tensor, size: tuple[int, int], epoch: int, step: int
+) -> Draw:
+    """Draw for a batch.
+
+    Args:
+        config: Which augmentations, and the seed.
+        indices: Which training images they are, int64 ``(n,)``.
+        size: Height and width of the images.
+        epoch: From 1.
+        step: Within the epoch, from 0.
+    """
+    n = len(indices)
+    generator = torch.Generator().manual_seed(seed_of(config.seed, "augment", epoch, step))
+    offsets = torch.randint(0, 2 * config.crop_padding + 1, (2, n), generator=generator)
+    flip = torch.rand(n, generator=generator) < 0.5
+    holes = (torch.rand((2, n), generator=generator) * torch.tensor(size)[:, None]).long()
+    if config.flip == "alternating":
+        flip = _alternating(indices, config.seed, epoch)
+    return Draw(offsets, flip, holes)
+
+
+def _alternating(indices: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+    """Mirror a fixed random half of the images in odd epochs, and the other half in even ones.
+
+    K. Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024, section 3.6.
+    """
+    generator = torch.Generator().manual_seed(seed_of(seed, "flip"))
+    multiplier, shift = torch.randint(1, 2**31, (2,), generator=generator).tolist()
+    # A multiplicative hash: its higher bits depend on all bits of the index.
+    half = ((indices * (2 * multiplier + 1) + shift) >> 17) & 1
+    mirrored: torch.Tensor = (half + epoch) % 2 == 1
+    return mirrored
+
+
+def augment(padded: torch.Tensor, drawn: Draw, config: TrainConfig) -> torch.Tensor:
+    """Crop, mirror and cut out.
+
+    Args:
+        padded: uint8 ``(n, H + 2 p, W + 2 p, C)``, p being ``config.crop_padding``.
+        drawn: What was drawn for these images, on their device.
+        config: Which augmentations.
+
+    Returns:
+        uint8 ``(n, H, W, C)``.
+    """
+    images = crop(padded, drawn.offsets, config.crop_padding)
+    if config.horizontal_flip:
+        images = torch.where(drawn.flip[:, None, None, None], images.flip(2), images)
+    if config.cutout:
+        images = _cut_out(images, drawn.holes, config.cutout)
+    return images
 
 
 def pad(images: torch.Tensor, padding: int) -> torch.Tensor:
@@ -13,31 +105,26 @@ def pad(images: torch.Tensor, padding: int) -> torch.Tensor:
     return images[:, rows][:, :, columns]
 
 
-def random_crop(
-    padded: torch.Tensor, indices: torch.Tensor, padding: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Cut a window at a random offset out of each padded image.
-
-    Args:
-        padded: uint8 ``(N, H + 2 p, W + 2 p, C)``.
-        indices: Which images, int64 ``(n,)``.
-        padding: p in pixels.
-        generator: Source of randomness.
-
-    Returns:
-        uint8 ``(n, H, W, C)``.
-    """
+def crop(padded: torch.Tensor, offsets: torch.Tensor, padding: int) -> torch.Tensor:
+    """Cut a window at an offset int64 ``(2, n)`` out of each padded image."""
     if padding == 0:
-        return padded[indices]
-    n = len(indices)
+        return padded
+    n, device = len(padded), padded.device
     height, width = padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
-    offsets = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator)
-    rows = offsets[0] + torch.arange(height)
-    columns = offsets[1] + torch.arange(width)
-    return padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+    rows = offsets[0][:, None] + torch.arange(height, device=device)
+    columns = offsets[1][:, None] + torch.arange(width, device=device)
+    images = torch.arange(n, device=device)
+    return padded[images[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each image ``(n, H, W, C)`` left to right with probability one half."""
-    flip = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(flip[:, None, None, None], images.flip(2), images)
+def _cut_out(images: torch.Tensor, holes: torch.Tensor, side: int) -> torch.Tensor:
+    """Blank out a square around a pixel; at the border less of it lies inside.
+
+    T. DeVries and G. W. Taylor, Improved Regularization of CNNs with Cutout, 2017.
+    """
+    height, width = images.shape[1:3]
+    rows = torch.arange(height, device=images.device) - holes[0][:, None] + side // 2
+    columns = torch.arange(width, device=images.device) - holes[1][:, None] + side // 2
+    inside_rows, inside_columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    hole = inside_rows[:, :, None] & inside_columns[:, None, :]
+    return images.masked_fill(hole[..., None], 0)

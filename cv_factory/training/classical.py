@@ -2,19 +2,22 @@
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from sklearn.metrics import accuracy_score, log_loss
-from sklearn.pipeline import Pipeline
 
-from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.config import LightGBMConfig, ModelConfig, TrainConfig, XGBoostConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.errors import TrainingError
 from cv_factory.models import fit_classical
+from cv_factory.models.estimator import Estimator
 from cv_factory.training.train import EpochCallback
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
-from cv_factory.transforms.pca import PCA, project
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
+#: The newest that onnxmltools writes; the merged graph declares the newer one of all its parts.
+_BOOSTED_OPSET = 15
 _BATCH = 4096
 
 
@@ -27,16 +30,17 @@ def train_classical(
     reference: npt.NDArray[np.uint8],
     on_epoch: EpochCallback,
 ) -> TrainedModel:
-    """Fit on the training images' features; measure on the validation images.
+    """Fit on the training images' standardized features; measure on the validation images.
 
     Args and errors as for ``cv_factory.training.train.train``; ``reference`` is uint8
     ``(n, H, W, C)``.
     """
-    features = _features(dataset, split.train, transform.pca)
+    features = _features(dataset, split.train, transform)
     labels = dataset.labels
     estimator = fit_classical(model, features, labels[split.train], config.seed)
     n_classes = len(dataset.class_names)
-    validation = estimator.predict_proba(_features(dataset, split.validation, transform.pca))
+    _check_classes(estimator, n_classes)
+    validation = estimator.predict_proba(_features(dataset, split.validation, transform))
     classes = np.arange(n_classes)
     metrics = {
         "validation_loss": float(log_loss(labels[split.validation], validation, labels=classes)),
@@ -45,13 +49,13 @@ def train_classical(
         ),
     }
     on_epoch(1, metrics)
-    probabilities = estimator.predict_proba(project(reference, transform.pca))
+    probabilities = estimator.predict_proba(transform.model_features(reference))
     return TrainedModel(
         config=model,
         image_shape=dataset.image_shape,
         n_classes=n_classes,
         weights={},
-        graph=_to_onnx(estimator, features.shape[1]),
+        graph=_to_onnx(model, estimator, features.shape[1]),
         history=(metrics,),
         best_epoch=1,
         reference=Reference(reference, probabilities.astype(np.float32)),
@@ -59,22 +63,63 @@ def train_classical(
 
 
 def _features(
-    dataset: ImageDataset, indices: npt.NDArray[np.int64], pca: PCA
+    dataset: ImageDataset, indices: npt.NDArray[np.int64], transform: FittedTransform
 ) -> npt.NDArray[np.float32]:
-    return np.concatenate([project(batch, pca) for batch in dataset.batches(indices, _BATCH)])
+    batches = dataset.batches(indices, _BATCH)
+    return np.concatenate([transform.model_features(batch) for batch in batches])
 
 
-def _to_onnx(estimator: Pipeline, n_features: int) -> bytes:
-    """Convert to a graph from ``features`` float32 ``(N, k)`` to ``probabilities`` ``(N, K)``."""
+def _check_classes(estimator: Estimator, n_classes: int) -> None:
+    """Refuse a head that does not fit the labels: its columns would be other classes."""
+    if not np.array_equal(estimator.classes_, np.arange(n_classes)):
+        raise TrainingError(
+            f"The training images have labels {np.asarray(estimator.classes_).tolist()}, the "
+            f"dataset has {n_classes} classes. Every class needs training images: give more, or "
+            "remove the class."
+        )
+
+
+def _to_onnx(model: ModelConfig, estimator: Estimator, n_features: int) -> bytes:
+    """Convert to a graph from features float32 ``(N, k)`` to probabilities ``(N, K)``.
+
+    The probabilities are the graph's last output.
+    """
+    match model:
+        case XGBoostConfig():
+            graph = _convert_boosted("xgboost", estimator, n_features)
+        case LightGBMConfig():
+            graph = _convert_boosted("lightgbm", estimator, n_features)
+        case _:
+            graph = _convert_sklearn(estimator, n_features)
+    serialized: bytes = graph.SerializeToString(deterministic=True)
+    return serialized
+
+
+def _convert_sklearn(estimator: Estimator, n_features: int) -> onnx.ModelProto:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    graph = to_onnx(
+    graph: onnx.ModelProto = to_onnx(
         estimator,
         name="classical",
         initial_types=[("features", FloatTensorType([None, n_features]))],
         options={"zipmap": False},
         target_opset=OPSET,
     )
-    serialized: bytes = graph.SerializeToString(deterministic=True)
-    return serialized
+    return graph
+
+
+def _convert_boosted(package: str, estimator: Estimator, n_features: int) -> onnx.ModelProto:
+    import onnxmltools
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    convert = getattr(onnxmltools, f"convert_{package}")
+    arguments = {"zipmap": False} if package == "lightgbm" else {}
+    graph: onnx.ModelProto = convert(
+        estimator,
+        name="classical",
+        initial_types=[("features", FloatTensorType([None, n_features]))],
+        target_opset=_BOOSTED_OPSET,
+        **arguments,
+    )
+    return graph

@@ -134,7 +134,7 @@ def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
 def build_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.ModelProto:
     """Compose transform and model: ``images`` to ``probabilities`` and ``features``."""
     if is_network(trained.config):
-        model, entry = _network_graph(trained), "normalized"
+        model, entry = _network_graph(trained, transform), "normalized"
     else:
         model, entry = onnx.load_model_from_string(trained.graph), "model_features"
     model = onnx.compose.add_prefix(model, "model/")
@@ -173,7 +173,8 @@ def _transform_graph(transform: FittedTransform, entry: str) -> onnx.ModelProto:
         ]
         shape: list[str | int] = ["N", channels, height, width]
     else:
-        nodes.append(helper.make_node("Identity", ["features"], ["model_features"]))
+        constants["features_std"] = transform.standardization.std
+        nodes.append(helper.make_node("Div", ["features", "features_std"], ["model_features"]))
         shape = ["N", len(pca.components)]
     nodes[2:2] = _pca_nodes(pca.pool)
     graph = helper.make_graph(
@@ -217,11 +218,11 @@ def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
     ]
 
 
-def _network_graph(trained: TrainedModel) -> onnx.ModelProto:
+def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.ModelProto:
     """Export the network, and softmax behind it, from normalized images ``(N, C, H, W)``."""
     import torch
 
-    network = build_network(trained.config, trained.image_shape, trained.n_classes)
+    network = build_network(trained.config, transform)
     network.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in trained.weights.items()})
     module = torch.nn.Sequential(network, torch.nn.Softmax(dim=1)).eval()
     height, width, channels = trained.image_shape

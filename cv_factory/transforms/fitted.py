@@ -5,20 +5,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.array_files import load_tensors
 from cv_factory.artifact_files import read_header, write_header
-from cv_factory.config import TransformConfig
+from cv_factory.config import PatchPCAConfig, TransformConfig, UMAPConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
+from cv_factory.transforms.embedding import Embedding, fit_embedding
 from cv_factory.transforms.normalize import Normalization, fit_normalization
-from cv_factory.transforms.pca import PCA, fit_pca
+from cv_factory.transforms.patches import PatchPCA, fit_patches
+from cv_factory.transforms.pca import PCA, fit_pca, project
+from cv_factory.transforms.standardize import (
+    Standardization,
+    standardization_of,
+    standardize,
+)
 
-_KIND, _VERSION, _TENSORS = "transform", 1, "tensors.safetensors"
+_KIND, _VERSION, _TENSORS = "transform", 2, "tensors.safetensors"
 _BATCH = 4096
+#: Values of patches that are held at once, and patches that are enough.
+_PATCH_VALUES, _ENOUGH_PATCHES = 4_000_000, 4_000_000
 _NAMES = (
     "normalization_mean",
     "normalization_std",
@@ -26,18 +36,26 @@ _NAMES = (
     "pca_components",
     "pca_explained_variance",
     "pca_explained_variance_ratio",
+    "patches_mean",
+    "patches_components",
+    "patches_explained_variance",
+    "standardization_std",
 )
+_EMBEDDING_NAMES = ("embedding_positions", "embedding_labels")
 
 
 @dataclass(frozen=True)
 class FittedTransform:
-    """Normalization statistics, PCA and label encoding of one training set.
+    """Normalization statistics, PCA of pixels and of patches, and labels of one training set.
 
     Attributes:
         image_shape: Height, width and channels it was fitted for.
         class_names: The label encoding: a label's number is its place here.
         normalization: Per-channel statistics.
         pca: Components of the pixels.
+        patches: Components of patches of normalized pixels.
+        standardization: Of the PCA's features.
+        embedding: A map of some training images, where one was asked for.
         n_images: How many training images it was fitted on.
     """
 
@@ -45,7 +63,10 @@ class FittedTransform:
     class_names: tuple[str, ...]
     normalization: Normalization
     pca: PCA
+    patches: PatchPCA
+    standardization: Standardization
     n_images: int
+    embedding: Embedding | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,6 +75,10 @@ class FittedTransform:
         for name, tensor in self._tensors().items():
             digest.update(name.encode() + tensor.tobytes())
         return digest.hexdigest()
+
+    def model_features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Map images uint8 ``(N, H, W, C)`` to what classical models see, float32 ``(N, k)``."""
+        return standardize(project(images, self.pca), self.standardization)
 
     def save(self, directory: Path) -> None:
         """Write ``tensors.safetensors`` and ``transform.json``."""
@@ -81,8 +106,13 @@ class FittedTransform:
             image_shape=(height, width, channels),
             class_names=tuple(body["class_names"]),
             normalization=Normalization(tensors[_NAMES[0]], tensors[_NAMES[1]]),
-            pca=PCA(body["parameters"]["pool"], *(tensors[name] for name in _NAMES[2:])),
+            pca=PCA(body["parameters"]["pool"], *(tensors[name] for name in _NAMES[2:6])),
+            patches=PatchPCA(
+                body["parameters"]["patch_size"], *(tensors[name] for name in _NAMES[6:9])
+            ),
+            standardization=Standardization(tensors[_NAMES[9]]),
             n_images=body["parameters"]["n_images"],
+            embedding=_embedding_of(tensors),
         )
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'transform.json'}: the fingerprint does not match.")
@@ -93,6 +123,7 @@ class FittedTransform:
             "image_shape": list(self.image_shape),
             "pool": self.pca.pool,
             "n_components": len(self.pca.components),
+            "patch_size": self.patches.size,
             "n_images": self.n_images,
         }
 
@@ -104,26 +135,75 @@ class FittedTransform:
             self.pca.components,
             self.pca.explained_variance,
             self.pca.explained_variance_ratio,
+            self.patches.mean,
+            self.patches.components,
+            self.patches.explained_variance,
+            self.standardization.std,
         )
-        return dict(zip(_NAMES, tensors, strict=True))
+        named: dict[str, npt.NDArray[np.generic]] = dict(zip(_NAMES, tensors, strict=True))
+        if self.embedding is not None:
+            embedding = (self.embedding.positions, self.embedding.labels)
+            named |= dict(zip(_EMBEDDING_NAMES, embedding, strict=True))
+        return named
 
 
 def fit_transform(
     dataset: ImageDataset, train: npt.NDArray[np.int64], config: TransformConfig
 ) -> FittedTransform:
-    """Fit normalization and PCA on the training images alone.
+    """Fit everything on the training images alone.
 
     Raises:
-        TrainingError: There are fewer images or pixels than components asked for.
+        TrainingError: There are fewer images, pixels or values of a patch than components asked
+            for.
+        ConfigError: A map is asked for, and UMAP is not installed.
     """
 
     def batches() -> Iterator[npt.NDArray[np.uint8]]:
         return dataset.batches(train, _BATCH)
 
+    normalization = fit_normalization(batches())
+    pca = fit_pca(batches(), config.pca.n_components, dataset.image_shape)
     return FittedTransform(
         image_shape=dataset.image_shape,
         class_names=dataset.class_names,
-        normalization=fit_normalization(batches()),
-        pca=fit_pca(batches(), config.pca.n_components, dataset.image_shape),
+        normalization=normalization,
+        pca=pca,
+        patches=_fit_patches(dataset, train, normalization, config.patches),
+        standardization=standardization_of(pca),
         n_images=len(train),
+        embedding=_fit_embedding(dataset, train, pca, config.umap),
     )
+
+
+def _fit_patches(
+    dataset: ImageDataset,
+    train: npt.NDArray[np.int64],
+    normalization: Normalization,
+    config: PatchPCAConfig,
+) -> PatchPCA:
+    height, width, channels = dataset.image_shape
+    chosen = _spread(train, min(config.n_images, 1 + _ENOUGH_PATCHES // (height * width)))
+    batch = max(1, _PATCH_VALUES // (height * width * channels * config.size**2))
+    return fit_patches(dataset.batches(chosen, batch), normalization, config)
+
+
+def _fit_embedding(
+    dataset: ImageDataset, train: npt.NDArray[np.int64], pca: PCA, config: UMAPConfig | None
+) -> Embedding | None:
+    if config is None:
+        return None
+    chosen = _spread(train, config.n_images)
+    features = np.concatenate([project(b, pca) for b in dataset.batches(chosen, _BATCH)])
+    return fit_embedding(features, dataset.labels[chosen], config)
+
+
+def _spread(indices: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+    """Return up to ``n`` of the indices, evenly spread."""
+    n = min(n, len(indices))
+    return indices[np.linspace(0, len(indices) - 1, n).astype(np.int64)]
+
+
+def _embedding_of(tensors: dict[str, npt.NDArray[Any]]) -> Embedding | None:
+    if _EMBEDDING_NAMES[0] not in tensors:
+        return None
+    return Embedding(*(tensors[name] for name in _EMBEDDING_NAMES))

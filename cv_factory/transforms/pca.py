@@ -1,20 +1,29 @@
 """Principal component analysis of pixels, fitted in one pass over images larger than memory.
 
-The Gram matrix is accumulated chunk by chunk (products in float32 of shifted pixels, sums in
-float64), then its leading eigenvectors are taken: I. T. Jolliffe, Principal Component Analysis,
-2nd ed., 2002, ch. 1. Large images are average-pooled first, which bounds the Gram matrix.
+The Gram matrix is accumulated chunk by chunk, then its leading eigenvectors are taken: I. T.
+Jolliffe, Principal Component Analysis, 2nd ed., 2002, ch. 1. Pixels less 128 are whole numbers, and
+a chunk is so short that every partial sum of products is one below 2**24, which float32 holds
+exactly: single precision's speed, no rounding, and the same matrix in any order and on any device.
+Large images are average-pooled first, which bounds the Gram matrix; there, products are rounded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.errors import TrainingError
+from cv_factory.transforms.eigen import leading_eigenvectors
 
 #: Pixels are pooled until an image has at most this many values: eigenvectors cost their cube.
 LARGEST_DIMENSION = 3072
+
+_SHIFT = 128
+#: 1024 products of at most 128 x 128 sum to at most 2**24.
+_EXACT_ROWS = 1024
+#: Below it the product takes less than importing torch, which finds the GPU.
+_SMALLEST_ON_GPU = 1024
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,11 @@ def fit_pca(
         TrainingError: There are fewer images or pixels than components asked for.
     """
     pool = pool_for(image_shape)
-    moments = _Moments()
+    height, width, channels = image_shape
+    dimension = (height // pool) * (width // pool) * channels
+    moments = _Moments(dimension)
     for batch in batches:
-        moments.add(flatten_pixels(batch, pool))
-    dimension = len(moments.sum)
+        moments.add(batch, pool)
     if n_components > min(moments.count - 1, dimension):
         raise TrainingError(
             f"transform.pca.n_components is {n_components}, but {moments.count} training images of "
@@ -84,12 +94,12 @@ def fit_pca(
             "components. Lower it, or give more images."
         )
     mean, covariance = moments.mean_and_covariance()
-    values, vectors = _leading_eigenvectors(covariance, n_components)
+    values, vectors = leading_eigenvectors(covariance, n_components)
     total = float(np.trace(covariance))
     return PCA(
         pool=pool,
         mean=mean.astype(np.float32),
-        components=_fix_signs(vectors).astype(np.float32),
+        components=vectors.astype(np.float32),
         explained_variance=values,
         explained_variance_ratio=values / total if total > 0 else np.zeros_like(values),
     )
@@ -103,43 +113,54 @@ def project(images: npt.NDArray[np.uint8], pca: PCA) -> npt.NDArray[np.float32]:
 
 
 class _Moments:
-    """Count, sum and Gram matrix of rows that pass by, relative to the first chunk's mean."""
+    """Count, sum and Gram matrix of rows of values 0 to 255 that pass by, less ``_SHIFT``."""
 
-    def __init__(self) -> None:
+    def __init__(self, dimension: int) -> None:
         self.count = 0
-        self.sum = np.zeros(0)
-        self._shift = np.zeros(0, np.float32)
-        self._gram = np.zeros((0, 0))
+        self._sum = np.zeros(dimension)
+        self._gram = np.zeros((dimension, dimension))
+        self._product = _product_on(dimension)
 
-    def add(self, rows: npt.NDArray[np.float32]) -> None:
-        if self.count == 0:
-            self._shift = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-            self.sum = np.zeros(rows.shape[1])
-            self._gram = np.zeros((rows.shape[1], rows.shape[1]))
-        shifted = rows - self._shift
-        self.sum += shifted.sum(axis=0, dtype=np.float64)
-        self._gram += shifted.T @ shifted
-        self.count += len(rows)
+    def add(self, images: npt.NDArray[np.uint8], pool: int) -> None:
+        """Add images uint8 ``(n, H, W, C)``."""
+        for start in range(0, len(images), _EXACT_ROWS):
+            rows = _rows(images[start : start + _EXACT_ROWS], pool)
+            self._sum += rows.sum(axis=0)
+            self._gram += self._product(rows)
+            self.count += len(rows)
 
     def mean_and_covariance(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        offset = self.sum / self.count
-        covariance = (self._gram - self.count * np.outer(offset, offset)) / (self.count - 1)
-        return self._shift + offset, covariance
+        """Return the mean ``(D,)`` and covariance ``(D, D)`` of pixels / 255; call it once."""
+        offset = self._sum / self.count
+        covariance = self._gram  # in place: at 3,072 values it is 75 MB
+        covariance -= np.outer(self.count * offset, offset)
+        covariance /= (self.count - 1) * 255.0**2
+        return (offset + _SHIFT) / 255, covariance
 
 
-def _leading_eigenvectors(
-    covariance: npt.NDArray[np.float64], k: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the ``k`` largest eigenvalues, descending, and their eigenvectors as rows."""
-    from scipy.linalg import eigh
-
-    dimension = len(covariance)
-    values, vectors = eigh(covariance, subset_by_index=[dimension - k, dimension - 1])
-    return np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1].T)
+def _rows(images: npt.NDArray[np.uint8], pool: int) -> npt.NDArray[np.float32]:
+    if pool > 1:
+        return flatten_pixels(images, pool) * np.float32(255) - np.float32(_SHIFT)
+    rows = images.reshape(len(images), -1).astype(np.float32)
+    rows -= np.float32(_SHIFT)
+    return rows
 
 
-def _fix_signs(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Flip each row so that its entry of largest magnitude is positive."""
-    largest = np.abs(vectors).argmax(axis=1)
-    signs = np.sign(vectors[np.arange(len(vectors)), largest])
-    return vectors * np.where(signs == 0, 1.0, signs)[:, None]
+_Product = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+
+
+def _product_on(dimension: int) -> _Product:
+    """Return the function from rows to their Gram matrix: on the GPU where it pays and is there."""
+    if dimension < _SMALLEST_ON_GPU:
+        return lambda rows: rows.T @ rows
+    import torch
+
+    if not torch.cuda.is_available():
+        return lambda rows: rows.T @ rows
+
+    def product(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        on_device = torch.from_numpy(rows).cuda()
+        gram: npt.NDArray[np.float32] = (on_device.T @ on_device).cpu().numpy()
+        return gram
+
+    return product

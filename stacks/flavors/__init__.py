@@ -26,6 +26,19 @@ OWN_FLAVORS = (
     ),
     OwnFlavor("model_deployer", "bento", "stacks.flavors.bento.BentoDeployerFlavor", ("bentoml",)),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
+    OwnFlavor(
+        "orchestrator",
+        "sagemaker_sized",
+        "stacks.flavors.sagemaker.SizedOrchestratorFlavor",
+        ("boto3", "sagemaker"),
+    ),
+    OwnFlavor(
+        "step_operator",
+        "sagemaker_sized",
+        "stacks.flavors.sagemaker.SizedStepOperatorFlavor",
+        ("boto3", "sagemaker"),
+    ),
+    OwnFlavor("image_builder", "codebuild", "stacks.flavors.codebuild.CodeBuildFlavor", ("boto3",)),
 )
 
 

@@ -1,20 +1,24 @@
-"""The step operator flavor ``launcher``: a step runs in a process of its own on this machine.
+"""The step operator flavor ``launcher``: a step runs in a process of its own, here or in Slurm.
 
 Its memory is freed when it ends, a crash in native code or an out-of-memory kill fails the step and
-leaves the client alive, and no process outlives the client.
+leaves the client alive. On this machine no process outlives the client. A step that trains starts
+its own ranks (``cv_factory.training.ranks``): the launcher starts one process a node.
 """
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from zenml.client import Client
 from zenml.config.base_settings import BaseSettings
+from zenml.config.global_config import GlobalConfiguration
+from zenml.config.resource_settings import ByteUnit
 from zenml.enums import ExecutionStatus
-from zenml.orchestrators.publish_utils import step_exception_info
+from zenml.orchestrators.publish_utils import publish_step_run_metadata, step_exception_info
 from zenml.step_operators import (
     BaseStepOperator,
     BaseStepOperatorConfig,
@@ -26,7 +30,10 @@ from zenml.step_operators.step_operator_entrypoint_configuration import (
 from zenml.utils import exception_utils, source_utils
 
 from cv_factory.errors import CVFactoryError
-from stacks.flavors.process import GroupProcess, describe_exit
+from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
+from stacks.flavors.gpus import visible_gpus
+from stacks.flavors.process import GroupProcess, Job, Limits
+from stacks.flavors.slurm import Request, SlurmJob
 from stacks.startup import activate_only_stack_integrations
 
 if TYPE_CHECKING:
@@ -37,26 +44,52 @@ if TYPE_CHECKING:
 #: Exceptions that end a process: raised again in the client they would end that one, too.
 _EXITS = ("builtins.SystemExit", "builtins.KeyboardInterrupt", "builtins.GeneratorExit")
 
+#: Metadata key under which a step's Slurm job is kept.
+_JOB_KEY = "slurm_job"
+
 
 class StepProcessError(CVFactoryError):
     """A step's own process ended without finishing the step or reporting why."""
 
 
 class LauncherSettings(BaseSettings):
-    """What a step may set for itself."""
+    """What a step may set for itself; CPUs, GPUs and memory are its ``ResourceSettings``."""
 
     grace_period: float = Field(
         10.0, ge=0.0, description="Seconds from SIGTERM to SIGKILL when a step is stopped."
     )
+    timeout: float | None = Field(
+        None, gt=0.0, description="Seconds after which the step is killed; Slurm counts minutes."
+    )
+    nodes: int = Field(1, ge=1, description="Machines that train together; slurm only.")
+    sbatch_options: list[str] = Field(
+        [], description="More options of sbatch, such as --partition=gpu; slurm only."
+    )
 
 
 class LauncherConfig(BaseStepOperatorConfig, LauncherSettings):
-    """Configuration of the component: the defaults of the settings."""
+    """Configuration of the component: the defaults of the settings, and where steps run."""
+
+    launcher: Literal["process", "slurm"] = Field(
+        "process", description="process: on the client's machine. slurm: as a job of the cluster."
+    )
+    shared_directory: str | None = Field(
+        None,
+        description="Keeps checkpoints and, for slurm, job scripts and logs: seen by all nodes.",
+    )
+
+    @model_validator(mode="after")
+    def _check_launcher(self) -> "LauncherConfig":
+        if self.launcher == "slurm" and not self.shared_directory:
+            raise ValueError("launcher: slurm needs a shared_directory that all nodes see")
+        if self.launcher == "process" and self.nodes > 1:
+            raise ValueError("nodes: launcher 'process' has only this machine")
+        return self
 
     @property
     def is_local(self) -> bool:
-        """The processes run on the client's machine."""
-        return True
+        """Whether steps run on the client's machine."""
+        return self.launcher == "process"
 
 
 class LauncherFlavor(BaseStepOperatorFlavor):
@@ -96,10 +129,10 @@ class LauncherEntrypoint(StepOperatorEntrypointConfiguration):
 
 
 class Launcher(BaseStepOperator):
-    """Starts, awaits and stops the processes of steps."""
+    """Starts, awaits and stops the processes and jobs of steps."""
 
     # By step run; ZenML may make more than one instance of a component.
-    _processes: ClassVar[dict[UUID, GroupProcess]] = {}
+    _jobs: ClassVar[dict[UUID, Job]] = {}
 
     @property
     def config(self) -> LauncherConfig:
@@ -119,33 +152,39 @@ class Launcher(BaseStepOperator):
     def submit(
         self, info: "StepRunInfo", entrypoint_command: list[str], environment: dict[str, str]
     ) -> None:
-        """Start the step's process; its output goes where this process's output goes.
+        """Start the step's process, or submit its job.
 
         Args:
             info: The step run.
             entrypoint_command: The command, whose first word is replaced by this interpreter.
             environment: Variables to add to those of this process.
+
+        Raises:
+            StackError: The machine has fewer GPUs than the step asks for, or Slurm refuses the job.
         """
         root = source_utils.get_source_root()
         paths = [root, os.environ.get("PYTHONPATH", "")]
-        variables = {
-            **os.environ,
+        own = {
             **environment,
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONUNBUFFERED": "1",
+            DIRECTORY_VARIABLE: self._checkpoints(environment),
         }
         command = [sys.executable, *entrypoint_command[1:]]
-        self._processes[info.step_run_id] = GroupProcess(command, variables, Path(root))
+        if self.config.launcher == "slurm":
+            self._jobs[info.step_run_id] = self._submit_to_slurm(info, command, own, Path(root))
+        else:
+            self._jobs[info.step_run_id] = self._start_process(info, command, own, Path(root))
 
     def wait(self, step_run: "StepRunResponse") -> ExecutionStatus:
-        """Block until the step's process has ended, however it ends.
+        """Block until the step's process or job has ended, however it ends.
 
         Raises:
             StepProcessError: It ended without finishing the step or reporting an exception.
         """
-        process = self._process_of(step_run)
+        job = self._job_of(step_run)
         try:
-            code = process.wait()
+            code = job.wait()
         finally:  # an interrupt of this process, or what the step left running
             self.cancel(step_run)
         return self._outcome(step_run, code)
@@ -154,39 +193,93 @@ class Launcher(BaseStepOperator):
         """Return the state of the step without blocking.
 
         Raises:
-            StepProcessError: Its process ended without finishing it or reporting an exception.
+            StepProcessError: It ended without finishing the step or reporting an exception.
         """
-        code = self._process_of(step_run).poll()
+        code = self._job_of(step_run).poll()
         return ExecutionStatus.RUNNING if code is None else self._outcome(step_run, code)
 
     def cancel(self, step_run: "StepRunResponse") -> None:
-        """End the step's process and all that it started."""
+        """End the step's process and all that it started, or its job."""
         settings = cast(LauncherSettings, self.get_settings(step_run))
-        self._process_of(step_run).stop(settings.grace_period)
+        self._job_of(step_run).stop(settings.grace_period)
 
     def cleanup_step_submission(self, step_run: "StepRunResponse") -> None:
-        """Forget the process of a finished step."""
-        self._processes.pop(step_run.id, None)
+        """Forget a finished step; the log of one that failed in Slurm stays."""
+        job = self._jobs.pop(step_run.id, None)
+        if isinstance(job, SlurmJob):
+            succeeded = Client().get_run_step(step_run.id).status.is_successful
+            job.forget(keep_log=not succeeded)
 
-    def _process_of(self, step_run: "StepRunResponse") -> GroupProcess:
-        if step_run.id not in self._processes:
-            raise StepProcessError(
-                f"Step '{step_run.name}' was started by another process than this one; "
-                "stop it there."
-            )
-        return self._processes[step_run.id]
+    def _start_process(
+        self, info: "StepRunInfo", command: list[str], environment: dict[str, str], root: Path
+    ) -> GroupProcess:
+        """Start the step here; its output goes where this process's output goes."""
+        settings = cast(LauncherSettings, self.get_settings(info))
+        resources = info.config.resource_settings
+        variables = {**os.environ, **environment}
+        if resources.gpu_count is not None:
+            name = info.pipeline_step_name
+            variables |= visible_gpus(name, resources.gpu_count, variables)
+        megabytes = resources.get_memory(ByteUnit.MB)
+        limits = Limits(megabytes and megabytes * 1e6, settings.timeout)
+        return GroupProcess(command, variables, root, limits)
+
+    def _submit_to_slurm(
+        self, info: "StepRunInfo", command: list[str], environment: dict[str, str], root: Path
+    ) -> SlurmJob:
+        """Submit the step; the number of its job is kept with it, for other processes."""
+        settings = cast(LauncherSettings, self.get_settings(info))
+        resources = info.config.resource_settings
+        request = Request(
+            name=info.pipeline_step_name,
+            nodes=settings.nodes,
+            cpus=resources.cpu_count,
+            gpus=resources.gpu_count,
+            memory=resources.get_memory(ByteUnit.MIB),
+            seconds=settings.timeout,
+            options=tuple(settings.sbatch_options),
+        )
+        others = [sys.executable, "-m", "cv_factory.training.node"]
+        directory = self._job_directory(info.step_run_id)
+        job = SlurmJob.submit(command, others, environment, root, directory, request)
+        publish_step_run_metadata(info.step_run_id, {self.id: {_JOB_KEY: job.number}})
+        return job
+
+    def _checkpoints(self, environment: Mapping[str, str]) -> str:
+        """Return where the step keeps checkpoints, unless the stack's environment says where."""
+        named = environment.get(DIRECTORY_VARIABLE) or os.environ.get(DIRECTORY_VARIABLE)
+        shared = self.config.shared_directory or GlobalConfiguration().local_stores_path
+        return named or str(Path(shared) / "checkpoints")
+
+    def _job_directory(self, step_run_id: UUID) -> Path:
+        assert self.config.shared_directory is not None  # checked with the configuration
+        return Path(self.config.shared_directory) / "jobs" / str(step_run_id)
+
+    def _job_of(self, step_run: "StepRunResponse") -> Job:
+        if step_run.id not in self._jobs:
+            number = Client().get_run_step(step_run.id).run_metadata.get(_JOB_KEY)
+            if number is None:
+                raise StepProcessError(
+                    f"Step '{step_run.name}' was started by another process than this one; "
+                    "stop it there."
+                )
+            directory = self._job_directory(step_run.id)
+            self._jobs[step_run.id] = SlurmJob(int(cast(int, number)), directory)
+        return self._jobs[step_run.id]
 
     def _outcome(self, step_run: "StepRunResponse", code: int) -> ExecutionStatus:
-        """Compare how the process ended with what it reported."""
+        """Compare how the process or job ended with what it reported."""
         reported = Client().get_run_step(step_run.id)
         if reported.status.is_successful:
             return ExecutionStatus.COMPLETED
         info = reported.exception_info
         if info is not None and info.source not in _EXITS:
             return ExecutionStatus.FAILED  # ZenML raises the reported exception
+        job = self._job_of(step_run)
+        log = f" Its log is {job.log}." if isinstance(job, SlurmJob) else ""
         error = StepProcessError(
-            f"The process of step '{step_run.name}' {describe_exit(code)} "
-            "without finishing the step or reporting an exception. Its output stands above."
+            f"The process of step '{step_run.name}' {job.describe(code)} "
+            f"without finishing the step or reporting an exception. Its output stands above.{log}"
         )
         step_exception_info.set(exception_utils.collect_exception_information(error))
         raise error

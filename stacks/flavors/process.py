@@ -1,4 +1,4 @@
-"""A command in a process group of its own: started, awaited, and ended with all its children.
+"""A command in a process group of its own: started, awaited, limited, and ended with its children.
 
 Knows nothing of ZenML. POSIX only.
 """
@@ -6,25 +6,66 @@ Knows nothing of ZenML. POSIX only.
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import psutil
 
 #: Tells a started process the id of the process that started it.
 PARENT_VARIABLE = "CV_FACTORY_PARENT_PID"
 
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Job(Protocol):
+    """Something that was started and ends with an exit code, on this machine or on others."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while it runs."""
+
+    def wait(self) -> int:
+        """Block until it ends and return its exit code, negative for a signal."""
+
+    def stop(self, grace_period: float) -> None:
+        """Ask it to end, then make it; SIGKILL follows SIGTERM after so many seconds."""
+
+    def describe(self, code: int) -> str:
+        """Say in words how it ended, such as ``was killed by SIGKILL (...)``."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a command may take: bytes of private memory and seconds; None for any amount."""
+
+    memory: float | None = None
+    seconds: float | None = None
+
 
 class GroupProcess:
-    """A running command whose standard output and error are those of this process."""
+    """A running command whose standard output and error are those of this process: a ``Job``."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        limits: Limits = Limits(),
+    ) -> None:
         """Start the command.
 
         Args:
             command: Program and arguments.
             environment: The whole environment of the command; ``PARENT_VARIABLE`` is added to it.
             cwd: Where it runs.
+            limits: Beyond which it is killed.
         """
+        self._limits = limits
+        self._begun = time.monotonic()
+        self._exceeded = ""
         # A session of its own: Ctrl-C reaches this process alone, which then ends the group.
         self._process = subprocess.Popen(
             list(command),
@@ -35,12 +76,22 @@ class GroupProcess:
         )
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while it runs."""
-        return self._process.poll()
+        """Return the exit code, negative for a signal, or None while it runs within its limits."""
+        code = self._process.poll()
+        if code is None and (exceeded := self._excess()):
+            self._exceeded = exceeded
+            self.stop(0)
+            code = self._process.poll()
+        return code
 
     def wait(self) -> int:
         """Block until the command ends and return its exit code, negative for a signal."""
-        return self._process.wait()
+        if self._limits == Limits():
+            return self._process.wait()
+        while (code := self.poll()) is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SECONDS_BETWEEN_LOOKS)
+        return code
 
     def stop(self, grace_period: float) -> None:
         """Ask the whole group to end, then make it.
@@ -57,9 +108,36 @@ class GroupProcess:
             self._signal(signal.SIGKILL)
             self._process.wait()
 
+    def describe(self, code: int) -> str:
+        """Say in words how it ended."""
+        return self._exceeded or describe_exit(code)
+
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             os.killpg(self._process.pid, number)
+
+    def _excess(self) -> str:
+        """Say which limit is passed, or nothing."""
+        memory, seconds = self._limits.memory, self._limits.seconds
+        if seconds is not None and time.monotonic() - self._begun > seconds:
+            return f"was killed after its time limit of {seconds:g} s (setting 'timeout')"
+        if memory is not None and (taken := self._private_memory()) > memory:
+            return (
+                f"was killed, since it took {taken / 1e6:,.0f} MB of memory and had asked for "
+                f"{memory / 1e6:,.0f} MB (its resource 'memory')"
+            )
+        return ""
+
+    def _private_memory(self) -> int:
+        """Return the bytes that the group does not share, as it does the pages of mapped files."""
+        total = 0
+        with suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(self._process.pid)
+            for process in [leader, *leader.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    taken = process.memory_info()
+                    total += taken.rss - getattr(taken, "shared", 0)
+        return total
 
 
 def describe_exit(code: int) -> str:

@@ -98,6 +98,22 @@ def test_an_empty_variable_counts_as_missing(tmp_path: Path) -> None:
     assert "TOKEN" in _refusal(tmp_path, _BASE, STORE_PATH="/s", TOKEN="")
 
 
+def test_a_default_stands_for_a_variable_that_is_not_set_or_empty(tmp_path: Path) -> None:
+    text = _BASE.replace("${STORE_PATH}", "${STORE_PATH:-/here}")
+    _write(tmp_path, base=text)
+    for given, expected in (
+        ({}, "/here"),
+        ({"STORE_PATH": ""}, "/here"),
+        ({"STORE_PATH": "/s"}, "/s"),
+    ):
+        spec = read_spec("base", directory=tmp_path, environment={"TOKEN": "t", **given})
+        assert spec.components["artifact_store"].configuration == {"path": expected}
+    empty = _BASE.replace("${STORE_PATH}", "${STORE_PATH:-}")
+    _write(tmp_path, base=empty)
+    spec = read_spec("base", directory=tmp_path, environment={"TOKEN": "t"})
+    assert spec.components["artifact_store"].configuration == {"path": ""}
+
+
 def test_a_variable_cannot_smuggle_in_keys(tmp_path: Path) -> None:
     _write(tmp_path, base=_BASE)
     value = "x\n    flavor: other"

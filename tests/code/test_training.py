@@ -199,7 +199,11 @@ def test_every_epoch_is_reported(digits: Case) -> None:
         on_epoch=lambda epoch, metrics: seen.append((epoch, metrics)),
     )
     assert [epoch for epoch, _ in seen] == [1, 2, 3, 4, 5]
-    assert {"train_loss", "validation_loss", "validation_accuracy", "seconds"} == set(seen[0][1])
+    learned = {"train_loss", "validation_loss", "validation_accuracy", "learning_rate"}
+    told = learned | {"seconds", "images_per_second", "system_cpu_percent", "system_rss_mb"}
+    assert set(seen[0][1]) >= told
+    assert seen[0][1]["system_rss_mb"] > 10
+    assert seen[-1][1]["learning_rate"] < seen[0][1]["learning_rate"]
 
 
 @pytest.mark.parametrize(
@@ -216,10 +220,10 @@ def test_settings_that_do_not_fit_are_named(
     if "learning_rate" in settings:
         import torch
 
-        from cv_factory.training import network
+        from cv_factory.training import fit
 
         monkeypatch.setattr(
-            network, "cross_entropy", lambda x, y, **_: x.sum() * torch.tensor(float("nan"))
+            fit, "cross_entropy", lambda x, y, **_: x.sum() * torch.tensor(float("nan"))
         )
     with pytest.raises(TrainingError, match=message):
         digits.train(SMALL, QUICK.model_copy(update=settings))

@@ -22,6 +22,9 @@ _MARK = "CV_FACTORY_TEST_PROJECT"
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE")
 _WARM_PYTHON = Path(__file__).with_name("warm_python.py")
 
+#: The first fork comes after twelve seconds of imports, more where others use the machine.
+_SECONDS_TO_WARM_UP = 240
+
 Completed = subprocess.CompletedProcess[str]
 
 
@@ -142,7 +145,7 @@ class Project:
             **{name: str(path) for name, path in files.items()},
         }
         python.stdin.write(json.dumps(request).encode() + b"\n")
-        pid = _answer(python, 180)["pid"]
+        pid = _answer(python, _SECONDS_TO_WARM_UP)["pid"]
         ended = _answer(python, timeout)
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)

@@ -1,49 +1,34 @@
 """The step operator ``launcher``: how a step in its own process ends, and that it never stays."""
 
-import json
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from launched import command, result
 from project import Project
 
 pytestmark = pytest.mark.xdist_group("launcher")
 
-_SCRIPT = Path(__file__).with_name("launched_pipeline.py")
 _WAYS = ("return", "raise", "exit", "sys.exit", "kill")
-
-
-def _result(output: str) -> Any:
-    lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    assert lines, output
-    return json.loads(lines[-1].removeprefix("RESULT "))
-
-
-def _command(project: Project, *arguments: str) -> list[str]:
-    shutil.copy(_SCRIPT, project.root)
-    return [sys.executable, _SCRIPT.name, *arguments]
 
 
 @pytest.fixture
 def output(project: Project) -> str:
     """What one client printed that ran a step of every way to end, and outlived each failure."""
     if "launcher" not in project.history:
-        project.history["launcher"] = project.command(_command(project, *_WAYS))
+        project.history["launcher"] = project.command(command(project, *_WAYS))
     return project.history["launcher"].stdout
 
 
 @pytest.fixture
 def ended(output: str) -> dict[str, Any]:
     """What came of each of the ways."""
-    outcomes: dict[str, Any] = _result(output)
+    outcomes: dict[str, Any] = result(output)
     return outcomes
 
 
@@ -97,7 +82,7 @@ def _in_the_middle_of_a_step(
     project: Project,
 ) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
     """Yield a client whose step hangs, and the processes of the step."""
-    with project.started(_command(project, "hang")) as client:
+    with project.started(command(project, "hang")) as client:
         assert client.stdout is not None
         pids: list[int] = []
         for line in client.stdout:
@@ -128,5 +113,5 @@ def test_step_ends_when_its_client_is_killed(project: Project) -> None:
         client.wait(10)
         assert _seconds_until_gone(processes) < 10
     # The dying step has still told ZenML: nothing seems to be running.
-    told = project.command(_command(project, "statuses"))
-    assert _result(told.stdout) == ["failed"]
+    told = project.command(command(project, "statuses"))
+    assert result(told.stdout) == ["failed"]

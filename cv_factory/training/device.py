@@ -1,0 +1,136 @@
+"""Which device trains, in which precision, and by how many processes: settled before training."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cv_factory.config import TrainConfig
+from cv_factory.cpu import fitting_threads
+from cv_factory.errors import TrainingError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(config: TrainConfig) -> torch.device:
+    """Return the kind of device to train on.
+
+    Raises:
+        TrainingError: A GPU is asked for and there is none, the device cannot work in
+            ``train.precision``, or there is no compiler for ``train.compile``.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise TrainingError(
+            "train.device is cuda, but PyTorch sees no GPU on this machine. Set it to auto or cpu, "
+            "or let the stack's step operator run the step where there is one."
+        )
+    device = torch.device("cuda" if has_gpu and config.device != "cpu" else "cpu")
+    _check_precision(config, device)
+    if config.compile and device.type == "cpu":
+        _check_compiler()
+    return device
+
+
+def count_processes(config: TrainConfig, device: torch.device) -> int:
+    """Return how many processes train on this machine: one a GPU, or as many as are asked for.
+
+    Raises:
+        TrainingError: More are asked for than there are GPUs.
+    """
+    if device.type == "cpu":
+        return config.processes or 1
+    gpus = torch.cuda.device_count()
+    if config.processes is not None and config.processes > gpus:
+        raise TrainingError(
+            f"train.processes is {config.processes}, but there are only {gpus} GPUs. "
+            f"Set it to {gpus} or less."
+        )
+    return config.processes or gpus
+
+
+def describe(device: torch.device, processes: int = 1, nodes: int = 1) -> str:
+    """Say in words what trains, such as ``the CPU (2 threads)``."""
+    name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    if processes * nodes > 1:
+        machines = f" on each of {nodes} machines" if nodes > 1 else ""
+        return f"{name} ({processes} processes{machines})"
+    return f"{name} ({torch.get_num_threads()} threads)" if device.type == "cpu" else name
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a forward pass has the precision fp32, bf16 or fp16."""
+    dtype = _DTYPES[precision]
+    if dtype == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype)
+
+
+def share_cpus(processes: int) -> None:
+    """Divide the CPUs among the processes of this machine."""
+    if processes > 1:
+        torch.set_num_threads(max(1, fitting_threads() // processes))
+
+
+@contextmanager
+def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch and, on a CPU, forbid non-deterministic kernels; then put both back.
+
+    On a GPU some kernels have no deterministic variant, and those that have one are slower: there
+    two trainings agree but for rounding.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(device.type == "cpu")
+        torch.backends.cudnn.benchmark = device.type == "cuda"
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            torch.backends.cudnn.benchmark = benchmark
+
+
+def _check_precision(config: TrainConfig, device: torch.device) -> None:
+    """Try the precision on one small layer: what a CPU can do depends on its instructions."""
+    if config.precision == "fp32":
+        return
+    try:
+        layer = torch.nn.Conv2d(4, 4, 3).to(device)
+        with autocast(device, config.precision):
+            answer = layer(torch.zeros(1, 4, 8, 8, device=device))
+        answer.float().sum().backward()
+        supported = device.type == "cpu" or config.precision != "bf16" or _has_bf16()
+    except RuntimeError:
+        supported = False
+    if not supported:
+        raise TrainingError(
+            f"train.precision is {config.precision}, which {describe(device)} cannot work in. "
+            "Set it to fp32."
+        )
+
+
+def _check_compiler() -> None:
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise TrainingError(
+            f"train.compile needs a C++ compiler on the CPU, and {compiler} is not installed. "
+            "Install it, name another one in CXX, or set train.compile to false."
+        )
+
+
+def _has_bf16() -> bool:
+    # In emulation it is slower than fp32.
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def local_device(kind: str, local_rank: int) -> torch.device:
+    """Return the device of one of this machine's processes."""
+    if kind == "cpu":
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

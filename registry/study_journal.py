@@ -1,0 +1,39 @@
+"""Keeps the finished trials of a search in the stack's artifact store, where a re-run finds them.
+
+One small object a trial, written once: object stores cannot append, and need no lock this way. It
+is the one place that every machine a step may run on can reach, whatever the stack.
+"""
+
+import json
+
+from zenml.client import Client
+
+from cv_factory.training.search.result import Trial
+
+
+class StudyJournal:
+    """The trials of one study, by its key."""
+
+    def __init__(self, key: str) -> None:
+        """Open the journal; nothing is created before the first trial ends."""
+        self._store = Client().active_stack.artifact_store
+        self._directory = f"{self._store.path.rstrip('/')}/searches/{key}"
+
+    def read(self) -> list[Trial]:
+        """Return the trials that ended."""
+        if not self._store.isdir(self._directory):
+            return []
+        names = [str(name).rpartition("/")[2] for name in self._store.listdir(self._directory)]
+        return [self._read(name) for name in sorted(names) if name.endswith(".json")]
+
+    def write(self, trial: Trial) -> None:
+        """Keep a trial; a kill while writing leaves a file of another name, which is not read."""
+        self._store.makedirs(self._directory)
+        name = f"{self._directory}/trial-{trial.number:05d}.json"
+        with self._store.open(f"{name}.part", "w") as file:
+            file.write(json.dumps(trial.to_json()))
+        self._store.rename(f"{name}.part", name, overwrite=True)
+
+    def _read(self, name: str) -> Trial:
+        with self._store.open(f"{self._directory}/{name}", "r") as file:
+            return Trial.from_json(json.loads(file.read()))

@@ -1,0 +1,54 @@
+"""Reads what a CloudFormation stack, made from ``stacks/aws/template.yaml``, says of itself."""
+
+import re
+
+from cv_factory.errors import StackError
+
+_PREFIX = "CV_FACTORY_"
+
+
+def outputs(stack: str) -> dict[str, str]:
+    """Return a stack's outputs as variables: ``ArtifactBucket`` is ``CV_FACTORY_ARTIFACT_BUCKET``.
+
+    Args:
+        stack: Name of the CloudFormation stack, in the region of the caller's AWS configuration.
+
+    Raises:
+        StackError: There is no such stack, or it is not complete.
+        AccessError: AWS refuses to describe it.
+    """
+    try:
+        import boto3
+    except ImportError:
+        raise StackError(
+            "Reading a CloudFormation stack needs boto3. Run: "
+            "python tools/install.py --extra dev --extra aws"
+        ) from None
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from stacks.refusals import refusal
+
+    try:
+        described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            raise StackError(
+                f"There is no CloudFormation stack {stack!r} in this account and region. Make it: "
+                "aws cloudformation deploy --template-file stacks/aws/template.yaml "
+                f"--stack-name {stack} --capabilities CAPABILITY_NAMED_IAM"
+            ) from None
+        raise refusal(error, f"CloudFormation stack {stack!r} cannot be read") from None
+    except BotoCoreError as error:
+        raise refusal(error, f"CloudFormation stack {stack!r} cannot be read") from None
+    status = str(described["StackStatus"])
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
+        raise StackError(f"CloudFormation stack {stack!r} is not complete: {status}")
+    return {
+        variable_of(output["OutputKey"]): str(output["OutputValue"])
+        for output in described.get("Outputs", [])
+    }
+
+
+def variable_of(output: str) -> str:
+    """Return the name of the variable that an output gives a value."""
+    return _PREFIX + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()

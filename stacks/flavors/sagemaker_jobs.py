@@ -1,0 +1,170 @@
+"""Runs steps as SageMaker jobs: what ``stacks.flavors.sagemaker`` declares.
+
+ZenML does the work; this chooses instances, waits for a run as long as it takes, and says at its
+end which step failed and why.
+"""
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import zenml
+from botocore.exceptions import BotoCoreError, ClientError
+from zenml.client import Client
+from zenml.config.step_configurations import StepConfiguration
+from zenml.constants import METADATA_ORCHESTRATOR_RUN_ID
+from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
+    SagemakerOrchestratorSettings,
+)
+from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
+    SagemakerStepOperatorSettings,
+)
+from zenml.integrations.aws.orchestrators import SagemakerOrchestrator
+from zenml.integrations.aws.step_operators import SagemakerStepOperator
+from zenml.orchestrators import SubmissionResult
+from zenml.utils import settings_utils
+
+from cv_factory.errors import CVFactoryError
+from stacks.flavors.sagemaker import SizedOrchestratorConfig, SizedStepOperatorConfig
+from stacks.refusals import refusal
+
+if TYPE_CHECKING:
+    from zenml.config.base_settings import BaseSettings
+    from zenml.config.step_run_info import StepRunInfo
+    from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
+    from zenml.stack import Stack
+
+_UNFINISHED = ("Executing", "Stopping")
+
+
+class RemoteRunError(CVFactoryError):
+    """A run on SageMaker failed; names its failed steps."""
+
+
+class SizedOrchestrator(SagemakerOrchestrator):
+    """Runs every step of a pipeline as a SageMaker job of its own."""
+
+    @property
+    def config(self) -> SizedOrchestratorConfig:
+        """Configuration of the component."""
+        return cast(SizedOrchestratorConfig, self._config)
+
+    def get_settings(self, container: Any) -> "BaseSettings":
+        """Return the settings of a step, with the instance that it fits on.
+
+        Raises:
+            StackError: No instance has what the step asks for.
+        """
+        settings = cast(SagemakerOrchestratorSettings, super().get_settings(container))
+        config = getattr(container, "config", None)
+        if not isinstance(config, StepConfiguration):  # those of a run
+            return settings
+        # Where a step operator runs the step, the job that waits for it needs next to nothing.
+        waits = bool(config.step_operator)
+        resources = type(config.resource_settings)() if waits else config.resource_settings
+        instance = self.config.instance_for(resources, config.name)
+        arguments = {**self.config.job_arguments(instance), **settings.estimator_args}
+        return settings.model_copy(update={"estimator_args": arguments})
+
+    def submit_pipeline(
+        self,
+        snapshot: "PipelineSnapshotResponse",
+        stack: "Stack",
+        base_environment: dict[str, str],
+        step_environments: dict[str, dict[str, str]],
+        placeholder_run: "PipelineRunResponse | None" = None,
+    ) -> SubmissionResult | None:
+        """Submit a run; see ZenML.
+
+        Raises:
+            StackError: No instance has what a step asks for.
+            AccessError: AWS refuses it.
+        """
+        operator = stack.step_operator
+        if isinstance(operator, SizedStepOperator):
+            for name, step in snapshot.step_configurations.items():
+                if step.config.uses_step_operator(operator.name):
+                    operator.config.instance_for(step.config.resource_settings, name)
+        try:
+            result = super().submit_pipeline(
+                snapshot, stack, base_environment, step_environments, placeholder_run
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise refusal(error, "SageMaker does not take the run") from error
+        if result is None or result.wait_for_completion is None:
+            return result
+        arn = str((result.metadata or {})[METADATA_ORCHESTRATOR_RUN_ID])
+        # ZenML's own waits 50 minutes at most, and takes every failure for a time-out.
+        return SubmissionResult(
+            wait_for_completion=partial(self._wait, arn), metadata=result.metadata
+        )
+
+    def _wait(self, arn: str) -> None:
+        """Block until a run has ended, however long it takes.
+
+        Raises:
+            RemoteRunError: It did not succeed.
+        """
+        client = self.sagemaker_session.sagemaker_client
+        status = "Executing"
+        while status in _UNFINISHED:
+            time.sleep(self.config.polling_interval)
+            execution = client.describe_pipeline_execution(PipelineExecutionArn=arn)
+            status = execution["PipelineExecutionStatus"]
+        if status == "Succeeded":
+            return
+        found = client.list_pipeline_execution_steps(PipelineExecutionArn=arn)
+        failed = [s for s in found["PipelineExecutionSteps"] if s["StepStatus"] == "Failed"]
+        reasons = [f"Step '{s['StepName']}': {_reason(arn, s)}" for s in failed]
+        raise RemoteRunError("\n".join([f"The run on SageMaker ended as {status}.", *reasons]))
+
+
+def _reason(arn: str, step: dict[str, Any]) -> str:
+    """Return the exception that ended a step; SageMaker's word where the step reported none."""
+    runs = Client().list_pipeline_runs(orchestrator_run_id=arn, hydrate=True).items
+    run_step = runs[0].steps.get(step["StepName"]) if runs else None
+    info = run_step.exception_info if run_step else None
+    if info is None:
+        return str(step.get("FailureReason") or "no reason was given")
+    return f"{(info.source or 'an exception').rpartition('.')[2]}: {info.message}"
+
+
+class SizedStepOperator(SagemakerStepOperator):
+    """Runs single steps as SageMaker training jobs."""
+
+    if zenml.__version__ == "0.98.0":
+        # Read there before it is ever written: every step ends with an AttributeError.
+        _sagemaker_session = None
+
+    @property
+    def config(self) -> SizedStepOperatorConfig:
+        """Configuration of the component."""
+        return cast(SizedStepOperatorConfig, self._config)
+
+    def submit(
+        self, info: "StepRunInfo", entrypoint_command: list[str], environment: dict[str, str]
+    ) -> None:
+        """Submit a step's job; see ZenML.
+
+        Raises:
+            StackError: No instance has what the step asks for.
+            AccessError: AWS refuses it.
+        """
+        try:
+            super().submit(self._sized(info), entrypoint_command, environment)
+        except (ClientError, BotoCoreError) as error:
+            raise refusal(error, f"SageMaker does not take step '{info.config.name}'") from error
+
+    def _sized(self, info: "StepRunInfo") -> "StepRunInfo":
+        """Put what a step asks for into words that ZenML passes on: it ignores resources."""
+        instance = self.config.instance_for(info.config.resource_settings, info.config.name)
+        settings = cast(SagemakerStepOperatorSettings, self.get_settings(info))
+        arguments = {**self.config.job_arguments(instance), **settings.estimator_args}
+        if self.config.tags:
+            tags = [{"Key": key, "Value": value} for key, value in self.config.tags.items()]
+            arguments.setdefault("tags", tags)
+        key = settings_utils.get_stack_component_name_setting_key(self)
+        sized = settings.model_copy(update={"estimator_args": arguments})
+        others = {k: v for k, v in info.config.settings.items() if k not in ("resources", key)}
+        config = info.config.model_copy(update={"settings": {**others, key: sized}})
+        return info.model_copy(update={"config": config})

@@ -1,0 +1,237 @@
+"""A command as a Slurm job: submitted with sbatch, watched with scontrol, ended with scancel.
+
+Knows nothing of ZenML. The job's script, log and exit code lie in a directory that this machine and
+the cluster's nodes see.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from cv_factory.errors import StackError
+from stacks.flavors.process import describe_exit
+
+_SCRIPT, _LOG, _EXIT_CODE = "job.sh", "log", "exit_code"
+_SECONDS_BETWEEN_LOOKS = 1.0
+#: A job in one of these states has ended; in any other it waits, runs, or is moved.
+_ENDED = {
+    "COMPLETED": "ended",
+    "FAILED": "",
+    "CANCELLED": "was cancelled (scancel)",
+    "TIMEOUT": "was ended by Slurm after its time limit (setting 'timeout', or the partition's)",
+    "OUT_OF_MEMORY": "was killed by Slurm: it took more memory than it had asked for (its resource "
+    "'memory')",
+    "NODE_FAIL": "lost its node",
+    "PREEMPTED": "was preempted",
+    "BOOT_FAIL": "lost its node, which did not start",
+    "DEADLINE": "was ended by Slurm at its deadline",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks of the cluster.
+
+    Attributes:
+        name: Shown by squeue.
+        nodes: How many machines; each runs one task.
+        cpus: On each of them; None for what the partition gives.
+        gpus: On each of them; None or 0 for none.
+        memory: Megabytes on each of them; None for what the partition gives.
+        seconds: Time limit; None for the partition's.
+        options: More options of sbatch, such as ``--partition=gpu``.
+    """
+
+    name: str
+    nodes: int = 1
+    cpus: float | None = None
+    gpus: int | None = None
+    memory: float | None = None
+    seconds: float | None = None
+    options: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """Return the options of sbatch."""
+        asked = [f"--job-name={self.name}", f"--nodes={self.nodes}", "--ntasks-per-node=1"]
+        if self.cpus:
+            asked.append(f"--cpus-per-task={ceil(self.cpus)}")
+        if self.gpus:
+            asked.append(f"--gres=gpu:{self.gpus}")
+        if self.memory:
+            asked.append(f"--mem={ceil(self.memory)}M")
+        if self.seconds:
+            asked.append(f"--time={ceil(self.seconds / 60)}")
+        return [*asked, *self.options]
+
+
+class SlurmJob:
+    """A job in the queue or on the cluster: a ``Job``."""
+
+    def __init__(self, number: int, directory: Path) -> None:
+        """Refer to a job that was submitted, by this process or another one."""
+        self.number = number
+        self._directory = directory
+        self._state = "PENDING"
+        self._shown = 0
+
+    @classmethod
+    def submit(
+        cls,
+        command: Sequence[str],
+        other_nodes: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        directory: Path,
+        request: Request,
+    ) -> "SlurmJob":
+        """Write the job's script and submit it.
+
+        Args:
+            command: What the first node runs.
+            other_nodes: What each of the others runs.
+            environment: Variables to add to those of this process.
+            cwd: Where it runs; seen by the nodes, like ``directory``.
+            directory: Where script and log are written.
+            request: What it asks for.
+
+        Raises:
+            StackError: sbatch is missing or refuses the job.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        script = directory / _SCRIPT
+        # It holds a token: for this user's eyes only, from the first byte on.
+        script.touch(mode=0o700)
+        script.write_text(_script(command, other_nodes, environment, cwd, directory, request.nodes))
+        options = ["--parsable", "--requeue", "--open-mode=append", f"--output={directory / _LOG}"]
+        output = _call("sbatch", *options, *request.arguments(), str(script))
+        return cls(int(output.strip().split(";")[0]), directory)
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while it waits or runs."""
+        try:
+            told = _call("scontrol", "--oneliner", "show", "job", str(self.number))
+        except StackError as error:
+            if "Invalid job id" not in str(error):
+                return None  # the controller restarts; its jobs go on
+            return self._remembered_code()
+        self._state = _field(told, "JobState")
+        if self._state not in _ENDED:
+            return None
+        code, _, number = _field(told, "ExitCode").partition(":")
+        if int(number):
+            return -int(number)
+        return _with_sign(int(code)) or (0 if self._state == "COMPLETED" else 1)
+
+    def wait(self) -> int:
+        """Block until the job ends, showing what it prints, and return its exit code."""
+        while (code := self.poll()) is None:
+            self._show_log()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        self._show_log()
+        return code
+
+    def stop(self, grace_period: float) -> None:
+        """Cancel the job, unless it has ended, and wait until it has left the nodes.
+
+        Args:
+            grace_period: Seconds to wait beyond what Slurm itself waits from SIGTERM to SIGKILL.
+        """
+        if self.poll() is not None:
+            return
+        _call("scancel", str(self.number))
+        deadline = time.monotonic() + grace_period + 60
+        while self.poll() is None and time.monotonic() < deadline:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def describe(self, code: int) -> str:
+        """Say in words how it ended."""
+        ended = _ENDED.get(self._state) or describe_exit(code)
+        return f"(Slurm job {self.number}) {ended}"
+
+    def forget(self, *, keep_log: bool) -> None:
+        """Remove the script, which holds a token, and all else but a log that is to be kept."""
+        if not keep_log:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        (self._directory / _SCRIPT).unlink(missing_ok=True)
+
+    @property
+    def log(self) -> Path:
+        """What the job prints, on all nodes and in all attempts."""
+        return self._directory / _LOG
+
+    def _remembered_code(self) -> int:
+        """Return what the script wrote last, once Slurm has forgotten the job."""
+        file = self._directory / _EXIT_CODE
+        if file.is_file() and (code := file.read_text().strip()).isdigit():
+            return _with_sign(int(code))
+        self._state = "CANCELLED"
+        return 1
+
+    def _show_log(self) -> None:
+        if not self.log.is_file():
+            return
+        with self.log.open("rb") as file:
+            file.seek(self._shown)
+            content = file.read()
+        self._shown += len(content)
+        sys.stdout.write(content.decode(errors="replace"))
+        sys.stdout.flush()
+
+
+def _script(
+    command: Sequence[str],
+    other_nodes: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: Path,
+    directory: Path,
+    nodes: int,
+) -> str:
+    """Return a script that runs the command, on several nodes beside what the others run."""
+    step = shlex.join(command)
+    if nodes > 1:
+        # The step ends last: where it ends without the others, they are ended after a minute.
+        others = shlex.join(other_nodes)
+        branch = f'if [ "$SLURM_NODEID" = 0 ]; then exec {step}; else exec {others}; fi'
+        step = f"srun --kill-on-bad-exit=1 --wait=60 bash -c {shlex.quote(branch)}"
+    exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(environment.items()))
+    return (
+        f"#!/bin/bash\n{exports}cd {shlex.quote(str(cwd))} || exit 1\n{step}\n"
+        f"code=$?\necho $code > {shlex.quote(str(directory / _EXIT_CODE))}\nexit $code\n"
+    )
+
+
+def _call(program: str, *arguments: str) -> str:
+    """Run one of Slurm's programs and return what it prints.
+
+    Raises:
+        StackError: It is missing or fails.
+    """
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise StackError(
+            f"{program} is not installed: the launcher 'slurm' works on a machine from which jobs "
+            "can be submitted."
+        ) from None
+    if done.returncode:
+        raise StackError(f"{program} refused: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def _with_sign(code: int) -> int:
+    """Return a shell's exit code with a signal as a negative number."""
+    return code if code <= 128 else 128 - code
+
+
+def _field(told: str, name: str) -> str:
+    match = re.search(rf"(?:^|\s){name}=(\S+)", told)
+    if match is None:
+        raise StackError(f"scontrol show job says nothing of {name}: {told[:200]}")
+    return match.group(1)

@@ -1,0 +1,38 @@
+"""Models and settings are tried on folds of the training images, before one is trained on all."""
+
+from typing import Annotated
+
+from zenml import log_metadata, step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import ModelConfig, SearchConfig, TrainConfig, TransformConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.training.search.result import SearchResult
+from steps.caching import depends_on
+
+
+@step(
+    step_operator=True,
+    experiment_tracker=True,
+    cache_policy=depends_on(
+        "cv_factory.training.search.study", "cv_factory.training.search.worker"
+    ),
+)
+def search(
+    dataset: ImageDataset,
+    split: Split,
+    transform: TransformConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    config: SearchConfig,
+) -> Annotated[SearchResult, "search_result"]:
+    """Search, and report every trial as a nested run; an interrupted search goes on."""
+    from cv_factory.training.search.study import search as run_search
+    from cv_factory.training.search.study import study_key
+    from registry.study_journal import StudyJournal
+    from registry.tracking import MLFLOW_RUN_KEY, active_run_id, log_trial
+
+    log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
+    journal = StudyJournal(study_key(dataset, split, transform, model, train, config))
+    return run_search(dataset, split, transform, model, train, config, journal, log_trial)

@@ -1,0 +1,126 @@
+"""CodeBuild: projects that a template declares, and builds that say that nothing was built."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from controls import Controls
+from moto.cloudformation.parsing import resource_class_from_type
+from moto.codebuild.models import CodeBuildBackend, codebuild_backends
+from moto.core.common_models import CloudFormationModel
+from moto.logs.models import LogsBackend, logs_backends
+
+_GROUP = "/aws/codebuild/{project}"
+_NOT_BUILT = "This is the emulator, which has no Docker engine: the image was NOT built."
+
+
+class CodeBuildProject(CloudFormationModel):
+    """The resource type AWS::CodeBuild::Project, which moto's CloudFormation lacks."""
+
+    # moto reads the name of a class's service off its module's.
+    __module__ = "moto.codebuild"
+
+    def __init__(self, name: str, arn: str) -> None:
+        """Remember the project that the backend holds."""
+        self.name = name
+        self.arn = arn
+
+    @property
+    def physical_resource_id(self) -> str:
+        """What Ref gives."""
+        return self.name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        """The property that names it."""
+        return "Name"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        """The resource type."""
+        return "AWS::CodeBuild::Project"
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        """Whether GetAtt knows the attribute."""
+        return attr == "Arn"
+
+    def get_cfn_attribute(self, attribute_name: str) -> str:
+        """What GetAtt gives."""
+        return self.arn
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls,
+        resource_name: str,
+        cloudformation_json: Any,
+        account_id: str,
+        region_name: str,
+        **kwargs: Any,
+    ) -> "CodeBuildProject":
+        """Create the project."""
+        given = cloudformation_json["Properties"]
+        made = codebuild_backends[account_id][region_name].create_project(
+            project_name=resource_name,
+            description=given.get("Description"),
+            project_source=_lower(given["Source"]),
+            artifacts=_lower(given["Artifacts"]),
+            environment=_lower(given["Environment"]),
+            service_role=given["ServiceRole"],
+            tags=None,
+            cache=None,
+            timeout=given.get("TimeoutInMinutes"),
+            queued_timeout=None,
+            source_version=None,
+            logs_config=None,
+            vpc_config=None,
+        )
+        return cls(resource_name, made["arn"])
+
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls,
+        resource_name: str,
+        cloudformation_json: Any,
+        account_id: str,
+        region_name: str,
+    ) -> None:
+        """Delete it."""
+        codebuild_backends[account_id][region_name].delete_project(resource_name)
+
+
+def install(folder: Path) -> None:
+    """Let builds end as the folder's controls say, with a log."""
+    assert resource_class_from_type("AWS::CodeBuild::Project") is CodeBuildProject
+    batch_get_builds = CodeBuildBackend.batch_get_builds
+
+    def with_log(backend: CodeBuildBackend, ids: list[str]) -> list[dict[str, Any]]:
+        builds: list[dict[str, Any]] = batch_get_builds(backend, ids)
+        for build in builds:
+            failing = Controls.read(folder).failing_build_log
+            if failing:
+                build["buildStatus"] = "FAILED"
+            logs = logs_backends[backend.account_id][backend.region_name]
+            build["logs"] = _write_log(logs, build["id"], failing or (_NOT_BUILT,))
+        return builds
+
+    CodeBuildBackend.batch_get_builds = with_log
+
+
+def _write_log(logs: LogsBackend, build_id: str, lines: tuple[str, ...]) -> dict[str, str]:
+    """Write a build's log, once, and return where it is."""
+    project, stream = build_id.split(":")
+    group = _GROUP.format(project=project)
+    if group not in logs.groups:
+        logs.create_log_group(group, {})
+    if stream not in logs.groups[group].streams:
+        logs.create_log_stream(group, stream)
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now + n, "message": line} for n, line in enumerate(lines)]
+        logs.put_log_events(group, stream, events)
+    return {"groupName": group, "streamName": stream}
+
+
+def _lower(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return a template's properties under the names that the API gives them."""
+    return {key[0].lower() + key[1:]: value for key, value in properties.items()}

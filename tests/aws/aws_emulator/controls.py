@@ -1,0 +1,30 @@
+"""What a test asks the emulator to do wrong: stubbed refusals, builds that fail.
+
+moto lets every caller do everything, and its builds succeed. A test says otherwise in a file.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What goes wrong.
+
+    Attributes:
+        refused_actions: Such as ``sagemaker:CreatePipeline``: answered as IAM would answer a caller
+            who lacks the permission.
+        failing_build_log: Lines of a build that fails; empty for builds that succeed.
+    """
+
+    refused_actions: tuple[str, ...] = ()
+    failing_build_log: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Controls":
+        """Return what the tests have written into ``controls.json``."""
+        file = folder / "controls.json"
+        if not file.exists():
+            return cls()
+        return cls(**{key: tuple(value) for key, value in json.loads(file.read_text()).items()})

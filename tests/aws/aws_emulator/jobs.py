@@ -1,0 +1,214 @@
+"""Runs what SageMaker would run: each job's entrypoint, as a process with its environment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from api_limits import violations
+from moto.core.responses import ActionResult
+from moto.sagemaker.exceptions import AWSValidationException
+from moto.sagemaker.models import FakePipelineExecution, SageMakerModelBackend
+from moto.sagemaker.responses import SageMakerResponse
+
+#: Variables of the emulator that a container has, too: this machine's programs and servers.
+_CONTAINER_VARIABLES = (
+    "PATH",
+    "LANG",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_EC2_METADATA_DISABLED",
+    "CV_FACTORY_TEST_ATTEMPTS",
+    "CV_FACTORY_TEST_PROJECT",
+    "SAGEMAKER_USER_CONFIG_OVERRIDE",
+    "MLFLOW_DISABLE_TELEMETRY",
+    "DO_NOT_TRACK",
+    "OMP_NUM_THREADS",
+)
+_CONTAINER = Path(__file__).with_name("container.py")
+
+
+@dataclass
+class Jobs:
+    """All jobs that were started.
+
+    Attributes:
+        folder: Holds a folder and a log for each.
+        running: Processes by job name.
+    """
+
+    folder: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def run(self, name: str, command: list[str], environment: Mapping[str, str]) -> int:
+        """Run a job's command to its end and return the exit code."""
+        app = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=self.folder))
+        variables = {
+            **{key: os.environ[key] for key in _CONTAINER_VARIABLES if key in os.environ},
+            "HOME": str(app),
+            "TMPDIR": str(app),
+            "PYTHONUNBUFFERED": "1",
+            # As the role of a job has them from the instance's metadata service.
+            "AWS_ACCESS_KEY_ID": os.environ["AWS_ACCESS_KEY_ID"],
+            "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"],
+            "ZENML_CONFIG_PATH": str(app / ".zenconfig"),
+            "ZENML_ENABLE_REPO_INIT_WARNINGS": "False",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+            **environment,
+        }
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(_CONTAINER), *command],
+                env=variables,
+                cwd=app,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.running[name] = process
+        return process.wait()
+
+    def kill(self, name: str) -> None:
+        """End a job with all its processes."""
+        with suppress(ProcessLookupError, KeyError):
+            os.killpg(self.running[name].pid, signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """End everything that runs."""
+        for name in list(self.running):
+            self.kill(name)
+
+
+def install(jobs: Jobs) -> None:
+    """Make moto's SageMaker run what it is given."""
+    _run_pipelines(jobs)
+    _run_job_kind(jobs, "Training", "AlgorithmSpecification", "training_jobs")
+    _run_job_kind(jobs, "Processing", "AppSpecification", "processing_jobs")
+
+    def stop_training_job(response: SageMakerResponse) -> ActionResult:
+        name = response._get_param("TrainingJobName")
+        response.sagemaker_backend.training_jobs[name].training_job_status = "Stopped"
+        jobs.kill(name)
+        return ActionResult({})
+
+    SageMakerResponse.stop_training_job = stop_training_job
+
+
+def _run_job_kind(jobs: Jobs, kind: str, specification: str, store: str) -> None:
+    """Run the jobs of one kind, each in a thread."""
+    action = f"create_{kind.lower()}_job"
+    status = f"{kind.lower()}_job_status"
+    create: Callable[[SageMakerResponse], ActionResult] = getattr(SageMakerResponse, action)
+
+    def create_and_run(response: SageMakerResponse) -> ActionResult:
+        request = json.loads(response.body)
+        _refuse_violations(f"Create{kind}JobRequest", request)
+        result = create(response)
+        name = request[f"{kind}JobName"]
+        job = getattr(response.sagemaker_backend, store)[name]
+        setattr(job, status, "InProgress")
+        environment = {
+            **request.get("Environment", {}),
+            f"{kind.upper()}_JOB_ARN": job.arn,
+            "TRAINING_JOB_NAME": name,
+        }
+
+        def run() -> None:
+            code = jobs.run(name, _command(request[specification]), environment)
+            if getattr(job, status) != "Stopped":
+                setattr(job, status, "Completed" if code == 0 else "Failed")
+                job.failure_reason = "" if code == 0 else f"AlgorithmError: exit code {code}"
+
+        threading.Thread(target=run, daemon=True).start()
+        return result
+
+    setattr(SageMakerResponse, action, create_and_run)
+
+
+def _run_pipelines(jobs: Jobs) -> None:
+    start = SageMakerModelBackend.start_pipeline_execution
+    create: Callable[[SageMakerResponse], ActionResult] = SageMakerResponse.create_pipeline
+
+    def create_pipeline(response: SageMakerResponse) -> ActionResult:
+        request = json.loads(response.body)
+        _refuse_violations("CreatePipelineRequest", request)
+        for step in json.loads(request["PipelineDefinition"])["Steps"]:
+            _refuse_violations(f"Create{step['Type']}JobRequest", step["Arguments"])
+        return create(response)
+
+    def start_pipeline_execution(
+        backend: SageMakerModelBackend, pipeline_name: str, *arguments: Any, **options: Any
+    ) -> dict[str, str]:
+        result = start(backend, pipeline_name, *arguments, **options)
+        arn = result["PipelineExecutionArn"]
+        execution = backend.pipelines[pipeline_name].pipeline_executions[arn]
+        execution.pipeline_execution_status = "Executing"
+        definition = json.loads(execution.pipeline_definition_for_execution)
+        execution.step_states = {}
+        threading.Thread(target=_run_steps, args=(jobs, execution, definition), daemon=True).start()
+        return result
+
+    def list_pipeline_execution_steps(response: SageMakerResponse) -> ActionResult:
+        arn = response._get_param("PipelineExecutionArn")
+        name = arn.split("pipeline/")[1].split("/")[0]
+        execution = response.sagemaker_backend.pipelines[name].pipeline_executions[arn]
+        steps = [
+            {"StepName": step, "StepStatus": state, "FailureReason": reason}
+            for step, (state, reason) in execution.step_states.items()
+        ]
+        return ActionResult({"PipelineExecutionSteps": steps})
+
+    SageMakerResponse.create_pipeline = create_pipeline
+    SageMakerResponse.list_pipeline_execution_steps = list_pipeline_execution_steps
+    SageMakerModelBackend.start_pipeline_execution = start_pipeline_execution
+
+
+def _run_steps(jobs: Jobs, execution: FakePipelineExecution, definition: dict[str, Any]) -> None:
+    """Run a pipeline's steps one after the other, none whose predecessors did not succeed."""
+    execution_id = execution.arn.rsplit("/", 1)[1]
+    values = {
+        "Execution.PipelineExecutionArn": execution.arn,
+        "Execution.PipelineExecutionId": execution_id,
+        "Execution.PipelineName": execution.arn.split("pipeline/")[1].split("/")[0],
+    }
+    todo = {step["Name"]: step for step in definition["Steps"]}
+    states = execution.step_states
+    done: set[str] = set()
+    while ready := [n for n, step in todo.items() if set(step.get("DependsOn", [])) <= done]:
+        name = ready[0]
+        arguments = todo.pop(name)["Arguments"]
+        container = arguments.get("AlgorithmSpecification") or arguments["AppSpecification"]
+        environment = {
+            key: str(values[value["Get"]]) if isinstance(value, dict) else value
+            for key, value in arguments.get("Environment", {}).items()
+        }
+        states[name] = ("Executing", "")
+        code = jobs.run(f"{execution_id}-{name}", _command(container), environment)
+        if code == 0:
+            states[name] = ("Succeeded", "")
+            done.add(name)
+        else:
+            states[name] = ("Failed", f"ClientError: exit code {code}")
+            break
+    failed = [name for name, (state, _) in states.items() if state == "Failed"]
+    execution.pipeline_execution_failure_reason = f"failed: {failed}" if failed else None
+    execution.pipeline_execution_status = "Failed" if failed or todo else "Succeeded"
+
+
+def _command(container: dict[str, Any]) -> list[str]:
+    return [*container["ContainerEntrypoint"], *container.get("ContainerArguments", [])]
+
+
+def _refuse_violations(shape: str, request: dict[str, Any]) -> None:
+    found = violations("sagemaker", shape, request)
+    if found:
+        raise AWSValidationException("; ".join(found))

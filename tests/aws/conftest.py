@@ -1,0 +1,70 @@
+"""One cloud, and one project in it, for all tests of this folder that ask for them."""
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from cloud import Cloud, CloudProject
+    from project import Completed
+
+
+@pytest.fixture(scope="session")
+def aws_extra() -> None:
+    """Skip where the extra ``aws`` is not installed; fail there in CI."""
+    missing = [name for name in ("boto3", "sagemaker") if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    message = f"{', '.join(missing)} not installed: make install-engines"
+    if os.environ.get("CV_FACTORY_REQUIRE_ENGINES") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def cloud_with_key(
+    aws_extra: None, tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[tuple[Cloud, str]]":
+    """All servers, and an API key of the ZenML server."""
+    from cloud import start_cloud
+
+    with start_cloud(tmp_path_factory.mktemp("cloud"), uuid.uuid4().hex) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cloud(cloud_with_key: "tuple[Cloud, str]") -> "Cloud":
+    """All servers; no test leaves anything behind that another would trip over."""
+    return cloud_with_key[0]
+
+
+@pytest.fixture(scope="session")
+def cloud_project(
+    cloud_with_key: "tuple[Cloud, str]", tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[CloudProject]":
+    """A project on the cloud; all tests share it and what they register."""
+    from cloud import CloudProject
+
+    project = CloudProject(tmp_path_factory.mktemp("on-aws"), *cloud_with_key)
+    yield project
+    project.close()
+
+
+@pytest.fixture(scope="session")
+def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
+    """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
+    from cloud import documented
+
+    cloud.aws("cloudformation").create_stack(
+        StackName="cv-factory",
+        TemplateBody=(cloud_project.root / "stacks" / "aws" / "template.yaml").read_text(),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    variant = documented("python -m stacks apply aws-step-operator ")
+    done = cloud_project.stacks("apply", "aws-step-operator", *variant)
+    assert "Stack aws-step-operator is ready" in done.stdout
+    return cloud_project.stacks("apply", "aws", *documented("python -m stacks apply aws "))

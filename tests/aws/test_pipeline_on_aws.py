@@ -1,0 +1,96 @@
+"""The unchanged training pipeline on the emulated stack ``aws``, its variant, and ``local``."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cloud import Cloud, CloudProject, documented
+from project import Completed
+from store import snapshot
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
+
+#: Beside what docs/aws.md says: a model that trains in a second.
+_TINY = ("--set", "model.name=logistic_regression", "--no-cache")
+_STEPS = {"ingest", "split", "validate_data", "fit_transform", "train", "export", "evaluate",
+          "register"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_on_aws(cloud_project: CloudProject, applied: Completed) -> tuple[str, dict[str, Any]]:
+    """The output of one run on the stack ``aws``, and what ZenML stored of it."""
+    asked = documented("python run.py --pipeline training --stack aws ")
+    run = ("--pipeline", "training", "--stack", "aws", *asked)
+    done = cloud_project.run(*run, *_TINY, code=3, timeout=900)
+    return done.stdout, snapshot(cloud_project)
+
+
+def test_the_pipeline_runs_to_a_registered_model(
+    cloud: Cloud, trained_on_aws: tuple[str, dict[str, Any]]
+) -> None:
+    output, stored = trained_on_aws
+    assert "digits version 1" in output
+    assert stored["status"] == "completed"
+    assert set(stored["steps"]) == _STEPS
+    for step in stored["steps"].values():
+        for artifact in step["outputs"].values():
+            address = urlsplit(artifact["uri"])
+            assert (address.scheme, address.netloc) == ("s3", cloud.bucket)
+            assert cloud.objects(address.path.lstrip("/"))
+    assert cloud.objects("mlflow/"), "MLflow keeps its artifacts there, too"
+    ran = {name.split("-", 1)[1] for name in cloud.job_logs if "-" in name}
+    assert ran >= _STEPS
+
+
+def test_every_step_runs_on_the_instance_that_it_fits_on(
+    cloud: Cloud, trained_on_aws: tuple[str, dict[str, Any]]
+) -> None:
+    sagemaker = cloud.aws("sagemaker")
+    (job,) = sagemaker.list_training_jobs()["TrainingJobSummaries"]
+    trained = sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"])
+    assert trained["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
+    assert trained["StoppingCondition"]["MaxRuntimeInSeconds"] == 14400
+    pipelines = sagemaker.list_pipelines(PipelineNamePrefix="training")
+    (pipeline,) = pipelines["PipelineSummaries"]
+    defined = sagemaker.describe_pipeline(PipelineName=pipeline["PipelineName"])
+    definition = json.loads(defined["PipelineDefinition"])
+    for step in definition["Steps"]:
+        arguments = step["Arguments"]
+        assert arguments["ResourceConfig"]["InstanceType"] == "ml.t3.xlarge"
+        assert "KeepAlivePeriodInSeconds" not in arguments["ResourceConfig"], "it costs"
+        assert {"Key": "project", "Value": "cv-factory"} in arguments["Tags"]
+        image = arguments["AlgorithmSpecification"]["TrainingImage"]
+        assert image.startswith("123456789012.dkr.ecr.eu-central-1.amazonaws.com/cv-factory-steps")
+
+
+def test_every_stack_gives_the_same_predictor_bytes(
+    cloud: Cloud, cloud_project: CloudProject, trained_on_aws: tuple[str, dict[str, Any]]
+) -> None:
+    def predictor(stored: dict[str, Any]) -> str:
+        uri: str = stored["steps"]["export"]["outputs"]["predictor"]["uri"]
+        return uri
+
+    on_aws = _files_of(cloud, predictor(trained_on_aws[1]))
+    before = set(cloud.job_logs)
+    variant = documented("python run.py --pipeline training --stack aws-step-operator")
+    training = ("--pipeline", "training", *_TINY)
+    cloud_project.run(*training, "--stack", "aws-step-operator", *variant, code=3)
+    (job,) = set(cloud.job_logs) - before
+    assert job.startswith("training-train-"), "train alone runs on SageMaker"
+    assert _files_of(cloud, predictor(snapshot(cloud_project))) == on_aws
+
+    cloud_project.stacks("apply", "local")
+    cloud_project.run(*training, "--stack", "local", code=3)
+    folder = predictor(snapshot(cloud_project))
+    listing = cloud_project.command(["find", folder, "-type", "f"]).stdout.split()
+    here = {name.rsplit("/", 1)[1]: Path(name).read_bytes() for name in listing}
+    assert {name: here[name] for name in on_aws} == on_aws
+    assert cloud.attempts == "", "nothing tried to reach another machine"
+
+
+def _files_of(cloud: Cloud, uri: str) -> dict[str, bytes]:
+    keys = cloud.objects(urlsplit(uri).path.lstrip("/"))
+    files = {key.rsplit("/", 1)[1]: cloud.read(key) for key in keys}
+    return {name: files[name] for name in ("predictor.onnx", "contract.json", "golden.npz")}

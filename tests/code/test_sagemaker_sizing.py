@@ -1,0 +1,75 @@
+"""Which instance a step gets on SageMaker, and with which network and key."""
+
+import botocore.session
+import pytest
+from pydantic import ValidationError
+from zenml.config import ResourceSettings
+
+from cv_factory.errors import StackError
+from stacks.flavors.sagemaker import SizedJobs
+from stacks.spec import read_spec
+
+_JOBS = SizedJobs.model_validate(
+    {
+        "instances": [
+            {"name": "ml.t3.medium", "cpus": 2, "memory_gib": 4},
+            {"name": "ml.m5.xlarge", "cpus": 4, "memory_gib": 16},
+            {"name": "ml.g4dn.xlarge", "cpus": 4, "memory_gib": 16, "gpus": 1, "local_disk": True},
+        ]
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, "ml.t3.medium"),
+        ({"cpu_count": 2, "memory": "4GiB"}, "ml.t3.medium"),
+        ({"cpu_count": 3}, "ml.m5.xlarge"),
+        ({"memory": "5GB"}, "ml.m5.xlarge"),
+        ({"gpu_count": 1}, "ml.g4dn.xlarge"),
+    ],
+)
+def test_a_step_gets_the_first_instance_that_has_what_it_asks_for(
+    asked: dict[str, object], expected: str
+) -> None:
+    assert _JOBS.instance_for(ResourceSettings(**asked), "train").name == expected
+
+
+def test_a_step_that_fits_on_none_is_told_so() -> None:
+    with pytest.raises(StackError, match=r"Step 'train' asks for gpu_count 2, which none of") as e:
+        _JOBS.instance_for(ResourceSettings(gpu_count=2), "train")
+    assert "ml.t3.medium, ml.m5.xlarge, ml.g4dn.xlarge" in str(e.value)
+    assert "zenml.resources" in str(e.value)
+
+
+def test_network_and_key_reach_every_job_and_no_disk_that_takes_no_key() -> None:
+    private = _JOBS.model_copy(
+        update={"subnets": "subnet-1, subnet-2", "security_groups": "sg-1", "kms_key": "arn:key"}
+    )
+    small, _, gpu = private.instances
+    assert private.job_arguments(small) == {
+        "instance_type": "ml.t3.medium",
+        "subnets": ["subnet-1", "subnet-2"],
+        "security_group_ids": ["sg-1"],
+        "output_kms_key": "arn:key",
+        "volume_kms_key": "arn:key",
+    }
+    assert "volume_kms_key" not in private.job_arguments(gpu)
+    assert _JOBS.job_arguments(gpu) == {"instance_type": "ml.g4dn.xlarge"}
+
+
+def test_subnets_without_security_groups_are_refused() -> None:
+    with pytest.raises(ValidationError, match="give both or neither"):
+        SizedJobs.model_validate({**_JOBS.model_dump(), "subnets": "subnet-1"})
+
+
+@pytest.mark.parametrize("kind", ["orchestrator", "step_operator"])
+def test_the_stack_file_names_instances_that_sagemaker_has(kind: str) -> None:
+    names = ("REGION", "ARTIFACT_BUCKET", "SAGEMAKER_ROLE_ARN", "ECR_REGISTRY", "ECR_REPOSITORY",
+             "CODEBUILD_PROJECT", "MLFLOW_URI", "MLFLOW_USERNAME", "MLFLOW_PASSWORD")  # fmt: skip
+    spec = read_spec("aws", environment={f"CV_FACTORY_{name}": "x" for name in names})
+    jobs = SizedJobs.model_validate({"instances": spec.components[kind].configuration["instances"]})
+    api = botocore.session.get_session().get_service_model("sagemaker")
+    known = api.shape_for("TrainingInstanceType").enum
+    assert {instance.name for instance in jobs.instances} <= set(known)
