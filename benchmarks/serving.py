@@ -50,10 +50,14 @@ class Server:
 
 @dataclass(frozen=True)
 class Load:
-    """What one server did in one round, by number of connections; memory in MB."""
+    """What one server did in one round, by number of connections; memory in MB.
+
+    CPU time is of all its processes: what a request costs, on a busy machine too.
+    """
 
     cold_start_seconds: float
     rss_mb: float
+    cpu_ms_per_request: float
     by_connections: dict[int, dict[str, float]]
 
 
@@ -131,11 +135,19 @@ def load(chosen: Server, port: int, authorization: str, seconds: int) -> Load:
     with running(chosen, port, headers) as (process, cold):
         url = f"http://127.0.0.1:{port}{chosen.path}"
         wrk(chosen, url, authorization, 8, 2)
-        figures = {n: wrk(chosen, url, authorization, n, seconds) for n in CONNECTIONS}
         family = [process, *process.children(recursive=True)]
+        before = _cpu_seconds(family)
+        figures = {n: wrk(chosen, url, authorization, n, seconds) for n in CONNECTIONS}
+        cpu = _cpu_seconds(family) - before
         # The process that answers; a supervisor beside it is not one worker's memory.
         rss = max(member.memory_info().rss for member in family)
-    return Load(cold, rss / 1e6, figures)
+    requests = sum(figure["rate"] for figure in figures.values()) * seconds
+    return Load(cold, rss / 1e6, 1000 * cpu / requests, figures)
+
+
+def _cpu_seconds(family: Sequence[psutil.Process]) -> float:
+    times = [member.cpu_times() for member in family]
+    return float(sum(each.user + each.system for each in times))
 
 
 def wrk(
@@ -215,7 +227,14 @@ def report(model: str, measured: dict[str, Any]) -> dict[str, Any]:
     loads: dict[str, Sequence[Load]] = measured["servers"]
     bares = measured["bare"]
     table = Table(title=f"{model} ({len(bares)} rounds, medians)", title_justify="left")
-    for title in ("", *(f"c{n}: /s, p50, p99 ms" for n in CONNECTIONS), "MB", "start s", "ratio"):
+    for title in (
+        "",
+        *(f"c{n}: /s, p50, p99 ms" for n in CONNECTIONS),
+        "MB",
+        "CPU ms",
+        "start s",
+        "ratio",
+    ):
         table.add_column(title, justify="right")
     summary: dict[str, Any] = {"bare_images_per_second": bares}
     for name, runs in loads.items():
@@ -227,12 +246,13 @@ def report(model: str, measured: dict[str, Any]) -> dict[str, Any]:
         rss = Spread.of([run.rss_mb for run in runs]).median
         cold = Spread.of([run.cold_start_seconds for run in runs])
         spread = f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})"
-        table.add_row(name, *cells, f"{rss:.0f}", f"{cold.median:.1f}", spread)
+        cpu = Spread.of([run.cpu_ms_per_request for run in runs]).median
+        table.add_row(name, *cells, f"{rss:.0f}", f"{cpu:.2f}", f"{cold.median:.1f}", spread)
         summary[name] = [run.__dict__ for run in runs]
     rates = [run.by_connections[32]["rate"] for run in loads[OURS]]
     share = Spread.of([a / b for a, b in zip(rates, bares, strict=True)])
     spread = f"{share.median:.2f} ({share.min:.2f}-{share.max:.2f})"
-    table.add_row("bare loop", "", "", f"{Spread.of(bares).median:.0f}", "", "", spread)
+    table.add_row("bare loop", "", "", f"{Spread.of(bares).median:.0f}", "", "", "", spread)
     Console(width=140).print(table)
     return summary
 
