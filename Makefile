@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
 # Tests of run.py wait for processes that start: two at once take little more than half the time.
-workers := --numprocesses logical --maxprocesses 4 --dist loadgroup
+workers := --numprocesses logical --maxprocesses 4 --dist loadscope
 install := base=$$(sh tools/find_python.sh) && "$$base" tools/install.py --torch-backend "$(TORCH_BACKEND)"
 
 help:  ## list the targets

@@ -31,9 +31,9 @@ def network(name: str) -> Any:
 
         return torchvision.models.resnet18(weights=None, num_classes=10).eval()
     from cv_factory.config import SmallCNNConfig
-    from cv_factory.models import build_network
+    from cv_factory.models.small_cnn import SmallCNN
 
-    return build_network(SmallCNNConfig(), SIZES[name], len(_CLASSES)).eval()
+    return SmallCNN(SmallCNNConfig(), SIZES[name][2], len(_CLASSES)).eval()
 
 
 def write_bundle(name: str, folder: Path, serving: ServingConfig) -> None:

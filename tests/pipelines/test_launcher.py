@@ -12,8 +12,6 @@ import pytest
 from launched import command, result
 from project import Project
 
-pytestmark = pytest.mark.xdist_group("launcher")
-
 _WAYS = ("return", "raise", "exit", "sys.exit", "kill")
 
 

@@ -310,7 +310,7 @@ def _share_of_families(trials: list[Trial]) -> dict[str, float]:
     scores = np.array([trial.score for trial in trials], dtype=np.float64)
     if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(families) < 2 or not scores.var():
         return {}
-    means = {f: np.mean([t.score for t in trials if t.family == f]) for f in families}
+    means = {f: float(np.mean([t.score for t in trials if t.family == f])) for f in families}
     between = np.var([means[trial.family] for trial in trials])
     return {_FAMILY: float(between / scores.var())}
 
