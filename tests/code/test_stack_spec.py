@@ -52,9 +52,9 @@ def test_local_has_every_component_that_the_pipelines_need() -> None:
     from stacks.check import REQUIRED_COMPONENTS
 
     spec = read_spec("local", environment={})
-    assert set(REQUIRED_COMPONENTS) == set(spec.components)
+    assert {*REQUIRED_COMPONENTS, "model_deployer"} == set(spec.components)
     assert {part.flavor for part in spec.components.values()} == {
-        "local", "mlflow", "gx", "launcher",
+        "local", "mlflow", "gx", "launcher", "bento",
     }  # fmt: skip
     assert all(part.name.startswith("cv_factory_") for part in spec.components.values())
 

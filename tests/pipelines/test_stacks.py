@@ -84,11 +84,13 @@ def test_apply_creates_what_the_file_declares(project: Project) -> None:
     assert set(states.values()) == {"created"}
     assert {
         "source root project",
+        "flavor bento",
         "flavor gx",
         "flavor launcher",
         "orchestrator cv_factory_local",
         "artifact_store cv_factory_local",
         "experiment_tracker cv_factory_mlflow",
+        "model_deployer cv_factory_bento",
         "model_registry cv_factory_mlflow",
         "data_validator cv_factory_gx",
         "step_operator cv_factory_launcher",

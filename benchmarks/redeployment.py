@@ -1,0 +1,178 @@
+"""What clients notice of an update and of a killed worker: lost requests, and seconds.
+
+An endpoint on loopback serves a logistic regression of the digits; 4 threads ask without a pause.
+ROUNDS (default 5) times a new service replaces the old one, then its worker is killed.
+Run: python -m benchmarks.redeployment [ROUNDS]
+"""
+
+import json
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import httpx
+import psutil
+
+from benchmarks.harness import RESULTS, Spread, describe_machine
+from cv_factory.config import (
+    DataConfig,
+    LogisticRegressionConfig,
+    PCAConfig,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
+)
+from cv_factory.config_serving import ServingConfig
+from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.deployment.proof import encode_png
+from cv_factory.inference.predictor import Predictor
+from cv_factory.serving.bundle import Bundle
+
+CLIENTS = 4
+_START_SECONDS = 120.0
+
+
+def train_digits() -> Predictor:
+    """Train and export a logistic regression on 600 digits."""
+    from cv_factory.data.ingest import ingest
+    from cv_factory.data.split import split_dataset
+    from cv_factory.training.export import export_predictor
+    from cv_factory.training.train import train
+    from cv_factory.transforms.fitted import fit_transform
+
+    dataset = ingest(DataConfig(limit=600))
+    split = split_dataset(dataset, SplitConfig())
+    settings = TransformConfig(pca=PCAConfig(n_components=16))
+    transform = fit_transform(dataset, split.train, settings)
+    trained = train(dataset, split, transform, LogisticRegressionConfig(), TrainConfig())
+    return export_predictor(trained, transform, {})
+
+
+class Load:
+    """Clients that ask without a pause; an answer is its start, its end (s) and its status."""
+
+    def __init__(self, url: str, image: bytes) -> None:
+        self._url, self._image = url, image
+        self.answers: list[tuple[float, float, int]] = []
+        self._stop = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator["Load"]:
+        """Ask during the block."""
+        threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _ask(self) -> None:
+        headers = {"Content-Type": "image/png"}
+        with httpx.Client(base_url=self._url, trust_env=False, timeout=60) as client:
+            while not self._stop.is_set():
+                begun = time.monotonic()
+                try:
+                    status = client.post("/predict", content=self._image, headers=headers)
+                    self.answers.append((begun, time.monotonic(), status.status_code))
+                except httpx.HTTPError:
+                    self.answers.append((begun, time.monotonic(), 0))
+
+    def wait_for_answer_after(self, moment: float) -> float:
+        """Return when the first request that was sent after a moment had its right answer."""
+        while True:
+            ends = [end for begun, end, status in self.answers if begun > moment and status == 200]
+            if ends:
+                return min(ends)
+            time.sleep(0.005)
+
+
+def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Replace and kill, and return the figures of each round."""
+    predictor = train_digits()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    endpoint = Endpoint(folder, "127.0.0.1", port)
+    found: dict[str, list[float]] = {
+        name: []
+        for name in ("start_seconds", "switch_seconds", "requests", "lost_by_update",
+                     "back_seconds_after_kill", "lost_by_kill")
+    }  # fmt: skip
+    old = ""
+    try:
+        for number in range(rounds + 1):
+            name = f"version-{number}"
+            bundle = Bundle(
+                predictor, ServingConfig(), "digits", str(number), created="2026-01-01T00:00:00Z"
+            )
+            if number == 0:
+                endpoint.put_up(name, bundle, _START_SECONDS)
+                endpoint.route({name: 1.0})
+            else:
+                _round(endpoint, name, old, bundle, found)
+            old = name
+    finally:
+        for service in [path.name for path in (folder / "services").glob("*")]:
+            endpoint.remove(service)
+        endpoint.close()
+    return found
+
+
+def _round(
+    endpoint: Endpoint, name: str, old: str, bundle: Bundle, found: dict[str, list[float]]
+) -> None:
+    image = encode_png(bundle.predictor.golden.images[0])
+    with Load(endpoint.url, image).running() as load:
+        begun = time.monotonic()
+        endpoint.put_up(name, bundle, _START_SECONDS)
+        started = time.monotonic()
+        endpoint.route({name: 1.0})
+        switched = time.monotonic()
+        endpoint.remove(old)
+        load.wait_for_answer_after(time.monotonic())
+    found["start_seconds"].append(started - begun)
+    found["switch_seconds"].append(switched - started)
+    found["requests"].append(len(load.answers))
+    found["lost_by_update"].append(sum(status != 200 for _, _, status in load.answers))
+    running = endpoint.running(name)
+    assert running is not None
+    with Load(endpoint.url, image).running() as load:
+        load.wait_for_answer_after(time.monotonic())
+        for worker in psutil.Process(running.pid).children():
+            worker.kill()
+        killed = time.monotonic()
+        found["back_seconds_after_kill"].append(load.wait_for_answer_after(killed) - killed)
+    found["lost_by_kill"].append(sum(status != 200 for _, _, status in load.answers))
+
+
+def main() -> int:
+    """Measure, print and store the figures."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    machine = describe_machine()
+    with tempfile.TemporaryDirectory(prefix="cv-factory-redeployment-") as directory:
+        found = measure(rounds, Path(directory))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    spreads = {name: asdict(Spread.of(values)) for name, values in found.items()}
+    content = {"name": "redeployment", "machine": machine, "spreads": spreads, "rounds": found}
+    file = RESULTS / "redeployment.json"
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name, values in found.items():
+        spread = Spread.of(values)
+        sys.stdout.write(
+            f"{name:<26}median {spread.median:8.2f}  {spread.min:8.2f} to {spread.max:8.2f}  "
+            f"(n = {spread.n})\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
