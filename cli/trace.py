@@ -1,6 +1,7 @@
 """``run.py trace``: where a version came from, and whether that is still true."""
 
 import json
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,29 @@ import click
 from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 
 if TYPE_CHECKING:
+    from registry.model_registry import ModelRegistry
     from registry.trace import Check, Link
 
 
+class _Subject(click.ParamType):
+    """A version's number, or the id of a prediction."""
+
+    name = "VERSION|PREDICTION_ID"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the number, or the id as services write it."""
+        if value.isdecimal() and int(value) > 0:
+            return int(value)
+        try:
+            return str(uuid.UUID(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a version's number nor a prediction's id", param, ctx)
+
+
 @click.command("trace")
-@click.argument("version", type=click.IntRange(min=1))
+@click.argument("subject", metavar="VERSION|PREDICTION_ID", type=_Subject())
 @click.option("--verify", is_flag=True, help="Derive every hash again from what is stored.")
 @click.option("--reproduce", is_flag=True, help="Train again and compare the bytes.")
 @click.option(
@@ -21,20 +40,29 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the provenance (in-toto statement) to this file.",
 )
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the prediction log.  [default: that of the model's services]",
+)
 @MODEL_OPTION
 @STACK_OPTION
 def command(
-    version: int,
+    subject: int | str,
     verify: bool,
     reproduce: bool,
     provenance: Path | None,
+    predictions: Path | None,
     model_name: str | None,
     stack: str | None,
 ) -> int:
-    """Print what a VERSION was made of, from stored lineage alone."""
+    """Print what a version, or whatever answered a prediction, was made of."""
     registry = open_registry(model_name, stack)
     from registry import trace
 
+    version = subject
+    if isinstance(version, str):
+        version = _version_that_predicted(version, registry, predictions)
     found = trace.collect(registry, version)
     _print_chain(registry.model_name, version, found.links)
     if provenance is not None:
@@ -43,6 +71,16 @@ def command(
     checks = [*(trace.verify(found) if verify else ())]
     checks += [trace.reproduce(found)] if reproduce else []
     return _print_checks(checks)
+
+
+def _version_that_predicted(
+    prediction_id: str, registry: "ModelRegistry", folder: Path | None
+) -> int:
+    from registry.predictions import logged_prediction
+
+    prediction = logged_prediction(registry.model_name, prediction_id, folder)
+    click.echo(f"Prediction {prediction_id}: {prediction['label']} ({prediction['time']})")
+    return int(prediction["version"])
 
 
 def _print_chain(name: str, version: int, links: tuple["Link", ...]) -> None:

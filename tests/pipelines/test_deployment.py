@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 from collections import Counter
+from typing import Any
 
 import httpx
 import pyarrow.dataset
@@ -65,19 +66,24 @@ def assert_codes(done: list[Done], *codes: int) -> None:
     assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
 
 
-def versions_answering(project: Project, port: int, n: int) -> Counter[str]:
-    """Send one digit n times on one connection and count which version answers."""
+def answers(port: int, n: int) -> list[dict[str, Any]]:
+    """Send one digit n times on one connection."""
     from sklearn.datasets import load_digits
 
     pixels = (load_digits().images[0] * (255 / 16)).round().astype("uint8")[..., None]
     headers = {"Content-Type": "image/png"}
-    counted: Counter[str] = Counter()
+    given: list[dict[str, Any]] = []
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
         for _ in range(n):
             answer = client.post("/predict", content=encode_png(pixels), headers=headers)
             assert answer.status_code == 200, answer.text
-            counted[answer.json()["version"]] += 1
-    return counted
+            given.append(answer.json())
+    return given
+
+
+def versions_answering(port: int, n: int) -> Counter[str]:
+    """Send one digit n times on one connection and count which version answers."""
+    return Counter(answer["version"] for answer in answers(port, n))
 
 
 def stages(project: Project) -> dict[int, str]:
@@ -105,22 +111,27 @@ def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
     assert "Proven: 16 golden samples" in deployed
     assert "Nothing to do: digits version 1 (production) is served" in again
     assert "needs a person's approval" in unsigned
-    assert versions_answering(project, port, 3) == {"1": 3}
+    assert versions_answering(port, 3) == {"1": 3}
     _the_predictions_are_there(scored)
 
+    log = f"serving.log.predictions={project.home / 'predictions'}"
     done = run_all(
         project,
         ["approve", "2", "--by", "Ada", "--reason", "read the card"],
-        deployment(port, "endpoint.canary_share=0.25"),
+        deployment(port, "endpoint.canary_share=0.25", log),
     )
     assert_codes(done, 0, 0)
     assert "digits version 2 (staging, 25% of the requests)" in done[1].output
-    assert versions_answering(project, port, 40) == {"1": 30, "2": 10}
+    given = answers(port, 40)
+    assert Counter(answer["version"] for answer in given) == {"1": 30, "2": 10}
     assert stages(project) == {1: "production", 2: "staging"}
 
-    done = run_all(project, deployment(port))
-    assert_codes(done, 0)
-    assert versions_answering(project, port, 3) == {"2": 3}
+    (one,) = next(answer["predictions"] for answer in given if answer["version"] == "2")
+    done = run_all(project, ["trace", one["id"]], deployment(port))
+    assert_codes(done, 0, 0)
+    assert f"Prediction {one['id']}: {one['label']}" in done[0].output
+    assert "digits version 2" in done[0].output
+    assert versions_answering(port, 3) == {"2": 3}
     assert stages(project) == {1: "archived", 2: "production"}
 
     # As after a restart of the machine.
@@ -130,7 +141,7 @@ def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
     assert_codes(done, 0, 0)
     assert "Served: digits version 2 (production)" in done[0].output
     assert "Served: digits version 1 (production)" in done[1].output
-    assert versions_answering(project, port, 3) == {"1": 3}
+    assert versions_answering(port, 3) == {"1": 3}
     assert stages(project) == {1: "production", 2: "archived"}
     _zenml_knows_the_service(project, port)
 

@@ -1,0 +1,47 @@
+"""Finds what a service of a model once answered, in the logs that its services keep."""
+
+from pathlib import Path
+from typing import Any
+
+from cv_factory.errors import ConfigError
+from cv_factory.serving.prediction_log import find_prediction
+from registry.deployments import find_deployer
+
+
+def logged_prediction(
+    model_name: str, prediction_id: str, folder: Path | None = None
+) -> dict[str, Any]:
+    """Return a prediction of a model.
+
+    Args:
+        model_name: The model.
+        prediction_id: As the service gave it.
+        folder: Of the prediction log; None for those of the model's services on the active stack.
+
+    Raises:
+        ConfigError: No log has it, none is kept, or another model answered.
+    """
+    folders = [folder] if folder else _folders(model_name)
+    if not folders:
+        raise ConfigError(
+            f"No service of {model_name} keeps a prediction log (serving.log.predictions). "
+            "Name the folder of an earlier one: --predictions FOLDER"
+        )
+    found = filter(None, (find_prediction(folder, prediction_id) for folder in folders))
+    prediction = next(found, None)
+    if prediction is None:
+        names = ", ".join(map(str, folders))
+        raise ConfigError(f"Prediction {prediction_id} is not in {names}.")
+    if prediction["model"] != model_name:
+        raise ConfigError(
+            f"Prediction {prediction_id} was answered by model {prediction['model']}, not by "
+            f"{model_name}: --model {prediction['model']}"
+        )
+    return prediction
+
+
+def _folders(model_name: str) -> list[Path]:
+    deployer = find_deployer()
+    services = deployer.services(model_name) if deployer else []
+    logs = {deployer.bundle_of(s).serving.log.predictions for s in services} if deployer else set()
+    return sorted(Path(folder) for folder in logs if folder)
