@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "GX_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MPLCONFIGDIR": str(folder / "matplotlib"),
+        # Several workers share the cores, and small networks gain nothing from a second thread.
+        "OMP_NUM_THREADS": "1",
     }
     os.environ.update(environment)
+    # In the background of a script, this process and all that it starts would ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SCRATCH] = scratch
     config.stash[_ENVIRONMENT] = environment
 

@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 #: Every process that a project starts carries this variable, and so do those that they start.
 _MARK = "CV_FACTORY_TEST_PROJECT"
 #: Kept from the caller's environment; everything else would be the user's.
-_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE")
+_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "OMP_NUM_THREADS")
 _WARM_PYTHON = Path(__file__).with_name("warm_python.py")
 
 #: The first fork comes after twelve seconds of imports, more where others use the machine.

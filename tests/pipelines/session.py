@@ -34,6 +34,6 @@ def python(source: str) -> list[str]:
 
 def run_all(project: Project, *commands: list[str], timeout: float = 400) -> list[Done]:
     """Run commands one after the other, whatever their exit codes."""
-    done = project.python(_SOURCE, json.dumps(commands), timeout=timeout)
+    done = project.warm("-c", _SOURCE, json.dumps(commands), timeout=timeout)
     lines = [line for line in done.stdout.splitlines() if line.startswith("DONE")]
     return [Done(**json.loads(line.removeprefix("DONE"))) for line in lines]

@@ -58,7 +58,7 @@ def zenml_models(project: Project, *commands: str) -> list[str]:
     """Run ``zenml model-deployer models`` commands; UUID stands for the newest service's id."""
     import json
 
-    output = project.python(_ZENML, json.dumps(commands)).stdout
+    output = project.warm("-c", _ZENML, json.dumps(commands)).stdout
     return output.split("END\n")[:-1]
 
 
