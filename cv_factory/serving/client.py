@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import httpx
 
+from cv_factory.closing import Closing
 from cv_factory.errors import CVFactoryError
 
 
@@ -52,7 +52,7 @@ class ImagePrediction:
     version: str
 
 
-class PredictionClient:
+class PredictionClient(Closing):
     """Talks to one service; use it in a ``with`` block, or ``close`` it."""
 
     def __init__(
@@ -76,19 +76,6 @@ class PredictionClient:
         self._client = httpx.Client(
             base_url=url, headers=headers, timeout=timeout, transport=transport
         )
-
-    def __enter__(self) -> "PredictionClient":
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the connections."""
-        self.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -204,6 +204,19 @@ class Project:
                 if stream:
                     stream.close()
 
+    def kill_run(self, *arguments: str, after: str) -> None:
+        """Run ``python run.py`` and kill it with SIGKILL once it has written these words."""
+        with self.started([sys.executable, "run.py", *arguments]) as process:
+            assert process.stderr is not None
+            seen = ""
+            while after not in seen:
+                line = process.stderr.readline()
+                assert line, f"the run ended early: {seen}"
+                seen += line
+            process.kill()
+            process.wait()
+        self.stop()
+
     def processes(self) -> list[psutil.Process]:
         """Return what still runs of all that was started here, daemons included."""
         found = []

@@ -1,10 +1,7 @@
 """The search inside the pipeline: killed, run again, and its winner is what is trained."""
 
 import json
-import os
 import re
-import signal
-import sys
 from pathlib import Path
 
 from project import Project
@@ -31,16 +28,7 @@ OPTIONS = (
 def test_a_killed_search_goes_on_and_its_winner_is_trained(project: Project) -> None:
     plan = project.run(*OPTIONS, "--dry-run").stdout
     assert "Search: on, 8 trials among logistic_regression, random_forest" in plan
-    with project.started([sys.executable, "run.py", *OPTIONS]) as process:
-        assert process.stderr is not None
-        seen = ""
-        while "trial 1/8" not in seen:
-            line = process.stderr.readline()
-            assert line, f"the run ended early: {seen}"
-            seen += line
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    project.stop()
+    project.kill_run(*OPTIONS, after="trial 1/8")
     kept = {path: path.read_bytes() for path in _trials(project)}
     assert 1 <= len(kept) < 8
     output = project.run(*OPTIONS).stdout

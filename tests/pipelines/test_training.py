@@ -3,8 +3,6 @@
 import os
 import pickle
 import re
-import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -239,17 +237,7 @@ def test_a_folder_of_images_is_one_option_away(project: Project, tmp_path: Path)
 
 
 def test_a_killed_run_leaves_nothing_that_looks_complete(project: Project) -> None:
-    command = [sys.executable, "run.py", "--pipeline", "training", "--set", "train.epochs=500"]
-    with project.started(command) as process:
-        assert process.stderr is not None
-        seen = ""
-        while "epoch" not in seen:
-            line = process.stderr.readline()
-            assert line, f"the run ended early: {seen}"
-            seen += line
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    project.stop()
+    project.kill_run("--pipeline", "training", "--set", "train.epochs=500", after="epoch")
     counted = project.python(
         "from zenml.client import Client\n"
         "print('MODELS', Client().list_artifact_versions(artifact='trained_model').total)"
