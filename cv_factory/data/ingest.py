@@ -67,7 +67,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
         ManifestWriter(rows) as manifest,
     ):
         collected = _Collector(source.class_names, images, manifest)
-        for batch in chunked(decoded, max(1, min(_BATCH, _BATCH_BYTES // int(np.prod(shape))))):
+        for batch in chunked(decoded, _batch_of(target)):
             collected.add(batch)
             _stop_where_hopeless(collected.unreadable, len(indices), config.max_unreadable_share)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
@@ -130,7 +130,7 @@ def _probe(record: ImageRecord) -> tuple[int, int, int] | None:
 def _decode_all(
     source: ImageSource, indices: npt.NDArray[np.int64], target: ImageFormat, config: DataConfig
 ) -> Iterator[DecodedRecord]:
-    """Read and decode in order, in as many threads as the source wants, not far ahead."""
+    """Read and decode in order, in as many threads as the source wants, one batch ahead."""
     convert = partial(decode_record, target=target, config=config)
     with ThreadPoolExecutor(source.readers, thread_name_prefix="decode") as pool:
 
@@ -143,8 +143,16 @@ def _decode_all(
             return done
 
         tasks = chunked(source.records(indices), _TASK)
-        for decoded in results_in_order(tasks, submit, ahead=3 * source.readers):
+        # While a batch is described and stored, the next one is decoded.
+        ahead = max(3 * source.readers, _batch_of(target) // _TASK)
+        for decoded in results_in_order(tasks, submit, ahead):
             yield from decoded
+
+
+def _batch_of(target: ImageFormat) -> int:
+    """Return how many images are described and stored at once: 1,024, or 64 MiB of them."""
+    pixels = target.height * target.width * target.channels
+    return max(1, min(_BATCH, _BATCH_BYTES // pixels))
 
 
 def _decode_task(
