@@ -14,25 +14,20 @@ if TYPE_CHECKING:
     from registry.trace import Check, Link
 
 
-class _Subject(click.ParamType):
-    """A version's number, or the id of a prediction."""
-
-    name = "VERSION|PREDICTION_ID"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Return the number, or the id as services write it."""
-        if value.isdecimal() and int(value) > 0:
-            return int(value)
-        try:
-            return str(uuid.UUID(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a version's number nor a prediction's id", param, ctx)
+def _subject(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
+    """Read a version's number, or the id of a prediction as services write it."""
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is neither a version's number nor a prediction's id"
+        ) from None
 
 
 @click.command("trace")
-@click.argument("subject", metavar="VERSION|PREDICTION_ID", type=_Subject())
+@click.argument("subject", metavar="VERSION|PREDICTION_ID", callback=_subject)
 @click.option("--verify", is_flag=True, help="Derive every hash again from what is stored.")
 @click.option("--reproduce", is_flag=True, help="Train again and compare the bytes.")
 @click.option(
