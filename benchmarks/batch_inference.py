@@ -19,8 +19,8 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.harness import Side, compare
-from benchmarks.ingestion import print_rates, write_photographs
+from benchmarks.harness import Side
+from benchmarks.ingestion import compare_rates, write_photographs
 from cv_factory.cpu import available_cpus
 
 _WORKPLACE = "BENCHMARK_WORKPLACE"
@@ -101,24 +101,18 @@ def batch_inference() -> dict[str, float]:
 
 def main() -> int:
     """Compare, print and store the result."""
-    from rich.console import Console
-
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
     with tempfile.TemporaryDirectory() as directory:
         os.environ[_WORKPLACE] = directory
         write_photographs(Path(directory, "images"), n, size=64, kind="png")
         export_small_cnn(Path(directory, "predictor"), Path(directory, "images"))
-        result = compare(
+        compare_rates(
             "batch_inference",
             Side("bare loop", cast(FunctionType, bare_loop)),
             Side("batch inference", cast(FunctionType, batch_inference)),
-            pairs=pairs,
+            pairs,
         )
-    result.save()
-    console = Console()
-    console.print(result.table())
-    print_rates(result, console)
     return 0
 
 

@@ -13,15 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
-from benchmarks.harness import Comparison, Side, Spread, compare
+from benchmarks.harness import Side, Spread, compare
 from cv_factory.cpu import available_cpus
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _FOLDER = "BENCHMARK_JPEGS"
 
@@ -67,8 +64,14 @@ def ingestion() -> dict[str, float]:
     return {"images_per_second": images / (time.perf_counter() - begun)}
 
 
-def print_rates(result: Comparison, console: "Console") -> None:
-    """Print the images/s that both sides returned, and their ratio."""
+def compare_rates(name: str, baseline: Side, ours: Side, pairs: int) -> None:
+    """Compare two sides that return images/s, print both comparisons and store the result."""
+    from rich.console import Console
+
+    result = compare(name, baseline, ours, pairs=pairs)
+    result.save()
+    console = Console()
+    console.print(result.table())
     slow, fast = ([s.values["images_per_second"] for s in side] for side in result.samples)
     ratio = Spread.of([b / a for a, b in zip(slow, fast, strict=True)])
     rates = f"{Spread.of(slow).median:,.0f} and {Spread.of(fast).median:,.0f} images/s"
@@ -78,23 +81,17 @@ def print_rates(result: Comparison, console: "Console") -> None:
 
 def main() -> int:
     """Compare, print and store the result."""
-    from rich.console import Console
-
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
     with tempfile.TemporaryDirectory() as directory:
         os.environ[_FOLDER] = directory
         write_photographs(Path(directory), n)
-        result = compare(
+        compare_rates(
             "ingestion",
             Side("ImageFolder + DataLoader", cast(FunctionType, dataloader)),
             Side("ingest", cast(FunctionType, ingestion)),
-            pairs=pairs,
+            pairs,
         )
-    result.save()
-    console = Console()
-    console.print(result.table())
-    print_rates(result, console)
     return 0
 
 

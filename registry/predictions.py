@@ -42,6 +42,8 @@ def logged_prediction(
 
 def _folders(model_name: str) -> list[Path]:
     deployer = find_deployer()
-    services = deployer.services(model_name) if deployer else []
-    logs = {deployer.bundle_of(s).serving.log.predictions for s in services} if deployer else set()
+    if deployer is None:
+        return []
+    services = deployer.services(model_name)
+    logs = {deployer.bundle_of(service).serving.log.predictions for service in services}
     return sorted(Path(folder) for folder in logs if folder)

@@ -37,11 +37,8 @@ def register(
     from registry.run_reference import reference_of
 
     settings = found.train if found is not None else train
-    return register_candidate(
-        Candidate(predictor, evaluation, trained_model, dataset, split, data_report, settings),
-        gates,
-        evaluate,
-        config,
-        lineage,
-        reference_of(get_step_context()),
+    candidate = Candidate(
+        predictor, evaluation, trained_model, dataset, split, data_report, settings
     )
+    reference = reference_of(get_step_context())
+    return register_candidate(candidate, gates, evaluate, config, lineage, reference)

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -66,19 +67,26 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Callable[..., str]:
-    """Return a function from a program's names to its path.
+def missing_engine() -> Callable[[str], NoReturn]:
+    """Return a function that ends a test because of what it says is missing.
 
-    A missing program skips the test, or fails it where ``CV_FACTORY_REQUIRE_ENGINES=1``, as in CI.
+    The test is skipped, or fails where ``CV_FACTORY_REQUIRE_ENGINES=1``, as in CI.
     """
 
-    def find(*names: str) -> str:
-        for name in names:
-            if path := shutil.which(name):
-                return path
-        message = f"{' or '.join(names)} is not installed"
+    def end(message: str) -> NoReturn:
         if os.environ.get("CV_FACTORY_REQUIRE_ENGINES") == "1":
             pytest.fail(message)
         pytest.skip(message)
+
+    return end
+
+
+@pytest.fixture(scope="session")
+def engine(missing_engine: Callable[[str], NoReturn]) -> Callable[..., str]:
+    """Return a function from a program's names to its path, which a missing program ends."""
+
+    def find(*names: str) -> str:
+        found = next(filter(None, map(shutil.which, names)), None)
+        return found or missing_engine(f"{' or '.join(names)} is not installed")
 
     return find

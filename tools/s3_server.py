@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,11 @@ class S3Server:
         self._bucket = bucket
         with (folder / "weed.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.kill)
             until(lambda: answers(f"{self.url}/healthz"), "the S3 server")
             until(self._makes_bucket, "the S3 server")
-        except BaseException:
-            self.kill()
-            raise
+            undo.pop_all()
 
     def kill(self) -> None:
         """End it at once; ending twice does nothing."""

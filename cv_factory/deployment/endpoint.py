@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -84,14 +84,14 @@ class Endpoint:
         """
         folder = self._service(name)
         self._require_keys(bundle)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.remove, name)
             with _told(folder):
                 folder.mkdir(parents=True)
                 build_bento(bundle, folder / _BENTO)
-            return self.bring_up(name, timeout)
-        except BaseException:
-            self.remove(name)
-            raise
+            proof = self.bring_up(name, timeout)
+            undo.pop_all()
+        return proof
 
     def bring_up(self, name: str, timeout: float) -> Proof:
         """Start a service that was put up before, unless it runs, and prove it.
@@ -103,12 +103,12 @@ class Endpoint:
         running = self.running(name)
         if running is None:
             running = self._start(name)
-        try:
+        with ExitStack() as undo:
+            undo.callback(running.stop, grace_seconds=1.0)
             _await_ready(running, folder, timeout)
-            return self._prove(f"http://{_LOOPBACK}:{running.port}", name, bundle)
-        except BaseException:
-            running.stop(grace_seconds=1.0)
-            raise
+            proof = self._prove(f"http://{_LOOPBACK}:{running.port}", name, bundle)
+            undo.pop_all()
+        return proof
 
     def prove(self, name: str, bundle: Bundle) -> Proof:
         """Send the golden samples of a service's bundle to the front, as any client would.

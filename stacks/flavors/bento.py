@@ -7,6 +7,7 @@ workers behind. Starting, proving, routing and stopping are the library's busine
 
 import time
 from collections.abc import Generator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, cast
 from uuid import UUID
@@ -213,11 +214,10 @@ class BentoDeployer(BaseModelDeployer):
         )
         version = get_model_version_id_if_exists(bundle.model_name, bundle.version)
         record = Client().create_service(config, BentoService.SERVICE_TYPE, version)
-        try:
+        with ExitStack() as undo:
+            undo.callback(Client().delete_service, record.id)
             endpoint.put_up(str(record.id), bundle, self.config.start_timeout)
-        except BaseException:
-            Client().delete_service(record.id)
-            raise
+            undo.pop_all()
         service = BentoService(uuid=record.id, config=config, status=ServiceStatus())
         return self._record(service, ServiceState.ACTIVE)
 

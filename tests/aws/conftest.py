@@ -1,10 +1,9 @@
 """One cloud, and one project in it, for all tests of this folder that ask for them."""
 
 import importlib.util
-import os
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -14,15 +13,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def aws_extra() -> None:
+def aws_extra(missing_engine: "Callable[[str], NoReturn]") -> None:
     """Skip where the extra ``aws`` is not installed; fail there in CI."""
     missing = [name for name in ("boto3", "sagemaker") if importlib.util.find_spec(name) is None]
-    if not missing:
-        return
-    message = f"{', '.join(missing)} not installed: make install-engines"
-    if os.environ.get("CV_FACTORY_REQUIRE_ENGINES") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
+    if missing:
+        missing_engine(f"{', '.join(missing)} not installed: make install-engines")
 
 
 @pytest.fixture(scope="session")
