@@ -356,16 +356,18 @@ class TrainingPipelineConfig(Section):
         return self
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all that can change a result (not caching, nor where data lies)."""
-        return fingerprint(self._without_location())
+        """Return the SHA-256 of all that can change a result.
+
+        That is not caching, nor where data lies, nor how often a checkpoint is written.
+        """
+        return fingerprint(self._shaping())
 
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
-        content = self._without_location()
+        content = self._shaping()
         shaping = ("data", "split", "transform", "model", "train", "search", "calibration")
         return fingerprint({name: content[name] for name in shaping})
 
-    def _without_location(self) -> dict[str, Any]:
+    def _shaping(self) -> dict[str, Any]:
         content = self.model_dump(mode="json", by_alias=True, exclude={"zenml": True})
-        content["data"] = self.data.without_location()
-        return content
+        return {**content, "data": self.data.without_location(), "train": self.train.shaping()}

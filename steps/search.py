@@ -28,11 +28,11 @@ def search(
     config: SearchConfig,
 ) -> Annotated[SearchResult, "search_result"]:
     """Search, and report every trial as a nested run; an interrupted search goes on."""
+    from cv_factory.training.search.job import SearchJob
     from cv_factory.training.search.study import search as run_search
-    from cv_factory.training.search.study import study_key
     from registry.study_journal import StudyJournal
     from registry.tracking import MLFLOW_RUN_KEY, active_run_id, log_trial
 
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
-    journal = StudyJournal(study_key(dataset, split, transform, model, train, config))
-    return run_search(dataset, split, transform, model, train, config, journal, log_trial)
+    job = SearchJob(dataset, split, transform, model, train, config)
+    return run_search(job, StudyJournal(job.key), log_trial)

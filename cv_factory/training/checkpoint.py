@@ -67,14 +67,15 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one training, in one directory."""
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, first: str | None = None) -> None:
         """Look at nothing yet.
 
         Args:
             directory: Of this training alone.
             keep: How many are kept.
+            first: Name of the one that the training continues from; None begins it anew.
         """
-        self.directory = directory
+        self.directory, self.first = directory, first
         self._keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -98,14 +99,31 @@ class Checkpoints:
         for old in self._names()[: -self._keep]:
             shutil.rmtree(self.directory / old)
 
-    def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole; warn of every newer one that is not."""
+    def choose(self) -> None:
+        """Continue from the newest checkpoint that is whole; warn of every newer one that is not.
+
+        One process chooses for all that train together.
+        """
         for name in reversed(self._names()):
             try:
-                return _load(self.directory / name)
+                position = _read_position(self.directory / name, verify=True)
             except ArtifactError as error:
                 _log.warning("A checkpoint is passed over: %s", error)
-        return None
+                continue
+            say(
+                f"Continuing from checkpoint {self.directory / name}: epoch {position.epoch}, "
+                f"batch {position.step + 1}."
+            )
+            self.first = name
+            return
+
+    def load_first(self) -> Checkpoint | None:
+        """Read the checkpoint that the training continues from; None where it begins anew."""
+        if self.first is None:
+            return None
+        directory = self.directory / self.first
+        position = _read_position(directory, verify=False)
+        return Checkpoint(position, load_tensors(directory / _TENSORS))
 
     @property
     def is_empty(self) -> bool:
@@ -148,6 +166,7 @@ def checkpoints_of(key: str, keep: int) -> Iterator[Checkpoints | None]:
             yield None
             return
         checkpoints = Checkpoints(directory, keep)
+        checkpoints.choose()
         is_finished = False
         try:
             yield checkpoints
@@ -157,13 +176,12 @@ def checkpoints_of(key: str, keep: int) -> Iterator[Checkpoints | None]:
                 checkpoints.clear()
 
 
-def _load(directory: Path) -> Checkpoint:
-    body = read_header(directory, _KIND, _VERSION, verify_large=True)
+def _read_position(directory: Path, *, verify: bool) -> Position:
+    body = read_header(directory, _KIND, _VERSION, verify_large=verify)
     try:
-        position = Position(**{**body, "history": tuple(body["history"])})
+        return Position(**{**body, "history": tuple(body["history"])})
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{directory} holds no position ({error}).") from None
-    return Checkpoint(position, load_tensors(directory / _TENSORS))
 
 
 def _sync(path: Path) -> None:

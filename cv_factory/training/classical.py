@@ -8,7 +8,6 @@ from sklearn.metrics import accuracy_score, log_loss
 from cv_factory.config import LightGBMConfig, ModelConfig, TrainConfig, XGBoostConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.errors import TrainingError
 from cv_factory.models import fit_classical
 from cv_factory.models.estimator import Estimator
 from cv_factory.training.train import EpochCallback
@@ -39,7 +38,6 @@ def train_classical(
     labels = dataset.labels
     estimator = fit_classical(model, features, labels[split.train], config.seed)
     n_classes = len(dataset.class_names)
-    _check_classes(estimator, n_classes)
     validation = estimator.predict_proba(_features(dataset, split.validation, transform))
     classes = np.arange(n_classes)
     metrics = {
@@ -67,16 +65,6 @@ def _features(
 ) -> npt.NDArray[np.float32]:
     batches = dataset.batches(indices, _BATCH)
     return np.concatenate([transform.model_features(batch) for batch in batches])
-
-
-def _check_classes(estimator: Estimator, n_classes: int) -> None:
-    """Refuse a head that does not fit the labels: its columns would be other classes."""
-    if not np.array_equal(estimator.classes_, np.arange(n_classes)):
-        raise TrainingError(
-            f"The training images have labels {np.asarray(estimator.classes_).tolist()}, the "
-            f"dataset has {n_classes} classes. Every class needs training images: give more, or "
-            "remove the class."
-        )
 
 
 def _to_onnx(model: ModelConfig, estimator: Estimator, n_features: int) -> bytes:

@@ -305,7 +305,7 @@ class Fit:
         self._saved = time.monotonic()
 
     def _continue(self) -> None:
-        checkpoint = self._checkpoints.newest() if self._checkpoints is not None else None
+        checkpoint = self._checkpoints.load_first() if self._checkpoints is not None else None
         if checkpoint is None:
             return
         self._position = checkpoint.position

@@ -63,8 +63,8 @@ def train(directory: Path, rank: int, size: int) -> None:
         world_size=size,
         timeout=_TIMEOUT,
     )
-    kept = settings["checkpoints"]
-    checkpoints = Checkpoints(Path(kept), job.config.keep_checkpoints) if kept else None
+    kept, keep = settings["checkpoints"], job.config.keep_checkpoints
+    checkpoints = Checkpoints(Path(kept), keep, settings["first"]) if kept else None
 
     def tell(epoch: int, metrics: dict[str, float]) -> None:
         if rank == 0:

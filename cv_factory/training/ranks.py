@@ -85,8 +85,9 @@ def train_in_ranks(
     """
     with _shared_directory(nodes) as directory:
         job.save(directory)
-        kept = str(checkpoints.directory) if checkpoints is not None else None
-        settings = {"device": device, "checkpoints": kept}
+        settings = {"device": device, "checkpoints": None, "first": None}
+        if checkpoints is not None:
+            settings |= {"checkpoints": str(checkpoints.directory), "first": checkpoints.first}
         write_atomic(directory / "ranks.json", canonical_json(settings).encode())
         epochs = _Events(directory / EVENTS, on_epoch)
         if nodes.count == 1:

@@ -42,6 +42,7 @@ def train(
             the loss is not a number.
     """
     _check_lineage(dataset, split, transform)
+    _check_classes(dataset, split)
     reference = dataset.images[reference_indices(split.validation)]
     if is_network(model):
         from cv_factory.training.network import train_network
@@ -65,4 +66,22 @@ def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransfo
         raise TrainingError(
             f"The transform was fitted for images {transform.image_shape}, the dataset has "
             f"{dataset.image_shape}: run the fit_transform step again."
+        )
+    if transform.class_names != dataset.class_names:
+        raise TrainingError(
+            f"The transform was fitted for the classes {', '.join(transform.class_names)}, the "
+            f"dataset has {', '.join(dataset.class_names)}: run the fit_transform step again."
+        )
+
+
+def _check_classes(dataset: ImageDataset, split: Split) -> None:
+    """Refuse a head that does not fit the labels: it would have outputs for nothing."""
+    n_classes = len(dataset.class_names)
+    counts = np.bincount(dataset.labels[split.train], minlength=n_classes)
+    missing = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
+    if missing:
+        raise TrainingError(
+            f"The dataset has {n_classes} classes, but no training image is of class "
+            f"{', '.join(missing)}. Lower split.validation and split.test, give more images, or "
+            "remove the class."
         )

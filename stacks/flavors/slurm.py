@@ -111,7 +111,7 @@ class SlurmJob:
         script.write_text(_script(command, other_nodes, environment, cwd, directory, request.nodes))
         options = [
             "--parsable",
-            "--no-requeue",
+            "--requeue",
             "--open-mode=append",
             f"--output={directory / _LOG}",
         ]

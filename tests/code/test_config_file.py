@@ -121,6 +121,7 @@ def test_the_fingerprint_follows_results_not_places_or_caching() -> None:
     base = load()
     assert load("zenml.enable_cache=false").fingerprint() == base.fingerprint()
     assert load("data.data_dir=/elsewhere").fingerprint() == base.fingerprint()
+    assert load("train.checkpoint_seconds=0").fingerprint() == base.fingerprint()
     assert load("train.epochs=3").fingerprint() != base.fingerprint()
     assert load("register.model_name=other").fingerprint() != base.fingerprint()
     other_name = load("register.model_name=other")

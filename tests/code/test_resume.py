@@ -126,7 +126,10 @@ def _interrupt(digits: tuple[object, ...], **changes: object) -> None:
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    digits: tuple[object, ...], checkpoints: Path, caplog: pytest.LogCaptureFixture
+    digits: tuple[object, ...],
+    checkpoints: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected = _train(digits, precision="fp16", optimizer="sgd").fingerprint
     _interrupt(digits, precision="fp16", optimizer="sgd")
@@ -141,6 +144,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert again.fingerprint == expected
     assert seen == [2, 3], "one epoch had to be done again, not all of them"
     assert f"{kept[-1]} does not match its checksum" in caplog.text
+    assert f"Continuing from checkpoint {kept[0].parent}: epoch 2," in capsys.readouterr().err
 
 
 def test_nothing_stays_of_a_training_that_ends_before_its_first_checkpoint(

@@ -17,8 +17,9 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import Split, split_dataset
 from cv_factory.errors import TrainingError
+from cv_factory.training.search.job import SearchJob
 from cv_factory.training.search.result import SearchResult, Trial
-from cv_factory.training.search.study import Journal, search, study_key
+from cv_factory.training.search.study import Journal, search
 
 FOREST = {"random_forest": {"model.n_estimators": {"low": 1, "high": 12}}}
 FAMILIES = {
@@ -46,6 +47,13 @@ def configured(**settings: object) -> TrainingPipelineConfig:
     return TrainingPipelineConfig.model_validate({"search": search_, "transform": pca})
 
 
+def job(dataset: ImageDataset, split: Split, **settings: object) -> SearchJob:
+    config = configured(**settings)
+    assert config.search is not None
+    sections = (config.transform, config.model, config.train, config.search)
+    return SearchJob(dataset, split, *sections)
+
+
 @pytest.fixture(scope="module")
 def digits() -> tuple[ImageDataset, Split]:
     dataset = ingest(DataConfig(limit=300))
@@ -55,10 +63,7 @@ def digits() -> tuple[ImageDataset, Split]:
 def run(
     digits: tuple[ImageDataset, Split], journal: Journal | None = None, **settings: object
 ) -> SearchResult:
-    config = configured(**settings)
-    assert config.search is not None
-    sections = (config.transform, config.model, config.train, config.search)
-    return search(*digits, *sections, journal or InMemory())
+    return search(job(*digits, **settings), journal or InMemory())
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +142,7 @@ def test_more_folds_than_images_of_a_class_are_refused(
 
 def test_the_journal_of_other_settings_is_another_one(digits: tuple[ImageDataset, Split]) -> None:
     def key(**settings: object) -> str:
-        c = configured(**settings)
-        assert c.search is not None
-        return study_key(*digits, c.transform, c.model, c.train, c.search)
+        return job(*digits, **settings).key
 
     assert key() == key(trials=9, jobs=2), "a search can be lengthened"
     assert len({key(), key(folds=3), key(seed=1), key(families=FOREST)}) == 4
@@ -195,10 +198,8 @@ sys.path[:0] = {[str(Path(__file__).resolve().parents[2]), str(Path(__file__).pa
 import test_search as t
 
 dataset = t.ingest(t.DataConfig(limit=300))
-config = t.configured(trials=1000, jobs=2)
-sections = (config.transform, config.model, config.train, config.search)
 ended = lambda trial: print("a trial ended", flush=True)
 if __name__ == "__main__":
     split = t.split_dataset(dataset, t.SplitConfig())
-    t.search(dataset, split, *sections, t.InMemory(), ended)
+    t.search(t.job(dataset, split, trials=1000, jobs=2), t.InMemory(), ended)
 """

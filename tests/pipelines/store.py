@@ -52,7 +52,8 @@ from mlflow import MlflowClient
 client = MlflowClient()
 runs = [
     {"params": run.data.params, "metrics": run.data.metrics,
-     "epochs": len(client.get_metric_history(run.info.run_id, "train_loss"))}
+     "logged": {name: len(client.get_metric_history(run.info.run_id, name))
+                for name in run.data.metrics}}
     for experiment in client.search_experiments()
     for run in client.search_runs([experiment.experiment_id])
 ]

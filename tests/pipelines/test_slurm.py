@@ -1,5 +1,6 @@
-"""The launcher on a real Slurm: steps are jobs, which end, fail, and are cancelled."""
+"""The launcher on a real Slurm: steps are jobs, which end, fail, are cancelled and are moved."""
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +76,28 @@ def test_a_cancelled_job_fails_its_step(slurm: Project) -> None:
     assert outcome["raised"] == "StepProcessError"
     assert f"(Slurm job {job}) was cancelled (scancel)" in outcome["message"]
     assert outcome["step"] == "failed"
+
+
+def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
+    settings = ["train.checkpoint_seconds=0", "train.epochs=12", "gates=[]", "model.channels=[4,8]"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    training = [sys.executable, "run.py", "--pipeline", "training", *arguments]
+    shared = Path(slurm.environment["CV_FACTORY_SHARED"])
+    with slurm.started(training) as client:
+        _wait_for(lambda: len(list(shared.glob("checkpoints/*/[0-9]*"))) == 2)
+        (job,) = _squeue(slurm, "%i")
+        slurm.command(["scontrol", "requeue", job])
+        _wait_for(lambda: "PENDING" in _squeue(slurm)[0])
+        # Slurm would give the node two minutes to recover.
+        slurm.command(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+        output, errors = client.communicate(timeout=400)
+    assert client.returncode == 0, output + errors
+    shown = output + errors
+    assert "PASSED" in shown
+    assert shown.count("Training on the CPU") == 2, "it was started again"
+    assert shown.count("epoch  1/12") == 1, "and went on where it was"
+    assert shown.count("epoch 12/12") == 1
+    assert not list(shared.glob("checkpoints/*"))
 
 
 def test_two_machines_need_a_cluster_that_has_them(slurm: Project) -> None:

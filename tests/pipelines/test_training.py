@@ -97,7 +97,13 @@ def test_the_version_carries_its_lineage(trained_project: Project) -> None:
 def test_mlflow_has_the_run_and_mirrors_the_version(trained_project: Project) -> None:
     content = mlflow_snapshot(trained_project)
     (run,) = content["runs"]
-    assert run["epochs"] == 30
+    told = {"train_loss", "validation_loss", "validation_accuracy", "learning_rate"}
+    measured = {"seconds", "images_per_second", "system_cpu_percent", "system_rss_mb"}
+    assert {name: run["logged"].get(name) for name in told | measured} == dict.fromkeys(
+        told | measured, 30
+    ), "every epoch is in the tracker"
+    assert run["metrics"]["validation_accuracy"] > 0.95
+    assert run["metrics"]["system_rss_mb"] > 10
     assert run["params"]["train.batch_size"] == "64"
     assert run["metrics"]["test_accuracy"] >= 0.97
     model = content["models"]["digits"]
@@ -132,9 +138,25 @@ def test_a_second_run_is_cached_and_registers_nothing_new(trained_project: Proje
     assert len(mirrored["runs"]) == 1
 
 
-def test_training_again_gives_the_same_predictor_byte_for_byte(trained_project: Project) -> None:
+def test_killed_and_run_again_it_ends_with_the_same_predictor_byte_for_byte(
+    trained_project: Project,
+) -> None:
     first = Path(snapshot(trained_project)["steps"]["export"]["outputs"]["predictor"]["uri"])
-    output = training(trained_project, "--no-cache")
+    again = ("--no-cache", "--set", "train.checkpoint_seconds=0")
+    trained_project.kill_run("--pipeline", "training", *again, after="epoch 12/30")
+    counted = trained_project.python(
+        "from zenml.client import Client\n"
+        "print('MODELS', Client().list_artifact_versions(artifact='trained_model').total)"
+    )
+    assert "MODELS 1" in counted.stdout, "nothing of the killed run looks complete"
+    (training_,) = (trained_project.zenml_config / "local_stores" / "checkpoints").iterdir()
+    output = training(trained_project, *again)
+    checkpoint = re.search(r"Continuing from checkpoint (\S+): epoch (\d+),", output)
+    assert checkpoint is not None, output
+    assert Path(checkpoint[1]).parent == training_
+    assert 12 <= int(checkpoint[2]) < 30
+    assert "epoch 11/30" not in output
+    assert not training_.exists(), "checkpoints are removed after success"
     assert "0 of 8 steps" in output
     assert "registered before: nothing new" in output
     content = snapshot(trained_project)
@@ -236,15 +258,20 @@ def test_a_folder_of_images_is_one_option_away(project: Project, tmp_path: Path)
     assert "Traceback" not in stopped
 
 
-def test_a_killed_run_leaves_nothing_that_looks_complete(project: Project) -> None:
-    project.kill_run("--pipeline", "training", "--set", "train.epochs=500", after="epoch")
-    counted = project.python(
-        "from zenml.client import Client\n"
-        "print('MODELS', Client().list_artifact_versions(artifact='trained_model').total)"
-    )
-    assert "MODELS 0" in counted.stdout
-    output = training(project, *QUICK)
-    assert "4 of 8 steps: ingest, split, validate_data, fit_transform" in output
+def test_settings_that_cannot_work_stop_the_run_before_anything_is_trained(
+    trained_project: Project,
+) -> None:
+    for setting, message in (
+        ("train.device=cuda", "train.device is cuda, but PyTorch sees no GPU on this machine"),
+        ("train.batch_size=5000", "train.batch_size is 5000, but there are only"),
+        ("transform.pca.n_components=65", "transform.pca.n_components is 65, but"),
+    ):
+        command = ("--pipeline", "training", "--set", setting)
+        done = trained_project.run(*command, code=1, CUDA_VISIBLE_DEVICES="")
+        output = " ".join((done.stdout + done.stderr).split())
+        assert message in output
+        assert "Traceback" not in output
+        assert "epoch 1/" not in output
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project) -> None:

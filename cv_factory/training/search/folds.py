@@ -6,25 +6,19 @@ Validation and test images are not among them: no trial can look at what it must
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from cv_factory.config import SearchConfig, TransformConfig
+from cv_factory.config import SearchConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split, families_of
 from cv_factory.errors import TrainingError
+from cv_factory.training.search.job import SearchJob
 from cv_factory.transforms.fitted import FittedTransform, fit_transform
 
 _IMAGES = "images"
 
 
-def write_folds(
-    directory: Path,
-    dataset: ImageDataset,
-    train: npt.NDArray[np.int64],
-    config: SearchConfig,
-    transform: TransformConfig,
-) -> None:
+def write_folds(directory: Path, job: SearchJob) -> None:
     """Write the training images, and each fold's split and transform, into a new directory.
 
     A fold's transform is fitted on what the fold trains on. Images that belong together (equal
@@ -33,6 +27,7 @@ def write_folds(
     Raises:
         TrainingError: A class has fewer images than there are folds.
     """
+    dataset, train = job.dataset, job.split.train
     chosen = ImageDataset(
         images=dataset.images[train],
         manifest=dataset.manifest.iloc[train].reset_index(drop=True),
@@ -41,12 +36,12 @@ def write_folds(
     )
     (directory / _IMAGES).mkdir(parents=True)
     chosen.save(directory / _IMAGES)
-    for number, split in enumerate(_folds(chosen, config)):
+    for number, split in enumerate(_folds(chosen, job.config)):
         fold = directory / f"fold-{number}"
         for name in ("split", "transform"):
             (fold / name).mkdir(parents=True)
         split.save(fold / "split")
-        fit_transform(chosen, split.train, transform).save(fold / "transform")
+        fit_transform(chosen, split.train, job.transform).save(fold / "transform")
 
 
 def read_folds(directory: Path) -> tuple[ImageDataset, list[tuple[Split, FittedTransform]]]:

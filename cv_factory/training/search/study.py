@@ -25,17 +25,13 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from cv_factory.artifact_files import fingerprint
-from cv_factory.config import ModelConfig, SearchConfig, TrainConfig, TransformConfig
 from cv_factory.config_search import Choices, IntRange, Space, candidate
 from cv_factory.cpu import available_cpus
-from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
 from cv_factory.progress import say
-from cv_factory.source_closure import code_fingerprint
 from cv_factory.training.search.crew import Message, Worker, crew
 from cv_factory.training.search.folds import write_folds
+from cv_factory.training.search.job import SearchJob
 from cv_factory.training.search.result import SearchResult, Trial
 
 _FAMILY = "family"
@@ -64,61 +60,27 @@ class Journal(Protocol):
         ...
 
 
-def study_key(
-    dataset: ImageDataset,
-    split: Split,
-    transform: TransformConfig,
-    model: ModelConfig,
-    train: TrainConfig,
-    config: SearchConfig,
-) -> str:
-    """Return the SHA-256 of all that a trial's score depends on: a journal holds one key's trials.
-
-    The number of trials, and how many run side by side, are left out: a search can be lengthened.
-    """
-    sections = {"transform": transform, "model": model, "train": train, "search": config}
-    settings: dict[str, Any] = {k: v.model_dump(mode="json") for k, v in sections.items()}
-    for name in ("trials", "jobs"):
-        del settings["search"][name]
-    ids = dataset.manifest["id"].to_numpy()[split.train].tolist()
-    code = code_fingerprint("cv_factory.training.search.worker")
-    data = [dataset.fingerprint, fingerprint(sorted(ids))]
-    return fingerprint({"settings": settings, "data": data, "code": code})
-
-
 def search(
-    dataset: ImageDataset,
-    split: Split,
-    transform: TransformConfig,
-    model: ModelConfig,
-    train: TrainConfig,
-    config: SearchConfig,
-    journal: Journal,
-    on_trial: TrialCallback = lambda _trial: None,
+    job: SearchJob, journal: Journal, on_trial: TrialCallback = lambda _trial: None
 ) -> SearchResult:
     """Try configurations on folds of the training images, and return the best one.
 
     Args:
-        dataset: Images and labels.
-        split: Of this dataset; of its parts, only the training images are looked at.
-        transform: What each fold fits on what it trains on.
-        model: What is not varied is taken from it, in trials of its family.
-        train: Likewise, in trials of every family.
-        config: What varies.
+        job: What is searched on what.
         journal: Holds the trials of an earlier, interrupted call; those are not run again.
         on_trial: Told of each trial that ended in this call.
 
     Raises:
         TrainingError: No trial worked, a worker died, or a setting does not fit the data.
     """
-    study = _Study(config, model, train, journal)
+    study = _Study(job, journal)
     missing = study.missing
     if missing:
         with tempfile.TemporaryDirectory(prefix="cv-factory-search-") as folder:
             directory = Path(folder)
-            write_folds(directory, dataset, split.train, config, transform)
-            size = min(config.jobs or available_cpus(), len(missing))
-            with crew(directory, config.metric, size) as (workers, messages):
+            write_folds(directory, job)
+            size = min(job.config.jobs or available_cpus(), len(missing))
+            with crew(directory, job.config.metric, size) as (workers, messages):
                 for worker in workers:
                     study.start(worker)
                 while study.running:
@@ -140,10 +102,10 @@ class _Running:
 class _Study:
     """Optuna's study in memory, the trials that ended, and those that run."""
 
-    def __init__(
-        self, config: SearchConfig, model: ModelConfig, train: TrainConfig, journal: Journal
-    ) -> None:
-        self._config, self._model, self._train, self._journal = config, model, train, journal
+    def __init__(self, job: SearchJob, journal: Journal) -> None:
+        config = job.config
+        self._config, self._journal = config, journal
+        self._model, self._train = job.model, job.train
         optuna.logging.set_verbosity(logging.WARNING)
         self._study = optuna.create_study(
             direction="maximize" if config.metric == "accuracy" else "minimize",
