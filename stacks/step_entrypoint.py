@@ -26,7 +26,7 @@ class StepTerminatedError(CVFactoryError):
 
 def main() -> int:
     """Run the step that the command line names and return the exit code."""
-    # A Slurm job just dies, and the process that waits for it says why.
+    # Slurm starts a job again that it has to move: that one just dies, and tells ZenML nothing.
     if PARENT_VARIABLE in os.environ:
         signal.signal(signal.SIGTERM, _terminate)
         end_with_parent(int(os.environ[PARENT_VARIABLE]))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from images import encode
 from PIL import Image
@@ -162,8 +163,11 @@ def test_both_are_read_back(predictor: Predictor, trained: TrainedModel, tmp_pat
 
 
 def test_the_graph_names_no_place_and_no_time(predictor: Predictor) -> None:
+    graph = onnx.load_model_from_string(predictor.graph)
+    for tensor in graph.graph.initializer:
+        tensor.ClearField("raw_data")  # any three bytes may stand among the weights
     for word in (b"site-packages", b".py", b"/home", b"torch.onnx"):
-        assert word not in predictor.graph
+        assert word not in graph.SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,8 @@ def test_images_of_another_shape_are_refused(predictor: Predictor, shape: tuple[
         predictor.predict(np.zeros(shape, np.uint8))
 
 
-def test_an_export_that_differs_from_the_live_model_is_refused(
-    trained: TrainedModel, digits: Case
-) -> None:
+def test_an_export_that_differs_from_the_live_model_is_refused(digits: Case) -> None:
+    trained = digits.train(LogisticRegressionConfig())
     wrong = trained.reference.probabilities.copy()
     wrong[3, 4] += 2e-4
     changed = replace(trained, reference=replace(trained.reference, probabilities=wrong))

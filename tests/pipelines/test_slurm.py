@@ -1,4 +1,4 @@
-"""The launcher on a real Slurm: steps are jobs, which end, fail, are cancelled and are moved."""
+"""The launcher on a real Slurm: steps are jobs, which end, fail, are cancelled and moved."""
 
 import sys
 import tempfile
@@ -10,6 +10,7 @@ import pytest
 from launched import command, result
 from project import Project
 from slurm_cluster import slurm_cluster
+from store import snapshot
 
 pytestmark = pytest.mark.engines
 
@@ -79,25 +80,49 @@ def test_a_cancelled_job_fails_its_step(slurm: Project) -> None:
 
 
 def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
-    settings = ["train.checkpoint_seconds=0", "train.epochs=12", "gates=[]", "model.channels=[4,8]"]
+    settings = ["train.checkpoint_seconds=0", "gates=[]", "model.channels=[4,8]"]
     arguments = [word for setting in settings for word in ("--set", setting)]
     training = [sys.executable, "run.py", "--pipeline", "training", *arguments]
     shared = Path(slurm.environment["CV_FACTORY_SHARED"])
+    (node,) = slurm.command(["sinfo", "--noheader", "--format=%n"]).stdout.split()
     with slurm.started(training) as client:
-        _wait_for(lambda: len(list(shared.glob("checkpoints/*/[0-9]*"))) == 2)
+        _wait_for(lambda: _newest(shared) > "000002")
         (job,) = _squeue(slurm, "%i")
         slurm.command(["scontrol", "requeue", job])
-        _wait_for(lambda: "PENDING" in _squeue(slurm)[0])
-        # Slurm would give the node two minutes to recover.
-        slurm.command(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+        _start_again(slurm, job)
+        _wait_for(lambda: _newest(shared) > "000008")
+        # What Slurm does once a node no longer answers.
+        lost = ["scontrol", "update", f"NodeName={node}"]
+        slurm.command([*lost, "State=DOWN", "Reason=lost"])
+        slurm.command([*lost, "State=RESUME"])
+        _start_again(slurm, job)
         output, errors = client.communicate(timeout=400)
     assert client.returncode == 0, output + errors
     shown = output + errors
-    assert "PASSED" in shown
-    assert shown.count("Training on the CPU") == 2, "it was started again"
-    assert shown.count("epoch  1/12") == 1, "and went on where it was"
-    assert shown.count("epoch 12/12") == 1
+    assert shown.count("Training on the CPU") == 3, "it was started three times"
+    assert shown.count("Continuing from checkpoint") == 2
+    assert shown.count("epoch  1/30") == 1, "and went on where it was"
+    assert shown.count("epoch 30/30") == 1
     assert not list(shared.glob("checkpoints/*"))
+    moved = snapshot(slurm)
+    assert moved["status"] == "completed"
+    predictor = Path(moved["steps"]["export"]["outputs"]["predictor"]["uri"])
+    slurm.run("--pipeline", "training", *arguments, "--no-cache")
+    again = Path(snapshot(slurm)["steps"]["export"]["outputs"]["predictor"]["uri"])
+    assert again != predictor
+    for name in ("predictor.onnx", "golden.npz", "contract.json"):
+        assert (predictor / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def _newest(shared: Path) -> str:
+    """Return the name of the newest checkpoint: its epoch comes first."""
+    return max((path.name for path in shared.glob("checkpoints/*/[0-9]*")), default="")
+
+
+def _start_again(project: Project, job: str) -> None:
+    """Start a job that waits in the queue: Slurm would give its node two minutes to recover."""
+    _wait_for(lambda: "PENDING" in "".join(_squeue(project)))
+    project.command(["scontrol", "update", f"JobId={job}", "StartTime=now"])
 
 
 def test_two_machines_need_a_cluster_that_has_them(slurm: Project) -> None:
