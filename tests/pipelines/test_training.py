@@ -263,7 +263,6 @@ def test_settings_that_cannot_work_stop_the_run_before_anything_is_trained(
 ) -> None:
     for setting, message in (
         ("train.device=cuda", "train.device is cuda, but PyTorch sees no GPU on this machine"),
-        ("train.batch_size=5000", "train.batch_size is 5000, but there are only"),
         ("transform.pca.n_components=65", "transform.pca.n_components is 65, but"),
     ):
         command = ("--pipeline", "training", "--set", setting)
