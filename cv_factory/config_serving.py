@@ -22,6 +22,13 @@ class BatchingConfig(Section):
     threads: int | None = Field(
         None, ge=1, le=256, description="of ONNX Runtime; as many as CPUs if not given"
     )
+    runs: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="of the graph at a time, among which the threads are shared out; as many as "
+        "threads if not given, which answers most requests; 1 answers a lone request soonest",
+    )
 
 
 class LimitsConfig(Section):

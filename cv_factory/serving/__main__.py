@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import click
 from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.state import BUNDLE_VARIABLE, last_words, shared_directory
 
-#: No request is traced, since no tracer is configured.
-_OPTIONS = "tracing.excluded_urls=.*"
+#: How often it is looked whether the workers live. BentoML would look every 10 s.
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @click.command()
@@ -45,11 +46,15 @@ def serve(bundle: Path, host: str, port: int) -> None:
     _check_place(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
-    os.environ.setdefault("BENTOML_CONFIG_OPTIONS", _OPTIONS)
     from _bentoml_impl.server import serve_http
+    from bentoml._internal.utils import circus
 
     from cv_factory.serving import service
 
+    # serve_http has no argument for it.
+    circus.create_standalone_arbiter = partial(
+        circus.create_standalone_arbiter, check_delay=_SECONDS_BETWEEN_LOOKS
+    )
     # BentoML's decorator makes a Service of the class.
     served: Any = service.PredictorService
     served.config["workers"] = config.workers

@@ -140,7 +140,7 @@ class Application:
                 contents = await read_images(request, limits, accepted)
                 exchange.images = len(contents)
                 self._guard.admit(principal, len(contents))
-                scored = await self._scored(await self._decoded(contents))
+                scored = await self._scored(contents)
             finally:
                 self._asking -= 1
             for one in scored:
@@ -151,6 +151,13 @@ class Application:
 
         return predict
 
+    async def _scored(self, contents: list[bytes]) -> list[Scored]:
+        try:
+            async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
+                return await self._scorer.score(await self._decoded(contents))
+        except (QueueFullError, TimeoutError):
+            raise overloaded() from None
+
     async def _decoded(self, contents: list[bytes]) -> list[Pixels]:
         images = []
         for position, content in enumerate(contents):
@@ -160,13 +167,6 @@ class Application:
                 which = "the image" if len(contents) == 1 else f"image {position}"
                 raise ProblemError(422, "image", f"{which} cannot be used: {error}") from None
         return images
-
-    async def _scored(self, images: list[Pixels]) -> list[Scored]:
-        try:
-            async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
-                return await self._scorer.score(images)
-        except (QueueFullError, TimeoutError):
-            raise overloaded() from None
 
     def _answer(self, scored: list[Scored], seconds: float) -> Response:
         predictions = [

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _SECONDS_BETWEEN_WRITES = 0.1
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LineLog:
@@ -53,7 +54,7 @@ class LineLog:
     def _flush(self) -> None:
         lines = []
         while self._waiting:
-            lines.append(json.dumps(self._waiting.popleft(), separators=(",", ":")) + "\n")
+            lines.append(_ENCODE(self._waiting.popleft()) + "\n")
         if not lines:
             return
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.cpu import available_cpus
 from cv_factory.data.decode import decode, read_header
 from cv_factory.errors import ArtifactError, ConfigError, ImageError
 from cv_factory.serving.batcher import MicroBatcher
@@ -54,7 +55,10 @@ class Scorer:
             ArtifactError: The golden samples are not answered as they were at export.
             ConfigError: The postprocessor's settings do not fit the predictor's classes.
         """
-        self._predictor = replace(bundle.predictor, threads=bundle.serving.batching.threads)
+        batching = bundle.serving.batching
+        threads = batching.threads or available_cpus()
+        runs = min(batching.runs or threads, threads)
+        self._predictor = replace(bundle.predictor, threads=threads // runs)
         self._on_batch = on_batch
         self._random = random.Random()
         self._limits = bundle.serving.limits
@@ -65,11 +69,13 @@ class Scorer:
             )
         except ValueError as error:
             raise ConfigError(f"postprocessor.settings: {error}.") from None
-        batching = bundle.serving.batching
         self._aside = 0
         self._queue_size = batching.queue_size
         self._batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
-            self._run, max_batch=batching.max_batch, queue_size=batching.queue_size
+            self._run,
+            max_batch=batching.max_batch,
+            queue_size=batching.queue_size,
+            threads=runs,
         )
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self.prove()

@@ -8,17 +8,22 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bentoml
+from bentoml import Service
 
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.serving.logs import say
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cv_factory.serving.app import Application
+
+
+#: What BentoML answers itself: whether the worker lives, and whether it is ready.
+_HOOKS = frozenset({"/livez", "/readyz"})
 
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -26,10 +31,27 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     await bentoml.get_current_service().app(scope, receive, send)
 
 
+class DirectService(Service[Any]):
+    """A service whose requests go to the application without BentoML's middleware.
+
+    It would trace and time each, and keep what belongs to each for the time-out's 60 s: more work
+    than the application's own, which has limits, time-outs, logs and metrics.
+    """
+
+    def to_asgi(self, is_main: bool = True) -> "ASGIApp":
+        """Return what BentoML's worker runs."""
+        bentomls = super().to_asgi(is_main)
+
+        async def answer(scope: "Scope", receive: "Receive", send: "Send") -> None:
+            ours = scope["type"] == "http" and scope["path"] not in _HOOKS
+            await (application if ours else bentomls)(scope, receive, send)
+
+        return answer
+
+
 @bentoml.service(
     name="cv_factory",
-    # The application has time-outs, logs and metrics of its own.
-    traffic={"timeout": 60},
+    service_class=DirectService,
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
 )

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -11,6 +13,8 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from images import encode
+from PIL import Image
 from served import digit, digits_bundle, kind, post, served
 
 from cv_factory.config_serving import ServingConfig
@@ -238,26 +242,41 @@ def test_no_more_requests_at_a_time_than_allowed() -> None:
     assert statuses == [503, 408, 408, 200]
 
 
-def test_a_batch_answers_each_as_if_alone() -> None:
-    app = create_app(digits_bundle())
+@pytest.mark.parametrize("batching", [{"runs": 1}, {"threads": 2, "runs": 2}, {"max_batch": 3}])
+def test_an_image_is_answered_alike_alone_and_among_any_others(batching: dict[str, int]) -> None:
+    app = create_app(digits_bundle(batching=batching))
+    order = random.Random(0)
 
-    async def together() -> list[httpx.Response]:
-        return await asyncio.gather(*(send(app, digit(n)) for n in range(20)))
+    async def together(numbers: list[int]) -> list[httpx.Response]:
+        return await asyncio.gather(*(send(app, digit(n)) for n in numbers))
 
-    alone = [asyncio.run(send(app, digit(n))) for n in range(20)]
-    at_once = asyncio.run(together())
+    def said(response: httpx.Response) -> list[Any]:
+        [prediction] = response.json()["predictions"]
+        # As text: the order of the classes is part of the answer.
+        return [prediction["label"], json.dumps(prediction["probabilities"])]
+
+    alone = [said(asyncio.run(send(app, digit(n)))) for n in range(12)]
+    for _ in range(12):
+        numbers = order.sample(range(12), order.randint(2, 12))
+        answers = asyncio.run(together(numbers))
+        assert [said(answer) for answer in answers] == [alone[n] for n in numbers]
     app.close()
-    for one, other in zip(alone, at_once, strict=True):
-        first, second = (r.json()["predictions"][0] for r in (one, other))
-        assert first["label"] == second["label"]
-        assert first["probabilities"] == pytest.approx(second["probabilities"], abs=1e-6)
+
+
+def test_an_image_that_takes_too_long_is_sent_away() -> None:
+    slow = encode(Image.new("RGB", (4000, 4000)), "JPEG")
+    with served(limits={"answer_seconds": 0.001}) as client:
+        response = post(client, slow)
+    assert (response.status_code, kind(response)) == (503, "overloaded")
 
 
 def test_the_batcher_runs_what_waits_together_in_order_and_fails_alone() -> None:
     sizes: list[int] = []
+    full = threading.Event()
 
     def double(items: Sequence[int]) -> list[int]:
         sizes.append(len(items))
+        assert full.wait(10)
         if 13 in items:
             raise ValueError("unlucky")
         return [2 * item for item in items]
@@ -265,11 +284,13 @@ def test_the_batcher_runs_what_waits_together_in_order_and_fails_alone() -> None
     async def work() -> list[Any]:
         batcher = MicroBatcher(double, max_batch=4, queue_size=12)
         first = asyncio.create_task(batcher([1]))
-        await asyncio.sleep(0)
+        while not sizes:
+            await asyncio.sleep(0)
         rest = [asyncio.create_task(batcher([n])) for n in (2, 3, 4, 5, 13)]
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError):
             await batcher(list(range(8)))
+        full.set()
         results = await asyncio.gather(first, *rest, return_exceptions=True)
         again = await batcher([7])
         batcher.close()
@@ -280,6 +301,22 @@ def test_the_batcher_runs_what_waits_together_in_order_and_fails_alone() -> None
     assert isinstance(results[5], ValueError)
     assert results[6] == [14]
     assert sizes[:3] == [1, 4, 1]
+
+
+def test_threads_of_the_batcher_share_what_waits() -> None:
+    both = threading.Barrier(2)
+
+    def sizes(items: Sequence[int]) -> list[int]:
+        both.wait(10)
+        return [len(items)] * len(items)
+
+    async def work() -> list[list[int]]:
+        batcher = MicroBatcher(sizes, max_batch=8, queue_size=12, threads=2)
+        results = await asyncio.gather(*(batcher([n]) for n in range(6)))
+        batcher.close()
+        return results
+
+    assert asyncio.run(work()) == [[3]] * 6
 
 
 def test_nothing_secret_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

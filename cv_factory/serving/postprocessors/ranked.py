@@ -33,12 +33,14 @@ class Ranked:
 
     def __call__(self, probabilities: npt.NDArray[np.float32]) -> Answer:
         """Return the first class as label if it reaches its threshold, and the first ``top_k``."""
-        order = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
+        # Lists: NumPy's calls would take longer than the work on what classes there commonly are.
+        values = probabilities.tolist()
+        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: self.top_k]
         # What differs beyond is noise of the batch that an image rode in.
-        values = np.round(probabilities.astype(np.float64), _DECIMALS).tolist()
+        ranked = {self.names[i]: round(values[i], _DECIMALS) for i in order}
         first = order[0]
-        label = self.names[first] if values[first] >= self.least[first] else None
-        return Answer(label, {self.names[i]: values[i] for i in order})
+        label = self.names[first]
+        return Answer(label if ranked[label] >= self.least[first] else None, ranked)
 
 
 def build(settings: Settings, class_names: tuple[str, ...]) -> Ranked:
