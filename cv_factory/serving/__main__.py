@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cv_factory.errors import ConfigError, CVFactoryError
-from cv_factory.serving.state import BUNDLE_VARIABLE, last_words, shared_directory
+from cv_factory.serving.state import BUNDLE_VARIABLE, gateway, last_words, shared_directory
 
 #: No request is traced, since no tracer is configured.
 _OPTIONS = "tracing.excluded_urls=.*"
@@ -41,7 +41,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     from cv_factory.serving.guards.keys import KeyRing
 
     config = Bundle.load(bundle).serving
-    check_exposure(config, KeyRing.from_environment(), [host])
+    check_exposure(config, KeyRing.from_environment(), [host], gateway())
     _check_place(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
