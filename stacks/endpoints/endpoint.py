@@ -6,8 +6,8 @@ an endpoint and serves nothing is deleted with every change, also what a killed 
 """
 
 import time
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -156,14 +156,12 @@ class SagemakerEndpoint:
         kept = self._kept(before, known)
         # Otherwise an unproven version would be given requests beside those that serve.
         weight = 0.0 if any(other["InitialVariantWeight"] for other in kept) else 1.0
-        with ExitStack() as undo:
-            undo.callback(self._take_back, variant, known)
+        with self._taken_back_on_failure(variant, known):
             self._store.upload(variant, bundle)
             self._create_model(variant, image)
             self._change(before, [*kept, self._new_variant(variant, weight)], variant)
             proof = self.prove(bundle, variant)
             self._scaling.begin(variant)
-            undo.pop_all()
         self._tidy_up({*known, variant})
         return proof
 
@@ -339,6 +337,18 @@ class SagemakerEndpoint:
         state = self._settled()
         if state is not None:
             raise self._failure(state, "did not delete")
+
+    @contextmanager
+    def _taken_back_on_failure(self, variant: str, known: Collection[str]) -> Iterator[None]:
+        """Undo what the block did to put a variant up if it fails in any way."""
+        try:
+            yield
+        except BaseException as failure:
+            try:
+                self._take_back(variant, known)
+            except CVFactoryError as error:
+                raise EndpointError(f"{failure}\nNor could it be undone: {error}") from failure
+            raise
 
     def _take_back(self, variant: str, known: Collection[str]) -> None:
         """Undo what was done to put a variant up."""

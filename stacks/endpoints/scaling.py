@@ -57,11 +57,13 @@ class Scaling:
             AccessError: AWS refuses it.
         """
         client = self.aws.client("application-autoscaling")
+        target = self._target(variant)
         with told(f"The scaling of variant {variant} cannot be ended"):
-            try:
-                client.deregister_scalable_target(**self._target(variant))
-            except client.exceptions.ObjectNotFoundException:
-                return
+            found = client.describe_scalable_targets(
+                ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]
+            )
+            if found["ScalableTargets"]:
+                client.deregister_scalable_target(**target)
 
     def _target(self, variant: str) -> dict[str, Any]:
         return {

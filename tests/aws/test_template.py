@@ -36,7 +36,8 @@ _RIGHTS = {
         "sagemaker:DeleteModel sagemaker:DescribeEndpoint sagemaker:DescribeEndpointConfig "
         "sagemaker:DescribeModel sagemaker:InvokeEndpoint sagemaker:UpdateEndpoint "
         "sagemaker:UpdateEndpointWeightsAndCapacities",
-        "anything": "sagemaker:ListEndpointConfigs sagemaker:ListModels",
+        "anything": "application-autoscaling:DescribeScalableTargets "
+        "sagemaker:ListEndpointConfigs sagemaker:ListModels",
         "scaling": "application-autoscaling:DeregisterScalableTarget "
         "application-autoscaling:PutScalingPolicy application-autoscaling:RegisterScalableTarget",
         "alarms": "cloudwatch:DeleteAlarms cloudwatch:DescribeAlarms cloudwatch:PutMetricAlarm",

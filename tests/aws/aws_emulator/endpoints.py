@@ -2,7 +2,7 @@
 
 Its command is that of the service's image, with the model data from S3 in place of /opt/ml/model.
 Where it differs: instances of variants that an update does not change stay, a scaling policy
-scales nothing, and the containers' image need not exist.
+scales nothing, bodies in several parts are not handed on, and the image need not exist.
 """
 
 import base64
@@ -339,6 +339,7 @@ def _invoke(endpoints: Endpoints) -> None:
             answer,
         )
 
+    SageMakerRuntimeResponse.use_raw_body = True
     SageMakerRuntimeResponse.invoke_endpoint = invoke_endpoint
 
 
