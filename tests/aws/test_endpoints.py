@@ -174,7 +174,9 @@ def test_it_answers_refuses_and_captures_as_any_service(
 
     _until(is_logged)
     assert endpoint.logs.lines(_ONE, tail=1) == lines[-1:]
-    assert len(endpoint.logs.lines(_ONE)) >= len(lines)
+    whole = endpoint.logs.lines(_ONE)
+    assert len(whole) >= len(lines)
+    assert any("SageMaker decides who may ask" in line for line in whole)
 
 
 def test_an_update_is_proven_first_shared_out_and_loses_no_request(
