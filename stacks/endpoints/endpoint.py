@@ -5,6 +5,7 @@ given its weight. SageMaker alone knows what serves: nothing of it is kept here.
 an endpoint and serves nothing is deleted with every change, also what a killed one has left.
 """
 
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def state_of(aws: Aws, endpoint: str) -> State | None:
         Variant(
             variant["VariantName"],
             float(variant.get("DesiredWeight", variant.get("CurrentWeight", 0.0))),
-            int(variant.get("DesiredInstanceCount") or variant["CurrentInstanceCount"]),
+            int(variant.get("DesiredInstanceCount") or variant.get("CurrentInstanceCount") or 1),
         )
         for variant in found.get("ProductionVariants", [])
     )
@@ -190,8 +191,11 @@ class SagemakerEndpoint:
             )
         settled = self._settled()
         served = {v.name: v.weight for v in settled.variants} if settled else {}
-        if settled is None or served != {d["VariantName"]: d["DesiredWeight"] for d in desired}:
-            raise self._failure(settled, "did not change the weights of")
+        for variant in state.variants:
+            # SageMaker keeps weights in single precision.
+            wanted, has = weights.get(variant.name, 0.0), served.get(variant.name, math.nan)
+            if not math.isclose(has, wanted, rel_tol=1e-5):
+                raise self._failure(settled, "did not change the weights of")
 
     def prove(self, bundle: Bundle, variant: str | None = None) -> Proof:
         """Send the golden samples of a bundle to the endpoint, as any client would.

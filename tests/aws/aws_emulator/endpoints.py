@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -231,8 +232,8 @@ def _bring_about(
     endpoint.production_variants = [
         {
             "VariantName": variant["VariantName"],
-            "CurrentWeight": variant["InitialVariantWeight"],
-            "DesiredWeight": variant["InitialVariantWeight"],
+            "CurrentWeight": _single_precision(variant["InitialVariantWeight"]),
+            "DesiredWeight": _single_precision(variant["InitialVariantWeight"]),
             "CurrentInstanceCount": variant["InitialInstanceCount"],
             "DesiredInstanceCount": variant["InitialInstanceCount"],
         }
@@ -305,9 +306,20 @@ def _change_weights(endpoints: Endpoints) -> None:
             key = request["EndpointName"], variant["VariantName"]
             if len(endpoints.running.get(key, [])) != variant["DesiredInstanceCount"]:
                 raise AWSValidationException("the emulator changes no numbers of instances")
-        return change(response)
+        result = change(response)
+        changed = response.sagemaker_backend.endpoints[request["EndpointName"]]
+        for variant in changed.production_variants:
+            for weight in ("CurrentWeight", "DesiredWeight"):
+                variant[weight] = _single_precision(variant[weight])
+        return result
 
     SageMakerResponse.update_endpoint_weights_and_capacities = checked
+
+
+def _single_precision(weight: float) -> float:
+    """Return a weight as SageMaker keeps it."""
+    (kept,) = struct.unpack("f", struct.pack("f", weight))
+    return float(kept)
 
 
 def _invoke(endpoints: Endpoints) -> None:
