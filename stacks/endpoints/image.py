@@ -5,7 +5,6 @@ It holds no code and no model, so that one image serves all versions until the l
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 
 from cv_factory.deployment.bento import REQUIREMENTS, pinned
 from stacks.endpoints.calls import Aws, told
@@ -60,8 +59,3 @@ class ServiceImage:
             except ecr.exceptions.ImageNotFoundException:
                 return False
         return True
-
-    def save(self, folder: Path) -> None:
-        """Write the files that it is built from."""
-        for name, text in self.files.items():
-            (folder / name).write_text(text, encoding="utf-8")

@@ -5,8 +5,6 @@ records and commands, and has the image built where there is none.
 """
 
 from collections.abc import Generator, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar, cast
 from uuid import UUID
 
@@ -271,10 +269,8 @@ class SagemakerBentoDeployer(BundleDeployer):
                 f"The image {image.name} is not there, and the stack has no image builder that "
                 "could build it. Name a built one: image, in the model deployer's configuration."
             )
-        with TemporaryDirectory(prefix="cv-factory-image-") as folder:
-            image.save(Path(folder))
-            context = BuildContext(root=folder)
-            stack.image_builder.build(
-                image.name, context, container_registry=stack.container_registry
-            )
+        context = BuildContext()
+        for name, text in image.files.items():
+            context.add_file(text, name)
+        stack.image_builder.build(image.name, context, container_registry=stack.container_registry)
         return image.name
