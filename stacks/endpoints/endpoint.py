@@ -154,6 +154,7 @@ class SagemakerEndpoint:
         before = self._changeable()
         if before is not None and variant in before.names:
             return self.prove(bundle, variant)
+        self._tidy_up(set(known))
         kept = self._kept(before, known)
         # Otherwise an unproven version would be given requests beside those that serve.
         weight = 0.0 if any(other["InitialVariantWeight"] for other in kept) else 1.0

@@ -125,12 +125,23 @@ class Endpoints:
             )
         return Instance(process, port, log)
 
-    def pick(self, endpoint: str, variant: str) -> Instance:
-        """Return the instance of a variant that has least to do, and count a request."""
+    def pick(self, endpoint: FakeEndpoint, wanted: str | None) -> tuple[str, Instance] | None:
+        """Pick a variant, by weight where none is wanted, and of its instances the idlest.
+
+        Returns:
+            The variant and the instance, which now has a request more; None if there is none.
+        """
+        misdirected = Controls.read(self.folder).misdirected
+        # Not apart: an instance that is picked must not be ended before it is counted.
         with self.lock:
-            chosen = min(self.running[endpoint, variant], key=lambda i: i.in_flight)
+            variant = _chosen(endpoint, wanted)
+            if variant is None:
+                return None
+            serving = misdirected[1] if variant in misdirected[:1] else variant
+            instances = self.running[endpoint.endpoint_name, serving]
+            chosen = min(instances, key=lambda instance: instance.in_flight)
             chosen.in_flight += 1
-        return chosen
+        return variant, chosen
 
     def end(self, endpoint: str, variants: set[str] | None = None) -> None:
         """End all instances of an endpoint, or of some of its variants."""
@@ -329,14 +340,18 @@ def _invoke(endpoints: Endpoints) -> None:
         endpoint = backend.endpoints.get(name)
         if endpoint is None or not endpoint.production_variants:
             return _problem(400, "ValidationError", f"Endpoint {name} not found.")
-        variant = _chosen(endpoint, response.headers.get("X-Amzn-SageMaker-Target-Variant"))
-        if variant is None:
-            return _problem(400, "ValidationError", "There is no such variant.")
+        wanted = response.headers.get("X-Amzn-SageMaker-Target-Variant")
+        picked = endpoints.pick(endpoint, wanted)
+        if picked is None:
+            return _problem(400, "ValidationError", f"There is no variant {wanted}.")
+        variant, instance = picked
         body = response.body if isinstance(response.body, bytes) else response.body.encode()
         content_type = response.headers.get("Content-Type", "application/octet-stream")
-        asked, *in_its_place = Controls.read(endpoints.folder).misdirected or (None,)
-        serving = in_its_place[0] if variant == asked else variant
-        status, answer_type, answer = _ask(endpoints, (name, serving), body, content_type)
+        try:
+            status, answer_type, answer = _ask(instance, body, content_type)
+        finally:
+            with endpoints.lock:
+                instance.in_flight -= 1
         if status != 200:
             told = {
                 "Message": f"Received client error ({status}) from primary",
@@ -363,10 +378,7 @@ def _chosen(endpoint: FakeEndpoint, wanted: str | None) -> str | None:
     return random.choices(list(variants), list(variants.values()))[0]
 
 
-def _ask(
-    endpoints: Endpoints, key: tuple[str, str], body: bytes, content_type: str
-) -> tuple[int, str, bytes]:
-    instance = endpoints.pick(*key)
+def _ask(instance: Instance, body: bytes, content_type: str) -> tuple[int, str, bytes]:
     request = urllib.request.Request(
         f"http://127.0.0.1:{instance.port}/invocations",
         data=body,
@@ -379,9 +391,6 @@ def _ask(
         return error.code, error.headers["Content-Type"], error.read()
     except OSError as error:
         return 500, "text/plain", str(error).encode()
-    finally:
-        with endpoints.lock:
-            instance.in_flight -= 1
 
 
 def _capture(
