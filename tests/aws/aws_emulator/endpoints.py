@@ -57,6 +57,7 @@ class Instance:
     port: int
     log: Path
     in_flight: int = 0
+    keeper: threading.Thread | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -79,6 +80,8 @@ class Instance:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.keeper is not None:
+            self.keeper.join(5)
 
 
 @dataclass
@@ -270,7 +273,7 @@ def _start_all(
             endpoints.running[name, variant_name] = instances
         for number, instance in enumerate(instances):
             stream = f"{variant_name}/i-{number:017x}"
-            _in_background(_keep_log, backend, instance, name, stream)
+            instance.keeper = _in_background(_keep_log, backend, instance, name, stream)
         deadline = time.monotonic() + _PING_SECONDS
         while not all(instance.is_healthy for instance in instances):
             ended = any(instance.process.poll() is not None for instance in instances)
@@ -460,8 +463,10 @@ def _problem(status: int, kind: str, message: str = "", **told: Any) -> _Answer:
     return status, headers, json.dumps(told or {"Message": message})
 
 
-def _in_background(work: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=work, args=arguments, daemon=True).start()
+def _in_background(work: Callable[..., None], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _refuse_violations(shape: str, request: dict[str, Any]) -> None:
