@@ -36,8 +36,7 @@ def test_every_step_runs_on_the_instance_that_it_fits_on(
     cloud: Cloud, trained_on_aws: tuple[str, dict[str, Any]]
 ) -> None:
     sagemaker = cloud.aws("sagemaker")
-    jobs = sagemaker.list_training_jobs()["TrainingJobSummaries"]
-    job = min(jobs, key=lambda found: str(found["CreationTime"]))
+    (job,) = sagemaker.list_training_jobs()["TrainingJobSummaries"]
     trained = sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"])
     assert trained["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
     assert trained["StoppingCondition"]["MaxRuntimeInSeconds"] == 14400

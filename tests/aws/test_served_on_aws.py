@@ -1,4 +1,7 @@
-"""The unchanged deployment pipeline on the emulated stack ``aws``: an endpoint that answers."""
+"""The unchanged deployment pipeline on the emulated stack ``aws``: an endpoint that answers.
+
+Comes after the tests of the training, which count its jobs.
+"""
 
 import json
 from collections import Counter
@@ -25,7 +28,8 @@ def deployed(
 ) -> tuple[Completed, set[str]]:
     """Version 1, deployed by the pipeline, and the jobs that did it."""
     before = set(cloud.job_logs)
-    done = cloud_project.run(*_DEPLOYMENT, "--stack", "aws", timeout=900)
+    asked = documented("python run.py --pipeline deployment --stack aws")
+    done = cloud_project.run(*_DEPLOYMENT, "--stack", "aws", *asked, timeout=900)
     return done, set(cloud.job_logs) - before
 
 
@@ -99,12 +103,11 @@ def test_a_second_version_is_a_canary_then_serves_and_is_rolled_back(
 def test_zenmls_commands_know_the_service_and_nothing_is_left_of_a_deleted_one(
     cloud: Cloud, cloud_project: CloudProject, deployed: tuple[Completed, set[str]]
 ) -> None:
-    listed, described, logs, _, empty = zenml_models(
-        cloud_project,
-        "list",
-        *(f"{command} UUID" for command in ("describe", "logs", "delete")),
-        "list",
-    )
+    asked = [
+        " ".join([verb, *documented(f"zenml model-deployer models {verb}")])
+        for verb in ("list", "describe", "logs", "delete")
+    ]
+    listed, described, logs, _, empty = zenml_models(cloud_project, *asked, "list")
     assert "digits" in listed
     for told in (_ENDPOINT, "InService", "100%"):
         assert told in described
