@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from predictors import digits_predictor
 
 from cv_factory.config_serving import ServingConfig
 from cv_factory.deployment.proof import ProofError, encode_png
-from cv_factory.errors import ConfigError
+from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError
 from stacks.endpoints.calls import Aws
@@ -111,18 +112,17 @@ def _asking(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]
             while not ended.is_set():
                 try:
                     answers[client.predict(_digit()).version] += 1
-                except Exception as error:  # noqa: BLE001  (any of them is a lost request)
-                    answers[f"{type(error).__name__}: {error}"] += 1
+                except CVFactoryError as error:
+                    answers[f"lost: {error}"] += 1
 
-    clients = [threading.Thread(target=ask) for _ in range(2)]
-    for client in clients:
-        client.start()
-    try:
-        yield lambda: Counter(answers)
-    finally:
-        ended.set()
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(ask) for _ in range(2)]
+        try:
+            yield lambda: Counter(answers)
+        finally:
+            ended.set()
         for client in clients:
-            client.join()
+            client.result()
 
 
 def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
