@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from cloud import TINY, Cloud, CloudProject, documented
+from cloud import Cloud, CloudProject, documented
 from project import Completed
 from session import zenml_models
 from store import snapshot
@@ -20,6 +20,10 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 _ENDPOINT = "cv-factory-digits"
 _STEPS = {"build_bundle", "deploy", "smoke_test", "promote"}
 _DEPLOYMENT = ("--pipeline", "deployment")
+#: A model that trains in a second, and a gate that it passes.
+_OTHER_TRAINING = ("--pipeline", "training", "--set", "model.name=logistic_regression",
+                   "--set", "gates=[{metric: accuracy, min: 0.3}]",
+                   "--set", "transform.pca.n_components=24")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +83,7 @@ def test_a_second_version_is_a_canary_then_serves_and_is_rolled_back(
     cloud: Cloud, cloud_project: CloudProject, deployed: tuple[Completed, set[str]]
 ) -> None:
     on_variant = ("--stack", "aws-step-operator")
-    other = ("--set", "transform.pca.n_components=24")
-    cloud_project.run("--pipeline", "training", *TINY, *other, *on_variant)
+    cloud_project.run(*_OTHER_TRAINING, *on_variant)
     canary = documented("python run.py --pipeline deployment --set endpoint.canary_share=")
     share = ("--set", f"endpoint.canary_share={canary[0]}")
     done = cloud_project.run(*_DEPLOYMENT, *share, *on_variant)
