@@ -118,14 +118,14 @@ def _asking(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]
     with ThreadPoolExecutor(2) as pool:
         clients = [pool.submit(ask) for _ in range(2)]
         try:
-            yield lambda: Counter(answers)
+            yield lambda: Counter(dict(answers))
         finally:
             ended.set()
         for client in clients:
             client.result()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
@@ -191,9 +191,9 @@ def test_an_update_is_proven_first_shared_out_and_loses_no_request(
 
         endpoint.route({_ONE: 0.9, _TWO: 0.1})
         before = answers()
-        _until(lambda: sum((answers() - before).values()) >= 300)
+        _until(lambda: sum((answers() - before).values()) >= 150)
         share = (answers() - before)["2"] / sum((answers() - before).values())
-        assert 0.03 < share < 0.2, share
+        assert 0.02 < share < 0.2, share
         state = endpoint.state()
         assert state is not None
         assert state.shares == {_ONE: pytest.approx(0.9), _TWO: pytest.approx(0.1)}
