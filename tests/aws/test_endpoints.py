@@ -232,16 +232,27 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
     }
 
 
-def test_a_version_that_answers_wrongly_leaves_the_old_one(
+def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_killed_one(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
+    killed, role = "v9-0000dead", endpoint.settings.role
+    place = {"Bucket": cloud.bucket, "Key": f"endpoints/{endpoint.name}/{killed}/src/bundle.json"}
+    cloud.s3.client().put_object(**place, Body=b"{}")
+    for name in (f"{endpoint.name}-{killed}", f"{endpoint.name}-2-{killed}"):
+        cloud.aws("sagemaker").create_model(ModelName=name, ExecutionRoleArn=role)
     with (
         cloud.going_wrong(misdirected=(_TWO, _ONE)),
         pytest.raises(ProofError, match="answers as version 1, not as 2"),
     ):
         endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
     assert endpoint.shares() == {_ONE: 1.0}
-    assert _belongings(cloud, endpoint)["Bentos"] == [_ONE]
+    found = _belongings(cloud, endpoint)
+    assert found["Bentos"] == [_ONE]
+    others = f"{endpoint.name}-2-{killed}"
+    assert sorted(found["models"]) == [others, f"{endpoint.name}-{_ONE}"], (
+        "another endpoint's stays"
+    )
+    cloud.aws("sagemaker").delete_model(ModelName=others)
     with _client(endpoint) as client:
         assert client.predict(_digit()).version == "1"
 
