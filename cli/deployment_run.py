@@ -111,9 +111,12 @@ def _print(found: Deployment) -> None:
             f"Proven: {found.proof.n_samples} golden samples, probabilities within "
             f"{found.proof.largest_difference:.1e}"
         )
-    click.echo(
-        "Try it:  curl --data-binary @IMAGE -H 'Content-Type: image/png' "
-        f"{found.url}/predict\n"
-        f"Look at: {found.url}/\n"
-        "Next:    zenml model-deployer models list, python run.py rollback"
-    )
+    if found.url.startswith("http"):
+        click.echo(
+            "Try it:  curl --data-binary @IMAGE -H 'Content-Type: image/png' "
+            f"{found.url}/predict\n"
+            f"Look at: {found.url}/"
+        )
+    else:
+        click.echo(f"Try it:  python run.py predict --url {found.url} IMAGE")
+    click.echo("Next:    zenml model-deployer models list, python run.py rollback")

@@ -10,6 +10,8 @@ import click
 from cv_factory.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from httpx import BaseTransport
+
     from cv_factory.serving.client import ImagePrediction
 
 
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 @click.argument(
     "images", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option("--url", help="Of the service, such as http://127.0.0.1:3000.")
+@click.option(
+    "--url",
+    help="Of the service, such as http://127.0.0.1:3000, or sagemaker://ENDPOINT.",
+)
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -52,8 +57,18 @@ def command(
 def _ask(url: str, api_key: str | None, images: Sequence[Path]) -> list["ImagePrediction"]:
     from cv_factory.serving.client import PredictionClient
 
-    with PredictionClient(url, api_key) as client:
+    scheme, _, endpoint = url.partition("://")
+    transport = _endpoint_transport(endpoint) if scheme == "sagemaker" else None
+    with PredictionClient(url, api_key, transport=transport) as client:
         return [client.predict(image.read_bytes()) for image in images]
+
+
+def _endpoint_transport(endpoint: str) -> "BaseTransport":
+    """Return what asks an endpoint on SageMaker, in the region of the AWS configuration."""
+    from stacks.endpoints.calls import Aws
+    from stacks.endpoints.invoking import EndpointTransport
+
+    return EndpointTransport(Aws(), endpoint.rstrip("/"))
 
 
 def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePrediction"]:

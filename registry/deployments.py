@@ -30,8 +30,8 @@ class Service(Protocol):
     config: Any
 
     @property
-    def prediction_url(self) -> str | None:
-        """Where images are sent."""
+    def client_url(self) -> str:
+        """Where clients find the model, without a path."""
 
     @property
     def is_running(self) -> bool:
@@ -147,7 +147,7 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
         version=bundle.version,
         predictor=bundle.predictor.fingerprint,
         service_id=str(service.uuid),
-        url=str(service.prediction_url).removesuffix("/predict"),
+        url=service.client_url,
         share=canary_share or 1.0,
         replaced={str(uuid): share for uuid, share in before.items() if uuid != service.uuid},
         is_new=service.uuid not in running,
@@ -218,7 +218,7 @@ def is_served(version: ModelVersionResponse, port: int | None) -> str | None:
         return None
     if port is not None and service.config.port != port:
         return None
-    return str(service.prediction_url).removesuffix("/predict")
+    return str(service.client_url)
 
 
 def deployed_bundle(model_name: str) -> Bundle | None:
@@ -233,9 +233,9 @@ def deployed_bundle(model_name: str) -> Bundle | None:
 
 
 def deployed_port(model_name: str) -> int | None:
-    """Return the port where a model is reached; None if it is not deployed."""
+    """Return the port where a model is reached; None if it has none, or is not deployed."""
     services = active_deployer().services(model_name)
-    return int(services[0].config.port) if services else None
+    return int(services[0].config.port) or None if services else None
 
 
 def _weights(deployment: Deployment) -> dict[UUID, float]:

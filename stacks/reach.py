@@ -108,13 +108,25 @@ def _check_bucket(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
 
 
 def _check_repository(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
-    name = part.configuration.get("default_repository", "zenml")
+    _ask_repository(str(part.configuration.get("default_repository", "zenml")), client)
+
+
+def _ask_repository(name: str, client: Client) -> None:
     _ask(
         client("ecr").describe_repositories,
         f"repository {name}",
         "RepositoryNotFoundException",
         repositoryNames=[name],
     )
+
+
+def _check_endpoints(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
+    settings = part.configuration
+    _check_role(part, client, spec)
+    if not settings.get("image"):
+        name = str(settings["repository"]).partition("/")[2]
+        _ask_repository(name, client)
+    _ask(client("sagemaker").list_endpoints, "endpoints", MaxResults=1)
 
 
 def _check_project(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
@@ -189,5 +201,6 @@ _PROBES: dict[tuple[str, str], Callable[[ComponentSpec, Client, StackSpec], None
     ("image_builder", "codebuild"): _check_project,
     ("orchestrator", "sagemaker_sized"): _check_role,
     ("step_operator", "sagemaker_sized"): _check_role,
+    ("model_deployer", "sagemaker_bento"): _check_endpoints,
     ("experiment_tracker", "mlflow"): _check_mlflow,
 }

@@ -28,6 +28,7 @@ _BAD_CREDENTIALS = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
+_OVER_QUOTA = ("LimitExceededException", "ResourceLimitExceeded")
 _ACTION = re.compile(r"not authorized to perform: ([\w-]+:\w+)")
 _RESOURCE = re.compile(r"on resource: (\S+?)[.,]?(?:\s|$)")
 
@@ -60,6 +61,11 @@ def refusal(
     if code in _BAD_CREDENTIALS:
         return AccessError(
             f"{what}: AWS does not accept the credentials ({code}). Renew them: aws sso login"
+        )
+    if code in _OVER_QUOTA:
+        return AccessError(
+            f"{what}: a quota of the account does not suffice: {message} More is asked for in the "
+            "AWS console under Service Quotas."
         )
     if code not in _DENIED:
         return AccessError(f"{what}: {error.operation_name} answers {code}: {message}")

@@ -1,6 +1,7 @@
 """Proves a running service over HTTP: it answers the golden samples of its bundle as expected."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,14 @@ class Proof:
     largest_difference: float
 
 
-def prove(url: str, bundle: Bundle, *, timeout: float, headers: dict[str, str]) -> Proof:
+def prove(
+    url: str,
+    bundle: Bundle,
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    transport: httpx.BaseTransport | None = None,
+) -> Proof:
     """Send the golden samples to a service and compare every answer.
 
     Labels must be equal, and probabilities within 1e-5 of those at export.
@@ -38,6 +46,7 @@ def prove(url: str, bundle: Bundle, *, timeout: float, headers: dict[str, str]) 
         bundle: What it should serve.
         timeout: Seconds for one answer.
         headers: Such as an API key.
+        transport: In place of the network.
 
     Raises:
         ProofError: An answer is missing, wrong, or of another version.
@@ -46,7 +55,9 @@ def prove(url: str, bundle: Bundle, *, timeout: float, headers: dict[str, str]) 
     settings = bundle.serving.postprocessor
     postprocess = open_postprocessor(settings.name, settings.settings, contract.class_names)
     largest = 0.0
-    with httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False) as client:
+    with httpx.Client(
+        base_url=url, timeout=timeout, headers=headers, transport=transport, trust_env=False
+    ) as client:
         for number, image in enumerate(golden.images):
             answer = _ask(client, image, number)
             if answer.get("version") != bundle.version:

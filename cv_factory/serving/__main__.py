@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cv_factory.errors import ConfigError, CVFactoryError
-from cv_factory.serving.state import BUNDLE_VARIABLE, last_words, shared_directory
+from cv_factory.serving.state import BUNDLE_VARIABLE, gateway, last_words, shared_directory
 
 #: How often it is looked whether the workers live. BentoML would look every 10 s.
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -42,7 +42,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     from cv_factory.serving.guards.keys import KeyRing
 
     config = Bundle.load(bundle).serving
-    check_exposure(config, KeyRing.from_environment(), [host])
+    check_exposure(config, KeyRing.from_environment(), [host], gateway())
     _check_place(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")

@@ -93,11 +93,11 @@ def _open() -> "Application":
     from cv_factory.serving.bundle import Bundle
     from cv_factory.serving.guards.access import check_exposure, listening_hosts
     from cv_factory.serving.guards.keys import KeyRing
-    from cv_factory.serving.state import bundle_directory, share_metrics, state_file
+    from cv_factory.serving.state import bundle_directory, gateway, share_metrics, state_file
 
     bundle = Bundle.load(bundle_directory())
     keys = KeyRing.from_environment()
-    if warning := check_exposure(bundle.serving, keys, listening_hosts()):
+    if warning := check_exposure(bundle.serving, keys, listening_hosts(), gateway()):
         say("open", detail=warning)
     share_metrics()
     opened = create_app(bundle, keys=keys, state_file=state_file())

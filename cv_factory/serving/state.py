@@ -3,6 +3,7 @@
 Environment: ``CV_FACTORY_BUNDLE`` names the bundle's directory; without it, it is the folder
 ``bundle`` in the working directory, which is where a Bento has it. ``CV_FACTORY_STATE_FILE`` names
 a JSON file such as ``{"stage": "production"}``, which is read whenever somebody asks.
+``CV_FACTORY_GATEWAY`` names what stands between the service and all clients, and checks them.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 BUNDLE_VARIABLE = "CV_FACTORY_BUNDLE"
 STATE_VARIABLE = "CV_FACTORY_STATE_FILE"
+GATEWAY_VARIABLE = "CV_FACTORY_GATEWAY"
 #: Of the Prometheus client: workers of one server write their figures into this folder.
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -25,6 +27,11 @@ def state_file() -> Path | None:
     """Return the file that tells the present stage, where there is one."""
     name = os.environ.get(STATE_VARIABLE)
     return Path(name) if name else None
+
+
+def gateway() -> str | None:
+    """Return what stands between this service and its clients, where something does."""
+    return os.environ.get(GATEWAY_VARIABLE)
 
 
 def shared_directory(server: int) -> Path:

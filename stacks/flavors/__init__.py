@@ -25,6 +25,12 @@ OWN_FLAVORS = (
         "data_validator", "gx", "stacks.flavors.gx.GXDataValidatorFlavor", ("great_expectations",)
     ),
     OwnFlavor("model_deployer", "bento", "stacks.flavors.bento.BentoDeployerFlavor", ("bentoml",)),
+    OwnFlavor(
+        "model_deployer",
+        "sagemaker_bento",
+        "stacks.flavors.sagemaker_bento.SagemakerBentoFlavor",
+        ("bentoml", "boto3"),
+    ),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
     OwnFlavor(
         "orchestrator",

@@ -7,29 +7,28 @@ workers behind. Starting, proving, routing and stopping are the library's busine
 
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, cast
 from uuid import UUID
 
 from pydantic import Field
-from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import ServiceState
-from zenml.model_deployers import BaseModelDeployer, BaseModelDeployerFlavor
-from zenml.model_deployers.base_model_deployer import (
-    BaseModelDeployerConfig,
-    get_model_version_id_if_exists,
-)
+from zenml.model_deployers import BaseModelDeployerFlavor
+from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.models.v2.misc.service import ServiceType
-from zenml.services import ServiceConfig, ServiceStatus
-from zenml.services.service import BaseDeploymentService, BaseService
-from zenml.steps import get_step_context
+from zenml.services.service import BaseService
 from zenml.utils.secret_utils import SecretField
 
 from cv_factory.deployment.endpoint import Endpoint
 from cv_factory.deployment.proof import Proof
 from cv_factory.serving.bundle import Bundle
+from stacks.flavors.bundle_deployer import (
+    BundleDeployer,
+    BundleService,
+    BundleServiceConfig,
+    described,
+)
 
 _FLAVOR = "bento"
 _POLL_SECONDS = 0.2
@@ -74,25 +73,19 @@ class BentoDeployerFlavor(BaseModelDeployerFlavor):
         return BentoDeployer
 
 
-class BentoServiceConfig(ServiceConfig):
+class BentoServiceConfig(BundleServiceConfig):
     """What ZenML stores of a service.
 
     Attributes:
         folder: Of the model's endpoint.
         host: Address of its front.
-        port: Port of its front.
-        predictor: Fingerprint of the predictor that is served.
-        bundle: Directory of the bundle to deploy, where it is deployed by ``deploy_model``.
     """
 
     folder: str = ""
     host: str = "127.0.0.1"
-    port: int = 0
-    predictor: str = ""
-    bundle: str = ""
 
 
-class BentoService(BaseDeploymentService):
+class BentoService(BundleService):
     """One version of a model, served by BentoML, as ZenML sees it."""
 
     SERVICE_TYPE: ClassVar[ServiceType] = ServiceType(
@@ -103,7 +96,6 @@ class BentoService(BaseDeploymentService):
     )
 
     config: BentoServiceConfig
-    status: ServiceStatus
 
     @property
     def endpoint_of_model(self) -> Endpoint:
@@ -111,19 +103,20 @@ class BentoService(BaseDeploymentService):
         return Endpoint(Path(self.config.folder), self.config.host, self.config.port)
 
     @property
+    def client_url(self) -> str:
+        """The front's address."""
+        return self.endpoint_of_model.url
+
+    @property
     def prediction_url(self) -> str | None:
         """Where to send images: the front's address, whatever version answers."""
-        return f"{self.endpoint_of_model.url}/predict"
+        return f"{self.client_url}/predict"
 
     @property
     def healthcheck_url(self) -> str | None:
         """Where this very service says whether it is ready."""
         running = self.endpoint_of_model.running(str(self.uuid))
         return f"http://127.0.0.1:{running.port}/readyz" if running else None
-
-    def get_healthcheck_url(self) -> str | None:
-        """As ``healthcheck_url``: ZenML looks at the endpoint's monitor, which there is none of."""
-        return self.healthcheck_url
 
     def check_status(self) -> tuple[ServiceState, str]:
         """Look at the process and ask whether it is ready."""
@@ -158,9 +151,10 @@ class BentoService(BaseDeploymentService):
                 time.sleep(_POLL_SECONDS)
 
 
-class BentoDeployer(BaseModelDeployer):
+class BentoDeployer(BundleDeployer):
     """Puts bundles up, shares requests out among them, and takes them down."""
 
+    SERVICE = BentoService
     NAME: ClassVar[str] = "BentoML services of CV Factory"
     FLAVOR: ClassVar[type[BaseModelDeployerFlavor]] = BentoDeployerFlavor
 
@@ -176,9 +170,7 @@ class BentoDeployer(BaseModelDeployer):
 
     def services(self, model_name: str) -> list[BentoService]:
         """Return the services of a model, the newest first."""
-        found = self.find_model_server(service_type=BentoService.SERVICE_TYPE)
-        services = [service for service in found if isinstance(service, BentoService)]
-        return [service for service in services if service.config.model_name == model_name]
+        return self._services(BentoService, model_name)
 
     def put_up(self, bundle: Bundle, port: int | None = None) -> BentoService:
         """Start and prove a service of a bundle; it is given no requests yet.
@@ -193,33 +185,22 @@ class BentoDeployer(BaseModelDeployer):
             CVFactoryError: It did not start or answers wrongly; nothing of it is left.
         """
         endpoint = self._endpoint(bundle.model_name, port)
-        known = self.services(bundle.model_name)
-        endpoint.keep_only(str(service.uuid) for service in known)
-        for service in known:
-            same = (service.config.model_version, service.config.predictor, service.config.port)
-            if same == (bundle.version, bundle.predictor.fingerprint, endpoint.port):
-                self._endpoint_of(service.config).bring_up(
-                    str(service.uuid), self.config.start_timeout
-                )
-                return self._record(service, ServiceState.ACTIVE)
+        endpoint.keep_only(str(service.uuid) for service in self.services(bundle.model_name))
         config = BentoServiceConfig(
-            name=f"{bundle.model_name}-{bundle.version}",
-            model_name=bundle.model_name,
-            model_version=bundle.version,
+            **described(bundle),
             folder=str(endpoint.folder),
             host=endpoint.host,
             port=endpoint.port,
-            predictor=bundle.predictor.fingerprint,
-            **_origin(),
         )
-        version = get_model_version_id_if_exists(bundle.model_name, bundle.version)
-        record = Client().create_service(config, BentoService.SERVICE_TYPE, version)
-        with ExitStack() as undo:
-            undo.callback(Client().delete_service, record.id)
-            endpoint.put_up(str(record.id), bundle, self.config.start_timeout)
-            undo.pop_all()
-        service = BentoService(uuid=record.id, config=config, status=ServiceStatus())
-        return self._record(service, ServiceState.ACTIVE)
+        return cast(BentoService, self.put_up_service(config, bundle))
+
+    def _start_new(self, service: BundleService, bundle: Bundle) -> None:
+        endpoint = self._endpoint_of(cast(BentoServiceConfig, service.config))
+        endpoint.put_up(str(service.uuid), bundle, self.config.start_timeout)
+
+    def _start_again(self, service: BundleService, bundle: Bundle) -> None:
+        endpoint = self._endpoint_of(cast(BentoServiceConfig, service.config))
+        endpoint.bring_up(str(service.uuid), self.config.start_timeout)
 
     def shares(self, model_name: str) -> dict[UUID, float]:
         """Return the share of the requests that each service of a model is given."""
@@ -248,43 +229,6 @@ class BentoDeployer(BaseModelDeployer):
         elif str(service.uuid) in endpoint.shares():
             endpoint.close()
         endpoint.remove(str(service.uuid))
-
-    def deploy_model(
-        self,
-        config: ServiceConfig,
-        service_type: ServiceType = BentoService.SERVICE_TYPE,
-        replace: bool = False,
-        continuous_deployment_mode: bool = False,
-        timeout: int = 0,
-    ) -> BaseService:
-        """Put up the bundle that a configuration names and give it all requests of its model.
-
-        What served the model before serves until then, and is deleted afterwards, whether or not
-        ``replace`` is asked for: a model has one endpoint. The start's time-out is the component's.
-
-        Raises:
-            CVFactoryError: It did not start or answers wrongly; what served before still serves.
-        """
-        given = cast(BentoServiceConfig, config)
-        bundle = Bundle.load(Path(given.bundle))
-        service = self.put_up(bundle, given.port or None)
-        self.route(bundle.model_name, {service.uuid: 1.0})
-        for other in self.services(bundle.model_name):
-            if other.uuid != service.uuid:
-                self.delete_model_server(other.uuid)
-        return service
-
-    def perform_deploy_model(
-        self, id: UUID, config: ServiceConfig, timeout: int = 300
-    ) -> BaseService:
-        """Put up the bundle that a configuration names, under an id that ZenML has given it."""
-        given = cast(BentoServiceConfig, config)
-        self._endpoint_of(given).put_up(
-            str(id), Bundle.load(Path(given.bundle)), float(timeout) or self.config.start_timeout
-        )
-        return BentoService(
-            uuid=id, config=given, status=ServiceStatus(), admin_state=ServiceState.ACTIVE
-        )
 
     def perform_start_model(self, service: BaseService, timeout: int = 300) -> BaseService:
         """Start a stopped service again, prove it, and give it requests if nothing else has them.
@@ -372,30 +316,3 @@ class BentoDeployer(BaseModelDeployer):
 
     def _endpoint_of(self, config: BentoServiceConfig) -> Endpoint:
         return self._endpoint(config.model_name, config.port or None)
-
-    def _record(self, service: BentoService, state: ServiceState) -> BentoService:
-        """Store in ZenML what a service is and where it is reached."""
-        service.admin_state = state
-        service.update_status()
-        Client().update_service(
-            id=service.uuid,
-            name=service.config.service_name,
-            service_source=service.model_dump().get("type"),
-            admin_state=service.admin_state,
-            status=service.status.model_dump(),
-            prediction_url=service.prediction_url,
-            health_check_url=service.healthcheck_url,
-        )
-        return service
-
-
-def _origin() -> dict[str, str]:
-    """Return the pipeline and step that deploy, where one does."""
-    try:
-        context = get_step_context()
-    except RuntimeError:
-        return {}
-    return {
-        "pipeline_name": context.pipeline.name,
-        "pipeline_step_name": context.step_run.name,
-    }

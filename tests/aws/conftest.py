@@ -3,7 +3,7 @@
 import importlib.util
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -63,3 +63,17 @@ def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
     done = cloud_project.stacks("apply", "aws-step-operator", *variant)
     assert "Stack aws-step-operator is ready" in done.stdout
     return cloud_project.stacks("apply", "aws", *documented("python -m stacks apply aws "))
+
+
+@pytest.fixture(scope="session")
+def trained_on_aws(
+    cloud_project: "CloudProject", applied: "Completed"
+) -> "tuple[str, dict[str, Any]]":
+    """The output of one run on the stack ``aws``, and what ZenML stored of it; it is in staging."""
+    from cloud import TINY, documented
+    from store import snapshot
+
+    asked = documented("python run.py --pipeline training --stack aws ")
+    run = ("--pipeline", "training", "--stack", "aws", *asked)
+    done = cloud_project.run(*run, *TINY, timeout=900)
+    return done.stdout, snapshot(cloud_project)

@@ -35,6 +35,7 @@ def test_the_check_names_what_is_missing_and_what_to_do(cloud_project: CloudProj
         *_CHECK, code=2,
         CV_FACTORY_ARTIFACT_BUCKET="no-bucket",
         CV_FACTORY_ECR_REPOSITORY="no-repository",
+        CV_FACTORY_SERVICE_REPOSITORY="no-service",
         CV_FACTORY_CODEBUILD_PROJECT="no-project",
         CV_FACTORY_SAGEMAKER_ROLE_ARN="arn:aws:iam::123456789012:role/cv-factory-codebuild",
         CV_FACTORY_MLFLOW_URI="http://127.0.0.1:9",
@@ -42,6 +43,7 @@ def test_the_check_names_what_is_missing_and_what_to_do(cloud_project: CloudProj
     for told in (
         "artifact_store cv_factory_s3: there is no bucket no-bucket",
         "container_registry cv_factory_ecr: there is no repository no-repository",
+        "model_deployer cv_factory_endpoints: there is no repository no-service",
         "image_builder cv_factory_codebuild: there is no build project no-project",
         "SageMaker may not assume the role cv-factory-codebuild",
         "MLflow at 127.0.0.1:9 does not answer",

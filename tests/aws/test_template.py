@@ -27,6 +27,31 @@ _RIGHTS = {
         "sagemaker:DescribeProcessingJob sagemaker:DescribeTrainingJob "
         "sagemaker:StopProcessingJob sagemaker:StopTrainingJob",
         "logs": "logs:CreateLogGroup logs:CreateLogStream logs:DescribeLogStreams "
+        "logs:FilterLogEvents logs:GetLogEvents logs:PutLogEvents",
+        "anything": "cloudwatch:PutMetricData ecr:GetAuthorizationToken",
+    },
+    "SagemakerDeploys": {
+        "endpoints": "sagemaker:AddTags sagemaker:CreateEndpoint sagemaker:CreateEndpointConfig "
+        "sagemaker:CreateModel sagemaker:DeleteEndpoint sagemaker:DeleteEndpointConfig "
+        "sagemaker:DeleteModel sagemaker:DescribeEndpoint sagemaker:DescribeEndpointConfig "
+        "sagemaker:DescribeModel sagemaker:InvokeEndpoint sagemaker:UpdateEndpoint "
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+        "anything": "application-autoscaling:DescribeScalableTargets "
+        "sagemaker:ListEndpointConfigs sagemaker:ListModels",
+        "scaling": "application-autoscaling:DeregisterScalableTarget "
+        "application-autoscaling:PutScalingPolicy application-autoscaling:RegisterScalableTarget",
+        "alarms": "cloudwatch:DeleteAlarms cloudwatch:DescribeAlarms cloudwatch:PutMetricAlarm",
+        "linked role": "iam:CreateServiceLinkedRole",
+        "images": "ecr:DescribeImages",
+        "builds": "codebuild:BatchGetBuilds codebuild:StartBuild",
+        "logs": "logs:GetLogEvents",
+    },
+    "EndpointRole": {
+        "bucket": "s3:GetBucketLocation s3:ListBucket",
+        "Bentos": "s3:GetObject",
+        "captured": "s3:PutObject",
+        "images": "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetDownloadUrlForLayer",
+        "logs": "logs:CreateLogGroup logs:CreateLogStream logs:DescribeLogStreams "
         "logs:PutLogEvents",
         "anything": "cloudwatch:PutMetricData ecr:GetAuthorizationToken",
     },
@@ -38,7 +63,7 @@ _RIGHTS = {
         "logs": "logs:CreateLogGroup logs:CreateLogStream logs:PutLogEvents",
         "anything": "ecr:GetAuthorizationToken",
     },
-    "SagemakerPassesItself": {"itself": "iam:PassRole"},
+    "SagemakerPassesRoles": {"roles": "iam:PassRole"},
     "SagemakerInVpc": {
         "anything": "ec2:CreateNetworkInterface ec2:CreateNetworkInterfacePermission "
         "ec2:DeleteNetworkInterface ec2:DeleteNetworkInterfacePermission "
@@ -48,9 +73,12 @@ _RIGHTS = {
     "UseOfKey": {"key": "kms:CreateGrant kms:Decrypt kms:DescribeKey kms:GenerateDataKey"},
 }
 _PLACES = (
-    ("ArtifactBucket.Arn}/*", "objects"), ("ArtifactBucket.Arn", "bucket"),
-    ("StepImages.Arn", "images"), ("SagemakerRole.Arn", "itself"), (":sagemaker:", "jobs"),
-    (":logs:", "logs"), ("KmsKeyArn", "key"), ("*", "anything"),
+    ("ArtifactBucket.Arn}/*", "objects"), ("ArtifactBucket.Arn}/endpoints/*", "Bentos"),
+    ("ArtifactBucket.Arn}/captured/*", "captured"), ("ArtifactBucket.Arn", "bucket"),
+    ("Images.Arn", "images"), ("SagemakerRole.Arn", "roles"), (":training-job/*", "jobs"),
+    (":endpoint/${ProjectName}-*", "endpoints"), (":scalable-target/", "scaling"),
+    (":alarm:TargetTracking-", "alarms"), (":role/aws-service-role/", "linked role"),
+    ("ImageBuilds.Arn", "builds"), (":logs:", "logs"), ("KmsKeyArn", "key"), ("*", "anything"),
 )  # fmt: skip
 
 
@@ -108,7 +136,7 @@ def test_the_roles_have_these_rights_and_no_more() -> None:
 
 
 def test_what_the_roles_pass_on_goes_to_sagemaker_alone() -> None:
-    (statement,) = _statements(_template()["Resources"]["SagemakerPassesItself"])
+    (statement,) = _statements(_template()["Resources"]["SagemakerPassesRoles"])
     assert statement["Condition"] == {
         "StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}
     }

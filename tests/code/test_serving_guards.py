@@ -167,6 +167,7 @@ def test_a_service_is_not_opened_to_others_by_accident() -> None:
             check_exposure(closed, None, ["127.0.0.1", host])
         assert check_exposure(closed, keys, [host]) is None
         assert check_exposure(told, None, [host]) is not None
+        assert "SageMaker decides" in str(check_exposure(closed, None, [host], "SageMaker"))
 
 
 async def chunks(content: bytes, size: int = 1000) -> AsyncIterator[bytes]:

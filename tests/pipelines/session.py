@@ -17,6 +17,19 @@ for arguments in json.loads(sys.argv[1]):
     output = out.getvalue() + err.getvalue()
     print("DONE" + json.dumps({"code": code, "output": output}), flush=True)
 """
+_ZENML = """
+import contextlib, io, json, sys
+from zenml.cli.cli import cli
+from zenml.client import Client
+from stacks.startup import activate_only_stack_integrations
+
+activate_only_stack_integrations()
+services = [str(s.id) for s in Client().list_services().items]
+for command in json.loads(sys.argv[1]):
+    words = ["model-deployer", "models", *command.replace("UUID", services[0]).split()]
+    cli.main(words, standalone_mode=False)
+    print("END", flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -37,3 +50,9 @@ def run_all(project: Project, *commands: list[str], timeout: float = 400) -> lis
     done = project.warm("-c", _SOURCE, json.dumps(commands), timeout=timeout)
     lines = [line for line in done.stdout.splitlines() if line.startswith("DONE")]
     return [Done(**json.loads(line.removeprefix("DONE"))) for line in lines]
+
+
+def zenml_models(project: Project, *commands: str) -> list[str]:
+    """Run ``zenml model-deployer models`` commands; UUID stands for the newest service's id."""
+    output = project.warm("-c", _ZENML, json.dumps(commands)).stdout
+    return output.split("END\n")[:-1]

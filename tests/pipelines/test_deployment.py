@@ -9,24 +9,10 @@ from typing import Any
 import httpx
 import pyarrow.dataset
 from project import Project
-from session import Done, run_all
+from session import Done, run_all, zenml_models
 from store import snapshot
 
 from cv_factory.deployment.proof import encode_png
-
-_ZENML = """
-import contextlib, io, json, sys
-from zenml.cli.cli import cli
-from zenml.client import Client
-from stacks.startup import activate_only_stack_integrations
-
-activate_only_stack_integrations()
-services = [str(s.id) for s in Client().list_services().items]
-for command in json.loads(sys.argv[1]):
-    words = ["model-deployer", "models", *command.replace("UUID", services[0]).split()]
-    cli.main(words, standalone_mode=False)
-    print("END", flush=True)
-"""
 
 
 def free_port() -> int:
@@ -52,14 +38,6 @@ def training(components: int, *, approval: bool = False) -> list[str]:
 def deployment(port: int, *settings: str) -> list[str]:
     given = [f"endpoint.port={port}", *settings]
     return ["--pipeline", "deployment", *(word for s in given for word in ("--set", s))]
-
-
-def zenml_models(project: Project, *commands: str) -> list[str]:
-    """Run ``zenml model-deployer models`` commands; UUID stands for the newest service's id."""
-    import json
-
-    output = project.warm("-c", _ZENML, json.dumps(commands)).stdout
-    return output.split("END\n")[:-1]
 
 
 def assert_codes(done: list[Done], *codes: int) -> None:

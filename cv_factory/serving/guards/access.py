@@ -15,13 +15,19 @@ from cv_factory.serving.guards.rates import RateLimiter
 from cv_factory.serving.problems import ProblemError
 
 
-def check_exposure(config: ServingConfig, keys: KeyRing | None, hosts: Iterable[str]) -> str | None:
+def check_exposure(
+    config: ServingConfig,
+    keys: KeyRing | None,
+    hosts: Iterable[str],
+    gateway: str | None = None,
+) -> str | None:
     """Refuse to serve openly where other machines could ask.
 
     Args:
         config: Of the service.
         keys: That it asks for.
         hosts: Addresses that it listens on.
+        gateway: What alone can reach it, and lets nobody through who may not ask.
 
     Returns:
         What to say at the start if the service is open, else None.
@@ -31,6 +37,8 @@ def check_exposure(config: ServingConfig, keys: KeyRing | None, hosts: Iterable[
     """
     if keys is not None or config.access.jwt is not None:
         return None
+    if gateway is not None:
+        return f"{gateway} decides who may ask, and whoever it lets through is answered"
     exposed = sorted(host for host in hosts if not is_loopback(host))
     if exposed and not config.access.allow_open:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a test asks the emulator to do wrong: stubbed refusals, builds that fail.
+"""What a test asks the emulator to do wrong: stubbed refusals, builds that fail, wrong answers.
 
 moto lets every caller do everything, and its builds succeed. A test says otherwise in a file.
 """
@@ -15,10 +15,14 @@ class Controls:
     Attributes:
         refused_actions: Such as ``sagemaker:CreatePipeline``: answered as IAM would answer a caller
             who lacks the permission.
+        over_quota: Such as ``sagemaker:CreateEndpoint``: answered as where a quota is too small.
+        misdirected: A variant of an endpoint, and the one that answers in its place.
         failing_build_log: Lines of a build that fails; empty for builds that succeed.
     """
 
     refused_actions: tuple[str, ...] = ()
+    over_quota: tuple[str, ...] = ()
+    misdirected: tuple[str, ...] = ()
     failing_build_log: tuple[str, ...] = ()
 
     @classmethod

@@ -1,0 +1,148 @@
+"""What a stack file says of its endpoints: instances, network, key, scaling, capture of data."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
+
+
+class Autoscaling(BaseModel):
+    """How the number of a variant's instances follows what it is asked.
+
+    Attributes:
+        min_instances: Never fewer.
+        max_instances: Never more.
+        invocations_per_minute: Of one instance, which the scaling aims at.
+        scale_in_seconds: Pause after instances were taken away.
+        scale_out_seconds: Pause after instances were added.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_instances: int = Field(1, ge=1, le=1000)
+    max_instances: int = Field(ge=1, le=1000)
+    invocations_per_minute: float = Field(gt=0)
+    scale_in_seconds: int = Field(300, ge=0, le=86_400)
+    scale_out_seconds: int = Field(60, ge=0, le=86_400)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Autoscaling":
+        if self.max_instances < self.min_instances:
+            raise ValueError("max_instances: must not be less than min_instances")
+        return self
+
+
+class DataCapture(BaseModel):
+    """Which requests and answers SageMaker writes to the bucket.
+
+    Attributes:
+        percentage: Of the requests.
+        prefix: In the bucket; the endpoint's name, the variant's and the hour follow.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    percentage: int = Field(ge=1, le=100)
+    prefix: str = Field("captured", pattern=r"^[\w-]+(/[\w-]+)*$")
+
+
+class EndpointSettings(BaseModel):
+    """Everything about the endpoints of a stack.
+
+    Attributes:
+        role: ARN of the role that the containers have.
+        region: Where the endpoints are.
+        bucket: Holds the Bentos, and the captured data.
+        repository: ECR repository of the service's image, with its registry, without a tag.
+        image: A built image in its place, with its tag; none is built then.
+        name_prefix: Begins the names of all that is made.
+        instance_type: Of every new variant.
+        instances: Of every new variant.
+        local_disk: Its instances have a disk of their own, which takes no key of ours.
+        subnets: Subnets of the VPC that the containers are in, with commas between them.
+        security_groups: Their security groups, likewise; needed with subnets.
+        isolated: Containers reach no network, not even that of the VPC: they need none.
+        kms_key: Key of the instances' disks and of captured data; AWS's own where it is empty.
+        tags: Of all that is made, for the bill.
+        autoscaling: None keeps the number of instances.
+        data_capture: None captures nothing.
+        start_timeout: Seconds in which SageMaker must create or change an endpoint.
+        container_timeout: Seconds in which a container must answer its first health check.
+        polling_interval: Seconds between two looks at an endpoint.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: str = Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
+    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
+    bucket: str = Field(min_length=3, max_length=63)
+    repository: str = Field(min_length=1)
+    image: str | None = None
+    name_prefix: str = Field("cv-factory", pattern=r"^[a-zA-Z0-9](-?[a-zA-Z0-9]){0,30}$")
+    instance_type: InstanceType = "ml.m5.large"
+    instances: int = Field(1, ge=1, le=1000)
+    local_disk: bool = False
+    # Not lists: ZenML takes a string for a list to be JSON, and a variable is a string.
+    subnets: str = ""
+    security_groups: str = ""
+    isolated: bool = True
+    kms_key: str = ""
+    tags: dict[str, str] = {}
+    autoscaling: Autoscaling | None = None
+    data_capture: DataCapture | None = None
+    start_timeout: float = Field(1800.0, gt=0.0)
+    container_timeout: int = Field(300, ge=60, le=3600)
+    polling_interval: float = Field(15.0, gt=0.0)
+
+    @model_validator(mode="after")
+    def _check_network(self) -> "EndpointSettings":
+        if bool(self.subnets) != bool(self.security_groups):
+            raise ValueError("subnets and security_groups: give both or neither")
+        return self
+
+    @property
+    def aws_tags(self) -> list[dict[str, str]]:
+        """The tags as AWS takes them."""
+        return [{"Key": key, "Value": value} for key, value in self.tags.items()]
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What every SageMaker model is made with, beside its name and its container."""
+        arguments: dict[str, Any] = {
+            "ExecutionRoleArn": self.role,
+            "EnableNetworkIsolation": self.isolated,
+            "Tags": self.aws_tags,
+        }
+        if self.subnets:
+            arguments["VpcConfig"] = {
+                "Subnets": _listed(self.subnets),
+                "SecurityGroupIds": _listed(self.security_groups),
+            }
+        return arguments
+
+    @property
+    def config_arguments(self) -> dict[str, Any]:
+        """What every endpoint configuration is made with, beside its name and its variants."""
+        arguments: dict[str, Any] = {"Tags": self.aws_tags}
+        if self.kms_key and not self.local_disk:
+            arguments["KmsKeyId"] = self.kms_key
+        if self.data_capture is not None:
+            arguments["DataCaptureConfig"] = self._capture(self.data_capture)
+        return arguments
+
+    def _capture(self, capture: DataCapture) -> dict[str, Any]:
+        key = {"KmsKeyId": self.kms_key} if self.kms_key else {}
+        return {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": capture.percentage,
+            "DestinationS3Uri": f"s3://{self.bucket}/{capture.prefix}",
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+            # Images are kept as base64, answers as the text that they are.
+            "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+            **key,
+        }
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,280 @@
+"""Endpoints of the stack ``aws`` on the emulator, without ZenML: what answers, and what is left."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from cloud import Cloud
+from predictors import digits_predictor
+
+from cv_factory.config_serving import ServingConfig
+from cv_factory.deployment.proof import ProofError, encode_png
+from cv_factory.errors import ConfigError, CVFactoryError
+from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.client import PredictionClient, ServiceError
+from stacks.endpoints.calls import Aws
+from stacks.endpoints.endpoint import EndpointError, SagemakerEndpoint
+from stacks.endpoints.invoking import EndpointTransport
+from stacks.endpoints.settings import EndpointSettings
+from stacks.refusals import AccessError
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+
+_IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/cv-factory-service:tag"
+_ONE, _TWO, _THREE = "v1-0000000a", "v2-0000000b", "v3-0000000c"
+_SETTINGS = {
+    "role": "arn:aws:iam::123456789012:role/cv-factory-endpoint",
+    "region": "eu-central-1",
+    "repository": _IMAGE.partition(":")[0],
+    "instances": 2,
+    "subnets": "subnet-1, subnet-2",
+    "security_groups": "sg-1",
+    "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/one",
+    "tags": {"project": "cv-factory"},
+    "autoscaling": {"max_instances": 4, "invocations_per_minute": 3000},
+    "data_capture": {"percentage": 100, "prefix": "captured"},
+    "polling_interval": 0.1,
+}
+
+
+def _bundle(version: str, **serving: Any) -> Bundle:
+    predictor, _, _ = digits_predictor("logistic_regression")
+    config = ServingConfig.model_validate(serving)
+    return Bundle(predictor, config, "by_hand", version, "2026-01-01T00:00:00+00:00")
+
+
+def _digit() -> bytes:
+    return encode_png(digits_predictor("logistic_regression")[1].images[0])
+
+
+@pytest.fixture(scope="module")
+def endpoint(cloud: Cloud) -> Iterator[SagemakerEndpoint]:
+    """An endpoint with version 1, which has all requests; gone at the end, and nothing is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cloud.environment.items():
+            if name.startswith("AWS_"):
+                patch.setenv(name, value)
+        settings = EndpointSettings.model_validate({**_SETTINGS, "bucket": cloud.bucket})
+        made = SagemakerEndpoint.of_model("by_hand", settings)
+        made.put_up(_ONE, _bundle("1"), _IMAGE, set())
+        made.route({_ONE: 1.0})
+        yield made
+        made.remove(_ONE)
+        assert _belongings(cloud, made) == {}
+        assert made.state() is None
+
+
+def _belongings(cloud: Cloud, endpoint: SagemakerEndpoint) -> dict[str, list[str]]:
+    """Return everything of an endpoint that is there."""
+    sagemaker, scaling = cloud.aws("sagemaker"), cloud.aws("application-autoscaling")
+    found = {
+        "endpoints": [e["EndpointName"] for e in sagemaker.list_endpoints()["Endpoints"]],
+        "configs": [
+            c["EndpointConfigName"] for c in sagemaker.list_endpoint_configs()["EndpointConfigs"]
+        ],
+        "models": [m["ModelName"] for m in sagemaker.list_models()["Models"]],
+        "Bentos": list({k.split("/")[2] for k in cloud.objects(f"endpoints/{endpoint.name}/")}),
+        "scaled": [
+            target["ResourceId"]
+            for target in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
+                "ScalableTargets"
+            ]
+        ],
+    }
+    own = {
+        kind: [name for name in names if kind == "Bentos" or endpoint.name in name]
+        for kind, names in found.items()
+    }
+    return {kind: names for kind, names in own.items() if names}
+
+
+def _client(endpoint: SagemakerEndpoint, variant: str | None = None) -> PredictionClient:
+    transport = EndpointTransport(Aws(endpoint.settings.region), endpoint.name, variant)
+    return PredictionClient("sagemaker://endpoint", transport=transport)
+
+
+@contextmanager
+def _asking(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]:
+    """Ask without a pause from two clients; yields what counts the answers by version."""
+    answers: Counter[str] = Counter()
+    ended = threading.Event()
+
+    def ask() -> None:
+        with _client(endpoint) as client:
+            while not ended.is_set():
+                try:
+                    answers[client.predict(_digit()).version] += 1
+                except CVFactoryError as error:
+                    answers[f"lost: {error}"] += 1
+
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(ask) for _ in range(2)]
+        try:
+            yield lambda: Counter(dict(answers))
+        finally:
+            ended.set()
+        for client in clients:
+            client.result()
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def test_what_is_made_is_as_the_settings_say(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
+    sagemaker = cloud.aws("sagemaker")
+    state = endpoint.state()
+    assert state is not None
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=state.config)
+    (variant,) = config["ProductionVariants"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.m5.large", 2)
+    assert (
+        config["KmsKeyId"] == config["DataCaptureConfig"]["KmsKeyId"] == endpoint.settings.kms_key
+    )
+    model = sagemaker.describe_model(ModelName=variant["ModelName"])
+    assert model["VpcConfig"] == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    source = model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"]
+    assert source["S3Uri"] == f"s3://{cloud.bucket}/endpoints/{endpoint.name}/{_ONE}/"
+    assert {"Key": "project", "Value": "cv-factory"} in sagemaker.list_tags(
+        ResourceArn=model["ModelArn"]
+    )["Tags"]
+    scaling = cloud.aws("application-autoscaling")
+    (policy,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert policy["ResourceId"] == f"endpoint/{endpoint.name}/variant/{_ONE}"
+    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 3000
+
+
+def test_it_answers_refuses_and_captures_as_any_service(
+    cloud: Cloud, endpoint: SagemakerEndpoint
+) -> None:
+    with _client(endpoint) as client:
+        one = client.predict(_digit())
+        assert (one.model, one.version) == ("by_hand", "1")
+        with pytest.raises(ServiceError, match="refuses \\(422\\): the image cannot be used"):
+            client.predict(b"no image")
+    captured = [json.loads(cloud.read(key)) for key in cloud.objects(f"captured/{endpoint.name}/")]
+    outputs = [line["captureData"]["endpointOutput"]["data"] for line in captured]
+    assert any(one.id in output for output in outputs)
+    lines: list[str] = []
+
+    def is_logged() -> bool:
+        lines[:] = endpoint.logs.lines(_ONE, tail=50)
+        return any('"status":422' in line for line in lines)
+
+    _until(is_logged)
+    assert endpoint.logs.lines(_ONE, tail=1) == lines[-1:]
+    whole = endpoint.logs.lines(_ONE)
+    assert len(whole) >= len(lines)
+    assert any("SageMaker decides who may ask" in line for line in whole)
+
+
+def test_an_update_is_proven_first_shared_out_and_loses_no_request(
+    cloud: Cloud, endpoint: SagemakerEndpoint
+) -> None:
+    with _asking(endpoint) as answers:
+        proof = endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+        assert (proof.version, proof.n_samples) == ("2", 16)
+        assert proof.largest_difference < 1e-5
+        _until(lambda: answers()["1"] > 20)
+        assert set(answers()) == {"1"}, "a proven version is given nothing yet"
+
+        endpoint.route({_ONE: 0.9, _TWO: 0.1})
+        before = answers()
+        _until(lambda: sum((answers() - before).values()) >= 150)
+        share = (answers() - before)["2"] / sum((answers() - before).values())
+        assert 0.02 < share < 0.2, share
+        state = endpoint.state()
+        assert state is not None
+        assert state.shares == {_ONE: pytest.approx(0.9), _TWO: pytest.approx(0.1)}
+        assert {v.instances for v in state.variants} == {2}, "a change of weights keeps instances"
+
+        endpoint.route({_TWO: 1.0})
+        before = answers()
+        _until(lambda: (answers() - before)["2"] > 20)
+        endpoint.route({_ONE: 1.0})
+        endpoint.remove(_TWO)
+        before = answers()
+        _until(lambda: (answers() - before)["1"] > 20)
+    assert set(answers()) == {"1", "2"}, "no request was lost"
+    assert endpoint.shares() == {_ONE: 1.0}
+
+
+def test_a_version_that_does_not_start_leaves_the_old_one(
+    cloud: Cloud, endpoint: SagemakerEndpoint
+) -> None:
+    before = _belongings(cloud, endpoint)
+    good = _bundle("3")
+    wrong = replace(
+        good.predictor.golden, probabilities=np.roll(good.predictor.golden.probabilities, 1, axis=1)
+    )
+    broken = replace(good, predictor=replace(good.predictor, golden=wrong))
+    with pytest.raises(EndpointError) as told:
+        endpoint.put_up(_THREE, broken, _IMAGE, {_ONE})
+    assert f"production variant {_THREE} did not pass the ping health check" in str(told.value)
+    assert "What was served before still is." in str(told.value)
+    assert "The end of its log:" in str(told.value)
+    assert "it must not be served" in str(told.value), "which says why"
+    assert endpoint.shares() == {_ONE: 1.0}
+    after = _belongings(cloud, endpoint)
+    assert {kind: len(names) for kind, names in after.items()} == {
+        kind: len(names) for kind, names in before.items()
+    }
+
+
+def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_killed_one(
+    cloud: Cloud, endpoint: SagemakerEndpoint
+) -> None:
+    killed, role = "v9-0000dead", endpoint.settings.role
+    place = {"Bucket": cloud.bucket, "Key": f"endpoints/{endpoint.name}/{killed}/src/bundle.json"}
+    cloud.s3.client().put_object(**place, Body=b"{}")
+    for name in (f"{endpoint.name}-{killed}", f"{endpoint.name}-2-{killed}"):
+        cloud.aws("sagemaker").create_model(ModelName=name, ExecutionRoleArn=role)
+    with (
+        cloud.going_wrong(misdirected=(_TWO, _ONE)),
+        pytest.raises(ProofError, match="answers as version 1, not as 2"),
+    ):
+        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    assert endpoint.shares() == {_ONE: 1.0}
+    found = _belongings(cloud, endpoint)
+    assert found["Bentos"] == [_ONE]
+    others = f"{endpoint.name}-2-{killed}"
+    assert sorted(found["models"]) == [others, f"{endpoint.name}-{_ONE}"], (
+        "another endpoint's stays"
+    )
+    cloud.aws("sagemaker").delete_model(ModelName=others)
+    with _client(endpoint) as client:
+        assert client.predict(_digit()).version == "1"
+
+
+def test_refusals_name_action_resource_and_quota_and_leave_nothing(
+    cloud: Cloud, endpoint: SagemakerEndpoint
+) -> None:
+    before = _belongings(cloud, endpoint)
+    update = ("sagemaker:UpdateEndpoint",)
+    with cloud.going_wrong(refused_actions=update), pytest.raises(AccessError) as refused:
+        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    assert "permission is missing for sagemaker:UpdateEndpoint on arn:aws:sagemaker" in str(
+        refused.value
+    )
+    with cloud.going_wrong(over_quota=update), pytest.raises(AccessError) as scarce:
+        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    assert "'ml.m5.large for endpoint usage' is 0 Instances" in str(scarce.value)
+    assert "Service Quotas" in str(scarce.value)
+    for settings in ({"access": {"jwt": {"issuer": "i", "audience": "a", "jwks": "https://j"}}},
+                     {"log": {"predictions": "/predictions"}}):  # fmt: skip
+        with pytest.raises(ConfigError, match="Leave it out for this stack"):
+            endpoint.put_up(_TWO, _bundle("2", **settings), _IMAGE, {_ONE})
+    assert _belongings(cloud, endpoint) == before
+    with pytest.raises(EndpointError, match=f"has no variant {_TWO}"):
+        endpoint.route({_TWO: 1.0})
