@@ -78,7 +78,8 @@ def our_network() -> nn.Module:
     assert isinstance(config, TrainingPipelineConfig)
     assert isinstance(config.model, WhitenedCNNConfig), "the textbook knows no other"
     size, components = config.transform.patches.size, config.transform.patches.n_components or 16
-    unfitted = PatchPCA(size, np.zeros(size**2), np.zeros((components, size**2)), np.zeros(0))
+    zeros = np.zeros((components, size**2), np.float32)
+    unfitted = PatchPCA(size, zeros[0], zeros, np.zeros(components))
     model = WhitenedCNN(config.model, unfitted, (28, 28, 1), 10)
     return model.requires_grad_(True)
 
