@@ -26,6 +26,7 @@ from torchvision.models import resnet18
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "training_fashion_mnist.yaml"
 _PACKAGED = Path("/usr/share/datasets/fashion-mnist")
 _BATCH = 128
 #: Steps that are not timed: workers start, memory is allocated.
@@ -61,10 +62,26 @@ def network(name: str) -> nn.Module:
         model.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
         return model
-    from cv_factory.config import SmallCNNConfig
-    from cv_factory.models.small_cnn import SmallCNN
+    return our_network()
 
-    return SmallCNN(SmallCNNConfig(), 1, 10)
+
+def our_network() -> nn.Module:
+    """Build the network of our configuration; no layer of it is set or frozen beforehand."""
+    import numpy as np
+
+    from cv_factory.config import TrainingPipelineConfig, WhitenedCNNConfig
+    from cv_factory.config_file import load_config
+    from cv_factory.models.whitened_cnn import WhitenedCNN
+    from cv_factory.transforms.patches import PatchPCA
+
+    config = load_config("training", _CONFIG)
+    assert isinstance(config, TrainingPipelineConfig)
+    assert isinstance(config.model, WhitenedCNNConfig), "the textbook knows no other"
+    size, components = config.transform.patches.size, config.transform.patches.n_components or 16
+    zeros = np.zeros((components, size**2), np.float32)
+    unfitted = PatchPCA(size, zeros[0], zeros, np.zeros(components))
+    model = WhitenedCNN(config.model, unfitted, (28, 28, 1), 10)
+    return model.requires_grad_(True)
 
 
 def train_epoch(

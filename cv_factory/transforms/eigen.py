@@ -7,6 +7,8 @@ import numpy.typing as npt
 _LARGE, _SPARSE = 1024, 8
 _OVERSAMPLING = 16
 _MOST_BLOCKS = 10
+#: Blocks from which on it is asked whether the eigenpairs are found: before, they never are.
+_FIRST_LOOK = 4
 #: Residual, relative to its eigenvalue, from which on an eigenpair counts as found. The error of
 #: the eigenvalue is at most the residual, and in practice about its square.
 _TOLERANCE = 1e-7
@@ -52,20 +54,25 @@ def _block_krylov(covariance: npt.NDArray[np.float64], k: int) -> _Pairs | None:
     from scipy.linalg import eigh, qr
 
     dimension, width = len(covariance), k + _OVERSAMPLING
+    n_blocks = min(_MOST_BLOCKS, dimension // width)
     block = np.random.default_rng(0).standard_normal((dimension, width))
     block = qr(block, mode="economic")[0]
-    basis, images = np.empty((dimension, 0)), np.empty((dimension, 0))
-    for _ in range(min(_MOST_BLOCKS, dimension // width)):
+    basis = np.empty((dimension, n_blocks * width), order="F")
+    images, small = np.empty_like(basis), np.empty((n_blocks * width,) * 2)
+    for begin, end in ((number * width, (number + 1) * width) for number in range(n_blocks)):
         image = covariance @ block
-        basis, images = np.hstack([basis, block]), np.hstack([images, image])
-        values, small = eigh(basis.T @ images)
-        values, small = values[::-1][:k], small[:, ::-1][:, :k]
-        vectors = basis @ small
-        residuals = np.linalg.norm(images @ small - vectors * values, axis=0)
-        if (residuals <= _TOLERANCE * np.abs(values)).all():
-            return values, vectors
-        for _ in range(2):  # once is not enough to be orthogonal to rounding
-            image = image - basis @ (basis.T @ image)
+        basis[:, begin:end], images[:, begin:end] = block, image
+        known = basis[:, :end]
+        inside = known.T @ image
+        small[:end, begin:end], small[begin:end, :end] = inside, inside.T
+        if end >= _FIRST_LOOK * width:
+            values, turned = eigh(small[:end, :end], subset_by_index=[end - k, end - 1])
+            vectors = known @ turned
+            residuals = np.linalg.norm(images[:, :end] @ turned - vectors * values, axis=0)
+            if (residuals <= _TOLERANCE * np.abs(values)).all():
+                return values[::-1], vectors[:, ::-1]
+        image -= known @ inside
+        image -= known @ (known.T @ image)  # once is not enough to be orthogonal to rounding
         block = qr(image, mode="economic")[0]
     return None
 

@@ -1,29 +1,25 @@
 """Principal component analysis of pixels, fitted in one pass over images larger than memory.
 
 The Gram matrix is accumulated chunk by chunk, then its leading eigenvectors are taken: I. T.
-Jolliffe, Principal Component Analysis, 2nd ed., 2002, ch. 1. Pixels less 128 are whole numbers, and
-a chunk is so short that every partial sum of products is one below 2**24, which float32 holds
-exactly: single precision's speed, no rounding, and the same matrix in any order and on any device.
-Large images are average-pooled first, which bounds the Gram matrix; there, products are rounded.
+Jolliffe, Principal Component Analysis, 2nd ed., 2002, ch. 1. Large images are average-pooled first,
+which bounds the Gram matrix.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.errors import TrainingError
 from cv_factory.transforms.eigen import leading_eigenvectors
+from cv_factory.transforms.moments import moments_of
 
 #: Pixels are pooled until an image has at most this many values: eigenvectors cost their cube.
 LARGEST_DIMENSION = 3072
-
-_SHIFT = 128
-#: 1024 products of at most 128 x 128 sum to at most 2**24.
-_EXACT_ROWS = 1024
-#: Below it the product takes less than importing torch, which finds the GPU.
-_SMALLEST_ON_GPU = 1024
+#: Images pooled at once: they are float32 then.
+_POOLED_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -84,9 +80,10 @@ def fit_pca(
     pool = pool_for(image_shape)
     height, width, channels = image_shape
     dimension = (height // pool) * (width // pool) * channels
-    moments = _Moments(dimension)
+    moments = moments_of(dimension, whole=pool == 1)
     for batch in batches:
-        moments.add(batch, pool)
+        for rows in _rows(batch, pool):
+            moments.add(rows)
     if n_components > min(moments.count - 1, dimension):
         raise TrainingError(
             f"transform.pca.n_components is {n_components}, but {moments.count} training images of "
@@ -112,55 +109,10 @@ def project(images: npt.NDArray[np.uint8], pca: PCA) -> npt.NDArray[np.float32]:
     return projected
 
 
-class _Moments:
-    """Count, sum and Gram matrix of rows of values 0 to 255 that pass by, less ``_SHIFT``."""
-
-    def __init__(self, dimension: int) -> None:
-        self.count = 0
-        self._sum = np.zeros(dimension)
-        self._gram = np.zeros((dimension, dimension))
-        self._product = _product_on(dimension)
-
-    def add(self, images: npt.NDArray[np.uint8], pool: int) -> None:
-        """Add images uint8 ``(n, H, W, C)``."""
-        for start in range(0, len(images), _EXACT_ROWS):
-            rows = _rows(images[start : start + _EXACT_ROWS], pool)
-            self._sum += rows.sum(axis=0)
-            self._gram += self._product(rows)
-            self.count += len(rows)
-
-    def mean_and_covariance(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the mean ``(D,)`` and covariance ``(D, D)`` of pixels / 255; call it once."""
-        offset = self._sum / self.count
-        covariance = self._gram  # in place: at 3,072 values it is 75 MB
-        covariance -= np.outer(self.count * offset, offset)
-        covariance /= (self.count - 1) * 255.0**2
-        return (offset + _SHIFT) / 255, covariance
-
-
-def _rows(images: npt.NDArray[np.uint8], pool: int) -> npt.NDArray[np.float32]:
-    if pool > 1:
-        return flatten_pixels(images, pool) * np.float32(255) - np.float32(_SHIFT)
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    rows -= np.float32(_SHIFT)
-    return rows
-
-
-_Product = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-
-
-def _product_on(dimension: int) -> _Product:
-    """Return the function from rows to their Gram matrix: on the GPU where it pays and is there."""
-    if dimension < _SMALLEST_ON_GPU:
-        return lambda rows: rows.T @ rows
-    import torch
-
-    if not torch.cuda.is_available():
-        return lambda rows: rows.T @ rows
-
-    def product(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        on_device = torch.from_numpy(rows).cuda()
-        gram: npt.NDArray[np.float32] = (on_device.T @ on_device).cpu().numpy()
-        return gram
-
-    return product
+def _rows(images: npt.NDArray[np.uint8], pool: int) -> Iterator[npt.NDArray[Any]]:
+    """Yield images as rows of values 0 to 255: uint8 as they are, float32 where they are pooled."""
+    if pool == 1:
+        yield images.reshape(len(images), -1)
+        return
+    for start in range(0, len(images), _POOLED_IMAGES):
+        yield flatten_pixels(images[start : start + _POOLED_IMAGES], pool) * np.float32(255)

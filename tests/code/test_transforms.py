@@ -1,5 +1,6 @@
 """Normalization and PCA against their textbook definitions, and their artifact."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from cv_factory.config import DataConfig, PatchPCAConfig, PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.errors import ArtifactError, TrainingError
+from cv_factory.transforms import moments
 from cv_factory.transforms.eigen import _block_krylov, leading_eigenvectors
 from cv_factory.transforms.fitted import FittedTransform, fit_transform
+from cv_factory.transforms.moments import ByteMoments, FloatMoments
 from cv_factory.transforms.normalize import fit_normalization, normalize
 from cv_factory.transforms.patches import fit_patches
-from cv_factory.transforms.pca import _Moments, fit_pca, pool_for, project
+from cv_factory.transforms.pca import fit_pca, pool_for, project
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +144,34 @@ def test_a_flat_spectrum_is_left_to_lapack() -> None:
     np.testing.assert_allclose(leading_eigenvectors(covariance, 16)[0], expected, rtol=1e-10)
 
 
-def test_the_products_are_exact_in_any_order(images: np.ndarray) -> None:
-    moments = [_Moments(300), _Moments(300)]
-    for batch in in_batches(images, 77):
-        moments[0].add(batch, 1)
-    moments[1].add(images[::-1], 1)
-    (mean, covariance), (other_mean, other) = (m.mean_and_covariance() for m in moments)
-    np.testing.assert_array_equal(mean, other_mean)
-    np.testing.assert_array_equal(covariance, other)
+def test_the_covariance_is_the_same_in_any_order_and_by_any_product(images: np.ndarray) -> None:
+    rows = images.reshape(len(images), -1)
+    found = []
+    for kind in (ByteMoments(300), ByteMoments(300), FloatMoments(300, lambda r: r.T @ r)):
+        for batch in in_batches(rows if found else rows[::-1], 77):
+            kind.add(batch)
+        found.append(kind.mean_and_covariance())
+    for mean, covariance in found[1:]:
+        np.testing.assert_array_equal(mean, found[0][0])
+        np.testing.assert_array_equal(covariance, found[0][1])
+    exact = np.cov(rows.astype(np.float64) / 255, rowvar=False)
+    np.testing.assert_allclose(found[0][1], exact, rtol=1e-9, atol=1e-12)
+
+
+def test_products_of_unsigned_bytes_serve_where_those_of_signed_ones_saturate(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fit_pca([images], 5, (10, 10, 3))
+    matmul = moments._matmul_integer
+
+    def without_vnni(right: np.dtype) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        product = matmul(right)
+        signed = right == np.int8
+        return lambda a, b: np.minimum(product(a, b), 32767) - 1 if signed else product(a, b)
+
+    monkeypatch.setattr(moments, "_matmul_integer", without_vnni)
+    found = fit_pca([images], 5, (10, 10, 3))
+    np.testing.assert_array_equal(found.explained_variance, expected.explained_variance)
 
 
 @pytest.mark.parametrize(
