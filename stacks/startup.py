@@ -2,11 +2,19 @@
 
 import logging
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
     from zenml.models import StackResponse
+
+#: Modules of MLflow with an ``autolog``, of those that ZenML 0.98 names in a function.
+_AUTOLOGGED = (
+    *("tensorflow", "xgboost", "lightgbm", "statsmodels"),
+    *("spark", "sklearn", "pytorch"),
+)
 
 
 def use_stack(name: str) -> None:
@@ -44,15 +52,15 @@ def activate_only_stack_integrations() -> None:
     does need activation are the integrations that the stack's own flavors come from, which may
     register service connectors and materializers of theirs; those stay.
 
-    After every tracked step ZenML warns that it cannot switch off the autologging of frameworks
-    that MLflow lists and no longer has; that warning is not shown.
+    After every tracked step ZenML's MLflow tracker likewise imports torch and all other frameworks
+    whose autologging it then switches off: here, only of those that a step imported.
 
-    This replaces one method of ZenML's registry object, and changes nothing on disk.
+    This replaces a method of ZenML's registry object and one of its MLflow tracker, and changes
+    nothing on disk.
     """
     from zenml.client import Client
     from zenml.integrations.registry import integration_registry
 
-    logging.getLogger("zenml.integrations.mlflow.experiment_trackers").setLevel(logging.ERROR)
     names = stack_integrations(Client().active_stack_model)
     integration_registry.activate_integrations = partial(  # type: ignore[method-assign]
         _activate, names
@@ -76,3 +84,17 @@ def _activate(names: frozenset[str]) -> None:
         integration = integration_registry.integrations[name]
         if integration.check_installation():
             integration.activate()
+    if "mlflow" in names:
+        from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+
+        MLFlowExperimentTracker.disable_autologging = (  # type: ignore[method-assign]
+            _disable_autologging_of_imported
+        )
+
+
+def _disable_autologging_of_imported(tracker: "MLFlowExperimentTracker") -> None:
+    """Switch off the autologging of the frameworks that MLflow was asked for in this process."""
+    for framework in _AUTOLOGGED:
+        module = sys.modules.get(f"mlflow.{framework}")
+        if module is not None:
+            module.autolog(disable=True)

@@ -1,5 +1,7 @@
 """Four versions of a model, and what the gates and an approver said of each."""
 
+from quick import quick_training
+
 GATES = (
     "gates=[{metric: accuracy, min: 0.3}, {metric: accuracy, max_drop_vs_production: 0.01},"
     " {metric: accuracy, min_gain_vs_production: 0.0}]"
@@ -8,18 +10,12 @@ GATES = (
 
 def training(components: int, c: float = 1.0) -> list[str]:
     """A quick training run; more PCA components make a better model."""
-    settings = [
-        "model.name=logistic_regression",
+    return quick_training(
         f"model.C={c}",
         f"transform.pca.n_components={components}",
-        "evaluate.bootstrap_samples=100",
-        "evaluate.robustness_images=0",
-        "evaluate.latency_runs=0",
-        "evaluate.explained_per_class=0",
         "register.manual_approval=true",
         GATES,
-    ]
-    return ["--pipeline", "training", *(word for s in settings for word in ("--set", s))]
+    )
 
 
 #: The first version goes to production; of the others one is worse, one equal, one better.

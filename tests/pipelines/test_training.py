@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from project import Project
+from quick import quick_training
 from store import cached_steps, mlflow_snapshot, snapshot
 
 STEPS = {
@@ -49,13 +50,26 @@ PICTURES = {
     "evaluation": {"confusion_matrix.png", "report.html"},
     "registration": {"card.html"},
 }
-QUICK = ("--set", "model.name=logistic_regression", "--set", "gates=[]")
 
 
 def training(project: Project, *arguments: str, code: int = 0) -> str:
     """Run the training pipeline; return what it printed."""
     done = project.run("--pipeline", "training", *arguments, code=code)
     return done.stdout + done.stderr
+
+
+def quickly(project: Project, *settings: str, code: int = 0, dry: bool = False) -> str:
+    """Run it with a quick model and no gates, or only plan that; return what it printed."""
+    only_plan = ["--dry-run"] if dry else []
+    done = project.run(*quick_training("gates=[]", *settings), *only_plan, code=code)
+    return done.stdout + done.stderr
+
+
+def planned_cached(plan: str) -> set[str]:
+    """Return the steps that a dry run says the cache will answer."""
+    states = dict(re.findall(r"│ (\w+)\s+│.*│ (cached|to be run)\s+│", plan))
+    assert states.keys() == STEPS, plan
+    return {name for name, state in states.items() if state == "cached"}
 
 
 def test_one_command_trains_evaluates_and_stages(trained_project: Project) -> None:
@@ -167,25 +181,24 @@ def test_killed_and_run_again_it_ends_with_the_same_predictor_byte_for_byte(
     assert [v["number"] for v in content["models"]["digits"]] == [1]
 
 
-@pytest.mark.timeout(600)
-def test_the_cache_sees_the_library_and_the_configuration(project: Project) -> None:
-    def cached_after(*arguments: str) -> set[str]:
-        training(project, *QUICK, *arguments)
-        return cached_steps(snapshot(project))
-
+def test_the_cache_sees_the_library_and_the_configuration(trained_project: Project) -> None:
     def edit(name: str) -> None:
-        with (project.root / name).open("a") as file:
+        with (trained_project.root / name).open("a") as file:
             file.write("\n# edited by a test\n")
+
+    def planned(*settings: str) -> set[str]:
+        return planned_cached(quickly(trained_project, *settings, dry=True))
 
     data_steps = {"ingest", "split", "validate_data"}
     everything = STEPS - {"register"}
-    assert cached_after() == set()
     edit("cv_factory/transforms/pca.py")
-    assert cached_after() == data_steps
+    assert planned() == data_steps
+    assert "3 of 8 steps: ingest, split, validate_data" in quickly(trained_project)
+    assert cached_steps(snapshot(trained_project)) == data_steps
     edit("cv_factory/evaluation/plots.py")
-    assert cached_after("--set", "gates=[{metric: accuracy, min: 0.5}]") == everything
-    assert cached_after("--set", "evaluate.bootstrap_samples=500") == everything - {"evaluate"}
-    assert cached_after("--set", "model.C=0.5") == data_steps | {"fit_transform"}
+    assert planned("gates=[{metric: accuracy, min: 0.5}]") == everything, "pictures and gates"
+    assert planned("evaluate.bootstrap_samples=500") == everything - {"evaluate"}
+    assert planned("model.C=0.5") == data_steps | {"fit_transform"}
 
 
 def test_a_failed_gate_refuses_and_takes_the_stage_away(trained_project: Project) -> None:
@@ -199,13 +212,13 @@ def test_a_failed_gate_refuses_and_takes_the_stage_away(trained_project: Project
 
 
 def test_a_production_model_of_other_images_fails_the_comparison(trained_project: Project) -> None:
-    trained_project.zenml(
-        "model", "version", "update", "digits", "1", "--stage", "production", "--force"
+    trained_project.warm(
+        "-c",
+        "from zenml.client import Client\n"
+        "Client().get_model_version('digits', '1').set_stage('production', force=True)",
     )
     gate = "gates=[{metric: accuracy, max_drop_vs_production: 1.0}]"
-    larger = ("--set", "data.height=10", "--set", "data.width=10")
-    other = (*larger, "--set", "model.name=logistic_regression", "--set", gate)
-    output = training(trained_project, *other, code=3)
+    output = quickly(trained_project, "data.height=10", "data.width=10", gate, code=3)
     assert "production could not be scored" in " ".join(output.split())
 
 
@@ -235,10 +248,11 @@ def test_refused_data_stop_the_run_before_anything_is_fitted(trained_project: Pr
     content = snapshot(trained_project)
     assert content["status"] == "failed"
     assert content["steps"].keys() == {"ingest", "split", "validate_data"}
-    report = trained_project.python(
+    report = trained_project.warm(
+        "-c",
         "from zenml.client import Client\n"
         "versions = Client().list_artifact_versions(artifact='data_report', hydrate=True).items\n"
-        "print([version.load().ok for version in versions])"
+        "print([version.load().ok for version in versions])",
     )
     assert "False" in report.stdout, "the report of the refused data is stored"
 
@@ -246,13 +260,15 @@ def test_refused_data_stop_the_run_before_anything_is_fitted(trained_project: Pr
 def test_a_folder_of_images_is_one_option_away(project: Project, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes")
     (tmp_path / "shapes" / "disc" / "broken.png").write_bytes(b"not an image")
-    options = ("--set", "data.source=folder", "--set", f"data.path={tmp_path / 'shapes'}")
-    small = ("--set", "transform.pca.n_components=8", "--set", "train.batch_size=16")
-    output = training(project, *options, *small, *QUICK, "--set", "data.max_unreadable_share=0.02")
+    settings = (
+        "data.source=folder",
+        f"data.path={tmp_path / 'shapes'}",
+        "transform.pca.n_components=8",
+    )
+    output = quickly(project, *settings, "data.max_unreadable_share=0.02")
     assert "disc/broken.png: not an image" in output
     assert "120 images of 12x12x3, 2 classes, 1 unreadable" in output
-    strict = ("--set", "data.max_unreadable_share=0.001")
-    stopped = training(project, *options, *small, *QUICK, *strict, code=1)
+    stopped = quickly(project, *settings, "data.max_unreadable_share=0.001", code=1)
     assert "1 of 121 images (0.8%) cannot be read, allowed are 0.1%" in stopped
     assert "disc/broken.png: not an image" in stopped
     assert "Traceback" not in stopped
@@ -277,14 +293,7 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project)
     before = snapshot(trained_project)
     gpu = ("--set", "zenml.resources={train: {gpu_count: 1}}", "--set", "train.epochs=3")
     output = training(trained_project, "--dry-run", *gpu)
-    states = dict(re.findall(r"│ (\w+)\s+│.*│ (cached|to be run)\s+│", output))
-    assert {name for name, state in states.items() if state == "cached"} == {
-        "ingest",
-        "split",
-        "validate_data",
-        "fit_transform",
-    }
-    assert states.keys() == STEPS
+    assert planned_cached(output) == {"ingest", "split", "validate_data", "fit_transform"}
     assert "gpu_count 1" in output
     assert snapshot(trained_project) == before
 
