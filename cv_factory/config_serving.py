@@ -89,6 +89,14 @@ class LogConfig(Section):
     )
 
 
+class CacheConfig(Section):
+    """Whether answers are remembered; each worker remembers its own."""
+
+    max_entries: int = Field(
+        0, ge=0, le=10_000_000, description="images whose answers are kept; 0 for none"
+    )
+
+
 class PostprocessorConfig(Section):
     """What is made of probabilities: a module of ``cv_factory.serving.postprocessors``."""
 
@@ -112,4 +120,5 @@ class ServingConfig(Section):
     rate: RateConfig = RateConfig()
     access: AccessConfig = AccessConfig()
     postprocessor: PostprocessorConfig = PostprocessorConfig()
+    cache: CacheConfig = CacheConfig()
     log: LogConfig = LogConfig()
