@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import psutil
+
 import cv_factory
 from cv_factory.deployment import daemon
 from cv_factory.deployment.bento import build_bento
@@ -161,6 +163,9 @@ class Endpoint:
         with _told(self._front):
             self._front.mkdir(parents=True, exist_ok=True)
             front = self._running_front()
+            if front is None:
+                # It goes on when its supervisor is killed, and holds the port.
+                self._end_orphans("front")
             if front is None or front.port != self.port:
                 self._require_free_port()
             routes.save(self._front / ROUTES)
@@ -244,9 +249,7 @@ class Endpoint:
         }
         command = [sys.executable, "-m", "cv_factory.serving", *arguments]
         with _told(folder):
-            # What an earlier one left behind, when its supervisor was killed.
-            for process in daemon.marked(self._mark(name)):
-                process.kill()
+            self._end_orphans(name)
             return daemon.start(
                 command,
                 folder,
@@ -320,6 +323,13 @@ class Endpoint:
         if not _wait(is_done, _FRONT_SECONDS):
             raise DaemonError(f"The front does not react:\n{daemon.last_words(self._front)}")
         _wait(is_drained, self.drain_seconds)
+
+    def _end_orphans(self, name: str) -> None:
+        """End what an earlier process left behind, when its supervisor was killed."""
+        orphans = daemon.marked(self._mark(name))
+        for process in orphans:
+            process.kill()
+        psutil.wait_procs(orphans, timeout=5)
 
     def _mark(self, name: str) -> str:
         return f"{self.folder}#{name}"

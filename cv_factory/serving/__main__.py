@@ -39,6 +39,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     from cv_factory.serving.bundle import Bundle
     from cv_factory.serving.guards.access import check_exposure
     from cv_factory.serving.guards.keys import KeyRing
+    from cv_factory.serving.log_files import follow_output
 
     config = Bundle.load(bundle).serving
     check_exposure(config, KeyRing.from_environment(), [host])
@@ -54,6 +55,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     served: Any = service.PredictorService
     served.config["workers"] = config.workers
     served.inject_config()
+    follow_output(config.log)
     try:
         serve_http(served, host=host, port=port)
         if (words := last_words(os.getpid())).exists():
