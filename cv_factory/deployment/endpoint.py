@@ -390,5 +390,9 @@ def _told(folder: Path) -> Iterator[None]:
     """Turn what the system refuses, such as a full disk, into an error that says so."""
     try:
         yield
+    except shutil.Error as error:
+        # Of each file that could not be copied: from where, to where, why.
+        first: tuple[str, str, str] = error.args[0][0]
+        raise DaemonError(f"{folder} cannot be written ({first[2]}).") from None
     except OSError as error:
         raise DaemonError(f"{folder} cannot be written ({error.strerror or error}).") from None

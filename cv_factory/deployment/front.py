@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -77,8 +78,10 @@ class Front:
                 self._generation, self._shares = routes.generation, Shares(routes.backends)
         told = FrontStatus(self._generation, {k: n for k, n in self.in_flight.items() if n})
         if told != self._told:
-            told.save(self._folder / STATUS)
-            self._told = told
+            # A full disk keeps nobody from being served: whoever waits for this says what is wrong.
+            with suppress(OSError):
+                told.save(self._folder / STATUS)
+                self._told = told
 
     def close_overdue(self) -> None:
         """Close connections whose client is idle, or takes too long to say what it wants."""

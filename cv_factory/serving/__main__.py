@@ -20,7 +20,14 @@ _OPTIONS = "tracing.excluded_urls=.*"
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65_535))
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65_535),
+    envvar="CV_FACTORY_PORT",
+    show_envvar=True,
+)
 def main(bundle: Path, host: str, port: int) -> None:
     """Serve the BUNDLE directory until interrupted."""
     try:
