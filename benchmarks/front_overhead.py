@@ -67,7 +67,8 @@ def report(figures: Figures) -> None:
 
     rounds = len(figures[CONNECTIONS[0]]["direct"])
     table = Table(title=f"front_overhead ({rounds} rounds, medians)", title_justify="left")
-    for title in ("connections", *_SIDES, "rate: ratio", "p50: ms added"):
+    sides = (f"{side}: /s, p50, p99 ms" for side in _SIDES)
+    for title in ("connections", *sides, "rate: ratio", "p50: ms added"):
         table.add_column(title, justify="right")
     for connections, found in figures.items():
         pairs = list(zip(found["direct"], found["front"], strict=True))
@@ -84,7 +85,7 @@ def report(figures: Figures) -> None:
 
 def _cell(found: list[dict[str, float]]) -> str:
     rate, p50, p99 = (Spread.of([f[key] for f in found]).median for key in ("rate", "p50", "p99"))
-    return f"{rate:.0f}/s, p50 {p50:.2f}, p99 {p99:.2f} ms"
+    return f"{rate:.0f}, {p50:.2f}, {p99:.2f}"
 
 
 def main() -> int:
