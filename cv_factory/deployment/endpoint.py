@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -328,7 +328,8 @@ class Endpoint:
         """End what an earlier process left behind, when its supervisor was killed."""
         orphans = daemon.marked(self._mark(name))
         for process in orphans:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(orphans, timeout=5)
 
     def _mark(self, name: str) -> str:

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,18 @@ class PredictionLog:
             start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             self._file = self._folder / f"predictions-{start}-{os.getpid()}.jsonl"
             self._remove_old()
-        with self._file.open("a", encoding="utf-8") as file:
-            # Whoever removes old files waits for what is being written; see _remove_old.
-            fcntl.flock(file, fcntl.LOCK_SH)
-            if os.fstat(file.fileno()).st_nlink:
-                file.write(lines)
-                return
-        self._append(lines)
+        with ExitStack() as undo:
+            # After a line that may be cut, as on a full disk, a new file begins.
+            undo.callback(setattr, self, "_file", None)
+            with self._file.open("a", encoding="utf-8") as file:
+                # Whoever removes old files waits for what is being written; see _remove_old.
+                fcntl.flock(file, fcntl.LOCK_SH)
+                is_there = os.fstat(file.fileno()).st_nlink > 0
+                if is_there:
+                    file.write(lines)
+            undo.pop_all()
+        if not is_there:
+            self._append(lines)
 
     def _remove_old(self) -> None:
         """Remove the oldest files so that, with the one that begins, no more than configured stay.

@@ -79,7 +79,8 @@ def _halve_weights(graph: onnx.ModelProto) -> None:
     ONNX Runtime has no float16 convolution for x86 CPUs, and no bfloat16 one for any: it would
     convert every input and output instead, which is not faster either.
     """
-    weights = {node.input[1] for node in graph.graph.node if node.name in _nodes(graph, _WEIGHTED)}
+    weighted = _nodes(graph, _WEIGHTED)
+    weights = {node.input[1] for node in graph.graph.node if node.name in weighted}
     casts = []
     for tensor in graph.graph.initializer:
         if tensor.name in weights and tensor.data_type == TensorProto.FLOAT:
