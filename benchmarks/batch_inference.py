@@ -23,7 +23,8 @@ from benchmarks.harness import Side
 from benchmarks.ingestion import compare_rates, write_photographs
 from cv_factory.cpu import available_cpus
 
-_WORKPLACE = "BENCHMARK_WORKPLACE"
+#: Variable that names the folder in which both sides find ``images`` and ``predictor``.
+FOLDER = "BENCHMARK_WORKPLACE"
 _BATCH = 32
 
 
@@ -58,7 +59,7 @@ def bare_loop() -> dict[str, float]:
     from cv_factory.data.decode import decode
     from cv_factory.inference.predictor import Predictor
 
-    root = Path(os.environ[_WORKPLACE])
+    root = Path(os.environ[FOLDER])
     predictor = Predictor.load(root / "predictor")
     height, width, channels = predictor.contract.input_shape
     files = sorted((root / "images").rglob("*.png"))
@@ -81,20 +82,25 @@ def bare_loop() -> dict[str, float]:
 
 def batch_inference() -> dict[str, float]:
     """Score the folder."""
+    return score_folder("images", 8192)
+
+
+def score_folder(name: str, rows_per_part: int) -> dict[str, float]:
+    """Score a folder of the workplace."""
     from cv_factory.config import DataConfig
     from cv_factory.data.sources import open_source
     from cv_factory.inference.batch import BatchJob, ScoringModel, score
     from cv_factory.inference.output_folder import OutputFolder
     from cv_factory.inference.predictor import Predictor
 
-    root = Path(os.environ[_WORKPLACE])
+    root = Path(os.environ[FOLDER])
     predictor = Predictor.load(root / "predictor")
     predictor.probabilities_of(predictor.golden.images)
     shutil.rmtree(root / "scores", ignore_errors=True)
-    config = DataConfig(source="folder", path=str(root / "images"))
+    config = DataConfig(source="folder", path=str(root / name))
     begun = time.perf_counter()
     with open_source(config, labelled=False) as source:
-        job = BatchJob(source, config, ScoringModel("photographs", 1, predictor), 8192)
+        job = BatchJob(source, config, ScoringModel("photographs", 1, predictor), rows_per_part)
         scored = score(job, OutputFolder.open(str(root / "scores"), {})).n_rows
     return {"images_per_second": scored / (time.perf_counter() - begun)}
 
@@ -104,7 +110,7 @@ def main() -> int:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
     with tempfile.TemporaryDirectory() as directory:
-        os.environ[_WORKPLACE] = directory
+        os.environ[FOLDER] = directory
         write_photographs(Path(directory, "images"), n, size=64, kind="png")
         export_small_cnn(Path(directory, "predictor"), Path(directory, "images"))
         compare_rates(

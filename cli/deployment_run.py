@@ -1,5 +1,6 @@
 """Runs the deployment pipeline on the active stack and prints where the model answers."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -25,13 +26,22 @@ def run_deployment(config: DeploymentPipelineConfig, *, dry_run: bool, debug: bo
     """Deploy the version that is next, unless it is served already; return the exit code.
 
     Raises:
-        CVFactoryError: There is none, it lacks an approval, or a step failed; what was served
-            before still is.
+        CVFactoryError: There is none, it lacks an approval, a step failed, or the model is being
+            deployed by somebody else; what was served before still is.
     """
-    from registry.deployments import active_deployer, is_served, next_version
+    from registry.deployments import active_deployer, deploying
 
     registry = open_model(config.model.name)
     active_deployer()
+    with nullcontext() if dry_run else deploying(registry.model_name):
+        return _deploy_next(config, registry, dry_run=dry_run, debug=debug)
+
+
+def _deploy_next(
+    config: DeploymentPipelineConfig, registry: "ModelRegistry", *, dry_run: bool, debug: bool
+) -> int:
+    from registry.deployments import is_served, next_version
+
     version = next_version(registry, config.model.version)
     what = f"{registry.model_name} version {version.number} ({version.stage})"
     url = is_served(version, config.endpoint.port) if version.stage == "production" else None
@@ -87,7 +97,7 @@ def roll_back(
     Raises:
         CVFactoryError: A step failed; the present version still serves.
     """
-    from registry.deployments import deployed_port
+    from registry.deployments import deployed_port, deploying
     from registry.versions import get_version
 
     name = registry.model_name
@@ -97,7 +107,8 @@ def roll_back(
         endpoint=EndpointConfig(port=deployed_port(name)),
     )
     version = get_version(name, number)
-    return deploy_version(config, version, why, is_rollback=True, debug=False, who=who)
+    with deploying(name):
+        return deploy_version(config, version, why, is_rollback=True, debug=False, who=who)
 
 
 def _print(found: Deployment) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 
 from cv_factory.artifact_files import fingerprint
 from cv_factory.config_data import DataConfig as DataConfig
+from cv_factory.config_export import ExportConfig as ExportConfig
 from cv_factory.config_model import BackboneSection as BackboneSection
 from cv_factory.config_model import ClassicalSection as ClassicalSection
 from cv_factory.config_model import EfficientNetLite0Config as EfficientNetLite0Config
@@ -294,6 +295,7 @@ TRAINING_STEPS = (
     "fit_transform",
     "search",
     "train",
+    "export_float",
     "export",
     "evaluate",
     "register",
@@ -338,6 +340,7 @@ class TrainingPipelineConfig(Section):
         None, description="looks for model and training settings; without the section, none"
     )
     calibration: CalibrationConfig = CalibrationConfig()
+    export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gates: list[GateConfig] = Field([])
     # "register" is a method of pydantic's base class, hence the alias.
@@ -355,6 +358,17 @@ class TrainingPipelineConfig(Section):
             check_space(self.search, self.model, self.train)
         return self
 
+    @model_validator(mode="after")
+    def _check_precision(self) -> "TrainingPipelineConfig":
+        # What a search finds may be a network, whatever is named here.
+        is_known = self.search is None
+        if self.export.is_reduced and is_known and not isinstance(self.model, NetworkSection):
+            raise ValueError(
+                f"export.precision is {self.export.precision}, and {self.model.name} is no "
+                "network: leave it at float32"
+            )
+        return self
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that can change a result.
 
@@ -365,7 +379,16 @@ class TrainingPipelineConfig(Section):
     def predictor_fingerprint(self) -> str:
         """Return the SHA-256 of the sections that shape the predictor itself."""
         content = self._shaping()
-        shaping = ("data", "split", "transform", "model", "train", "search", "calibration")
+        shaping = (
+            "data",
+            "split",
+            "transform",
+            "model",
+            "train",
+            "search",
+            "calibration",
+            "export",
+        )
         return fingerprint({name: content[name] for name in shaping})
 
     def _shaping(self) -> dict[str, Any]:

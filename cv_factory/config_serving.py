@@ -91,8 +91,27 @@ class LogConfig(Section):
     predictions: str | None = Field(
         None, min_length=1, description="folder of the prediction log; none is kept if not given"
     )
+    prediction_files: int | None = Field(
+        None,
+        ge=2,
+        description="of the prediction log that are kept in its folder; all if not given",
+    )
+    max_file_bytes: int = Field(
+        64 * 2**20, ge=2**16, le=2**40, description="of any log; beyond it a new file begins"
+    )
+    output_files: int = Field(
+        5, ge=2, le=1000, description="of a deployed service's output that are kept"
+    )
     max_waiting: int = Field(
         10_000, ge=1, description="predictions that wait to be written; beyond it they are dropped"
+    )
+
+
+class CacheConfig(Section):
+    """Whether answers are remembered; each worker remembers its own."""
+
+    max_entries: int = Field(
+        0, ge=0, le=10_000_000, description="images whose answers are kept; 0 for none"
     )
 
 
@@ -119,4 +138,5 @@ class ServingConfig(Section):
     rate: RateConfig = RateConfig()
     access: AccessConfig = AccessConfig()
     postprocessor: PostprocessorConfig = PostprocessorConfig()
+    cache: CacheConfig = CacheConfig()
     log: LogConfig = LogConfig()

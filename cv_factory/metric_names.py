@@ -28,6 +28,7 @@ CostMetric = Literal[
     "size_mb",
     "parameters",
     "operations",
+    "accuracy_lost_to_precision",
 ]
 #: Unmet expectations about the data, by severity.
 DataMetric = Literal["data_errors", "data_warnings"]

@@ -37,6 +37,7 @@ class PredictorMaterializer(NounMaterializer):
             "input": f"uint8 (N, {contract.height}, {contract.width}, {contract.channels})",
             "classes": list(contract.class_names),
             "model": contract.model["name"],
+            "precision": contract.precision,
             "fingerprints": dict(contract.fingerprints),
         }
 

@@ -5,6 +5,7 @@ from zenml import pipeline
 from cv_factory.config import TrainingPipelineConfig
 from steps.evaluate import evaluate
 from steps.export import export
+from steps.export_float import export_float
 from steps.fit_transform import fit_transform
 from steps.ingest import ingest
 from steps.register import register
@@ -28,10 +29,11 @@ def training(
         sections = (config.transform, config.model, config.train, config.search)
         found = search(dataset, parts, *sections, after=[report])
     trained = train(dataset, parts, transform, config.model, config.train, found)
-    predictor = export(
-        trained, transform, dataset, parts, config.calibration, config.predictor_fingerprint()
-    )
-    evaluation = evaluate(predictor, dataset, parts, config.evaluate)
+    trained_on = (trained, transform, dataset, parts, config.calibration)
+    fingerprint = config.predictor_fingerprint()
+    in_float = export_float(*trained_on, fingerprint) if config.export.is_reduced else None
+    predictor = export(*trained_on, config.export, fingerprint, in_float)
+    evaluation = evaluate(predictor, dataset, parts, config.evaluate, in_float)
     register(
         predictor,
         evaluation,

@@ -63,6 +63,7 @@ def card_content(
             "parameters": _parameters(candidate),
             **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
+            "precision": contract.precision,
             "PCA components for drift": contract.n_features,
             "calibration temperature": contract.temperature,
         },

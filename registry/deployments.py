@@ -4,16 +4,19 @@ The model deployer of the active stack starts and stops services; the registry s
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
 from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
 from zenml.models import ModelVersionResponse
 
 from cv_factory.config_serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.proof import Proof
+from cv_factory.deployment.turn import turn
 from cv_factory.errors import StackError
 from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
@@ -85,6 +88,15 @@ def find_deployer() -> BundleDeployer | None:
     """Return the model deployer of the active stack; None where none serves bundles."""
     deployer: Any = Client().active_stack.model_deployer
     return deployer if hasattr(deployer, "put_up") else None
+
+
+def deploying(model_name: str) -> AbstractContextManager[None]:
+    """Return a block in which this process alone deploys a model from this machine.
+
+    Raises:
+        BusyError: At its start, if another process does; it is named.
+    """
+    return turn(Path(GlobalConfiguration().local_stores_path), model_name)
 
 
 def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionResponse:

@@ -9,7 +9,13 @@ import numpy as np
 from zenml.models import ModelVersionResponse
 
 from cv_factory.artifact_files import fingerprint
-from cv_factory.config import CalibrationConfig, ModelConfig, TrainConfig, TransformConfig
+from cv_factory.config import (
+    CalibrationConfig,
+    ExportConfig,
+    ModelConfig,
+    TrainConfig,
+    TransformConfig,
+)
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ArtifactError
@@ -128,7 +134,8 @@ def reproduce(trace: Trace) -> Check:
 
     Exact on an equal machine with equal packages; a difference names the packages that changed.
     """
-    from cv_factory.training.export import export_predictor
+    from cv_factory.training.export import export_predictor, images_to_calibrate_on
+    from cv_factory.training.reduce import reduce_precision
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 
@@ -148,9 +155,15 @@ def reproduce(trace: Trace) -> Check:
     )
     stored = versions.load_predictor(version)
     calibration = CalibrationConfig.model_validate(told["export"].get("calibration", {}))
-    held_out = (dataset, split.validation) if calibration.method == "temperature" else None
     made_of = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
-    again = export_predictor(trained, transform, made_of, held_out)
+    again = reduce_precision(
+        export_predictor(
+            trained, transform, made_of, images_to_calibrate_on(dataset, split, calibration)
+        ),
+        dataset,
+        split,
+        ExportConfig.model_validate(told["export"].get("config", {})),
+    )
     check = _compare(
         "predictor.onnx, trained again",
         hashlib.sha256(stored.graph).hexdigest(),

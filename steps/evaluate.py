@@ -15,9 +15,13 @@ from steps.caching import depends_on
 
 @step(cache_policy=depends_on("cv_factory.evaluation.scoring"))
 def evaluate(
-    predictor: Predictor, dataset: ImageDataset, split: Split, config: EvaluateConfig
+    predictor: Predictor,
+    dataset: ImageDataset,
+    split: Split,
+    config: EvaluateConfig,
+    float_predictor: Predictor | None = None,
 ) -> Annotated[Evaluation, "evaluation"]:
-    """Score the test images and measure."""
+    """Score the test images and measure; beside float32 where the predictor has fewer bits."""
     from cv_factory.evaluation.scoring import evaluate_predictor
 
-    return evaluate_predictor(predictor, dataset, split.test, config)
+    return evaluate_predictor(predictor, dataset, split.test, config, float_predictor)

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import CalibrationConfig
+from cv_factory.config import CalibrationConfig, ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
@@ -14,19 +14,22 @@ from cv_factory.transforms.fitted import FittedTransform
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.training.provenance", "cv_factory.training.export"))
+@step(cache_policy=depends_on("cv_factory.training.export", "cv_factory.training.reduce"))
 def export(
     trained_model: TrainedModel,
     transform: FittedTransform,
     dataset: ImageDataset,
     split: Split,
     calibration: CalibrationConfig,
+    config: ExportConfig,
     config_fingerprint: str,
+    float_predictor: Predictor | None = None,
 ) -> Annotated[Predictor, "predictor"]:
-    """Export, calibrate if asked to, and compare with the reference outputs."""
-    from cv_factory.training.export import export_predictor
-    from cv_factory.training.provenance import fingerprints
+    """Export, calibrate if asked to, and compare with the reference outputs; reduce if asked to."""
+    from cv_factory.training.export import export_of_run
+    from cv_factory.training.reduce import reduce_precision
 
-    made_of = fingerprints(dataset, split, trained_model, config_fingerprint)
-    held_out = (dataset, split.validation) if calibration.method == "temperature" else None
-    return export_predictor(trained_model, transform, made_of, held_out)
+    exported = float_predictor or export_of_run(
+        trained_model, transform, dataset, split, calibration, config_fingerprint
+    )
+    return reduce_precision(exported, dataset, split, config)

@@ -66,12 +66,13 @@ RUN PIP_BREAK_SYSTEM_PACKAGES=1 \\
 COPY --chown=root:root src /opt/service
 WORKDIR /opt/service
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 BENTOML_HOME=/tmp/bentoml \\
-    BENTOML_DO_NOT_TRACK=true
+    BENTOML_DO_NOT_TRACK=true CV_FACTORY_PORT=3000
 USER service
 EXPOSE 3000
 HEALTHCHECK --start-period=30s --interval=10s --timeout=5s CMD ["python3", "-c", \\
-    "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=4)"]
-CMD ["python3", "-m", "cv_factory.serving", "bundle", "--host", "0.0.0.0", "--port", "3000"]
+    "import os, urllib.request as u; p = os.environ['CV_FACTORY_PORT']; \\
+    u.urlopen('http://127.0.0.1:' + p + '/readyz', timeout=4)"]
+CMD ["python3", "-m", "cv_factory.serving", "bundle", "--host", "0.0.0.0"]
 """
 
 

@@ -18,6 +18,7 @@ import psutil
 
 from cv_factory.artifact_files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
+from cv_factory.serving.log_files import LOG_VARIABLE
 
 MARK_VARIABLE = "CV_FACTORY_DAEMON"
 _RECORD, _LOG = "process.json", "process.log"
@@ -90,6 +91,8 @@ def start(
 ) -> Daemon:
     """Start a process in a session of its own; what it prints goes to ``process.log``.
 
+    The process is told the file, so that it can keep it within bounds.
+
     Args:
         command: Program and arguments.
         folder: An existing folder of its own.
@@ -102,7 +105,7 @@ def start(
         process = subprocess.Popen(
             list(command),
             cwd=cwd,
-            env={**environment, MARK_VARIABLE: mark},
+            env={**environment, MARK_VARIABLE: mark, LOG_VARIABLE: str(folder / _LOG)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -10,10 +10,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+
+import psutil
 
 import cv_factory
 from cv_factory.deployment import daemon
@@ -161,6 +163,9 @@ class Endpoint:
         with _told(self._front):
             self._front.mkdir(parents=True, exist_ok=True)
             front = self._running_front()
+            if front is None:
+                # It goes on when its supervisor is killed, and holds the port.
+                self._end_orphans("front")
             if front is None or front.port != self.port:
                 self._require_free_port()
             routes.save(self._front / ROUTES)
@@ -244,9 +249,7 @@ class Endpoint:
         }
         command = [sys.executable, "-m", "cv_factory.serving", *arguments]
         with _told(folder):
-            # What an earlier one left behind, when its supervisor was killed.
-            for process in daemon.marked(self._mark(name)):
-                process.kill()
+            self._end_orphans(name)
             return daemon.start(
                 command,
                 folder,
@@ -321,6 +324,14 @@ class Endpoint:
             raise DaemonError(f"The front does not react:\n{daemon.last_words(self._front)}")
         _wait(is_drained, self.drain_seconds)
 
+    def _end_orphans(self, name: str) -> None:
+        """End what an earlier process left behind, when its supervisor was killed."""
+        orphans = daemon.marked(self._mark(name))
+        for process in orphans:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(orphans, timeout=5)
+
     def _mark(self, name: str) -> str:
         return f"{self.folder}#{name}"
 
@@ -380,5 +391,9 @@ def _told(folder: Path) -> Iterator[None]:
     """Turn what the system refuses, such as a full disk, into an error that says so."""
     try:
         yield
+    except shutil.Error as error:
+        # Of each file that could not be copied: from where, to where, why.
+        first: tuple[str, str, str] = error.args[0][0]
+        raise DaemonError(f"{folder} cannot be written ({first[2]}).") from None
     except OSError as error:
         raise DaemonError(f"{folder} cannot be written ({error.strerror or error}).") from None

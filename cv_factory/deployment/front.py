@@ -4,6 +4,9 @@ It routes requests, not connections: a client's connection stays open while the 
 replaced, and no request meets a service that is about to stop. Bytes pass through as they are; of
 HTTP/1.1 it knows where a message ends. A client's requests travel on connections of its own, so
 that nothing one client sends can end up in another's request.
+
+A supervisor holds the listening socket: while a front that was killed is started again, clients
+wait instead of being refused.
 """
 
 import argparse
@@ -11,8 +14,11 @@ import asyncio
 import json
 import resource
 import signal
+import socket
+import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -20,7 +26,10 @@ from typing import cast
 
 import httptools
 
+from cv_factory.config_serving import LogConfig
 from cv_factory.deployment.routes import Backend, FrontStatus, Routes, Shares
+from cv_factory.deployment.supervisor import supervise
+from cv_factory.serving.log_files import follow_output
 
 ROUTES, STATUS = "routes.json", "status.json"
 #: The address of a client, as the last value of this header: the services believe no other.
@@ -28,6 +37,7 @@ FORWARDED = b"X-Forwarded-For"
 
 _LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.02
+_BACKLOG = 2048
 _MAX_HEAD = 64 * 2**10
 _HEAD_SECONDS = 10.0
 _IDLE_SECONDS = 75.0
@@ -68,8 +78,10 @@ class Front:
                 self._generation, self._shares = routes.generation, Shares(routes.backends)
         told = FrontStatus(self._generation, {k: n for k, n in self.in_flight.items() if n})
         if told != self._told:
-            told.save(self._folder / STATUS)
-            self._told = told
+            # A full disk keeps nobody from being served: whoever waits for this says what is wrong.
+            with suppress(OSError):
+                told.save(self._folder / STATUS)
+                self._told = told
 
     def close_overdue(self) -> None:
         """Close connections whose client is idle, or takes too long to say what it wants."""
@@ -408,19 +420,15 @@ class Upstream(asyncio.Protocol):
             self._exchange.client.resume()
 
 
-async def serve(folder: Path, host: str, port: int) -> None:
-    """Hold the port until this process is asked to end (SIGTERM).
-
-    Raises:
-        OSError: The port is taken.
-    """
+async def serve(folder: Path, listening: socket.socket) -> None:
+    """Take connections until this process is asked to end (SIGTERM)."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     front = Front(folder)
     front.follow_routes()
-    server = await loop.create_server(partial(Client, front), host, port, backlog=2048)
+    server = await loop.create_server(partial(Client, front), sock=listening, backlog=_BACKLOG)
     async with server:
         checked = time.monotonic()
         while not ended.is_set():
@@ -429,6 +437,11 @@ async def serve(folder: Path, host: str, port: int) -> None:
                 checked = time.monotonic()
                 front.close_overdue()
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _serve(folder: Path, listening: socket.socket) -> None:
+    follow_output(LogConfig())
+    asyncio.run(serve(folder, listening))
 
 
 def main() -> None:
@@ -440,7 +453,10 @@ def main() -> None:
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(serve(given.folder, given.host, given.port))
+    family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+    place = (given.host, given.port)
+    with socket.create_server(place, family=family, backlog=_BACKLOG) as listening:
+        sys.exit(supervise(partial(_serve, given.folder, listening)))
 
 
 if __name__ == "__main__":

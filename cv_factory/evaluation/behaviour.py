@@ -89,6 +89,34 @@ class Cost:
         }
 
 
+@dataclass(frozen=True)
+class PrecisionCost:
+    """What a predictor of fewer bits lost against float32, on the same test images.
+
+    Attributes:
+        precision: Such as ``int8``.
+        accuracy: Share of right answers.
+        float_accuracy: The same in float32.
+        agreement: Share of images that both give the same class.
+        largest_difference: In any probability.
+        size_bytes: Bytes of the ONNX graph.
+        float_size_bytes: The same in float32.
+    """
+
+    precision: str
+    accuracy: float
+    float_accuracy: float
+    agreement: float
+    largest_difference: float
+    size_bytes: int
+    float_size_bytes: int
+
+    @property
+    def accuracy_lost(self) -> float:
+        """Float32's accuracy less this one's; negative where fewer bits did better."""
+        return self.float_accuracy - self.accuracy
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """What in one image spoke for the predicted class.
@@ -131,6 +159,7 @@ class Behaviour:
     cost: Cost | None = None
     explanations: tuple[Explanation, ...] = ()
     confused: tuple[ConfusedPair, ...] = ()
+    precision: PrecisionCost | None = None
 
     @property
     def corruption_accuracy(self) -> float | None:
@@ -146,6 +175,8 @@ class Behaviour:
             figures["corruption_accuracy"] = self.corruption_accuracy
         if self.consistency is not None and self.consistency.flip_agreement is not None:
             figures["flip_agreement"] = self.consistency.flip_agreement
+        if self.precision is not None:
+            figures["accuracy_lost_to_precision"] = max(self.precision.accuracy_lost, 0.0)
         return figures
 
     def save_arrays(self, directory: Path) -> None:
@@ -178,6 +209,7 @@ class Behaviour:
                 ConfusedRow(label=p.label, predicted=p.predicted, ids=list(p.ids))
                 for p in self.confused
             ],
+            precision=self.precision,
         )
 
     @classmethod
@@ -207,6 +239,7 @@ class Behaviour:
                 )
                 for i, row in enumerate(body.confused)
             ),
+            precision=body.precision,
         )
 
 
@@ -240,6 +273,7 @@ class BehaviourBody(_Strict):
     cost: Cost | None = None
     explanations: list[ExplanationRow] = []
     confused: list[ConfusedRow] = []
+    precision: PrecisionCost | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return plain values."""
@@ -249,6 +283,7 @@ class BehaviourBody(_Strict):
             "cost": asdict(self.cost) if self.cost else None,
             "explanations": [row.model_dump() for row in self.explanations],
             "confused": [row.model_dump() for row in self.confused],
+            "precision": asdict(self.precision) if self.precision else None,
         }
 
 

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from cv_factory.config import EvaluateConfig
 from cv_factory.cpu import available_cpus
-from cv_factory.evaluation.behaviour import ConfusedPair, Consistency, CorruptionResult, Cost
+from cv_factory.evaluation.behaviour import (
+    ConfusedPair,
+    Consistency,
+    CorruptionResult,
+    Cost,
+    PrecisionCost,
+)
 from cv_factory.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cv_factory.evaluation.intervals import wilson
 from cv_factory.inference.predictor import Predictor
@@ -101,6 +107,34 @@ def measure_cost(predictor: Predictor, images: Images, runs: int) -> Cost:
         n_operators=operators,
         threads=available_cpus(),
         processor=f"{platform.machine()}, {platform.system()}",
+    )
+
+
+def compare_precision(
+    predictor: Predictor,
+    in_float: Predictor,
+    scores: NDArray[np.float32],
+    float_scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+) -> PrecisionCost:
+    """Compare a predictor of fewer bits with the one in float32 that it was made of.
+
+    Args:
+        predictor: Of fewer bits.
+        in_float: The other one.
+        scores: Its probabilities of the test images, float32 ``(N, K)``.
+        float_scores: The other one's.
+        labels: True classes, int64 ``(N,)``.
+    """
+    predicted, in_float_predicted = scores.argmax(axis=1), float_scores.argmax(axis=1)
+    return PrecisionCost(
+        precision=predictor.contract.precision,
+        accuracy=float((predicted == labels).mean()),
+        float_accuracy=float((in_float_predicted == labels).mean()),
+        agreement=float((predicted == in_float_predicted).mean()),
+        largest_difference=float(np.abs(scores - float_scores).max()),
+        size_bytes=len(predictor.graph),
+        float_size_bytes=len(in_float.graph),
     )
 
 

@@ -51,6 +51,7 @@ def quality_sections(evaluation: Evaluation) -> Sections:
         ("Calibration", _calibration_blocks(evaluation)),
         ("Robustness", _robustness_blocks(evaluation)),
         ("Explanations", _explanation_blocks(evaluation)),
+        ("Precision", _precision_blocks(evaluation)),
         ("Cost and consistency", _cost_blocks(evaluation)),
     ]
     return [(title, blocks) for title, blocks in sections if blocks]
@@ -209,6 +210,23 @@ def _explanation_blocks(evaluation: Evaluation) -> list[Block]:
             ),
         ),
     ]
+
+
+def _precision_blocks(evaluation: Evaluation) -> list[Block]:
+    cost = evaluation.behaviour.precision
+    if cost is None:
+        return []
+    text = (
+        f"The predictor computes in {cost.precision}. On the same test images as in float32: "
+        f"{cost.agreement:.2%} keep their class, probabilities differ by "
+        f"{cost.largest_difference:.2g} at most."
+    )
+    rows = (
+        (cost.precision, _figure(cost.accuracy), f"{cost.size_bytes / 1e6:.2f} MB"),
+        ("float32", _figure(cost.float_accuracy), f"{cost.float_size_bytes / 1e6:.2f} MB"),
+        ("lost", f"{cost.accuracy_lost:+.4f}", ""),
+    )
+    return [Text(text), Table(("precision", "accuracy", "size"), rows)]
 
 
 def _cost_blocks(evaluation: Evaluation) -> list[Block]:

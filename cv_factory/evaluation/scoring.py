@@ -1,5 +1,7 @@
 """Runs a predictor over images of a dataset and measures what it answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,9 +22,20 @@ Indices = npt.NDArray[np.int64]
 
 
 def evaluate_predictor(
-    predictor: Predictor, dataset: ImageDataset, indices: Indices, config: EvaluateConfig
+    predictor: Predictor,
+    dataset: ImageDataset,
+    indices: Indices,
+    config: EvaluateConfig,
+    float_predictor: Predictor | None = None,
 ) -> Evaluation:
     """Evaluate a predictor on the images at ``indices``, and examine how it behaves.
+
+    Args:
+        predictor: Is evaluated.
+        dataset: Its images.
+        indices: Of the test split.
+        config: What is measured.
+        float_predictor: The same in float32, to measure what fewer bits have cost.
 
     Raises:
         EvaluationError: The predictor's classes or input shape are not the dataset's, or a slice
@@ -30,6 +43,11 @@ def evaluate_predictor(
     """
     scores = score(predictor, dataset, indices)
     behaviour = _examine(predictor, dataset, indices, scores, config)
+    if float_predictor is not None:
+        in_float = score(float_predictor, dataset, indices)
+        labels = dataset.labels[indices]
+        cost = examine.compare_precision(predictor, float_predictor, scores, in_float, labels)
+        behaviour = replace(behaviour, precision=cost)
     return _measure(predictor, dataset, indices, scores, config, behaviour)
 
 

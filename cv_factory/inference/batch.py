@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from cv_factory.artifact_files import canonical_json, fingerprint
 from cv_factory.config_data import DataConfig
 from cv_factory.data.reading import (
-    DecodedRecord,
     ImageFormat,
     chosen_positions,
     chunked,
@@ -49,9 +48,13 @@ class ScoringModel:
 
 @dataclass(frozen=True)
 class _Row:
-    """One record with the probabilities float32 ``(K,)`` that it was given."""
+    """One record with the probabilities float32 ``(K,)`` that it was given, or why it was not.
 
-    decoded: DecodedRecord
+    It holds no pixels: the rows of a whole part wait to be written.
+    """
+
+    record: ImageRecord
+    problem: str
     probabilities: npt.NDArray[np.float32] | None
 
 
@@ -167,7 +170,7 @@ def _score_task(
     decoded = [decode_record(record, target, config) for record in records]
     good = [d.pixels for d in decoded if d.pixels is not None]
     scores = iter(probabilities(np.stack(good)) if good else ())
-    return [_Row(d, None if d.pixels is None else next(scores)) for d in decoded]
+    return [_Row(d.record, d.problem, None if d.pixels is None else next(scores)) for d in decoded]
 
 
 def _parquet(rows: list[_Row], model: ScoringModel) -> bytes:
@@ -175,13 +178,13 @@ def _parquet(rows: list[_Row], model: ScoringModel) -> bytes:
     names = model.predictor.contract.class_names
     scored = [row.probabilities for row in rows]
     columns = {
-        "id": pa.array([row.decoded.record.id for row in rows], pa.large_string()),
-        "location": pa.array([row.decoded.record.location for row in rows], pa.large_string()),
-        "known_label": pa.array([row.decoded.record.label for row in rows], pa.string()),
+        "id": pa.array([row.record.id for row in rows], pa.large_string()),
+        "location": pa.array([row.record.location for row in rows], pa.large_string()),
+        "known_label": pa.array([row.record.label for row in rows], pa.string()),
         "label": pa.array([None if p is None else names[p.argmax()] for p in scored], pa.string()),
         "probabilities": _lists(scored),
         "model_version": pa.array([model.version] * len(rows), pa.int64()),
-        "quarantined": pa.array([row.decoded.problem or None for row in rows], pa.string()),
+        "quarantined": pa.array([row.problem or None for row in rows], pa.string()),
     }
     facts = {"model": model.name, "class_names": json.dumps(names)}
     table = pa.table(columns).replace_schema_metadata(facts)

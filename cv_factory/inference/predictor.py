@@ -35,6 +35,7 @@ class Contract:
         model: Name and configuration of the model.
         fingerprints: SHA-256 of what went in: data, split, transform, config, code.
         temperature: By which the graph calibrates its probabilities; 1 if it does not.
+        precision: Of weights and arithmetic: float32, float16 or int8.
     """
 
     height: int
@@ -45,6 +46,15 @@ class Contract:
     model: dict[str, Any]
     fingerprints: dict[str, str]
     temperature: float = 1.0
+    precision: str = "float32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        fields = asdict(self)
+        if self.precision == "float32":
+            # Predictors that were stored before there was another keep their fingerprint.
+            del fields["precision"]
+        return fields
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -92,7 +102,7 @@ class Predictor:
     def fingerprint(self) -> str:
         """SHA-256 of graph, contract and golden samples."""
         digest = hashlib.sha256(self.graph)
-        digest.update(canonical_json(asdict(self.contract)).encode())
+        digest.update(canonical_json(self.contract.to_dict()).encode())
         for array in (self.golden.images, self.golden.probabilities, self.golden.features):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -171,7 +181,7 @@ class Predictor:
             probabilities=golden.probabilities,
             features=golden.features,
         )
-        body = {"contract": asdict(self.contract), "fingerprint": self.fingerprint}
+        body = {"contract": self.contract.to_dict(), "fingerprint": self.fingerprint}
         write_header(directory, _KIND, _VERSION, body, [_GRAPH, _GOLDEN])
 
     @classmethod

@@ -21,7 +21,14 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65_535))
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65_535),
+    envvar="CV_FACTORY_PORT",
+    show_envvar=True,
+)
 def main(bundle: Path, host: str, port: int) -> None:
     """Serve the BUNDLE directory until interrupted."""
     try:
@@ -40,6 +47,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     from cv_factory.serving.bundle import Bundle
     from cv_factory.serving.guards.access import check_exposure
     from cv_factory.serving.guards.keys import KeyRing
+    from cv_factory.serving.log_files import follow_output
 
     config = Bundle.load(bundle).serving
     check_exposure(config, KeyRing.from_environment(), [host], gateway())
@@ -59,6 +67,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     served: Any = service.PredictorService
     served.config["workers"] = config.workers
     served.inject_config()
+    follow_output(config.log)
     try:
         serve_http(served, host=host, port=port)
         if (words := last_words(os.getpid())).exists():

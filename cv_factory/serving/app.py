@@ -29,6 +29,7 @@ from cv_factory.serving.pages import asset, card_page, page
 from cv_factory.serving.prediction_log import PredictionLog
 from cv_factory.serving.problems import ProblemError, bare_problem, overloaded
 from cv_factory.serving.reading import BARE, FORM, JSON, read_images
+from cv_factory.serving.response_cache import ResponseCache
 from cv_factory.serving.scoring import Pixels, Scored, Scorer
 from cv_factory.serving.state import read_stage
 
@@ -65,6 +66,7 @@ class Application:
         self._metrics = Metrics(bundle.model_name, bundle.version)
         self._guard = Guard(bundle.serving, keys)
         self._scorer = Scorer(bundle, on_batch=self._metrics.batch)
+        self._cache = ResponseCache(bundle, on_lookup=self._metrics.cache_lookup)
         self._predictions = PredictionLog.open(bundle)
         self._log = LineLog(write_to_stderr) if bundle.serving.log.requests else None
         routes = self._routes()
@@ -140,7 +142,7 @@ class Application:
                 contents = await read_images(request, limits, accepted)
                 exchange.images = len(contents)
                 self._guard.admit(principal, len(contents))
-                scored = await self._scored(contents)
+                scored = await self._cache.answer(request, contents, self._scored)
             finally:
                 self._asking -= 1
             for one in scored:
@@ -179,9 +181,11 @@ class Application:
                 "model": self._bundle.model_name,
                 "version": self._bundle.version,
                 "milliseconds": round(1000 * seconds, 3),
+                **({"cached": True} if any(s.cached for s in scored) else {}),
             }
         )
-        return Response(body, media_type="application/json")
+        headers = self._cache.headers(scored)
+        return Response(body, headers=headers, media_type="application/json")
 
     def _protected(self, name: Literal["metrics", "model_info"], endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that asks for the role ``admin`` where it is configured to."""

@@ -43,6 +43,7 @@ class ImagePrediction:
         probabilities: By label, most probable first.
         model: Name of the model that answered.
         version: Of that model.
+        cached: Whether the service remembered it from an earlier request.
     """
 
     id: str
@@ -50,6 +51,7 @@ class ImagePrediction:
     probabilities: dict[str, float]
     model: str
     version: str
+    cached: bool = False
 
 
 class PredictionClient(Closing):
@@ -118,10 +120,9 @@ class PredictionClient(Closing):
     def _predictions(self, path: str, **content: Any) -> list[ImagePrediction]:
         answer = self._send("POST", path, **content)
         try:
-            return [
-                ImagePrediction(**prediction, model=answer["model"], version=answer["version"])
-                for prediction in answer["predictions"]
-            ]
+            common: dict[str, Any] = {"model": answer["model"], "version": answer["version"]}
+            common["cached"] = answer.get("cached", False)
+            return [ImagePrediction(**one, **common) for one in answer["predictions"]]
         except (KeyError, TypeError) as error:
             raise ServiceError(f"{self._url} is no prediction service ({error!r}).") from None
 

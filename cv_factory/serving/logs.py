@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,7 +62,9 @@ class LineLog:
             self._write("".join(lines))
         except OSError as error:
             self.dropped += len(lines)
-            say("log-unwritable", detail=str(error))
+            # Where not even that can be said, as on a full disk, /metrics has the number.
+            with suppress(OSError):
+                say("log-unwritable", detail=str(error))
 
 
 def now() -> str:

@@ -40,6 +40,10 @@ class Metrics:
             "cv_factory_batch_images", "Images in one run of the graph",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=registry,
         )  # fmt: skip
+        self._cache = Counter(
+            "cv_factory_cache_lookups", "Requests looked up in the cache", ("found",),
+            registry=registry,
+        )  # fmt: skip
         self._queue = Gauge(
             "cv_factory_queue_images", "Images that wait",
             registry=registry, multiprocess_mode="mostrecent",
@@ -69,6 +73,10 @@ class Metrics:
     def batch(self, images: int) -> None:
         """Count a run of the graph."""
         self._batches.observe(images)
+
+    def cache_lookup(self, found: bool) -> None:
+        """Count a request that was looked up in the cache of answers."""
+        self._cache.labels(str(found).lower()).inc()
 
     def text(self, *, queue: int, dropped: int) -> bytes:
         """Return everything in Prometheus' text format; of all workers where there are several.

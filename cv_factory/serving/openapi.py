@@ -122,7 +122,9 @@ def _predictions_schema() -> dict[str, Any]:
         "version": {"type": "string"},
         "milliseconds": {"type": "number"},
     }
-    return _object(properties, list(properties))
+    always = list(properties)
+    cached = {"type": "boolean", "description": "remembered from an earlier request"}
+    return _object({**properties, "cached": cached}, always)
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -1,30 +1,39 @@
 """The prediction log: what was answered, for monitoring and for ``trace``; JSON lines in a folder.
 
-A file is ``predictions-<start>-<process>.jsonl``; a new one begins after 64 MiB. Each line is one
-prediction: ``{"id", "time", "model", "version", "label", "probabilities": {label: …}, "features":
-[…], "key", "request_id"}``. Images are not kept.
+A file is ``predictions-<start>-<process>.jsonl``; a new one begins after ``log.max_file_bytes``.
+Each line is one prediction: ``{"id", "time", "model", "version", "label", "probabilities": {label:
+…}, "features": […], "key", "request_id"}``. Images are not kept.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cv_factory.config_serving import LogConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.logs import LineLog, now
 from cv_factory.serving.scoring import Scored
 
-_MAX_FILE_BYTES = 64 * 2**20
+_FILES = "predictions-*.jsonl"
 
 
 class PredictionLog:
     """Writes predictions without keeping requests waiting."""
 
-    def __init__(self, folder: Path, model: str, version: str, max_waiting: int) -> None:
+    def __init__(self, folder: Path, model: str, version: str, config: LogConfig) -> None:
         """Make the folder.
+
+        Args:
+            folder: May be that of other processes and versions, too.
+            model: Name of the registered model.
+            version: Of it.
+            config: Bounds of files and of what waits.
 
         Raises:
             ConfigError: It cannot be made.
@@ -35,8 +44,9 @@ class PredictionLog:
             raise ConfigError(f"log.predictions: {folder} cannot be made ({error}).") from None
         self._folder = folder
         self._model, self._version = model, version
+        self._config = config
         self._file: Path | None = None
-        self._lines = LineLog(self._append, max_waiting)
+        self._lines = LineLog(self._append, config.max_waiting)
 
     @classmethod
     def open(cls, bundle: Bundle) -> "PredictionLog | None":
@@ -49,7 +59,7 @@ class PredictionLog:
         if settings.predictions is None:
             return None
         folder = Path(settings.predictions)
-        return cls(folder, bundle.model_name, bundle.version, settings.max_waiting)
+        return cls(folder, bundle.model_name, bundle.version, settings)
 
     @property
     def dropped(self) -> int:
@@ -77,17 +87,49 @@ class PredictionLog:
         self._lines.close()
 
     def _append(self, lines: str) -> None:
-        if self._file is None or self._file.stat().st_size >= _MAX_FILE_BYTES:
+        if self._file is None or _size(self._file) >= self._config.max_file_bytes:
             start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             self._file = self._folder / f"predictions-{start}-{os.getpid()}.jsonl"
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(lines)
+            self._remove_old()
+        with ExitStack() as undo:
+            # After a line that may be cut, as on a full disk, a new file begins.
+            undo.callback(setattr, self, "_file", None)
+            with self._file.open("a", encoding="utf-8") as file:
+                # Whoever removes old files waits for what is being written; see _remove_old.
+                fcntl.flock(file, fcntl.LOCK_SH)
+                is_there = os.fstat(file.fileno()).st_nlink > 0
+                if is_there:
+                    file.write(lines)
+            undo.pop_all()
+        if not is_there:
+            self._append(lines)
+
+    def _remove_old(self) -> None:
+        """Remove the oldest files so that, with the one that begins, no more than configured stay.
+
+        A file may be the present one of another process, which then begins it again.
+        """
+        if self._config.prediction_files is None:
+            return
+        files = sorted(self._folder.glob(_FILES))
+        for old in files[: max(0, len(files) + 1 - self._config.prediction_files)]:
+            with suppress(FileNotFoundError), old.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                old.unlink()
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def read_predictions(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the predictions of a folder, oldest file first; a line that was cut off is left out."""
-    for file in sorted(folder.glob("predictions-*.jsonl")):
-        with file.open(encoding="utf-8") as lines:
+    for file in sorted(folder.glob(_FILES)):
+        # Old ones may be removed meanwhile.
+        with suppress(FileNotFoundError), file.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.endswith("\n"):
                     yield json.loads(line)

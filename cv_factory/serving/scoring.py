@@ -34,11 +34,12 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Scored:
-    """One prediction: its id, what is answered, and the scores behind it."""
+    """One prediction: its id, what is answered, the scores behind it, and if it is an old one."""
 
     id: str
     answer: Answer
     scores: Scores
+    cached: bool = False
 
 
 class Scorer:

@@ -93,12 +93,14 @@ def _open() -> "Application":
     from cv_factory.serving.bundle import Bundle
     from cv_factory.serving.guards.access import check_exposure, listening_hosts
     from cv_factory.serving.guards.keys import KeyRing
+    from cv_factory.serving.log_files import follow_output
     from cv_factory.serving.state import bundle_directory, gateway, share_metrics, state_file
 
     bundle = Bundle.load(bundle_directory())
     keys = KeyRing.from_environment()
     if warning := check_exposure(bundle.serving, keys, listening_hosts(), gateway()):
         say("open", detail=warning)
+    follow_output(bundle.serving.log)
     share_metrics()
     opened = create_app(bundle, keys=keys, state_file=state_file())
     say("serving", model=bundle.model_name, version=bundle.version)

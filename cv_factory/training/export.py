@@ -11,18 +11,22 @@ import onnx
 import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
+from cv_factory.config import CalibrationConfig
 from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
 from cv_factory.inference.predictor import Contract, Golden, Predictor
 from cv_factory.models import build_network, is_network
 from cv_factory.training.calibrate import SMALLEST, apply_temperature, fit_temperature
+from cv_factory.training.provenance import fingerprints
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
 #: Largest difference in probability between the live model and its export.
 TOLERANCE = 1e-4
 
-_OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+#: Of every graph: what its halves, and whatever rewrites it, must share.
+OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
 _IR_VERSION = 10
 _GOLDEN_SAMPLES = 16
 _BATCH = 1024
@@ -30,6 +34,32 @@ _BATCH = 1024
 
 #: A dataset, and the indices of its validation images.
 HeldOut = tuple[ImageDataset, npt.NDArray[np.int64]]
+
+
+def export_of_run(
+    trained: TrainedModel,
+    transform: FittedTransform,
+    dataset: ImageDataset,
+    split: Split,
+    calibration: CalibrationConfig,
+    config_fingerprint: str,
+) -> Predictor:
+    """Build the predictor of a training run: calibrated if asked to, with what it was made of.
+
+    Raises:
+        ExportError: As for ``export_predictor``.
+    """
+    made_of = fingerprints(dataset, split, trained, config_fingerprint)
+    return export_predictor(
+        trained, transform, made_of, images_to_calibrate_on(dataset, split, calibration)
+    )
+
+
+def images_to_calibrate_on(
+    dataset: ImageDataset, split: Split, config: CalibrationConfig
+) -> HeldOut | None:
+    """Return the images that probabilities are calibrated on; None if they are not."""
+    return (dataset, split.validation) if config.method == "temperature" else None
 
 
 def export_predictor(
@@ -145,7 +175,7 @@ def build_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Model
         outputs=["features", _probability_output(model)],
     )
     merged = _rename_output(source, _probability_output(model), "probabilities")
-    _strip(merged)
+    strip(merged)
     onnx.checker.check_model(merged, full_check=True)
     return merged
 
@@ -236,7 +266,7 @@ def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Mo
             dynamic_shapes=({0: batch},),
             input_names=["normalized"],
             output_names=["probabilities"],
-            opset_version=_OPSET[0].version,
+            opset_version=OPSET[0].version,
             verbose=False,
         )
     if program is None:
@@ -269,7 +299,7 @@ def _probability_output(model: onnx.ModelProto) -> str:
 def _with_versions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Give a graph the versions that both halves must share to be merged."""
     del model.opset_import[:]
-    model.opset_import.extend(_OPSET)
+    model.opset_import.extend(OPSET)
     model.ir_version = _IR_VERSION
     return model
 
@@ -291,7 +321,7 @@ def _rename_inside(model: onnx.ModelProto, old: str, new: str) -> None:
                     names[position] = new
 
 
-def _strip(model: onnx.ModelProto) -> None:
+def strip(model: onnx.ModelProto) -> None:
     """Remove what says where and when the graph was made: paths, stack traces, tool names."""
     model.producer_name, model.producer_version, model.doc_string = "cv-factory", "", ""
     del model.metadata_props[:]

@@ -12,6 +12,7 @@ _ENTRY_POINTS = (
     "cv_factory.data.split",
     "cv_factory.training.train",
     "cv_factory.training.export",
+    "cv_factory.training.reduce",
 )
 
 

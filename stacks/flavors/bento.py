@@ -6,6 +6,7 @@ workers behind. Starting, proving, routing and stopping are the library's busine
 """
 
 import time
+from collections import deque
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import ClassVar, cast
@@ -21,6 +22,7 @@ from zenml.services.service import BaseService
 from zenml.utils.secret_utils import SecretField
 
 from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.deployment.log_reader import LogReader
 from cv_factory.deployment.proof import Proof
 from cv_factory.serving.bundle import Bundle
 from stacks.flavors.bundle_deployer import (
@@ -139,16 +141,13 @@ class BentoService(BundleService):
             follow: Go on with what it prints from now on, until it ends.
             tail: No more than so many of the last lines.
         """
-        path = self.endpoint_of_model.log_file(str(self.uuid))
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-            yield from lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]
-            while follow and self.endpoint_of_model.running(str(self.uuid)):
-                while line := file.readline():
-                    yield line.rstrip("\n")
+        endpoint, name = self.endpoint_of_model, str(self.uuid)
+        with LogReader(endpoint.log_file(name)) as log:
+            lines = log.lines()
+            yield from lines if tail is None else deque(lines, maxlen=tail)
+            while follow and endpoint.running(name):
                 time.sleep(_POLL_SECONDS)
+                yield from log.lines()
 
 
 class BentoDeployer(BundleDeployer):

@@ -172,6 +172,26 @@ def test_a_killed_supervisor_leaves_no_worker_and_the_service_is_brought_back(
     assert ask(served).status_code == 502
 
 
+def test_a_front_without_its_supervisor_goes_on_and_is_replaced_by_the_next_deployment(
+    served: Endpoint,
+) -> None:
+    (name,) = served.shares()
+    served.bring_up(name, START)
+    served.route({name: 1.0})
+    front = daemon.recorded(served.folder / "front")
+    assert front is not None
+    (serving,) = psutil.Process(front.pid).children()
+    os.kill(front.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while served.is_open:
+        assert time.monotonic() < deadline
+    assert ask(served).status_code == 200
+    served.route({name: 1.0})
+    assert served.is_open
+    assert ask(served).status_code == 200
+    assert not serving.is_running() or serving.status() == psutil.STATUS_ZOMBIE
+
+
 def test_keys_are_asked_for_and_elsewhere_than_on_loopback_they_are_needed(
     tmp_path: Path,
 ) -> None:

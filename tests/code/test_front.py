@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cv_factory.deployment.front import ROUTES, STATUS
@@ -273,3 +274,26 @@ def test_a_hundred_clients_are_served_at_once(
     heads = asyncio.run(all_of_them())
     assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
     assert time.monotonic() - begun < 10, "one after the other they take 30 s"
+
+
+def test_a_killed_front_is_started_again_and_clients_wait_for_it(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    front.route(servers[0].backend(1.0))
+    assert ask(front.connect()) == "old"
+    for _ in range(3):
+        (serving,) = psutil.Process(front.process.pid).children()
+        serving.kill()
+        assert [ask(front.connect()) for _ in range(5)] == ["old"] * 5
+    front.route(servers[1].backend(1.0))
+    assert ask(front.connect()) == "new"
+
+
+def test_what_ends_again_and_again_is_not_started_for_ever(tmp_path: Path) -> None:
+    (tmp_path / ROUTES).write_text("damaged")
+    begun = time.monotonic()
+    command = ["-m", "cv_factory.deployment.front", str(tmp_path), "127.0.0.1", "0"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{ROUTES} is damaged" in done.stderr
+    assert time.monotonic() - begun < 30

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from datasets import dataset_of
 from fsspec.implementations.memory import MemoryFileSystem
+from predictors import digits_predictor
 
+from cv_factory.config_serving import ServingConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
 from cv_factory.remote_artifacts import download_artifact, upload_artifact
+from cv_factory.serving.bundle import Bundle
 from tools.s3_server import BUCKET, S3Server
 
 KIND = "dataset"
@@ -102,8 +105,8 @@ def test_what_is_not_whole_is_not_loaded(
 
 
 @pytest.fixture
-def in_s3(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A materializer over ZenML's own S3 artifact store; temporary files lie in ``tmp``."""
+def store_in_s3(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """ZenML's own S3 artifact store; temporary files lie in ``tmp``."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -111,15 +114,51 @@ def in_s3(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     from zenml.integrations.s3.artifact_stores.s3_artifact_store import S3ArtifactStore
     from zenml.integrations.s3.flavors import S3ArtifactStoreConfig
 
-    from materializers.dataset import ImageDatasetMaterializer
-
     now = datetime.now(UTC)
-    store = S3ArtifactStore(
+    return S3ArtifactStore(
         name="bucket", id=uuid.uuid4(), config=S3ArtifactStoreConfig(path=f"s3://{BUCKET}"),
         flavor="s3", type=StackComponentType.ARTIFACT_STORE, user=uuid.uuid4(), created=now,
         updated=now,
     )  # fmt: skip
-    return ImageDatasetMaterializer(f"s3://{BUCKET}/ingest/dataset/7", artifact_store=store)
+
+
+@pytest.fixture
+def in_s3(store_in_s3: Any) -> Any:
+    """A materializer of datasets over that store."""
+    from materializers.dataset import ImageDatasetMaterializer
+
+    return ImageDatasetMaterializer(f"s3://{BUCKET}/ingest/dataset/7", artifact_store=store_in_s3)
+
+
+@pytest.mark.engines
+def test_a_bundle_in_a_bucket_comes_back_whole_or_not_at_all(
+    s3: S3Server, store_in_s3: Any, tmp_path: Path
+) -> None:
+    from materializers.bundle import BundleMaterializer
+
+    predictor, _, _ = digits_predictor("logistic_regression")
+    before = set((tmp_path / "tmp").iterdir())
+    made = "2026-01-01T00:00:00+00:00"
+    bundle = Bundle(predictor, ServingConfig(), "digits", "7", made, card_html="<h1>Digits</h1>")
+    place = f"s3://{BUCKET}/build_bundle/bundle/7"
+    BundleMaterializer(place, artifact_store=store_in_s3).save(bundle)
+    assert set((tmp_path / "tmp").iterdir()) == before
+    materializer = BundleMaterializer(place, artifact_store=store_in_s3)
+    loaded: Bundle = materializer.load(Bundle)
+    assert (loaded.card_html, loaded.serving) == (bundle.card_html, bundle.serving)
+    assert loaded.predictor.fingerprint == predictor.fingerprint
+    answered = loaded.predictor.predict(predictor.golden.images)
+    np.testing.assert_array_equal(answered.probabilities, predictor.golden.probabilities)
+
+    for name in ("predictor/predictor.onnx", "predictor/contract.json", "serving.json"):
+        key = f"build_bundle/bundle/7/{name}"
+        content = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        s3.client().put_object(Bucket=BUCKET, Key=key, Body=flip(content))
+        with pytest.raises(ArtifactError, match=name.rpartition("/")[2]):
+            materializer.load(Bundle)
+        s3.client().put_object(Bucket=BUCKET, Key=key, Body=content)
+    assert materializer.load(Bundle).version == "7"
+    assert set((tmp_path / "tmp").iterdir()) == before
 
 
 @pytest.mark.engines

@@ -13,6 +13,7 @@ from session import Done, run_all, zenml_models
 from store import snapshot
 
 from cv_factory.deployment.proof import encode_png
+from cv_factory.deployment.turn import turn
 
 
 def free_port() -> int:
@@ -91,6 +92,11 @@ def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
     assert "needs a person's approval" in unsigned
     assert versions_answering(port, 3) == {"1": 3}
     _the_predictions_are_there(scored)
+
+    with turn(project.zenml_config / "local_stores", "digits"):
+        done = run_all(project, deployment(free_port()))
+    assert_codes(done, 1)
+    assert "digits is being deployed by" in done[0].output
 
     log = f"serving.log.predictions={project.home / 'predictions'}"
     done = run_all(

@@ -240,6 +240,25 @@ def test_a_damaged_or_hostile_predictor_is_refused_and_executes_nothing(
     assert not marker.exists()
 
 
+def test_an_int8_predictor_is_what_is_evaluated_judged_and_registered(
+    trained_project: Project,
+) -> None:
+    gate = "gates=[{metric: accuracy, min: 0.95}, {metric: accuracy_lost_to_precision, max: 0.03}]"
+    output = training(trained_project, "--set", "export.precision=int8", "--set", gate)
+    assert "PASSED digits version" in output
+    steps = snapshot(trained_project)["steps"]
+    assert steps.keys() == STEPS | {"export_float"}
+    exported = steps["export"]["outputs"]["predictor"]
+    in_float = steps["export_float"]["outputs"]["float_predictor"]
+    assert exported["metadata"]["precision"] == "int8"
+    assert int(exported["metadata"]["onnx_bytes"]) < 0.5 * int(in_float["metadata"]["onnx_bytes"])
+    evaluation = steps["evaluate"]["outputs"]["evaluation"]["metadata"]
+    assert evaluation["predictor_fingerprint"] == exported["metadata"]["fingerprint"]
+    (registration,) = steps["register"]["outputs"].values()
+    card = (Path(registration["uri"]) / "model_card.md").read_text()
+    assert re.search(r"\| int8 \| 0\.9\d+ \| .*\n\| float32 \| 0\.9\d+", card), card
+
+
 def test_refused_data_stop_the_run_before_anything_is_fitted(trained_project: Project) -> None:
     output = training(trained_project, "--set", "validation.min_images=5000", code=3)
     assert "min_images" in output

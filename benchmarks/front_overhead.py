@@ -1,0 +1,109 @@
+"""What a model's front costs: one service, asked at its own port and through the front.
+
+The default small CNN on 28x28, one worker, API keys and logs on. ``wrk`` (Debian: wrk) asks for
+SECONDS (default 3) at 1, 8 and 32 connections over loopback, in ROUNDS (default 3) of alternating
+order; on few cores client, front and service share them.
+Run: python -m benchmarks.front_overhead [ROUNDS [SECONDS]]
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.serving import CONNECTIONS, Server, free_port, wrk
+from benchmarks.serving_models import write_bundle
+from cv_factory.config_serving import ServingConfig
+from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
+
+_START_SECONDS = 120.0
+_SIDES = ("direct", "front")
+#: By connections and side, the figures of each round.
+Figures = dict[int, dict[str, list[dict[str, float]]]]
+
+
+def measure(folder: Path, rounds: int, seconds: int) -> Figures:
+    """Start a service and its front, load both, and return the figures."""
+    write_bundle("small_cnn", folder, ServingConfig())
+    key = add_key(folder / "keys.json", "load", ["predict"], None)
+    variables = {FILE_VARIABLE: str(folder / "keys.json")}
+    endpoint = Endpoint(folder / "endpoint", "127.0.0.1", free_port(), variables)
+    try:
+        endpoint.put_up("one", Bundle.load(folder / "bundle"), _START_SECONDS)
+        endpoint.route({"one": 1.0})
+        service = endpoint.running("one")
+        if service is None:
+            raise RuntimeError("the service ended")
+        ports = {"direct": service.port, "front": endpoint.port}
+        asked = Server([], {}, "/predict", "image/png", folder / "image.png")
+        return _load(asked, ports, f"Bearer {key}", rounds, seconds)
+    finally:
+        endpoint.remove("one")
+        endpoint.close()
+
+
+def _load(
+    asked: Server, ports: dict[str, int], authorization: str, rounds: int, seconds: int
+) -> Figures:
+    figures: Figures = {n: {side: [] for side in _SIDES} for n in CONNECTIONS}
+    urls = {side: f"http://127.0.0.1:{port}{asked.path}" for side, port in ports.items()}
+    for side in _SIDES:
+        wrk(asked, urls[side], authorization, 8, 1)
+    for number in range(rounds):
+        for connections, found in figures.items():
+            for side in _SIDES if number % 2 == 0 else _SIDES[::-1]:
+                found[side].append(wrk(asked, urls[side], authorization, connections, seconds))
+    return figures
+
+
+def report(figures: Figures) -> None:
+    """Print medians, and ratios round by round."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rounds = len(figures[CONNECTIONS[0]]["direct"])
+    table = Table(title=f"front_overhead ({rounds} rounds, medians)", title_justify="left")
+    sides = (f"{side}: /s, p50, p99 ms" for side in _SIDES)
+    for title in ("connections", *sides, "rate: ratio", "p50: ms added"):
+        table.add_column(title, justify="right")
+    for connections, found in figures.items():
+        pairs = list(zip(found["direct"], found["front"], strict=True))
+        ratio = Spread.of([front["rate"] / direct["rate"] for direct, front in pairs])
+        added = Spread.of([front["p50"] - direct["p50"] for direct, front in pairs])
+        table.add_row(
+            str(connections),
+            *(_cell(found[side]) for side in _SIDES),
+            f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})",
+            f"{added.median:+.2f} ({added.min:+.2f} to {added.max:+.2f})",
+        )
+    Console(width=120).print(table)
+
+
+def _cell(found: list[dict[str, float]]) -> str:
+    rate, p50, p99 = (Spread.of([f[key] for f in found]).median for key in ("rate", "p50", "p99"))
+    return f"{rate:.0f}, {p50:.2f}, {p99:.2f}"
+
+
+def main() -> int:
+    """Measure, print and store the result."""
+    if shutil.which("wrk") is None:
+        sys.stderr.write("This benchmark needs wrk (Debian: apt-get install wrk).\n")
+        return 2
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    machine = describe_machine()
+    with tempfile.TemporaryDirectory() as directory:
+        figures = measure(Path(directory, "model"), rounds, seconds)
+    report(figures)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result = json.dumps({"machine": machine, "figures": figures}, indent=2)
+    (RESULTS / "front_overhead.json").write_text(result + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

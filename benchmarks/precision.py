@@ -1,0 +1,133 @@
+"""What fewer bits bring and cost: images/s, size and agreement of predictors in each precision.
+
+ResNet18 and the small CNN, trained for one epoch on 400 pieces of photographs (64x64), in float32,
+float16 and int8; batches of 8 in one process on all cores, ROUNDS (default 5) of SECONDS (default
+1) in alternating order. Agreement: share of the validation images with float32's label. What a
+precision costs in accuracy, the evaluation of a training run says.
+Run: python -m benchmarks.precision [ROUNDS [SECONDS]]
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.ingestion import write_photographs
+from cv_factory.config import (
+    DataConfig,
+    ExportConfig,
+    ResNet18Config,
+    SmallCNNConfig,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
+)
+from cv_factory.inference.predictor import Predictor
+
+_PRECISIONS = ("float32", "float16", "int8")
+_BATCH = 8
+
+
+def export_all(
+    model: ResNet18Config | SmallCNNConfig, images: Path
+) -> tuple[dict[str, Predictor], npt.NDArray[np.uint8]]:
+    """Return a model's predictor in each precision, and the validation images."""
+    from cv_factory.data.ingest import ingest
+    from cv_factory.data.split import split_dataset
+    from cv_factory.training.export import export_predictor
+    from cv_factory.training.reduce import reduce_precision
+    from cv_factory.training.train import train
+    from cv_factory.transforms.fitted import fit_transform
+
+    config = DataConfig(source="folder", path=str(images), height=64, width=64)
+    dataset = ingest(config)
+    split = split_dataset(dataset, SplitConfig())
+    transform = fit_transform(dataset, split.train, TransformConfig())
+    trained = train(dataset, split, transform, model, TrainConfig(epochs=1, batch_size=64))
+    exported = export_predictor(trained, transform, {})
+    predictors = {
+        precision: reduce_precision(
+            exported,
+            dataset,
+            split,
+            ExportConfig.model_validate({"precision": precision, "min_agreement": 0.0}),
+        )
+        for precision in _PRECISIONS
+    }
+    return predictors, np.asarray(dataset.images[split.validation])
+
+
+def rate(predictor: Predictor, batch: npt.NDArray[np.uint8], seconds: float) -> float:
+    """Return images/s."""
+    runs, begun = 0, time.perf_counter()
+    while (taken := time.perf_counter() - begun) < seconds:
+        predictor.predict(batch)
+        runs += 1
+    return runs * len(batch) / taken
+
+
+def measure(
+    predictors: dict[str, Predictor], images: npt.NDArray[np.uint8], rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Return images/s of each precision in each round."""
+    batch, rates = images[:_BATCH], {name: list[float]() for name in predictors}
+    for predictor in predictors.values():
+        rate(predictor, batch, 0.2)
+    for number in range(rounds):
+        for name in list(predictors)[:: 1 if number % 2 == 0 else -1]:
+            rates[name].append(rate(predictors[name], batch, seconds))
+    return rates
+
+
+def report(
+    model: str,
+    predictors: dict[str, Predictor],
+    images: npt.NDArray[np.uint8],
+    rates: dict[str, list[float]],
+) -> None:
+    """Print one model's figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rounds, whole = len(rates["float32"]), predictors["float32"]
+    table = Table(title=f"{model} ({rounds} rounds)", title_justify="left")
+    for title in ("precision", "images/s", "against float32", "MB", "agreement"):
+        table.add_column(title, justify="right")
+    expected = whole.predict(images).probabilities.argmax(1)
+    for name, predictor in predictors.items():
+        ratio = Spread.of([a / b for a, b in zip(rates[name], rates["float32"], strict=True)])
+        same = (predictor.predict(images).probabilities.argmax(1) == expected).mean()
+        table.add_row(
+            name,
+            f"{Spread.of(rates[name]).median:,.0f}",
+            f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})",
+            f"{len(predictor.graph) / 1e6:.2f}",
+            f"{same:.1%}",
+        )
+    Console(width=100).print(table)
+
+
+def main() -> int:
+    """Measure, print and store the result."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
+    result: dict[str, object] = {"machine": describe_machine()}
+    with tempfile.TemporaryDirectory() as directory:
+        write_photographs(Path(directory), 400, size=64, kind="png")
+        for model in (SmallCNNConfig(), ResNet18Config()):
+            predictors, images = export_all(model, Path(directory))
+            rates = measure(predictors, images, rounds, seconds)
+            report(model.name, predictors, images, rates)
+            result[model.name] = rates
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "precision.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""The predictor in float32, beside which one of fewer bits is made and measured."""
+
+from typing import Annotated
+
+from zenml import step
+
+import materializers  # noqa: F401  (registers them)
+from cv_factory.config import CalibrationConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.inference.predictor import Predictor
+from cv_factory.training.trained_model import TrainedModel
+from cv_factory.transforms.fitted import FittedTransform
+from steps.caching import depends_on
+
+
+@step(cache_policy=depends_on("cv_factory.training.export"))
+def export_float(
+    trained_model: TrainedModel,
+    transform: FittedTransform,
+    dataset: ImageDataset,
+    split: Split,
+    calibration: CalibrationConfig,
+    config_fingerprint: str,
+) -> Annotated[Predictor, "float_predictor"]:
+    """Export, calibrate if asked to, and compare with the reference outputs."""
+    from cv_factory.training.export import export_of_run
+
+    return export_of_run(trained_model, transform, dataset, split, calibration, config_fingerprint)
