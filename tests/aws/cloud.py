@@ -123,6 +123,7 @@ class CloudProject(Project):
             "CV_FACTORY_MLFLOW_URI": cloud.mlflow_url,
             "CV_FACTORY_MLFLOW_USERNAME": "tester",
             "CV_FACTORY_MLFLOW_PASSWORD": "mlflow-password",
+            "CV_FACTORY_SPOT": "true",
         }
 
     def command(self, command: list[str], **options: Any) -> Completed:

@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from api_limits import violations
+from checkpoints import Checkpoints
+from controls import Controls
 from moto.core.responses import ActionResult
 from moto.sagemaker.exceptions import AWSValidationException
 from moto.sagemaker.models import FakePipelineExecution, SageMakerModelBackend
@@ -43,14 +46,52 @@ class Jobs:
     Attributes:
         folder: Holds a folder and a log for each.
         running: Processes by job name.
+        taken_away: Names of the jobs whose spot instance has just been.
+        interrupted: Names of the jobs to which that happened.
     """
 
     folder: Path
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    taken_away: set[str] = field(default_factory=set)
+    interrupted: set[str] = field(default_factory=set)
 
-    def run(self, name: str, command: list[str], environment: Mapping[str, str]) -> int:
+    def train(self, name: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+        """Run a training job to its end, on one spot instance after the other if need be."""
+        command = _command(request["AlgorithmSpecification"])
+        checkpoints = Checkpoints(request)
+        while True:
+            app = self._new_app(name)
+            # What a container has under this path, a process cannot.
+            here = {k: v.replace(checkpoints.in_job, f"{app}/ml") for k, v in environment.items()}
+            with checkpoints.kept(app / "ml", partial(self._go_wrong, name, request)):
+                code = self.run(name, command, here, app)
+            if name not in self.taken_away:
+                return code
+            self.taken_away.remove(name)
+
+    def _go_wrong(self, name: str, request: Mapping[str, Any]) -> None:
+        """Kill a job whose first checkpoint is on S3, if the tests ask for it."""
+        controls = Controls.read(self.folder)
+        is_spot = request.get("EnableManagedSpotTraining", False)
+        if is_spot and name not in self.interrupted and _names(controls.interrupted_jobs, name):
+            self.interrupted.add(name)
+            self.taken_away.add(name)
+            self.kill(name)
+        elif _names(controls.dying_jobs, name):
+            self.kill(name)
+
+    def _new_app(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=self.folder))
+
+    def run(
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        app: Path | None = None,
+    ) -> int:
         """Run a job's command to its end and return the exit code."""
-        app = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=self.folder))
+        app = app or self._new_app(name)
         variables = {
             **{key: os.environ[key] for key in _CONTAINER_VARIABLES if key in os.environ},
             "HOME": str(app),
@@ -64,7 +105,7 @@ class Jobs:
             "ZENML_ANALYTICS_OPT_IN": "false",
             **environment,
         }
-        with (self.folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, str(_CONTAINER), *command],
                 env=variables,
@@ -123,10 +164,15 @@ def _run_job_kind(jobs: Jobs, kind: str, specification: str, store: str) -> None
         }
 
         def run() -> None:
-            code = jobs.run(name, _command(request[specification]), environment)
+            if kind == "Training":
+                code = jobs.train(name, request, environment)
+            else:
+                code = jobs.run(name, _command(request[specification]), environment)
             if getattr(job, status) != "Stopped":
-                setattr(job, status, "Completed" if code == 0 else "Failed")
+                ended = "Completed" if code == 0 else "Failed"
+                job.secondary_status = ended
                 job.failure_reason = "" if code == 0 else f"AlgorithmError: exit code {code}"
+                setattr(job, status, ended)
 
         threading.Thread(target=run, daemon=True).start()
         return result
@@ -208,7 +254,16 @@ def _command(container: dict[str, Any]) -> list[str]:
     return [*container["ContainerEntrypoint"], *container.get("ContainerArguments", [])]
 
 
+def _names(words: tuple[str, ...], job: str) -> bool:
+    return any(word in job for word in words)
+
+
 def _refuse_violations(shape: str, request: dict[str, Any]) -> None:
     found = violations("sagemaker", shape, request)
+    limits = request.get("StoppingCondition", {})
+    if request.get("EnableManagedSpotTraining"):
+        longest = limits.get("MaxRuntimeInSeconds", 24 * 3600)
+        if limits.get("MaxWaitTimeInSeconds", 0) < longest:
+            found.append("MaxWaitTimeInSeconds must not be less than MaxRuntimeInSeconds")
     if found:
         raise AWSValidationException("; ".join(found))
