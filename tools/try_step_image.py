@@ -20,7 +20,7 @@ _IMAGE = "cv-factory-steps"
 #: In the image's own working directory, as ZenML unpacks the code of a run there.
 _TRAIN = (
     "cp -r /code/. . && python -m stacks apply local --set && id -u && "
-    "python run.py --pipeline training --preset smoke || test $? -eq 3"  # gates
+    "python run.py --pipeline training --preset smoke"
 )
 
 

@@ -10,28 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from cloud import Cloud, CloudProject, documented
-from project import Completed
+from cloud import SHORT, Cloud, CloudProject, documented
 from store import snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 
-#: Beside what docs/aws.md says: a training of seconds, which keeps a checkpoint of every epoch.
-_SHORT = ("--set", "train.epochs=12", "--set", "train.checkpoint_seconds=0", "--no-cache")
 _STEPS = {"ingest", "split", "validate_data", "fit_transform", "train", "export", "evaluate",
           "register"}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def trained_on_aws(
-    cloud: Cloud, cloud_project: CloudProject, applied: Completed
-) -> tuple[str, dict[str, Any]]:
-    """The output of one run on the stack ``aws``, and what ZenML stored of it."""
-    asked = documented("python run.py --pipeline training --stack aws ")
-    run = ("--pipeline", "training", "--stack", "aws", *asked)
-    with cloud.going_wrong(interrupted_jobs=("training-train-",)):
-        done = cloud_project.run(*run, *_SHORT, timeout=900)
-    return done.stdout, snapshot(cloud_project)
 
 
 def test_the_pipeline_runs_to_a_registered_model(
@@ -96,7 +81,7 @@ def test_every_stack_gives_the_same_predictor_bytes(
     on_aws = _files_of(cloud, predictor(trained_on_aws[1]))
     before = set(cloud.job_logs)
     variant = documented("python run.py --pipeline training --stack aws-step-operator")
-    training = ("--pipeline", "training", *_SHORT)
+    training = ("--pipeline", "training", *SHORT)
     on_variant = (*training, "--stack", "aws-step-operator", *variant)
     with cloud.going_wrong(dying_jobs=("training-train-",)):
         died = cloud_project.run(*on_variant, code=1)
