@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,24 +36,29 @@ _CONTAINER_VARIABLES = (
     "DO_NOT_TRACK",
     "OMP_NUM_THREADS",
 )
-_CONTAINER = Path(__file__).with_name("container.py")
+_WARM_CONTAINER = Path(__file__).with_name("warm_container.py")
+_STARTED, _ENDED = ".started", ".ended"
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
-@dataclass
 class Jobs:
     """All jobs that were started.
 
     Attributes:
         folder: Holds a folder and a log for each.
-        running: Processes by job name.
+        running: Process ids by job name.
         taken_away: Names of the jobs whose spot instance has just been.
         interrupted: Names of the jobs to which that happened.
     """
 
-    folder: Path
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    taken_away: set[str] = field(default_factory=set)
-    interrupted: set[str] = field(default_factory=set)
+    def __init__(self, folder: Path) -> None:
+        """Start the Python from which jobs are forked."""
+        self.folder = folder
+        self.running: dict[str, int] = {}
+        self.taken_away: set[str] = set()
+        self.interrupted: set[str] = set()
+        self._lock = threading.Lock()
+        self._warm = subprocess.Popen([sys.executable, str(_WARM_CONTAINER)], stdin=subprocess.PIPE)
 
     def train(self, name: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> int:
         """Run a training job to its end, on one spot instance after the other if need be."""
@@ -105,28 +110,43 @@ class Jobs:
             "ZENML_ANALYTICS_OPT_IN": "false",
             **environment,
         }
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(_CONTAINER), *command],
-                env=variables,
-                cwd=app,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.running[name] = process
-        return process.wait()
+        log = str(self.folder / f"{name}.log")
+        request = {
+            "command": command,
+            "environment": variables,
+            "folder": str(app),
+            "output": log,
+            "errors": log,
+            "append": True,
+            "started": str(app / _STARTED),
+            "ended": str(app / _ENDED),
+        }
+        assert self._warm.stdin is not None
+        with self._lock:
+            self._warm.stdin.write(json.dumps(request).encode() + b"\n")
+            self._warm.stdin.flush()
+        self.running[name] = self._number_in(app / _STARTED)
+        return self._number_in(app / _ENDED)
+
+    def _number_in(self, file: Path) -> int:
+        """Return what a file holds, as soon as it is there."""
+        while not file.exists():
+            if self._warm.poll() is not None:
+                raise RuntimeError("the Python that jobs are forked from has ended: see the log")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return int(file.read_text(encoding="ascii"))
 
     def kill(self, name: str) -> None:
         """End a job with all its processes."""
         with suppress(ProcessLookupError, KeyError):
-            os.killpg(self.running[name].pid, signal.SIGKILL)
+            os.killpg(self.running[name], signal.SIGKILL)
 
     def kill_all(self) -> None:
         """End everything that runs."""
         for name in list(self.running):
             self.kill(name)
+        self._warm.kill()
+        self._warm.wait()
 
 
 def install(jobs: Jobs) -> None:
