@@ -1,6 +1,7 @@
 """Counts the requests to an object store that had to be sent again.
 
-botocore and s3fs repeat what fails and say nothing of it; who runs a pipeline wants to know.
+botocore and s3fs repeat what fails and say nothing of it; who runs a pipeline wants to know. What
+aiohttp repeats by itself, once for a connection that broke off before an answer, is not counted.
 """
 
 import logging
