@@ -19,7 +19,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _IMAGE = "cv-factory-steps"
 #: In the image's own working directory, as ZenML unpacks the code of a run there.
 _TRAIN = (
-    "cp -r /code/. . && python -m stacks apply local --set && id -u && "
+    "id -u && cp -r /code/. . && python -m stacks apply local --set && "
     "python run.py --pipeline training --preset smoke"
 )
 
@@ -42,8 +42,9 @@ def main() -> int:
                 f"built in {built:.0f} s: {size:.0f} MB (of which base {base:.0f} MB)\n"
             )
             begun = time.monotonic()
-            sys.stdout.write(_run_steps(docker, folder / "code"))
-            sys.stdout.write(f"the steps ran in {time.monotonic() - begun:.0f} s\n")
+            output = _run_steps(docker, folder / "code")
+            seconds, user = time.monotonic() - begun, output.splitlines()[0]
+            sys.stdout.write(f"{output[-2000:]}the steps ran as user {user} in {seconds:.0f} s\n")
     return 0
 
 
@@ -66,14 +67,12 @@ def write_context(folder: Path) -> None:
 
 
 def _run_steps(docker: list[str], code: Path) -> str:
-    """Run the training pipeline in a container of the image and return the end of its output."""
+    """Run the training pipeline in a container of the image and return its output."""
     code.mkdir()
     archive = subprocess.run(
         ["git", "archive", "HEAD"], cwd=_ROOT, check=True, capture_output=True
     ).stdout
     subprocess.run(["tar", "-x", "-C", str(code)], input=archive, check=True)
-    code.chmod(0o755)
-    code.parent.chmod(0o755)
     start = [*docker, "run", "--rm", "--network", "host", "-v", f"{code}:/code:ro"]
     done = subprocess.run(
         [*start, _IMAGE, "sh", "-c", _TRAIN],
@@ -82,7 +81,7 @@ def _run_steps(docker: list[str], code: Path) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return done.stdout[-3000:]
+    return done.stdout
 
 
 if __name__ == "__main__":

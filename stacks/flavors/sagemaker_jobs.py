@@ -185,6 +185,8 @@ class SizedStepOperator(SagemakerStepOperator):
         if status.is_successful or reported.status.is_successful or reported.exception_info:
             return status
         job = self._describe_job(step_run)
+        if job["SecondaryStatus"] == "Stopped":  # by somebody
+            return status
         error = StepJobError(
             f"The job {job['TrainingJobName']} of step '{step_run.name}' ended as "
             f"{job['SecondaryStatus']}: {job.get('FailureReason') or 'no reason was given'}. "

@@ -157,7 +157,8 @@ def install(jobs: Jobs) -> None:
 
     def stop_training_job(response: SageMakerResponse) -> ActionResult:
         name = response._get_param("TrainingJobName")
-        response.sagemaker_backend.training_jobs[name].training_job_status = "Stopped"
+        job = response.sagemaker_backend.training_jobs[name]
+        job.training_job_status = job.secondary_status = "Stopped"
         jobs.kill(name)
         return ActionResult({})
 
