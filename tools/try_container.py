@@ -6,15 +6,12 @@ what the golden samples gave. Run: python -m tools.try_container BUNDLE_DIR
 """
 
 import argparse
-import contextlib
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +19,11 @@ from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.proof import Proof, prove
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.guards.keys import add_key
+from tools.docker_engine import docker_engine, image_bytes, make_base, run, wait_until
 
 _PORT = 38473
 _URL = f"http://127.0.0.1:{_PORT}"
 _BASE, _IMAGE, _NAME = "cv-factory-base", "cv-factory-service", "cv-factory-try"
-_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True)
@@ -88,26 +85,23 @@ def try_container(bundle: Bundle, folder: Path) -> Trial:
     """
     clock = _Clock()
     tag = build_bento(bundle, folder / "bento")
-    with _engine(folder / "engine") as docker:
-        _make_base(docker, folder / "root")
+    with docker_engine(folder / "engine") as docker:
+        make_base(docker, folder / "root", _BASE)
         clock.note("base")
         recipe = str(folder / "bento" / "Containerfile")
         build = [*docker, "build", "--network", "host", "--build-arg", f"BASE={_BASE}"]
-        _run([*build, "-t", _IMAGE, "-f", recipe, str(folder / "bento")])
-        image, base = (
-            int(_run([*docker, "image", "inspect", "-f", "{{.Size}}", name]))
-            for name in (_IMAGE, _BASE)
-        )
+        run([*build, "-t", _IMAGE, "-f", recipe, str(folder / "bento")])
+        image, base = image_bytes(docker, _IMAGE), image_bytes(docker, _BASE)
         clock.note("image")
         key = add_key(folder / "keys.json", "try", ["predict"], None)
         seconds = _start(docker, (folder / "keys.json").read_text(encoding="utf-8"))
         proof = prove(_URL, bundle, timeout=10.0, headers={"X-API-Key": key})
-        user = _run([*docker, "exec", _NAME, "id", "-un"])
+        user = run([*docker, "exec", _NAME, "id", "-un"])
         written = [*docker, "exec", "-u", "root", _NAME, "touch", "/written"]
         refused = subprocess.run(written, capture_output=True, text=True).stderr.strip()
         health = _health(docker)
-        _run([*docker, "stop", "-t", "20", _NAME])
-        code = int(_run([*docker, "inspect", "-f", "{{.State.ExitCode}}", _NAME]))
+        run([*docker, "stop", "-t", "20", _NAME])
+        code = int(run([*docker, "inspect", "-f", "{{.State.ExitCode}}", _NAME]))
         clock.note("run")
     return Trial(tag, image, base, seconds, proof, user, health, refused, code, clock.seconds)
 
@@ -125,53 +119,17 @@ class _Clock:
         self.seconds[name], self._since = now - self._since, now
 
 
-@contextlib.contextmanager
-def _engine(folder: Path) -> Iterator[list[str]]:
-    """Start a Docker engine without a bridge and yield the command that talks to it."""
-    folder.mkdir()
-    address = f"unix://{folder}/docker.sock"
-    command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/run"]
-    command += ["-H", address, "-p", f"{folder}/pid", "--bridge=none", "--iptables=false"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    docker = ["env", "DOCKER_BUILDKIT=0", "docker", "-H", address]
-    try:
-        _wait_until(lambda: subprocess.run([*docker, "info"], capture_output=True).returncode == 0)
-        yield docker
-    finally:
-        process.terminate()
-        process.wait(60)
-        # The engine leaves its network namespace mounted.
-        for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
-            if (place := line.split()[1]).startswith(str(folder)):
-                subprocess.run(["umount", place], check=True)
-
-
-def _make_base(docker: list[str], root: Path) -> None:
-    """Import a Debian with Python as an image, since none can be pulled."""
-    packages = "python3,python3-pip"
-    _run(["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(root)])
-    target = root / _CERTIFICATES.relative_to("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_CERTIFICATES, target)
-    archive = root.with_suffix(".tar")
-    _run(["tar", "-C", str(root), "-cf", str(archive), "."])
-    change = f"ENV PIP_CERT={_CERTIFICATES}"
-    _run([*docker, "import", "--change", change, str(archive), _BASE])
-    archive.unlink()
-
-
 def _start(docker: list[str], keys: str) -> float:
     """Run the container as the Containerfile says and return the seconds until it is ready."""
     begun = time.monotonic()
-    run = [*docker, "run", "-d", "--name", _NAME, "--read-only", "--tmpfs", "/tmp"]
+    start = [*docker, "run", "-d", "--name", _NAME, "--read-only", "--tmpfs", "/tmp"]
     told = ["-e", f"CV_FACTORY_PORT={_PORT}", "-e", f"CV_FACTORY_API_KEYS={keys}"]
     # Its health is asked for sooner than in service: nobody waits for it here otherwise.
-    _run([*run, "--network", "host", "--health-interval=1s", *told, _IMAGE])
+    run([*start, "--network", "host", "--health-interval=1s", *told, _IMAGE])
     try:
-        _wait_until(_is_ready)
+        wait_until(_is_ready)
     except TimeoutError:
-        sys.stderr.write(_run([*docker, "logs", _NAME]))
+        sys.stderr.write(run([*docker, "logs", _NAME]))
         raise
     return time.monotonic() - begun
 
@@ -180,9 +138,9 @@ def _health(docker: list[str]) -> str:
     """Return what the engine finds, once it has asked."""
 
     def state() -> str:
-        return _run([*docker, "inspect", "-f", "{{.State.Health.Status}}", _NAME])
+        return run([*docker, "inspect", "-f", "{{.State.Health.Status}}", _NAME])
 
-    _wait_until(lambda: state() != "starting")
+    wait_until(lambda: state() != "starting")
     return state()
 
 
@@ -192,21 +150,6 @@ def _is_ready() -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:6])} failed:\n{done.stdout}{done.stderr}"[-4000:])
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

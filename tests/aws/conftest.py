@@ -54,11 +54,7 @@ def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
     """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
     from cloud import documented
 
-    cloud.aws("cloudformation").create_stack(
-        StackName="cv-factory",
-        TemplateBody=(cloud_project.root / "stacks" / "aws" / "template.yaml").read_text(),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-    )
+    cloud.deploy(cloud_project.root)
     variant = documented("python -m stacks apply aws-step-operator ")
     done = cloud_project.stacks("apply", "aws-step-operator", *variant)
     assert "Stack aws-step-operator is ready" in done.stdout
@@ -67,13 +63,17 @@ def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
 
 @pytest.fixture(scope="session")
 def trained_on_aws(
-    cloud_project: "CloudProject", applied: "Completed"
+    cloud: "Cloud", cloud_project: "CloudProject", applied: "Completed"
 ) -> "tuple[str, dict[str, Any]]":
-    """The output of one run on the stack ``aws``, and what ZenML stored of it; it is in staging."""
-    from cloud import TINY, documented
+    """The output of one run on the stack ``aws``, and what ZenML stored of it; it is in staging.
+
+    Its training loses its spot instance.
+    """
+    from cloud import SHORT, documented
     from store import snapshot
 
     asked = documented("python run.py --pipeline training --stack aws ")
     run = ("--pipeline", "training", "--stack", "aws", *asked)
-    done = cloud_project.run(*run, *TINY, timeout=900)
+    with cloud.going_wrong(interrupted_jobs=("training-train-",)):
+        done = cloud_project.run(*run, *SHORT, timeout=900)
     return done.stdout, snapshot(cloud_project)

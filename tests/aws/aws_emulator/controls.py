@@ -1,4 +1,4 @@
-"""What a test asks the emulator to do wrong: stubbed refusals, builds that fail, wrong answers.
+"""What a test asks the emulator to do wrong: refusals, failing builds, wrong answers, dying jobs.
 
 moto lets every caller do everything, and its builds succeed. A test says otherwise in a file.
 """
@@ -18,12 +18,17 @@ class Controls:
         over_quota: Such as ``sagemaker:CreateEndpoint``: answered as where a quota is too small.
         misdirected: A variant of an endpoint, and the one that answers in its place.
         failing_build_log: Lines of a build that fails; empty for builds that succeed.
+        interrupted_jobs: Words in the names of spot jobs whose instance is taken away, once, when
+            their first checkpoint is on S3.
+        dying_jobs: Words in the names of jobs that are killed for good then.
     """
 
     refused_actions: tuple[str, ...] = ()
     over_quota: tuple[str, ...] = ()
     misdirected: tuple[str, ...] = ()
     failing_build_log: tuple[str, ...] = ()
+    interrupted_jobs: tuple[str, ...] = ()
+    dying_jobs: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Controls":
