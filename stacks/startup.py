@@ -87,7 +87,7 @@ def _activate(names: frozenset[str]) -> None:
     if "mlflow" in names:
         from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
-        MLFlowExperimentTracker.disable_autologging = (  # type: ignore[method-assign]
+        MLFlowExperimentTracker.disable_autologging = (  # type: ignore[method-assign,assignment]
             _disable_autologging_of_imported
         )
 

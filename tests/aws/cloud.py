@@ -27,7 +27,7 @@ from tools.s3_server import USER, WEED, S3Server, answers, free_ports, until
 
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
-#: Beside what docs/aws.md says: a training of seconds, which keeps a checkpoint of every epoch, and a
+#: Beside what docs/aws.md says: a training of seconds, with a checkpoint of every epoch, and a
 #: gate that it passes.
 SHORT = ("--set", "train.epochs=12", "--set", "train.checkpoint_seconds=0",
          "--set", "gates=[{metric: accuracy, min: 0.3}]", "--no-cache")  # fmt: skip
