@@ -1,7 +1,7 @@
 """Latency of accepted requests at ten times the load, and how soon a killed worker is replaced.
 
-``wrk`` keeps 320 connections busy, which never wait when they are refused; 32 are the load that the
-service is made for. A client of its own notes how long the requests take that are answered 200.
+``wrk`` keeps 320 connections busy, which ask again at once when they are refused; 32 are the load
+that the service is made for. 16 clients beside it note how long requests take that are answered 200.
 Then 8 clients ask all the time while the worker is killed: those in flight may fail, others wait.
 ROUNDS (default 3), SECONDS of load (default 5). Needs wrk (Debian: apt-get install wrk).
 Run: python -m benchmarks.serving_overload [ROUNDS [SECONDS]]
@@ -24,7 +24,7 @@ from cv_factory.config_serving import ServingConfig
 from cv_factory.serving.guards.keys import add_key
 
 _LOADS = (32, 320)
-_CLIENTS = 8
+_PROBES, _CLIENTS = 16, 8
 
 
 def main() -> int:
@@ -43,9 +43,9 @@ def main() -> int:
         with running(chosen, port, headers) as (process, _):
             for number in range(rounds):
                 for load in _LOADS if number % 2 == 0 else _LOADS[::-1]:
-                    with Clients(url, image, headers, 1).asking() as client:
+                    with Clients(url, image, headers, _PROBES).asking() as probes:
                         found = wrk(chosen, url, key, load, seconds, may_refuse=True)
-                    figures[load].append(_summary(client.seconds(), found))
+                    figures[load].append(_summary(probes.seconds(), found))
             recoveries = [
                 _recovery(process, Clients(url, image, headers, _CLIENTS)) for _ in range(rounds)
             ]
