@@ -1,7 +1,7 @@
 """Latency of accepted requests at ten times the load, and how soon a killed worker is replaced.
 
 ``wrk`` keeps 320 connections busy, which ask again at once when they are refused; 32 are the load
-that the service is made for. 16 clients beside it note how long requests take that are answered 200.
+that the service is made for. 16 clients beside it note how long what is answered 200 takes.
 Then 8 clients ask all the time while the worker is killed: those in flight may fail, others wait.
 ROUNDS (default 3), SECONDS of load (default 5). Needs wrk (Debian: apt-get install wrk).
 Run: python -m benchmarks.serving_overload [ROUNDS [SECONDS]]
