@@ -9,17 +9,14 @@ import json
 import socket
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import httpx
 import psutil
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.serving_clients import Clients
 from cv_factory.config import (
     DataConfig,
     LogisticRegressionConfig,
@@ -52,47 +49,6 @@ def train_digits() -> Predictor:
     transform = fit_transform(dataset, split.train, settings)
     trained = train(dataset, split, transform, LogisticRegressionConfig(), TrainConfig())
     return export_predictor(trained, transform, {})
-
-
-class Load:
-    """Clients that ask without a pause; an answer is its start, its end (s) and its status."""
-
-    def __init__(self, url: str, image: bytes) -> None:
-        self._url, self._image = url, image
-        self.answers: list[tuple[float, float, int]] = []
-        self._stop = threading.Event()
-
-    @contextmanager
-    def running(self) -> Iterator["Load"]:
-        """Ask during the block."""
-        threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-
-    def _ask(self) -> None:
-        headers = {"Content-Type": "image/png"}
-        with httpx.Client(base_url=self._url, trust_env=False, timeout=60) as client:
-            while not self._stop.is_set():
-                begun = time.monotonic()
-                try:
-                    status = client.post("/predict", content=self._image, headers=headers)
-                    self.answers.append((begun, time.monotonic(), status.status_code))
-                except httpx.HTTPError:
-                    self.answers.append((begun, time.monotonic(), 0))
-
-    def wait_for_answer_after(self, moment: float) -> float:
-        """Return when the first request that was sent after a moment had its right answer."""
-        while True:
-            ends = [end for begun, end, status in self.answers if begun > moment and status == 200]
-            if ends:
-                return min(ends)
-            time.sleep(0.005)
 
 
 def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
@@ -130,28 +86,29 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
 def _round(
     endpoint: Endpoint, name: str, old: str, bundle: Bundle, found: dict[str, list[float]]
 ) -> None:
+    url = f"{endpoint.url}/predict"
     image = encode_png(bundle.predictor.golden.images[0])
-    with Load(endpoint.url, image).running() as load:
+    with Clients(url, image, {}, CLIENTS).asking() as clients:
         begun = time.monotonic()
         endpoint.put_up(name, bundle, _START_SECONDS)
         started = time.monotonic()
         endpoint.route({name: 1.0})
         switched = time.monotonic()
         endpoint.remove(old)
-        load.wait_for_answer_after(time.monotonic())
+        clients.wait_for_answer_after(time.monotonic())
     found["start_seconds"].append(started - begun)
     found["switch_seconds"].append(switched - started)
-    found["requests"].append(len(load.answers))
-    found["lost_by_update"].append(sum(status != 200 for _, _, status in load.answers))
+    found["requests"].append(len(clients.answers))
+    found["lost_by_update"].append(clients.lost())
     running = endpoint.running(name)
     assert running is not None
-    with Load(endpoint.url, image).running() as load:
-        load.wait_for_answer_after(time.monotonic())
+    with Clients(url, image, {}, CLIENTS).asking() as clients:
+        clients.wait_for_answer_after(time.monotonic())
         for worker in psutil.Process(running.pid).children():
             worker.kill()
         killed = time.monotonic()
-        found["back_seconds_after_kill"].append(load.wait_for_answer_after(killed) - killed)
-    found["lost_by_kill"].append(sum(status != 200 for _, _, status in load.answers))
+        found["back_seconds_after_kill"].append(clients.wait_for_answer_after(killed) - killed)
+    found["lost_by_kill"].append(clients.lost())
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Latency of accepted requests at ten times the load, and how soon a killed worker is replaced.
 
-``wrk`` keeps 320 connections busy, which never wait when they are refused; 32 are the load that the
-service is made for. A client of its own notes how long the requests take that are answered 200.
+``wrk`` keeps 320 connections busy, which ask again at once when they are refused; 32 are the load
+that the service is made for. 16 clients beside it note how long what is answered 200 takes.
 Then 8 clients ask all the time while the worker is killed: those in flight may fail, others wait.
 ROUNDS (default 3), SECONDS of load (default 5). Needs wrk (Debian: apt-get install wrk).
 Run: python -m benchmarks.serving_overload [ROUNDS [SECONDS]]
@@ -11,61 +11,20 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
-from benchmarks.serving import OURS, Server, free_port, running, server, wrk
+from benchmarks.serving import OURS, free_port, running, server, wrk
+from benchmarks.serving_clients import Clients
 from benchmarks.serving_models import write_bundle
 from cv_factory.config_serving import ServingConfig
 from cv_factory.serving.guards.keys import add_key
 
 _LOADS = (32, 320)
-_CLIENTS = 8
-
-
-@dataclass
-class Asked:
-    """What clients noticed: seconds of each answer (not refusal), and requests that were lost."""
-
-    seconds: list[float] = field(default_factory=list)
-    lost: int = 0
-
-
-@contextmanager
-def asking(url: str, body: bytes, key: str, clients: int = 1) -> Iterator[Asked]:
-    """Let some clients ask all the time while the block runs."""
-    asked, enough = Asked(), threading.Event()
-    headers = {"Authorization": key, "Content-Type": "image/png"}
-
-    def ask() -> None:
-        with httpx.Client(headers=headers, timeout=60) as client:
-            while not enough.is_set():
-                begun = time.perf_counter()
-                try:
-                    response = client.post(url, content=body)
-                except httpx.TransportError:
-                    asked.lost += 1
-                    continue
-                if response.status_code == httpx.codes.OK:
-                    asked.seconds.append(time.perf_counter() - begun)
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield asked
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join()
+_PROBES, _CLIENTS = 16, 8
 
 
 def main() -> int:
@@ -80,13 +39,16 @@ def main() -> int:
         port = free_port()
         chosen = server(OURS, folder, port)
         url = f"http://127.0.0.1:{port}{chosen.path}"
-        with running(chosen, port, {"Authorization": key}) as (process, _):
+        image, headers = chosen.body.read_bytes(), {"Authorization": key}
+        with running(chosen, port, headers) as (process, _):
             for number in range(rounds):
                 for load in _LOADS if number % 2 == 0 else _LOADS[::-1]:
-                    with asking(url, chosen.body.read_bytes(), key) as asked:
+                    with Clients(url, image, headers, _PROBES).asking() as probes:
                         found = wrk(chosen, url, key, load, seconds, may_refuse=True)
-                    figures[load].append(_summary(asked.seconds, found))
-            recoveries = [_recovery(process, url, chosen, key) for _ in range(rounds)]
+                    figures[load].append(_summary(probes.seconds(), found))
+            recoveries = [
+                _recovery(process, Clients(url, image, headers, _CLIENTS)) for _ in range(rounds)
+            ]
     report = {
         "machine": describe_machine(),
         "by_connections": figures,
@@ -108,24 +70,16 @@ def main() -> int:
     return 0
 
 
-def _recovery(process: psutil.Process, url: str, chosen: Server, key: str) -> tuple[float, int]:
+def _recovery(process: psutil.Process, clients: Clients) -> tuple[float, int]:
     """Kill the worker (SIGKILL) under load; return seconds until the next answer, and losses."""
     family = process.children(recursive=True)
     [worker] = [child for child in family if "_bentoml_impl.worker.service" in child.cmdline()]
-    body = chosen.body.read_bytes()
-    headers = {"Authorization": key, "Content-Type": "image/png"}
-    with asking(url, body, key, _CLIENTS) as asked:
-        while not asked.seconds:
-            time.sleep(0.01)
+    with clients.asking():
+        clients.wait_for_answer_after(time.monotonic())
         worker.kill()
-        begun = time.perf_counter()
-        while True:
-            try:
-                response = httpx.post(url, content=body, headers=headers, timeout=60)
-            except httpx.HTTPError:
-                continue
-            if response.status_code == httpx.codes.OK:
-                return time.perf_counter() - begun, asked.lost
+        killed = time.monotonic()
+        back = clients.wait_for_answer_after(killed) - killed
+    return back, clients.lost()
 
 
 def _summary(taken: list[float], found: dict[str, float]) -> dict[str, float]:

@@ -34,6 +34,7 @@ from cv_factory.serving.scoring import Pixels, Scored, Scorer
 from cv_factory.serving.state import read_stage
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_SECONDS_BEFORE_REFUSAL = 0.2
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -136,7 +137,7 @@ class Application:
             principal = await self._guard.identify(request, "predict")
             exchange.key = principal.name
             if not self._scorer.has_room() or self._asking >= limits.max_requests:
-                raise overloaded()
+                raise await _sent_away()
             self._asking += 1
             try:
                 contents = await read_images(request, limits, accepted)
@@ -158,7 +159,7 @@ class Application:
             async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
                 return await self._scorer.score(await self._decoded(contents))
         except (QueueFullError, TimeoutError):
-            raise overloaded() from None
+            raise await _sent_away() from None
 
     async def _decoded(self, contents: list[bytes]) -> list[Pixels]:
         images = []
@@ -230,6 +231,16 @@ class Application:
         dropped = sum(log.dropped for log in (self._predictions, self._log) if log is not None)
         text = self._metrics.text(queue=self._scorer.waiting, dropped=dropped)
         return Response(text, headers={"content-type": CONTENT_TYPE})
+
+
+async def _sent_away() -> ProblemError:
+    """Return what is said when too much waits, but not at once.
+
+    Who asks again at once would take the time of those who are answered; and uvloop accepts one
+    connection each time round, so that new ones would wait for seconds.
+    """
+    await asyncio.sleep(_SECONDS_BEFORE_REFUSAL)
+    return overloaded()
 
 
 async def _alive(_request: Request) -> Response:

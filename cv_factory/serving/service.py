@@ -66,7 +66,7 @@ class PredictorService:
             say("cannot-start", detail=str(error))
             _end_server(str(error))
             raise
-        _tune_collector()
+        _tune_interpreter()
 
     def __is_ready__(self) -> bool:
         """Whether the golden samples are answered as they should be."""
@@ -119,8 +119,14 @@ def _end_server(reason: str) -> None:
         os.kill(os.getppid(), signal.SIGTERM)
 
 
-def _tune_collector() -> None:
-    """Leave what is loaded out of garbage collections, and make these rare: they stop requests."""
+def _tune_interpreter() -> None:
+    """Let nothing stop requests for long: neither garbage collections nor another thread.
+
+    What is loaded is left out of collections, and these are made rare. A thread that comes back
+    from the graph, or the event loop that was interrupted by one, would wait up to 5 ms for the
+    interpreter's lock.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(0.0005)
