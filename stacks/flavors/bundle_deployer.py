@@ -87,7 +87,7 @@ class BundleDeployer(BaseModelDeployer):
         service = self.SERVICE(uuid=record.id, config=config, status=ServiceStatus())
         with ExitStack() as undo:
             undo.callback(Client().delete_service, record.id)
-            # Not asked for after the record was made: ZenML deletes those that are not complete yet.
+            # Not asked for again: ZenML deletes records that are not complete yet.
             self._start_new(service, bundle, known)
             undo.pop_all()
         return self._record(service, ServiceState.ACTIVE)
