@@ -7,7 +7,7 @@ workers behind. Starting, proving, routing and stopping are the library's busine
 
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, cast
 from uuid import UUID
@@ -193,11 +193,15 @@ class BentoDeployer(BundleDeployer):
         )
         return cast(BentoService, self.put_up_service(config, bundle))
 
-    def _start_new(self, service: BundleService, bundle: Bundle) -> None:
+    def _start_new(
+        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
+    ) -> None:
         endpoint = self._endpoint_of(cast(BentoServiceConfig, service.config))
         endpoint.put_up(str(service.uuid), bundle, self.config.start_timeout)
 
-    def _start_again(self, service: BundleService, bundle: Bundle) -> None:
+    def _start_again(
+        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
+    ) -> None:
         endpoint = self._endpoint_of(cast(BentoServiceConfig, service.config))
         endpoint.bring_up(str(service.uuid), self.config.start_timeout)
 

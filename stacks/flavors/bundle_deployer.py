@@ -4,7 +4,7 @@ Where and how a service runs is each deployer's own business.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, TypeVar, cast
@@ -80,28 +80,38 @@ class BundleDeployer(BaseModelDeployer):
         known = self._services(self.SERVICE, bundle.model_name)
         for service in known:
             if _identity(service.config) == _identity(config):
-                self._start_again(service, bundle)
+                self._start_again(service, bundle, known)
                 return self._record(service, ServiceState.ACTIVE)
         version = get_model_version_id_if_exists(bundle.model_name, bundle.version)
         record = Client().create_service(config, _type_of(self.SERVICE), version)
         service = self.SERVICE(uuid=record.id, config=config, status=ServiceStatus())
         with ExitStack() as undo:
             undo.callback(Client().delete_service, record.id)
-            self._start_new(service, bundle)
+            # Not asked for again: ZenML deletes records that are not complete yet.
+            self._start_new(service, bundle, known)
             undo.pop_all()
         return self._record(service, ServiceState.ACTIVE)
 
     @abstractmethod
-    def _start_new(self, service: BundleService, bundle: Bundle) -> None:
+    def _start_new(
+        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
+    ) -> None:
         """Start a service that was never there, and prove it.
+
+        Args:
+            service: Which one.
+            bundle: What it serves.
+            known: The services of the model that have been there before.
 
         Raises:
             CVFactoryError: It did not start or answers wrongly; nothing of it is left.
         """
 
     @abstractmethod
-    def _start_again(self, service: BundleService, bundle: Bundle) -> None:
-        """Start a service that was there before, unless it runs, and prove it.
+    def _start_again(
+        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
+    ) -> None:
+        """Start a service that was there before, unless it runs, and prove it; see above.
 
         Raises:
             CVFactoryError: It did not start or answers wrongly.
@@ -143,13 +153,8 @@ class BundleDeployer(BaseModelDeployer):
     def perform_deploy_model(
         self, id: UUID, config: ServiceConfig, timeout: int = 300
     ) -> BaseService:
-        """Put up the bundle that a configuration names, under an id that ZenML has given it."""
-        given = cast(BundleServiceConfig, config)
-        service = self.SERVICE(
-            uuid=id, config=given, status=ServiceStatus(), admin_state=ServiceState.ACTIVE
-        )
-        self._start_new(service, Bundle.load(Path(given.bundle)))
-        return service
+        """Refuse: ZenML's own ``deploy_model`` calls this, and ours does not."""
+        raise NotImplementedError("deploy_model puts a bundle up")
 
     def _record(self, service: BundleService, state: ServiceState) -> BundleService:
         """Store in ZenML what a service is and where it is reached."""

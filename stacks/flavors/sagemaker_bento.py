@@ -4,7 +4,7 @@ What happens to an endpoint is the business of ``stacks.endpoints``; this connec
 records and commands, and has the image built where there is none.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import ClassVar, cast
 from uuid import UUID
 
@@ -163,14 +163,18 @@ class SagemakerBentoDeployer(BundleDeployer):
         )
         return cast(SagemakerService, self.put_up_service(config, bundle))
 
-    def _start_new(self, service: BundleService, bundle: Bundle) -> None:
+    def _start_new(
+        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
+    ) -> None:
         started = cast(SagemakerService, service)
-        known = {other.variant for other in self.services(bundle.model_name)} - {started.variant}
+        variants = {cast(SagemakerService, other).variant for other in known} - {started.variant}
         endpoint = self._endpoint(bundle.model_name)
-        endpoint.put_up(started.variant, bundle, self._image(), known)
+        endpoint.put_up(started.variant, bundle, self._image(), variants)
 
-    def _start_again(self, service: BundleService, bundle: Bundle) -> None:
-        self._start_new(service, bundle)
+    def _start_again(
+        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
+    ) -> None:
+        self._start_new(service, bundle, known)
 
     def shares(self, model_name: str) -> dict[UUID, float]:
         """Return the share of the requests that each service of a model is given."""

@@ -249,9 +249,8 @@ def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_kill
     found = _belongings(cloud, endpoint)
     assert found["Bentos"] == [_ONE]
     others = f"{endpoint.name}-2-{killed}"
-    assert sorted(found["models"]) == [others, f"{endpoint.name}-{_ONE}"], (
-        "another endpoint's stays"
-    )
+    own = f"{endpoint.name}-{_ONE}"
+    assert sorted(found["models"]) == [others, own], "another endpoint's stays"
     cloud.aws("sagemaker").delete_model(ModelName=others)
     with _client(endpoint) as client:
         assert client.predict(_digit()).version == "1"

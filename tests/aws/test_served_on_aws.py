@@ -114,7 +114,7 @@ def test_zenmls_commands_know_the_service_and_nothing_is_left_of_a_deleted_one(
     assert "digits" in listed
     for told in (_ENDPOINT, "InService", "100%"):
         assert told in described
-    assert '"path":"/invocations"' in logs
+    assert '"path":"/invocations"' in "".join(logs.splitlines())
     assert _ENDPOINT not in empty
     sagemaker = cloud.aws("sagemaker")
     assert sagemaker.list_endpoints(NameContains=_ENDPOINT)["Endpoints"] == []

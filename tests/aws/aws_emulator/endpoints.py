@@ -460,7 +460,8 @@ def _download(uri: str, folder: Path) -> None:
 
 def _problem(status: int, kind: str, message: str = "", **told: Any) -> _Answer:
     headers = {"Content-Type": "application/json", "x-amzn-ErrorType": kind}
-    return status, headers, json.dumps(told or {"Message": message})
+    # moto reads the status off the headers.
+    return status, {**headers, "status": str(status)}, json.dumps(told or {"Message": message})
 
 
 def _in_background(work: Callable[..., None], *arguments: Any) -> threading.Thread:
