@@ -11,7 +11,7 @@ from served import digits_bundle
 
 from tools.try_container import try_container
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 
 def test_the_container_answers_read_only_and_as_nobody_special(
