@@ -31,7 +31,7 @@ async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     await bentoml.get_current_service().app(scope, receive, send)
 
 
-class DirectService(Service[Any]):
+class DirectService(Service[Any]):  # type: ignore[misc]
     """A service whose requests go to the application without BentoML's middleware.
 
     It would trace and time each, and keep what belongs to each for the time-out's 60 s: more work
