@@ -28,7 +28,7 @@ from tools.s3_server import USER, WEED, S3Server, answers, free_ports, until
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
 #: Beside what docs/aws.md says: a training of seconds, which keeps a checkpoint of every epoch.
-SHORT = ("--set", "train.epochs=12", "--set", "train.checkpoint_seconds=0", "--no-cache")
+SHORT = ("--set", "train.epochs=8", "--set", "train.checkpoint_seconds=0", "--no-cache")
 _GUARD = str(EMULATOR / "guarded.py")
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -231,7 +231,7 @@ def _environment(folder: Path, s3_url: str, emulator_url: str, mark: str) -> dic
         "ZENML_ANALYTICS_OPT_IN": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
 
 
