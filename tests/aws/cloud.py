@@ -29,7 +29,7 @@ EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
 #: Beside what docs/aws.md says: a training of seconds, with a checkpoint of every epoch, and a
 #: gate that it passes.
-SHORT = ("--set", "train.epochs=12", "--set", "train.checkpoint_seconds=0",
+SHORT = ("--set", "train.epochs=8", "--set", "train.checkpoint_seconds=0",
          "--set", "gates=[{metric: accuracy, min: 0.3}]", "--no-cache")  # fmt: skip
 _GUARD = str(EMULATOR / "guarded.py")
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -233,7 +233,7 @@ def _environment(folder: Path, s3_url: str, emulator_url: str, mark: str) -> dic
         "ZENML_ANALYTICS_OPT_IN": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
 
 

@@ -69,13 +69,13 @@ from stacks.startup import use_stack
 use_stack("aws")
 
 from zenml.client import Client
-from zenml.image_builders import BuildContext
+from zenml.image_builders.build_context import BuildContext
 
 from stacks.flavors.codebuild import ImageBuildError
 
 stack, context = Client().active_stack, BuildContext()
-context.add_source(sys.argv[1], "Dockerfile")
-context.add_source("hello from the context", "greeting")
+context.add_file(sys.argv[1], "Dockerfile")
+context.add_file("hello from the context", "greeting")
 name = f"{stack.container_registry.config.uri}/cv-factory-steps:try"
 try:
     built = stack.image_builder.build(name, context, container_registry=stack.container_registry)
