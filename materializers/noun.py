@@ -38,6 +38,8 @@ class NounMaterializer(BaseMaterializer):
     HEADER: ClassVar[str]
     #: Subfolders that are artifacts of their own, with the names of their nouns.
     PARTS: ClassVar[dict[str, str]] = {}
+    #: Requests to a remote store that had to be sent again while it was saved.
+    _repeated = 0
 
     def save(self, data: Noun) -> None:
         """Write the noun to the artifact store.
@@ -52,8 +54,10 @@ class NounMaterializer(BaseMaterializer):
             data.save(Path(temporary))
             for folder, kind in self.PARTS.items():
                 part = Path(temporary) / folder
-                upload_artifact(part, kind, self._filesystem, f"{self.uri}/{folder}")
-            upload_artifact(Path(temporary), self._kind, self._filesystem, self.uri)
+                uri = f"{self.uri}/{folder}"
+                self._repeated += upload_artifact(part, kind, self._filesystem, uri)
+            files = Path(temporary)
+            self._repeated += upload_artifact(files, self._kind, self._filesystem, self.uri)
 
     def load(self, data_type: type[Any]) -> Any:
         """Read the noun from the artifact store.
@@ -102,7 +106,8 @@ class NounMaterializer(BaseMaterializer):
 
     def extract_metadata(self, data: Any) -> dict[str, MetadataType]:
         """Return what a person wants to see of the artifact in the dashboard."""
-        return self.facts(data)
+        repeated = {"repeated_requests": self._repeated} if self._repeated else {}
+        return {**self.facts(data), **repeated}
 
     def pictures(self, data: Any) -> dict[str, bytes]:
         """Return PNG or HTML files by name."""
