@@ -37,6 +37,8 @@ def step_image() -> "DockerSettings":
         allow_including_files_in_images=False,
         runtime_environment={
             "HOME": _HOME,
+            # There is no git in it, which MLflow's GitPython would tell in every job.
+            "GIT_PYTHON_REFRESH": "quiet",
             "PYTHONUNBUFFERED": "1",
             "ZENML_ANALYTICS_OPT_IN": "false",
         },

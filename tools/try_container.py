@@ -6,26 +6,22 @@ golden samples gave. Run: python -m tools.try_container BUNDLE_DIR
 """
 
 import argparse
-import contextlib
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.proof import prove
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.guards.keys import add_key
+from tools.docker_engine import docker_engine, image_megabytes, make_base, run, wait_until
 
 _PORT = 38473
 _URL = f"http://127.0.0.1:{_PORT}"
 _BASE, _IMAGE, _NAME = "cv-factory-base", "cv-factory-service", "cv-factory-try"
-_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def main() -> int:
@@ -36,73 +32,36 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cv-factory-docker-") as directory:
         folder = Path(directory)
         tag = build_bento(bundle, folder / "bento")
-        with _engine(folder / "engine") as docker:
-            _make_base(docker, folder / "root")
+        with docker_engine(folder / "engine") as docker:
+            make_base(docker, folder / "root", _BASE)
             recipe = str(folder / "bento" / "Containerfile")
             build = [*docker, "build", "--network", "host", "--build-arg", f"BASE={_BASE}"]
-            _run([*build, "-t", _IMAGE, "-f", recipe, str(folder / "bento")])
-            size = _run([*docker, "image", "inspect", "-f", "{{.Size}}", _IMAGE])
-            base = _run([*docker, "image", "inspect", "-f", "{{.Size}}", _BASE])
+            run([*build, "-t", _IMAGE, "-f", recipe, str(folder / "bento")])
+            size, base = image_megabytes(docker, _IMAGE), image_megabytes(docker, _BASE)
             key = add_key(folder / "keys.json", "try", ["predict"], None)
             seconds = _start(docker, (folder / "keys.json").read_text(encoding="utf-8"))
             proof = prove(_URL, bundle, timeout=10.0, headers={"X-API-Key": key})
-            who = _run([*docker, "exec", _NAME, "id", "-un"])
-            _run([*docker, "stop", "-t", "20", _NAME])
+            who = run([*docker, "exec", _NAME, "id", "-un"])
+            run([*docker, "stop", "-t", "20", _NAME])
     sys.stdout.write(
-        f"{tag}: image {int(size) / 1e6:.0f} MB (of which base {int(base) / 1e6:.0f} MB), ready in "
+        f"{tag}: image {size:.0f} MB (of which base {base:.0f} MB), ready in "
         f"{seconds:.1f} s as user {who}, {proof.n_samples} golden samples answered within "
         f"{proof.largest_difference:.1e}\n"
     )
     return 0
 
 
-@contextlib.contextmanager
-def _engine(folder: Path) -> Iterator[list[str]]:
-    """Start a Docker engine without a bridge and yield the command that talks to it."""
-    folder.mkdir()
-    address = f"unix://{folder}/docker.sock"
-    command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/run"]
-    command += ["-H", address, "-p", f"{folder}/pid", "--bridge=none", "--iptables=false"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    docker = ["env", "DOCKER_BUILDKIT=0", "docker", "-H", address]
-    try:
-        _wait_until(lambda: subprocess.run([*docker, "info"], capture_output=True).returncode == 0)
-        yield docker
-    finally:
-        process.terminate()
-        process.wait(60)
-        # The engine leaves its network namespace mounted.
-        for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
-            if (place := line.split()[1]).startswith(str(folder)):
-                subprocess.run(["umount", place], check=True)
-
-
-def _make_base(docker: list[str], root: Path) -> None:
-    """Import a Debian with Python as an image, since none can be pulled."""
-    packages = "python3,python3-pip"
-    _run(["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(root)])
-    target = root / _CERTIFICATES.relative_to("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_CERTIFICATES, target)
-    archive = root.with_suffix(".tar")
-    _run(["tar", "-C", str(root), "-cf", str(archive), "."])
-    change = f"ENV PIP_CERT={_CERTIFICATES}"
-    _run([*docker, "import", "--change", change, str(archive), _BASE])
-    archive.unlink()
-
-
 def _start(docker: list[str], keys: str) -> float:
     """Run the container as the Containerfile says and return the seconds until it is ready."""
     begun = time.monotonic()
     serve = ["python3", "-m", "cv_factory.serving", "bundle", "--host", "0.0.0.0"]
-    run = [*docker, "run", "-d", "--rm", "--name", _NAME, "--read-only", "--tmpfs", "/tmp"]
+    start = [*docker, "run", "-d", "--rm", "--name", _NAME, "--read-only", "--tmpfs", "/tmp"]
     told = ["--network", "host", "-e", f"CV_FACTORY_API_KEYS={keys}"]
-    _run([*run, *told, _IMAGE, *serve, "--port", str(_PORT)])
+    run([*start, *told, _IMAGE, *serve, "--port", str(_PORT)])
     try:
-        _wait_until(_is_ready)
+        wait_until(_is_ready)
     except TimeoutError:
-        sys.stderr.write(_run([*docker, "logs", _NAME]))
+        sys.stderr.write(run([*docker, "logs", _NAME]))
         raise
     return time.monotonic() - begun
 
@@ -113,21 +72,6 @@ def _is_ready() -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:6])} failed:\n{done.stdout}{done.stderr}"[-4000:])
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

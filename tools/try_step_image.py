@@ -1,0 +1,88 @@
+"""Builds the image that steps run in for real, and runs the pipeline's steps in it.
+
+On a Docker engine of its own, with a Debian in place of the parent image, since none can be pulled;
+all else is what ZenML would have CodeBuild build. Needs root, Debian's docker.io, runc and
+debootstrap, a network for Debian's and Python's packages, and some 25 GB of disk. Prints sizes and
+times. The code is that of the last commit. Run: python -m tools.try_step_image
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from stacks.images import step_image
+from tools.docker_engine import docker_engine, image_megabytes, make_base, run
+
+_ROOT = Path(__file__).resolve().parent.parent
+_IMAGE = "cv-factory-steps"
+#: In the image's own working directory, as ZenML unpacks the code of a run there.
+_TRAIN = (
+    "id -u && cp -r /code/. . && python -m stacks apply local --set && "
+    "python run.py --pipeline training --preset smoke"
+)
+
+
+def main() -> int:
+    """Build, run, and leave nothing behind."""
+    parent = step_image().parent_image
+    assert parent is not None
+    with tempfile.TemporaryDirectory(prefix="cv-factory-docker-") as directory:
+        folder = Path(directory)
+        with docker_engine(folder / "engine") as docker:
+            make_base(docker, folder / "root", parent)
+            write_context(folder / "context")
+            begun = time.monotonic()
+            build = [*docker, "build", "--network", "host", "-t", _IMAGE]
+            run([*build, str(folder / "context")])
+            built = time.monotonic() - begun
+            size, base = image_megabytes(docker, _IMAGE), image_megabytes(docker, parent)
+            sys.stdout.write(
+                f"built in {built:.0f} s: {size:.0f} MB (of which base {base:.0f} MB)\n"
+            )
+            begun = time.monotonic()
+            output = _run_steps(docker, folder / "code")
+            seconds, user = time.monotonic() - begun, output.splitlines()[0]
+            sys.stdout.write(f"{output[-2000:]}the steps ran as user {user} in {seconds:.0f} s\n")
+    return 0
+
+
+def write_context(folder: Path) -> None:
+    """Write what ZenML sends to the image builder: the Dockerfile and the requirements."""
+    from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
+
+    settings = step_image()
+    requirements = "\n".join(settings.requirements or ())
+    name = ".zenml_user_requirements"
+    dockerfile = PipelineDockerImageBuilder._generate_zenml_pipeline_dockerfile(
+        parent_image=str(settings.parent_image),
+        docker_settings=settings,
+        requirements_files=[(name, requirements, [])],
+        apt_packages=settings.apt_packages,
+    )
+    folder.mkdir()
+    (folder / name).write_text(requirements, encoding="utf-8")
+    (folder / "Dockerfile").write_text(dockerfile, encoding="utf-8")
+
+
+def _run_steps(docker: list[str], code: Path) -> str:
+    """Run the training pipeline in a container of the image and return its output."""
+    code.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", "HEAD"], cwd=_ROOT, check=True, capture_output=True
+    ).stdout
+    subprocess.run(["tar", "-x", "-C", str(code)], input=archive, check=True)
+    start = [*docker, "run", "--rm", "--network", "host", "-v", f"{code}:/code:ro"]
+    done = subprocess.run(
+        [*start, _IMAGE, "sh", "-c", _TRAIN],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
