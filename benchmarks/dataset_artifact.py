@@ -30,7 +30,7 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.manifest import MANIFEST_COLUMNS
 from tools.s3_server import BUCKET, WEED, S3Server
 
-_FOLDER, _STORE = "BENCHMARK_FOLDER", "BENCHMARK_STORE"
+FOLDER, STORE = "BENCHMARK_FOLDER", "BENCHMARK_STORE"
 _SIDE, _BATCH = 64, 256
 _WRITTEN = "written"
 
@@ -39,14 +39,14 @@ def stock_load() -> dict[str, float]:
     """Load the pixels with ZenML's materializer, and copy a batch."""
     from zenml.materializers.numpy_materializer import NumpyMaterializer
 
-    return _timed(_materializer(NumpyMaterializer, "stock"), np.ndarray, lambda array: array)
+    return _timed(materializer_over(NumpyMaterializer, "stock"), np.ndarray, lambda array: array)
 
 
 def our_load() -> dict[str, float]:
     """Load the dataset with this project's materializer, and copy a batch and its labels."""
     from materializers.dataset import ImageDatasetMaterializer
 
-    materializer = _materializer(ImageDatasetMaterializer, "ours")
+    materializer = materializer_over(ImageDatasetMaterializer, "ours")
     return _timed(materializer, ImageDataset, lambda dataset: dataset.images)
 
 
@@ -65,14 +65,14 @@ def _timed(
 
 def np_save() -> dict[str, float]:
     """Write the pixels with NumPy."""
-    images = np.load(_artifact("stock") / "data.npy")
+    images = np.load(artifact_folder("stock") / "data.npy")
     return _saved(lambda folder: np.save(folder / "images.npy", images))
 
 
 def our_save() -> dict[str, float]:
     """Write the dataset: pixels, manifest, and the header with fingerprint and checksums."""
-    dataset = ImageDataset.load(_artifact("ours"))
-    images = np.load(_artifact("stock") / "data.npy")
+    dataset = ImageDataset.load(artifact_folder("ours"))
+    images = np.load(artifact_folder("stock") / "data.npy")
     dataset = ImageDataset(images, dataset.manifest, dataset.class_names, dataset.source)
     return _saved(dataset.save)
 
@@ -89,19 +89,20 @@ def _saved(save: Callable[[Path], None]) -> dict[str, float]:
     return {"seconds": time.perf_counter() - begun, "unsynced_seconds": unsynced}
 
 
-def _artifact(name: str) -> Path:
-    return Path(os.environ[_FOLDER]) / name
+def artifact_folder(name: str) -> Path:
+    """Return a folder of the benchmark's own folder."""
+    return Path(os.environ[FOLDER]) / name
 
 
 def _fresh_folder() -> Path:
-    folder = _artifact(_WRITTEN)
+    folder = artifact_folder(_WRITTEN)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     os.sync()  # what was written before must not be waited for now
     return folder
 
 
-def _materializer(kind: type[Any], name: str) -> Any:
+def materializer_over(kind: type[Any], name: str) -> Any:
     """Return a materializer over the store that the environment names."""
     from zenml.artifact_stores.local_artifact_store import (
         LocalArtifactStore,
@@ -111,7 +112,7 @@ def _materializer(kind: type[Any], name: str) -> Any:
     from zenml.integrations.s3.artifact_stores.s3_artifact_store import S3ArtifactStore
     from zenml.integrations.s3.flavors import S3ArtifactStoreConfig
 
-    root = os.environ[_STORE]
+    root = os.environ[STORE]
     now = datetime.now(UTC)
     in_bucket = root.startswith("s3://")
     store = (S3ArtifactStore if in_bucket else LocalArtifactStore)(
@@ -132,11 +133,12 @@ def _store_both(images: np.ndarray[Any, np.dtype[np.uint8]], dataset: ImageDatas
 
     from materializers.dataset import ImageDatasetMaterializer
 
-    _materializer(NumpyMaterializer, "stock").save(images)
-    _materializer(ImageDatasetMaterializer, "ours").save(dataset)
+    materializer_over(NumpyMaterializer, "stock").save(images)
+    materializer_over(ImageDatasetMaterializer, "ours").save(dataset)
 
 
-def _make(megabytes: int) -> ImageDataset:
+def made_dataset(megabytes: int) -> ImageDataset:
+    """Return random 64x64x3 images that take so many megabytes, with labels and a manifest."""
     n = megabytes * 1_000_000 // (_SIDE * _SIDE * 3)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, _SIDE, _SIDE, 3), np.uint8)
@@ -155,12 +157,12 @@ def _make(megabytes: int) -> ImageDataset:
     return ImageDataset(images, manifest, tuple("abcdefghij"), "made for a benchmark")
 
 
-def _report(
+def report(
     name: str, baseline: FunctionType, candidate: FunctionType, pairs: int, **env: str
 ) -> None:
     """Compare two functions by the seconds and megabytes that they return, and print both."""
     sides = Side(baseline.__name__, baseline, env), Side(candidate.__name__, candidate, env)
-    result = compare(f"dataset_artifact_{name}", *sides, pairs=pairs)
+    result = compare(name, *sides, pairs=pairs)
     result.save()
     for quantity in ("seconds", "unsynced_seconds"):
         if quantity in result.samples[0][0].values:
@@ -184,21 +186,26 @@ def main() -> int:
     """Make the dataset, store it twice in both stores, compare and print."""
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 6
-    dataset = _make(megabytes)
+    dataset = made_dataset(megabytes)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        os.environ |= {_FOLDER: directory, _STORE: directory}
+        os.environ |= {FOLDER: directory, STORE: directory}
         for name in ("stock", "ours", "server"):
             (folder / name).mkdir()
         _store_both(dataset.images, dataset)
         load = cast(FunctionType, stock_load), cast(FunctionType, our_load)
-        _report("load", *load, pairs)
-        _report("save", cast(FunctionType, np_save), cast(FunctionType, our_save), pairs)
+        report("dataset_artifact_load", *load, pairs)
+        report(
+            "dataset_artifact_save",
+            cast(FunctionType, np_save),
+            cast(FunctionType, our_save),
+            pairs,
+        )
         server = S3Server(str(WEED), folder / "server")
         try:
-            os.environ |= {**server.environment, _STORE: f"s3://{BUCKET}"}
+            os.environ |= {**server.environment, STORE: f"s3://{BUCKET}"}
             _store_both(dataset.images, dataset)
-            _report("load_from_s3", *load, max(2, pairs // 2))
+            report("dataset_artifact_load_from_s3", *load, max(2, pairs // 2))
         finally:
             server.kill()
     return 0
