@@ -20,6 +20,7 @@ from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
 )
 from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
     SagemakerStepOperatorConfig,
+    SagemakerStepOperatorSettings,
 )
 
 from cv_factory.errors import StackError
@@ -27,6 +28,11 @@ from stacks.startup import quiet_aws_logs
 
 if TYPE_CHECKING:
     from stacks.flavors.sagemaker_jobs import SizedOrchestrator, SizedStepOperator
+
+#: Folder of a job that SageMaker keeps equal to one on S3.
+CHECKPOINTS_IN_JOB = "/opt/ml/checkpoints"
+#: What the SageMaker SDK lets a job run that says nothing.
+_SECONDS_OF_A_DAY = 24 * 3600
 
 
 class Instance(BaseModel):
@@ -145,14 +151,52 @@ class SizedOrchestratorFlavor(SagemakerOrchestratorFlavor):
         return SizedOrchestrator
 
 
-class SizedStepOperatorConfig(SizedJobs, SagemakerStepOperatorConfig):
-    """Configuration of the step operator.
+class SizedStepOperatorSettings(SagemakerStepOperatorSettings):
+    """What a step may set for itself."""
+
+    spot: bool = Field(
+        False, description="On spot instances: cheaper, but interrupted now and then."
+    )
+    spot_wait: int = Field(
+        14400, gt=0, description="Seconds beyond max_run that a job may wait for spot instances."
+    )
+
+
+class SizedStepOperatorConfig(SizedJobs, SizedStepOperatorSettings, SagemakerStepOperatorConfig):
+    """Configuration of the step operator: the defaults of the settings, and where jobs run.
 
     Attributes:
         tags: Tags of the jobs, for the bill.
+        checkpoints: Where on S3 the checkpoints of jobs are kept while they run, and after those
+            that failed: ``s3://BUCKET/PREFIX``. Empty for nowhere.
     """
 
     tags: dict[str, str] = {}
+    checkpoints: str = Field("", pattern=r"^(s3://[^/]+/.+)?$")
+
+    @model_validator(mode="after")
+    def _check_spot(self) -> "SizedStepOperatorConfig":
+        if self.spot and not self.checkpoints:
+            raise ValueError("spot: an interrupted job continues from checkpoints; say where")
+        return self
+
+    def checkpoint_arguments(self, job: str, settings: SizedStepOperatorSettings) -> dict[str, Any]:
+        """Return arguments of the Estimator for a job that is continued where it was.
+
+        Args:
+            job: Tells it from others that do something else, as part of an S3 key.
+            settings: Those of its step.
+        """
+        if not self.checkpoints:
+            return {}
+        arguments: dict[str, Any] = {
+            "checkpoint_s3_uri": f"{self.checkpoints.rstrip('/')}/{job}",
+            "checkpoint_local_path": CHECKPOINTS_IN_JOB,
+        }
+        if settings.spot:
+            longest = settings.estimator_args.get("max_run", _SECONDS_OF_A_DAY)
+            arguments |= {"use_spot_instances": True, "max_wait": longest + settings.spot_wait}
+        return arguments
 
 
 class SizedStepOperatorFlavor(SagemakerStepOperatorFlavor):

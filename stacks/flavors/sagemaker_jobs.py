@@ -1,7 +1,7 @@
 """Runs steps as SageMaker jobs: what ``stacks.flavors.sagemaker`` declares.
 
-ZenML does the work; this chooses instances, waits for a run as long as it takes, and says at its
-end which step failed and why.
+ZenML does the work; this chooses instances, lets SageMaker keep the checkpoints of training jobs,
+waits for a run as long as it takes, and says at its end which step failed and why.
 """
 
 import time
@@ -13,25 +13,33 @@ from botocore.exceptions import BotoCoreError, ClientError
 from zenml.client import Client
 from zenml.config.step_configurations import StepConfiguration
 from zenml.constants import METADATA_ORCHESTRATOR_RUN_ID
+from zenml.enums import ExecutionStatus
 from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
     SagemakerOrchestratorSettings,
 )
-from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
-    SagemakerStepOperatorSettings,
-)
 from zenml.integrations.aws.orchestrators import SagemakerOrchestrator
 from zenml.integrations.aws.step_operators import SagemakerStepOperator
+from zenml.integrations.aws.step_operators.sagemaker_step_operator import (
+    STEP_JOB_NAME_METADATA_KEY,
+)
 from zenml.orchestrators import SubmissionResult
-from zenml.utils import settings_utils
+from zenml.orchestrators.publish_utils import step_exception_info
+from zenml.utils import exception_utils, settings_utils
 
 from cv_factory.errors import CVFactoryError
-from stacks.flavors.sagemaker import SizedOrchestratorConfig, SizedStepOperatorConfig
+from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
+from stacks.flavors.sagemaker import (
+    CHECKPOINTS_IN_JOB,
+    SizedOrchestratorConfig,
+    SizedStepOperatorConfig,
+    SizedStepOperatorSettings,
+)
 from stacks.refusals import refusal
 
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
     from zenml.config.step_run_info import StepRunInfo
-    from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
+    from zenml.models import PipelineRunResponse, PipelineSnapshotResponse, StepRunResponse
     from zenml.stack import Stack
 
 _UNFINISHED = ("Executing", "Stopping")
@@ -39,6 +47,10 @@ _UNFINISHED = ("Executing", "Stopping")
 
 class RemoteRunError(CVFactoryError):
     """A run on SageMaker failed; names its failed steps."""
+
+
+class StepJobError(CVFactoryError):
+    """The job of a step ended without finishing the step or reporting why."""
 
 
 class SizedOrchestrator(SagemakerOrchestrator):
@@ -141,6 +153,11 @@ class SizedStepOperator(SagemakerStepOperator):
         """Configuration of the component."""
         return cast(SizedStepOperatorConfig, self._config)
 
+    @property
+    def settings_class(self) -> type[SizedStepOperatorSettings]:
+        """Class of what a step may set."""
+        return SizedStepOperatorSettings
+
     def submit(
         self, info: "StepRunInfo", entrypoint_command: list[str], environment: dict[str, str]
     ) -> None:
@@ -150,16 +167,62 @@ class SizedStepOperator(SagemakerStepOperator):
             StackError: No instance has what the step asks for.
             AccessError: AWS refuses it.
         """
+        if self.config.checkpoints:
+            environment = {**environment, DIRECTORY_VARIABLE: CHECKPOINTS_IN_JOB}
         try:
             super().submit(self._sized(info), entrypoint_command, environment)
         except (ClientError, BotoCoreError) as error:
             raise refusal(error, f"SageMaker does not take step '{info.config.name}'") from error
 
+    def wait(self, step_run: "StepRunResponse") -> ExecutionStatus:
+        """Block until the step's job has ended, however it ends.
+
+        Raises:
+            StepJobError: It ended without finishing the step or reporting an exception.
+        """
+        status = super().wait(step_run)
+        reported = Client().get_run_step(step_run.id)
+        if status.is_successful or reported.status.is_successful or reported.exception_info:
+            return status
+        job = self._describe_job(step_run)
+        if job["SecondaryStatus"] == "Stopped":  # by somebody
+            return status
+        error = StepJobError(
+            f"The job {job['TrainingJobName']} of step '{step_run.name}' ended as "
+            f"{job['SecondaryStatus']}: {job.get('FailureReason') or 'no reason was given'}. "
+            "Its log is in CloudWatch under /aws/sagemaker/TrainingJobs. "
+            "Run the same command again, and it continues from its last checkpoint, if it kept any."
+        )
+        step_exception_info.set(exception_utils.collect_exception_information(error))
+        raise error
+
+    def cleanup_step_submission(self, step_run: "StepRunResponse") -> None:
+        """Remove the checkpoints of a step that succeeded: SageMaker keeps them for ever."""
+        if not Client().get_run_step(step_run.id).status.is_successful:
+            return
+        kept = self._describe_job(step_run).get("CheckpointConfig")
+        if kept:
+            bucket, _, prefix = kept["S3Uri"].removeprefix("s3://").partition("/")
+            resource = self.sagemaker_session.boto_session.resource("s3")
+            resource.Bucket(bucket).objects.filter(Prefix=f"{prefix}/").delete()
+
+    def _describe_job(self, step_run: "StepRunResponse") -> dict[str, Any]:
+        name = step_run.run_metadata[STEP_JOB_NAME_METADATA_KEY]
+        client = self.sagemaker_session.sagemaker_client
+        job: dict[str, Any] = client.describe_training_job(TrainingJobName=name)
+        return job
+
     def _sized(self, info: "StepRunInfo") -> "StepRunInfo":
         """Put what a step asks for into words that ZenML passes on: it ignores resources."""
         instance = self.config.instance_for(info.config.resource_settings, info.config.name)
-        settings = cast(SagemakerStepOperatorSettings, self.get_settings(info))
-        arguments = {**self.config.job_arguments(instance), **settings.estimator_args}
+        settings = cast(SizedStepOperatorSettings, self.get_settings(info))
+        # The key of ZenML's cache: the same step on the same inputs, in whichever run.
+        same = f"{info.config.name}/{info.step_run.cache_key}"
+        arguments = {
+            **self.config.job_arguments(instance),
+            **self.config.checkpoint_arguments(same, settings),
+            **settings.estimator_args,
+        }
         if self.config.tags:
             tags = [{"Key": key, "Value": value} for key, value in self.config.tags.items()]
             arguments.setdefault("tags", tags)

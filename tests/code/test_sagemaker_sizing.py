@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from zenml.config import ResourceSettings
 
 from cv_factory.errors import StackError
-from stacks.flavors.sagemaker import SizedJobs
+from stacks.flavors.sagemaker import SizedJobs, SizedStepOperatorConfig
 from stacks.spec import read_spec
 
 _JOBS = SizedJobs.model_validate(
@@ -57,6 +57,30 @@ def test_network_and_key_reach_every_job_and_no_disk_that_takes_no_key() -> None
     }
     assert "volume_kms_key" not in private.job_arguments(gpu)
     assert _JOBS.job_arguments(gpu) == {"instance_type": "ml.g4dn.xlarge"}
+
+
+def test_spot_and_checkpoints_reach_the_job() -> None:
+    config = _step_operator(spot=True, spot_wait=600, estimator_args={"max_run": 3600})
+    kept = {
+        "checkpoint_s3_uri": "s3://b/checkpoints/train/key",
+        "checkpoint_local_path": "/opt/ml/checkpoints",
+    }
+    spot = {"use_spot_instances": True, "max_wait": 4200}
+    assert config.checkpoint_arguments("train/key", config) == {**kept, **spot}
+    patient = _step_operator()
+    assert patient.checkpoint_arguments("train/key", patient) == kept
+    forgetful = _step_operator(checkpoints="")
+    assert forgetful.checkpoint_arguments("train/key", forgetful) == {}
+
+
+def test_spot_without_checkpoints_is_refused() -> None:
+    with pytest.raises(ValidationError, match="spot: an interrupted job continues from"):
+        _step_operator(spot=True, checkpoints="")
+
+
+def _step_operator(**settings: object) -> SizedStepOperatorConfig:
+    always = {"role": "arn:role", "checkpoints": "s3://b/checkpoints/", **_JOBS.model_dump()}
+    return SizedStepOperatorConfig(**{**always, **settings})
 
 
 def test_subnets_without_security_groups_are_refused() -> None:
