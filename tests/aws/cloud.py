@@ -5,6 +5,7 @@ The S3 server, ZenML and MLflow are real; the emulator says of itself what it is
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -26,8 +27,22 @@ from tools.s3_server import USER, WEED, S3Server, answers, free_ports, until
 
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
+#: Beside what docs/aws.md says: a training of seconds, which keeps a checkpoint of every epoch.
+SHORT = ("--set", "train.epochs=8", "--set", "train.checkpoint_seconds=0", "--no-cache")
 _GUARD = str(EMULATOR / "guarded.py")
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+#: Commands of docs/aws.md that tests have asked for so far.
+asked_for: set[str] = set()
+
+
+def page_commands() -> list[str]:
+    """Return the commands in the blocks of docs/aws.md, in order, a line each, without comments."""
+    text = (SOURCE / "docs" / "aws.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(line.split(" #")[0].split()) for line in lines]
 
 
 def documented(beginning: str) -> list[str]:
@@ -36,8 +51,8 @@ def documented(beginning: str) -> list[str]:
     Raises:
         AssertionError: There is none, or there are several.
     """
-    lines = (SOURCE / "docs" / "aws.md").read_text(encoding="utf-8").splitlines()
-    (found,) = {line for line in lines if line.startswith(beginning)}
+    (found,) = {line for line in page_commands() if line.startswith(beginning)}
+    asked_for.add(found)
     return found.removeprefix(beginning).split()
 
 
@@ -62,6 +77,11 @@ class Cloud:
     zenml_url: str
     mlflow_url: str
     bucket: str
+
+    @property
+    def engine_folder(self) -> Path:
+        """Where a Docker engine is at hand for the emulator, if a test starts one."""
+        return self.folder / "engine"
 
     @property
     def attempts(self) -> str:
@@ -94,11 +114,32 @@ class Cloud:
             aws_secret_access_key=USER[1],
         )
 
+    def deploy(self, root: Path) -> None:
+        """Deploy the template as docs/aws.md says, with the address of this MLflow server."""
+        words = documented("aws cloudformation deploy ")
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        overridden = dict([given.pop("--parameter-overrides").split("=")])
+        assert list(overridden) == ["MlflowUri"]
+        self.aws("cloudformation").create_stack(
+            StackName=given.pop("--stack-name"),
+            TemplateBody=(root / given.pop("--template-file")).read_text(),
+            Capabilities=[given.pop("--capabilities")],
+            Parameters=[{"ParameterKey": "MlflowUri", "ParameterValue": self.mlflow_url}],
+        )
+        assert not given
+
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Return the size of every object in the bucket, by its key."""
         pages = self.s3.client().get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=self.bucket, Prefix=prefix)
         return {o["Key"]: o["Size"] for page in found for o in page.get("Contents", [])}
+
+    def remove_bucket(self) -> None:
+        """Remove the bucket with all that is in it."""
+        client = self.s3.client()
+        for key in self.objects():
+            client.delete_object(Bucket=self.bucket, Key=key)
+        client.delete_bucket(Bucket=self.bucket)
 
     def read(self, key: str) -> bytes:
         """Return an object's content."""
@@ -123,6 +164,7 @@ class CloudProject(Project):
             "CV_FACTORY_MLFLOW_URI": cloud.mlflow_url,
             "CV_FACTORY_MLFLOW_USERNAME": "tester",
             "CV_FACTORY_MLFLOW_PASSWORD": "mlflow-password",
+            "CV_FACTORY_SPOT": "true",
         }
 
     def command(self, command: list[str], **options: Any) -> Completed:
@@ -130,6 +172,10 @@ class CloudProject(Project):
         if command[0] == sys.executable:
             command = [command[0], _GUARD, *command[1:]]
         return super().command(command, **options)
+
+    def zenml(self, *arguments: str, **options: Any) -> Completed:
+        """Run the ``zenml`` command with the arguments."""
+        return self.warm(str(Path(sys.executable).with_name("zenml")), *arguments, **options)
 
     def warm(self, *arguments: str, **options: Any) -> Completed:
         """Run Python with third-party packages imported, kept to this machine."""
@@ -181,10 +227,11 @@ def _environment(folder: Path, s3_url: str, emulator_url: str, mark: str) -> dic
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(EMULATOR / "sagemaker_config.yaml"),
         "CV_FACTORY_TEST_ATTEMPTS": str(folder / "attempts.log"),
         "CV_FACTORY_TEST_PROJECT": mark,
+        "DOCKER_HOST": os.environ.get("DOCKER_HOST", f"unix://{folder}/engine/docker.sock"),
         "ZENML_ANALYTICS_OPT_IN": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
 
 

@@ -3,7 +3,7 @@
 import importlib.util
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -54,12 +54,26 @@ def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
     """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
     from cloud import documented
 
-    cloud.aws("cloudformation").create_stack(
-        StackName="cv-factory",
-        TemplateBody=(cloud_project.root / "stacks" / "aws" / "template.yaml").read_text(),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-    )
+    cloud.deploy(cloud_project.root)
     variant = documented("python -m stacks apply aws-step-operator ")
     done = cloud_project.stacks("apply", "aws-step-operator", *variant)
     assert "Stack aws-step-operator is ready" in done.stdout
     return cloud_project.stacks("apply", "aws", *documented("python -m stacks apply aws "))
+
+
+@pytest.fixture(scope="session")
+def trained_on_aws(
+    cloud: "Cloud", cloud_project: "CloudProject", applied: "Completed"
+) -> tuple[str, dict[str, Any]]:
+    """The output of one run on the stack ``aws``, and what ZenML stored of it.
+
+    Its training loses its spot instance.
+    """
+    from cloud import SHORT, documented
+    from store import snapshot
+
+    asked = documented("python run.py --pipeline training --stack aws ")
+    run = ("--pipeline", "training", "--stack", "aws", *asked)
+    with cloud.going_wrong(interrupted_jobs=("training-train-",)):
+        done = cloud_project.run(*run, *SHORT, timeout=900)
+    return done.stdout, snapshot(cloud_project)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 #: What happens to a request: an answer of the server that it is busy, a connection that is reset
 #: before or in the middle of the answer, a server that is silent for longer than it may be.
 FAULTS = ("busy", "reset", "half", "silent")
-_SECONDS_SILENT = 3.0
+_SECONDS_SILENT = 1.0
 
 
 class FaultProxy:

@@ -1,30 +1,22 @@
-"""The unchanged training pipeline on the emulated stack ``aws``, its variant, and ``local``."""
+"""The unchanged training pipeline on the emulated stack ``aws``, its variant, and ``local``.
+
+On ``aws`` the training loses its spot instance, on the variant its job dies and is started again.
+"""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from cloud import Cloud, CloudProject, documented
-from project import Completed
+from cloud import SHORT, Cloud, CloudProject, documented
 from store import snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 
-#: Beside what docs/aws.md says: a model that trains in a second.
-_TINY = ("--set", "model.name=logistic_regression", "--no-cache")
 _STEPS = {"ingest", "split", "validate_data", "fit_transform", "train", "export", "evaluate",
           "register"}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def trained_on_aws(cloud_project: CloudProject, applied: Completed) -> tuple[str, dict[str, Any]]:
-    """The output of one run on the stack ``aws``, and what ZenML stored of it."""
-    asked = documented("python run.py --pipeline training --stack aws ")
-    run = ("--pipeline", "training", "--stack", "aws", *asked)
-    done = cloud_project.run(*run, *_TINY, code=3, timeout=900)
-    return done.stdout, snapshot(cloud_project)
 
 
 def test_the_pipeline_runs_to_a_registered_model(
@@ -52,6 +44,8 @@ def test_every_step_runs_on_the_instance_that_it_fits_on(
     trained = sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"])
     assert trained["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
     assert trained["StoppingCondition"]["MaxRuntimeInSeconds"] == 14400
+    assert trained["StoppingCondition"]["MaxWaitTimeInSeconds"] == 28800
+    assert trained["EnableManagedSpotTraining"]
     pipelines = sagemaker.list_pipelines(PipelineNamePrefix="training")
     (pipeline,) = pipelines["PipelineSummaries"]
     defined = sagemaker.describe_pipeline(PipelineName=pipeline["PipelineName"])
@@ -65,6 +59,18 @@ def test_every_step_runs_on_the_instance_that_it_fits_on(
         assert image.startswith("123456789012.dkr.ecr.eu-central-1.amazonaws.com/cv-factory-steps")
 
 
+def test_a_training_that_loses_its_instance_continues_and_leaves_no_checkpoints(
+    cloud: Cloud, trained_on_aws: tuple[str, dict[str, Any]]
+) -> None:
+    (log,) = [log for name, log in cloud.job_logs.items() if name.startswith("training-train-")]
+    first, second = log.split("Training on ")[1:]
+    assert _epochs(first)[0] == 1
+    assert _epochs(first)[-1] < 8, "it was killed in the middle"
+    assert _epochs(second)[0] > 1
+    assert _epochs(second)[-1] == 8
+    assert not cloud.objects("checkpoints/")
+
+
 def test_every_stack_gives_the_same_predictor_bytes(
     cloud: Cloud, cloud_project: CloudProject, trained_on_aws: tuple[str, dict[str, Any]]
 ) -> None:
@@ -75,19 +81,32 @@ def test_every_stack_gives_the_same_predictor_bytes(
     on_aws = _files_of(cloud, predictor(trained_on_aws[1]))
     before = set(cloud.job_logs)
     variant = documented("python run.py --pipeline training --stack aws-step-operator")
-    training = ("--pipeline", "training", *_TINY)
-    cloud_project.run(*training, "--stack", "aws-step-operator", *variant, code=3)
+    training = ("--pipeline", "training", *SHORT)
+    on_variant = (*training, "--stack", "aws-step-operator", *variant)
+    with cloud.going_wrong(dying_jobs=("training-train-",)):
+        died = cloud_project.run(*on_variant, code=1)
     (job,) = set(cloud.job_logs) - before
     assert job.startswith("training-train-"), "train alone runs on SageMaker"
+    assert f"The job {job} of step 'train' ended as Failed" in died.stderr
+    assert "continues from its last checkpoint" in died.stderr
+    assert "Traceback" not in died.stderr
+    cloud_project.run(*on_variant)
+    (again,) = set(cloud.job_logs) - before - {job}
+    assert _epochs(cloud.job_logs[again])[0] > 1
     assert _files_of(cloud, predictor(snapshot(cloud_project))) == on_aws
 
     cloud_project.stacks("apply", "local")
-    cloud_project.run(*training, "--stack", "local", code=3)
+    cloud_project.run(*training, "--stack", "local")
     folder = predictor(snapshot(cloud_project))
     listing = cloud_project.command(["find", folder, "-type", "f"]).stdout.split()
     here = {name.rsplit("/", 1)[1]: Path(name).read_bytes() for name in listing}
     assert {name: here[name] for name in on_aws} == on_aws
     assert cloud.attempts == "", "nothing tried to reach another machine"
+
+
+def _epochs(log: str) -> list[int]:
+    """Return the numbers of the epochs that a job has finished, as its log shows them."""
+    return [int(number) for number in re.findall(r"epoch +(\d+)/8", log)]
 
 
 def _files_of(cloud: Cloud, uri: str) -> dict[str, bytes]:

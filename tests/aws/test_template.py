@@ -144,7 +144,7 @@ def test_outputs_and_example_give_every_variable_of_the_stack_file() -> None:
         assert spec.components["artifact_store"].configuration == {"path": "s3://x/zenml"}
     outputs = {variable_of(output) for output in _template()["Outputs"]}
     own = {"CV_FACTORY_MLFLOW_USERNAME", "CV_FACTORY_MLFLOW_PASSWORD", "CV_FACTORY_SUBNETS",
-           "CV_FACTORY_SECURITY_GROUPS", "CV_FACTORY_KMS_KEY_ARN"}  # fmt: skip
+           "CV_FACTORY_SECURITY_GROUPS", "CV_FACTORY_KMS_KEY_ARN", "CV_FACTORY_SPOT"}  # fmt: skip
     assert names - own <= outputs
 
 

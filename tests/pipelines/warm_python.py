@@ -14,7 +14,7 @@ import types
 from typing import Any
 
 #: Not onnxruntime, which starts a thread when it is imported: a fork has no such thread to end.
-_PACKAGES = (
+PACKAGES = (
     "great_expectations",
     "matplotlib.pyplot",
     "mlflow",
@@ -33,7 +33,7 @@ _PACKAGES = (
 
 def main() -> None:
     """Fork for every line of standard input, and say on standard output how the fork ended."""
-    for name in _PACKAGES:
+    for name in PACKAGES:
         importlib.import_module(name)
     for line in sys.stdin:
         request = json.loads(line)
@@ -47,10 +47,10 @@ def main() -> None:
         print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
-def run(request: dict[str, Any]) -> None:
-    """Become the Python that the request describes."""
+def become(request: dict[str, Any]) -> None:
+    """Take over the process group, output, environment and folder that the request describes."""
     os.setsid()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if request.get("append") else os.O_TRUNC)
     for number, path in ((1, request["output"]), (2, request["errors"])):
         os.dup2(os.open(path, flags, 0o600), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -58,6 +58,11 @@ def run(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
+
+
+def run(request: dict[str, Any]) -> None:
+    """Be the Python that the request describes."""
+    become(request)
     first, *arguments = request["arguments"]
     sys.path[0] = request["folder"]
     if first == "-c":

@@ -1,17 +1,22 @@
-"""CodeBuild: projects that a template declares, and builds that say that nothing was built."""
+"""CodeBuild: projects that a template declares, and builds, which say so if nothing was built."""
 
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from controls import Controls
+from image_build import ImageBuild, engine_is_at_hand
 from moto.cloudformation.parsing import resource_class_from_type
 from moto.codebuild.models import CodeBuildBackend, codebuild_backends
+from moto.codebuild.responses import CodeBuildResponse
 from moto.core.common_models import CloudFormationModel
+from moto.core.responses import ActionResult
 from moto.logs.models import LogsBackend, logs_backends
 
 _GROUP = "/aws/codebuild/{project}"
-_NOT_BUILT = "This is the emulator, which has no Docker engine: the image was NOT built."
+_NOT_BUILT = "This is the emulator, with no Docker engine at hand: the image was NOT built."
 
 
 class CodeBuildProject(CloudFormationModel):
@@ -90,20 +95,34 @@ class CodeBuildProject(CloudFormationModel):
 
 
 def install(folder: Path) -> None:
-    """Let builds end as the folder's controls say, with a log."""
+    """Let builds be real where they can, and else end as the folder's controls say; with a log."""
     assert resource_class_from_type("AWS::CodeBuild::Project") is CodeBuildProject
+    start: Callable[[CodeBuildResponse], ActionResult] = CodeBuildResponse.start_build
     batch_get_builds = CodeBuildBackend.batch_get_builds
+    real: dict[str, ImageBuild] = {}
+
+    def start_build(response: CodeBuildResponse) -> ActionResult:
+        result = start(response)
+        if engine_is_at_hand() and not Controls.read(folder).failing_build_log:
+            real[result.result["build"]["id"]] = ImageBuild(json.loads(response.body))
+        return result
 
     def with_log(backend: CodeBuildBackend, ids: list[str]) -> list[dict[str, Any]]:
         builds: list[dict[str, Any]] = batch_get_builds(backend, ids)
         for build in builds:
             failing = Controls.read(folder).failing_build_log
-            if failing:
+            lines = failing or (_NOT_BUILT,)
+            if build["id"] in real:
+                build["buildStatus"] = real[build["id"]].status()
+                lines = tuple(real[build["id"]].lines)
+            elif failing:
                 build["buildStatus"] = "FAILED"
-            logs = logs_backends[backend.account_id][backend.region_name]
-            build["logs"] = _write_log(logs, build["id"], failing or (_NOT_BUILT,))
+            if build["buildStatus"] != "IN_PROGRESS":
+                logs = logs_backends[backend.account_id][backend.region_name]
+                build["logs"] = _write_log(logs, build["id"], lines)
         return builds
 
+    CodeBuildResponse.start_build = start_build
     CodeBuildBackend.batch_get_builds = with_log
 
 

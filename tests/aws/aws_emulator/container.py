@@ -1,11 +1,7 @@
-"""Stands for a container: runs a step's entrypoint with a folder of its own in place of ``/app``.
-
-Run as ``python container.py python -m MODULE ...`` in that folder.
-"""
+"""Stands for a container: runs a step's entrypoint with a folder of its own as its ``/app``."""
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from guarded import run
@@ -26,9 +22,10 @@ def redirect_app(folder: str) -> None:
     os.makedirs, os.chdir = makedirs, chdir
 
 
-if __name__ == "__main__":
-    program, *rest = sys.argv[1:]
+def enter(command: list[str], folder: str) -> None:
+    """Run a container's command in this process, which works in the folder."""
+    program, *rest = command
     if program != "python":
         sys.exit(f"the emulator runs python only, not {program}")
-    redirect_app(str(Path.cwd()))
-    run(rest, str(Path.cwd()))
+    redirect_app(folder)
+    run(rest, folder)

@@ -1,4 +1,4 @@
-"""What a test asks the emulator to do wrong: stubbed refusals, builds that fail.
+"""What a test asks the emulator to do wrong: stubbed refusals, builds that fail, jobs that die.
 
 moto lets every caller do everything, and its builds succeed. A test says otherwise in a file.
 """
@@ -16,10 +16,15 @@ class Controls:
         refused_actions: Such as ``sagemaker:CreatePipeline``: answered as IAM would answer a caller
             who lacks the permission.
         failing_build_log: Lines of a build that fails; empty for builds that succeed.
+        interrupted_jobs: Words in the names of spot jobs whose instance is taken away, once, when
+            their first checkpoint is on S3.
+        dying_jobs: Words in the names of jobs that are killed for good then.
     """
 
     refused_actions: tuple[str, ...] = ()
     failing_build_log: tuple[str, ...] = ()
+    interrupted_jobs: tuple[str, ...] = ()
+    dying_jobs: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Controls":

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from api_limits import violations
+from checkpoints import Checkpoints
+from controls import Controls
 from moto.core.responses import ActionResult
 from moto.sagemaker.exceptions import AWSValidationException
 from moto.sagemaker.models import FakePipelineExecution, SageMakerModelBackend
@@ -33,24 +36,67 @@ _CONTAINER_VARIABLES = (
     "DO_NOT_TRACK",
     "OMP_NUM_THREADS",
 )
-_CONTAINER = Path(__file__).with_name("container.py")
+_WARM_CONTAINER = Path(__file__).with_name("warm_container.py")
+_STARTED, _ENDED = ".started", ".ended"
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
-@dataclass
 class Jobs:
     """All jobs that were started.
 
     Attributes:
         folder: Holds a folder and a log for each.
-        running: Processes by job name.
+        running: Process ids by job name.
+        taken_away: Names of the jobs whose spot instance has just been.
+        interrupted: Names of the jobs to which that happened.
     """
 
-    folder: Path
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    def __init__(self, folder: Path) -> None:
+        """Start the Python from which jobs are forked."""
+        self.folder = folder
+        self.running: dict[str, int] = {}
+        self.taken_away: set[str] = set()
+        self.interrupted: set[str] = set()
+        self._lock = threading.Lock()
+        self._warm = subprocess.Popen([sys.executable, str(_WARM_CONTAINER)], stdin=subprocess.PIPE)
 
-    def run(self, name: str, command: list[str], environment: Mapping[str, str]) -> int:
+    def train(self, name: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+        """Run a training job to its end, on one spot instance after the other if need be."""
+        command = _command(request["AlgorithmSpecification"])
+        checkpoints = Checkpoints(request)
+        while True:
+            app = self._new_app(name)
+            # What a container has under this path, a process cannot.
+            here = {k: v.replace(checkpoints.in_job, f"{app}/ml") for k, v in environment.items()}
+            with checkpoints.kept(app / "ml", partial(self._go_wrong, name, request)):
+                code = self.run(name, command, here, app)
+            if name not in self.taken_away:
+                return code
+            self.taken_away.remove(name)
+
+    def _go_wrong(self, name: str, request: Mapping[str, Any]) -> None:
+        """Kill a job whose first checkpoint is on S3, if the tests ask for it."""
+        controls = Controls.read(self.folder)
+        is_spot = request.get("EnableManagedSpotTraining", False)
+        if is_spot and name not in self.interrupted and _names(controls.interrupted_jobs, name):
+            self.interrupted.add(name)
+            self.taken_away.add(name)
+            self.kill(name)
+        elif _names(controls.dying_jobs, name):
+            self.kill(name)
+
+    def _new_app(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=self.folder))
+
+    def run(
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        app: Path | None = None,
+    ) -> int:
         """Run a job's command to its end and return the exit code."""
-        app = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=self.folder))
+        app = app or self._new_app(name)
         variables = {
             **{key: os.environ[key] for key in _CONTAINER_VARIABLES if key in os.environ},
             "HOME": str(app),
@@ -64,28 +110,43 @@ class Jobs:
             "ZENML_ANALYTICS_OPT_IN": "false",
             **environment,
         }
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(_CONTAINER), *command],
-                env=variables,
-                cwd=app,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.running[name] = process
-        return process.wait()
+        log = str(self.folder / f"{name}.log")
+        request = {
+            "command": command,
+            "environment": variables,
+            "folder": str(app),
+            "output": log,
+            "errors": log,
+            "append": True,
+            "started": str(app / _STARTED),
+            "ended": str(app / _ENDED),
+        }
+        assert self._warm.stdin is not None
+        with self._lock:
+            self._warm.stdin.write(json.dumps(request).encode() + b"\n")
+            self._warm.stdin.flush()
+        self.running[name] = self._number_in(app / _STARTED)
+        return self._number_in(app / _ENDED)
+
+    def _number_in(self, file: Path) -> int:
+        """Return what a file holds, as soon as it is there."""
+        while not file.exists():
+            if self._warm.poll() is not None:
+                raise RuntimeError("the Python that jobs are forked from has ended: see the log")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return int(file.read_text(encoding="ascii"))
 
     def kill(self, name: str) -> None:
         """End a job with all its processes."""
         with suppress(ProcessLookupError, KeyError):
-            os.killpg(self.running[name].pid, signal.SIGKILL)
+            os.killpg(self.running[name], signal.SIGKILL)
 
     def kill_all(self) -> None:
         """End everything that runs."""
         for name in list(self.running):
             self.kill(name)
+        self._warm.kill()
+        self._warm.wait()
 
 
 def install(jobs: Jobs) -> None:
@@ -96,7 +157,8 @@ def install(jobs: Jobs) -> None:
 
     def stop_training_job(response: SageMakerResponse) -> ActionResult:
         name = response._get_param("TrainingJobName")
-        response.sagemaker_backend.training_jobs[name].training_job_status = "Stopped"
+        job = response.sagemaker_backend.training_jobs[name]
+        job.training_job_status = job.secondary_status = "Stopped"
         jobs.kill(name)
         return ActionResult({})
 
@@ -123,10 +185,15 @@ def _run_job_kind(jobs: Jobs, kind: str, specification: str, store: str) -> None
         }
 
         def run() -> None:
-            code = jobs.run(name, _command(request[specification]), environment)
+            if kind == "Training":
+                code = jobs.train(name, request, environment)
+            else:
+                code = jobs.run(name, _command(request[specification]), environment)
             if getattr(job, status) != "Stopped":
-                setattr(job, status, "Completed" if code == 0 else "Failed")
+                ended = "Completed" if code == 0 else "Failed"
+                job.secondary_status = ended
                 job.failure_reason = "" if code == 0 else f"AlgorithmError: exit code {code}"
+                setattr(job, status, ended)
 
         threading.Thread(target=run, daemon=True).start()
         return result
@@ -208,7 +275,16 @@ def _command(container: dict[str, Any]) -> list[str]:
     return [*container["ContainerEntrypoint"], *container.get("ContainerArguments", [])]
 
 
+def _names(words: tuple[str, ...], job: str) -> bool:
+    return any(word in job for word in words)
+
+
 def _refuse_violations(shape: str, request: dict[str, Any]) -> None:
     found = violations("sagemaker", shape, request)
+    limits = request.get("StoppingCondition", {})
+    if request.get("EnableManagedSpotTraining"):
+        longest = limits.get("MaxRuntimeInSeconds", 24 * 3600)
+        if limits.get("MaxWaitTimeInSeconds", 0) < longest:
+            found.append("MaxWaitTimeInSeconds must not be less than MaxRuntimeInSeconds")
     if found:
         raise AWSValidationException("; ".join(found))
