@@ -98,9 +98,9 @@ def _measured(work: Callable[[], object]) -> dict[str, float]:
 
 
 def _filesystem() -> Any:
-    import s3fs
+    import fsspec
 
-    filesystem = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    filesystem = fsspec.filesystem("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     filesystem.exists(f"{BUCKET}/nothing")  # connects
     return filesystem
 
