@@ -33,10 +33,6 @@ _GUARD = str(EMULATOR / "guarded.py")
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
-#: Commands of docs/aws.md that tests have asked for so far.
-asked_for: set[str] = set()
-
-
 def page_commands() -> list[str]:
     """Return the commands in the blocks of docs/aws.md, in order, a line each, without comments."""
     text = (SOURCE / "docs" / "aws.md").read_text(encoding="utf-8")
@@ -52,7 +48,6 @@ def documented(beginning: str) -> list[str]:
         AssertionError: There is none, or there are several.
     """
     (found,) = {line for line in page_commands() if line.startswith(beginning)}
-    asked_for.add(found)
     return found.removeprefix(beginning).split()
 
 
@@ -134,13 +129,6 @@ class Cloud:
         found = pages.paginate(Bucket=self.bucket, Prefix=prefix)
         return {o["Key"]: o["Size"] for page in found for o in page.get("Contents", [])}
 
-    def remove_bucket(self) -> None:
-        """Remove the bucket with all that is in it."""
-        client = self.s3.client()
-        for key in self.objects():
-            client.delete_object(Bucket=self.bucket, Key=key)
-        client.delete_bucket(Bucket=self.bucket)
-
     def read(self, key: str) -> bytes:
         """Return an object's content."""
         body = self.s3.client().get_object(Bucket=self.bucket, Key=key)["Body"]
@@ -172,10 +160,6 @@ class CloudProject(Project):
         if command[0] == sys.executable:
             command = [command[0], _GUARD, *command[1:]]
         return super().command(command, **options)
-
-    def zenml(self, *arguments: str, **options: Any) -> Completed:
-        """Run the ``zenml`` command with the arguments."""
-        return self.warm(str(Path(sys.executable).with_name("zenml")), *arguments, **options)
 
     def warm(self, *arguments: str, **options: Any) -> Completed:
         """Run Python with third-party packages imported, kept to this machine."""
