@@ -22,7 +22,8 @@ function done(summary, latency)
   end
   local errors = summary.errors
   io.write(string.format(
-    '\n{"answered": %d, "refused": %d, "errors": %d, "seconds": %.4f, "p50": %.3f, "p99": %.3f}\n',
-    ok, no, errors.connect + errors.read + errors.write + errors.timeout,
+    '\n{"answered": %d, "refused": %d, "errors": %d, "late": %d, "seconds": %.4f, ' ..
+    '"p50": %.3f, "p99": %.3f}\n',
+    ok, no, errors.connect + errors.read + errors.write, errors.timeout,
     summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end

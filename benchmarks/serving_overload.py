@@ -90,6 +90,7 @@ def _summary(taken: list[float], found: dict[str, float]) -> dict[str, float]:
         "p99_ms": percentiles[98],
         "answered_per_second": found["rate"],
         "refused_per_second": found["refused"],
+        "late_per_second": found["late"],
     }
 
 
