@@ -89,13 +89,11 @@ def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
         _wait_for(lambda: _newest(shared) > "000002")
         (job,) = _squeue(slurm, "%i")
         slurm.command(["scontrol", "requeue", job])
-        _start_again(slurm, job)
         _wait_for(lambda: _newest(shared) > "000008")
         # What Slurm does once a node no longer answers.
         lost = ["scontrol", "update", f"NodeName={node}"]
         slurm.command([*lost, "State=DOWN", "Reason=lost"])
         slurm.command([*lost, "State=RESUME"])
-        _start_again(slurm, job)
         output, errors = client.communicate(timeout=400)
     assert client.returncode == 0, output + errors
     shown = output + errors
@@ -112,12 +110,6 @@ def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
 def _newest(shared: Path) -> str:
     """Return the name of the newest checkpoint: its epoch comes first."""
     return max((path.name for path in shared.glob("checkpoints/*/[0-9]*")), default="")
-
-
-def _start_again(project: Project, job: str) -> None:
-    """Start a job that waits in the queue: Slurm would give its node two minutes to recover."""
-    _wait_for(lambda: "PENDING" in "".join(_squeue(project)))
-    project.command(["scontrol", "update", f"JobId={job}", "StartTime=now"])
 
 
 def test_two_machines_need_a_cluster_that_has_them(slurm: Project) -> None:
