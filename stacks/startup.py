@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
@@ -87,9 +87,8 @@ def _activate(names: frozenset[str]) -> None:
     if "mlflow" in names:
         from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
-        MLFlowExperimentTracker.disable_autologging = (  # type: ignore[method-assign,assignment]
-            _disable_autologging_of_imported
-        )
+        tracker: Any = MLFlowExperimentTracker
+        tracker.disable_autologging = _disable_autologging_of_imported
 
 
 def _disable_autologging_of_imported(tracker: "MLFlowExperimentTracker") -> None:
