@@ -4,13 +4,16 @@ Needs root, Debian's docker.io, runc and debootstrap, and a network for Debian's
 """
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_STOP_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -28,11 +31,23 @@ def docker_engine(folder: Path) -> Iterator[list[str]]:
         yield docker
     finally:
         process.terminate()
-        process.wait(60)
-        # The engine leaves its network namespace mounted.
-        for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
-            if (place := line.split()[1]).startswith(str(folder)):
-                subprocess.run(["umount", place], check=True)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        unmount_below(folder)
+
+
+def unmount_below(folder: Path) -> None:
+    """Undo what is mounted in a folder: an engine leaves its network namespace mounted.
+
+    What cannot be undone is said on standard error, so that an error that came before is not lost.
+    """
+    # Of two mounts the later one may lie in the earlier one.
+    for line in reversed(Path("/proc/mounts").read_text(encoding="utf-8").splitlines()):
+        if (place := line.split()[1]).startswith(f"{folder}/"):
+            subprocess.run(["umount", place], check=False)
 
 
 def make_base(docker: list[str], root: Path, name: str) -> None:

@@ -6,7 +6,6 @@ debootstrap, a network for Debian's and Python's packages, and some 25 GB of dis
 times. The code is that of the last commit. Run: python -m tools.try_step_image
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _IMAGE = "cv-factory-steps"
 #: In the image's own working directory, as ZenML unpacks the code of a run there.
 _TRAIN = (
-    "id -u && cp -r /code/. . && python -m stacks apply local --set && "
+    "exec 2>&1; id -u && cp -r /code/. . && python -m stacks apply local --set && "
     "python run.py --pipeline training --preset smoke"
 )
 
@@ -44,7 +43,7 @@ def main() -> int:
             begun = time.monotonic()
             output = _run_steps(docker, folder / "code")
             seconds, user = time.monotonic() - begun, output.splitlines()[0]
-            sys.stdout.write(f"{output[-2000:]}the steps ran as user {user} in {seconds:.0f} s\n")
+            sys.stdout.write(f"{output[-2000:]}\nthe steps ran as user {user} in {seconds:.0f} s\n")
     return 0
 
 
@@ -69,19 +68,11 @@ def write_context(folder: Path) -> None:
 def _run_steps(docker: list[str], code: Path) -> str:
     """Run the training pipeline in a container of the image and return its output."""
     code.mkdir()
-    archive = subprocess.run(
-        ["git", "archive", "HEAD"], cwd=_ROOT, check=True, capture_output=True
-    ).stdout
-    subprocess.run(["tar", "-x", "-C", str(code)], input=archive, check=True)
+    archive = str(code.with_suffix(".tar"))
+    run(["git", "-C", str(_ROOT), "archive", "-o", archive, "HEAD"])
+    run(["tar", "-x", "-C", str(code), "-f", archive])
     start = [*docker, "run", "--rm", "--network", "host", "-v", f"{code}:/code:ro"]
-    done = subprocess.run(
-        [*start, _IMAGE, "sh", "-c", _TRAIN],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return done.stdout
+    return run([*start, _IMAGE, "sh", "-c", _TRAIN])
 
 
 if __name__ == "__main__":
