@@ -94,7 +94,8 @@ class LogConfig(Section):
     prediction_files: int | None = Field(
         None,
         ge=2,
-        description="of the prediction log that are kept in its folder; all if not given",
+        description="of the prediction log that are kept in its folder, more than workers, each of "
+        "which writes its own; all if not given",
     )
     max_file_bytes: int = Field(
         64 * 2**20, ge=2**16, le=2**40, description="of any log; beyond it a new file begins"
@@ -140,3 +141,13 @@ class ServingConfig(Section):
     postprocessor: PostprocessorConfig = PostprocessorConfig()
     cache: CacheConfig = CacheConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "ServingConfig":
+        kept = self.log.prediction_files
+        if kept is not None and kept <= self.workers:
+            raise ValueError(
+                f"log.prediction_files is {kept} and workers is {self.workers}: each worker writes "
+                f"a file of its own; keep {self.workers + 1} or more"
+            )
+        return self

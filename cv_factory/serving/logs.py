@@ -4,6 +4,7 @@ What is logged is chosen by whoever logs: no header, no body and no key ever com
 """
 
 import json
+import math
 import sys
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Any
 
 #: A line takes time of the interpreter that requests wait for: few at a time.
 _SECONDS_BETWEEN_WRITES = 0.02
+#: A disk that stays full is told about no more often.
+_SECONDS_BETWEEN_COMPLAINTS = 1.0
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -32,6 +35,7 @@ class LineLog:
         self._max_waiting = max_waiting
         self._waiting: deque[Mapping[str, Any]] = deque()
         self._closing = threading.Event()
+        self._complained = -math.inf
         self.dropped = 0
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
@@ -63,7 +67,12 @@ class LineLog:
             self._write("".join(lines))
         except OSError as error:
             self.dropped += len(lines)
-            # Where not even that can be said, as on a full disk, /metrics has the number.
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        """Say that lines are lost; where not even that can be said, /metrics has their number."""
+        if time.monotonic() - self._complained >= _SECONDS_BETWEEN_COMPLAINTS:
+            self._complained = time.monotonic()
             with suppress(OSError):
                 say("log-unwritable", detail=str(error))
 

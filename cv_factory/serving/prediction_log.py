@@ -9,10 +9,11 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cv_factory.config_serving import LogConfig
 from cv_factory.errors import ConfigError
@@ -91,31 +92,53 @@ class PredictionLog:
             start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             self._file = self._folder / f"predictions-{start}-{os.getpid()}.jsonl"
             self._remove_old()
-        with ExitStack() as undo:
-            # After a line that may be cut, as on a full disk, a new file begins.
-            undo.callback(setattr, self, "_file", None)
-            with self._file.open("a", encoding="utf-8") as file:
-                # Whoever removes old files waits for what is being written; see _remove_old.
-                fcntl.flock(file, fcntl.LOCK_SH)
-                is_there = os.fstat(file.fileno()).st_nlink > 0
-                if is_there:
-                    file.write(lines)
-            undo.pop_all()
+        with self._file.open("ab", buffering=0) as file:
+            # Whoever removes old files waits for what is being written; see _remove_old.
+            fcntl.flock(file, fcntl.LOCK_SH)
+            is_there = _is_there(file)
+            if is_there:
+                _write_whole(file, lines.encode())
         if not is_there:
             self._append(lines)
 
     def _remove_old(self) -> None:
-        """Remove the oldest files so that, with the one that begins, no more than configured stay.
+        """Remove old files so that, with the one that begins, no more than configured stay.
 
-        A file may be the present one of another process, which then begins it again.
+        Those go that were not written to for longest: one that began early may be the present one
+        of a process that writes little. Should it be removed, its process begins it again.
         """
         if self._config.prediction_files is None:
             return
-        files = sorted(self._folder.glob(_FILES))
+        files = sorted(self._folder.glob(_FILES), key=lambda file: (_last_write(file), file))
         for old in files[: max(0, len(files) + 1 - self._config.prediction_files)]:
-            with suppress(FileNotFoundError), old.open("a") as file:
+            with suppress(FileNotFoundError), old.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                old.unlink()
+                # Meanwhile another process may have removed it, and its own begun it again.
+                if _is_there(file):
+                    old.unlink()
+
+
+def _is_there(file: IO[bytes]) -> bool:
+    """Whether an open file was not removed."""
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _write_whole(file: FileIO, content: bytes) -> None:
+    """Append all of it or, as on a full disk, nothing."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        while content:
+            content = content[file.write(content) :]
+    except OSError:
+        file.truncate(size)
+        raise
+
+
+def _last_write(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _size(file: Path) -> int:
