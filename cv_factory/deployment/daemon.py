@@ -18,7 +18,7 @@ import psutil
 
 from cv_factory.artifact_files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
-from cv_factory.serving.log_files import LOG_VARIABLE
+from cv_factory.serving.log_files import LOG_VARIABLE, kept_files
 
 MARK_VARIABLE = "CV_FACTORY_DAEMON"
 _RECORD, _LOG = "process.json", "process.log"
@@ -142,8 +142,12 @@ def log_file(folder: Path) -> Path:
 
 def last_words(folder: Path) -> str:
     """Return the last lines of a process's output, to be shown with an error."""
-    try:
-        lines = log_file(folder).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return ""
+    present = log_file(folder)
+    lines: list[str] = []
+    # A new file may have begun just before the last words.
+    for file in (present, *kept_files(present)[-1:]):
+        if len(lines) < _LAST_LINES:
+            with suppress(FileNotFoundError):
+                text = file.read_text(encoding="utf-8", errors="replace")
+                lines = text.splitlines() + lines
     return "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])

@@ -1,13 +1,17 @@
 """Reads a log that is kept in several files, also while it is written and a new file begins."""
 
+import math
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from cv_factory.closing import Closing
-from cv_factory.serving.log_files import kept_files
+from cv_factory.serving.log_files import SECONDS_BETWEEN_LOOKS, kept_files
+
+#: So long a file is read after a new one began: by then every process writes to the new one.
+_SECONDS_OF_GRACE = 2 * SECONDS_BETWEEN_LOOKS
 
 
 class LogReader(Closing):
@@ -20,37 +24,58 @@ class LogReader(Closing):
             path: Of the present file.
         """
         self._path = path
-        self._files = ExitStack()
-        older = kept_files(path)
-        self._left = [file for file in map(self._open, (*older, path)) if file is not None]
+        # What is open, the oldest first, and until when; the last one is the present file.
+        self._files: dict[TextIO, float] = {}
+        self._open_begun()
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that were written since the last call."""
-        while self._left:
-            while line := self._left[0].readline():
-                yield line.rstrip("\n")
-            if len(self._left) > 1:
-                del self._left[0]
-            elif (begun := self._begun()) is not None:
-                # What was written to the old file before the new one began is read first.
-                self._left.append(begun)
-            else:
-                return
+        has_begun = True
+        while has_begun:
+            now = time.monotonic()
+            for file, until in list(self._files.items()):
+                while line := file.readline():
+                    yield line.rstrip("\n")
+                if until < now:
+                    file.close()
+                    del self._files[file]
+            # What was written to the old file before the new one began is read first.
+            has_begun = self._open_begun()
 
     def close(self) -> None:
         """Close the files."""
-        self._files.close()
+        for file in self._files:
+            file.close()
+        self._files.clear()
 
-    def _begun(self) -> TextIO | None:
-        """Return the present file if it is another one than the last that was opened."""
-        try:
-            same = os.path.samestat(self._path.stat(), os.fstat(self._left[-1].fileno()))
-        except FileNotFoundError:
-            return None
-        return None if same else self._open(self._path)
+    def _open_begun(self) -> bool:
+        """Open the files that began since the last time; return whether any did."""
+        begun: list[TextIO] = []
+        # From the present one back, so that a file that is renamed meanwhile is not passed over.
+        for path in (self._path, *reversed(kept_files(self._path))):
+            file = _open(path)
+            if file is None:
+                continue
+            if _is_among(file, self._files):
+                file.close()
+                break
+            if _is_among(file, begun):
+                file.close()
+            else:
+                begun.insert(0, file)
+        if begun:
+            grace = time.monotonic() + _SECONDS_OF_GRACE
+            self._files = {file: min(until, grace) for file, until in self._files.items()}
+            self._files |= dict.fromkeys(begun, grace) | {begun[-1]: math.inf}
+        return bool(begun)
 
-    def _open(self, path: Path) -> TextIO | None:
-        try:
-            return self._files.enter_context(path.open(encoding="utf-8", errors="replace"))
-        except FileNotFoundError:
-            return None
+
+def _open(path: Path) -> TextIO | None:
+    try:
+        return path.open(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _is_among(file: TextIO, others: Iterable[TextIO]) -> bool:
+    return any(os.path.sameopenfile(file.fileno(), other.fileno()) for other in others)

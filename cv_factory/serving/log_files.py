@@ -15,7 +15,8 @@ from cv_factory.config_serving import LogConfig
 
 #: Names the file, to whoever is started with its output going there.
 LOG_VARIABLE = "CV_FACTORY_LOG_FILE"
-_SECONDS_BETWEEN_LOOKS = 0.2
+#: So long a process may go on in a file that another one has renamed.
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def kept_files(path: Path) -> list[Path]:
@@ -61,13 +62,15 @@ class OutputFile:
                 self._begin_new()
 
     def keep_following(self) -> None:
-        """Look at the file from now on, in a thread."""
+        """Look at the file now and, in a thread, from now on."""
 
         def look() -> None:
             never = threading.Event()
-            while not never.wait(_SECONDS_BETWEEN_LOOKS):
+            while not never.wait(SECONDS_BETWEEN_LOOKS):
                 self.follow()
 
+        # A process that another one forks may begin in a file that was full long ago.
+        self.follow()
         threading.Thread(target=look, name="log-file", daemon=True).start()
 
     def _is_present(self) -> bool:
