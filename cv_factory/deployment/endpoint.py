@@ -163,12 +163,14 @@ class Endpoint:
         with _told(self._front):
             self._front.mkdir(parents=True, exist_ok=True)
             front = self._running_front()
-            if front is None:
-                # It goes on when its supervisor is killed, and holds the port.
-                self._end_orphans("front")
-            if front is None or front.port != self.port:
+            # It goes on when its supervisor is killed, and holds the port.
+            is_orphan = front is None and bool(daemon.marked(self._mark("front")))
+            if not is_orphan and (front is None or front.port != self.port):
                 self._require_free_port()
             routes.save(self._front / ROUTES)
+        if is_orphan:
+            self._end_orphans("front")
+            self._require_free_port()
         if front is not None and front.port != self.port:
             front.stop(grace_seconds=2.0)
         if self._running_front() is None:

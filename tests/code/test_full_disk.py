@@ -1,6 +1,7 @@
 """A real full disk: what cannot be deployed says so, and what serves goes on serving."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from test_endpoint import START, ask, bundle_of, free_port, left_of
 
 from cv_factory.config_serving import LogConfig
+from cv_factory.deployment import daemon
 from cv_factory.deployment.daemon import DaemonError
 from cv_factory.deployment.endpoint import Endpoint
 from cv_factory.serving.postprocessors import Answer
@@ -49,42 +51,48 @@ def test_a_full_disk_stops_the_deployment_and_not_the_service(small_disk: Path) 
             endpoint.put_up("two", bundle_of("2"), START)
         with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
             endpoint.route({"one": 0.5})
+        # Nor is a front ended that lost its supervisor, before another can take its place.
+        _kill_supervisor(endpoint)
+        with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
+            endpoint.route({"one": 0.5})
         assert [path.name for path in (endpoint.folder / "services").iterdir()] == ["one"]
         # Nor does what cannot be logged keep anyone from being answered.
         assert [ask(endpoint).json()["version"] for _ in range(50)] == ["1"] * 50
-        assert endpoint.is_open
         (small_disk / "filler").unlink()
         _logs_again(endpoint)
+        endpoint.route({"one": 1.0})
+        assert endpoint.is_open
     finally:
         endpoint.remove("one")
         endpoint.close()
     assert left_of(endpoint) == []
 
 
-def test_what_a_full_disk_cut_is_left_out_of_the_prediction_log(small_disk: Path) -> None:
+def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
+    small_disk: Path,
+) -> None:
     folder = small_disk / "predictions"
-    log = PredictionLog(folder, "digits", "1", LogConfig())
+    log = PredictionLog(folder, "digits", "1", LogConfig(prediction_files=2))
     scores = np.full(10, 0.1, np.float32)
 
-    def put(*names: str) -> None:
-        for name in names:
-            log.put(Scored(name, Answer("3", {"3": 0.1}), (scores, scores)), "anyone", "request")
+    def put(name: str) -> None:
+        log.put(Scored(name, Answer("3", {"3": 0.1}), (scores, scores)), "anyone", "request")
 
     try:
         put("before")
         _until(lambda: list(read_predictions(folder)) != [])
         _fill(small_disk)
-        # More than the rest of the file's last page.
-        put(*(f"cut-{number}" for number in range(50)))
-        _until(lambda: log.dropped == 50)
+        for number in range(5):
+            # More than the rest of the file's last page, of which a part could be written.
+            put(2000 * "cut")
+            _until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop
         (small_disk / "filler").unlink()
         put("after")
     finally:
         log.close()
-    content = b"".join(file.read_bytes() for file in folder.iterdir())
-    assert b"cut-0" in content, "a part of it was written"
-    ids = [str(p["id"]) for p in read_predictions(folder)]
-    assert (ids[0], ids[-1]) == ("before", "after")
+    (file,) = folder.iterdir()
+    assert b"cut" not in file.read_bytes()
+    assert [p["id"] for p in read_predictions(folder)] == ["before", "after"]
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -92,6 +100,13 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def _kill_supervisor(endpoint: Endpoint) -> None:
+    front = daemon.recorded(endpoint.folder / "front")
+    assert front is not None
+    os.kill(front.pid, signal.SIGKILL)
+    _until(lambda: not endpoint.is_open)
 
 
 def _fill(place: Path) -> None:
