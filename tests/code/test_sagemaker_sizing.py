@@ -1,5 +1,8 @@
 """Which instance a step gets on SageMaker, and with which network and key."""
 
+import re
+from pathlib import Path
+
 import botocore.session
 import pytest
 from pydantic import ValidationError
@@ -9,6 +12,7 @@ from cv_factory.errors import StackError
 from stacks.flavors.sagemaker import SizedJobs, SizedStepOperatorConfig
 from stacks.spec import read_spec
 
+_STACKS = Path(__file__).resolve().parents[2] / "stacks"
 _JOBS = SizedJobs.model_validate(
     {
         "instances": [
@@ -90,9 +94,9 @@ def test_subnets_without_security_groups_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["orchestrator", "step_operator"])
 def test_the_stack_file_names_instances_that_sagemaker_has(kind: str) -> None:
-    names = ("REGION", "ARTIFACT_BUCKET", "SAGEMAKER_ROLE_ARN", "ECR_REGISTRY", "ECR_REPOSITORY",
-             "CODEBUILD_PROJECT", "MLFLOW_URI", "MLFLOW_USERNAME", "MLFLOW_PASSWORD")  # fmt: skip
-    spec = read_spec("aws", environment={f"CV_FACTORY_{name}": "x" for name in names})
+    asked = (_STACKS / "aws.env.example").read_text(encoding="utf-8").split("# Optional")[0]
+    names = re.findall(r"^export (\w+)=", asked, re.MULTILINE)
+    spec = read_spec("aws", environment=dict.fromkeys(names, "x"))
     jobs = SizedJobs.model_validate({"instances": spec.components[kind].configuration["instances"]})
     api = botocore.session.get_session().get_service_model("sagemaker")
     known = api.shape_for("TrainingInstanceType").enum
