@@ -40,6 +40,10 @@ class Service(Protocol):
     def is_running(self) -> bool:
         """Whether it answers."""
 
+    @property
+    def is_put_up(self) -> bool:
+        """Whether it was ever started and proven."""
+
 
 class BundleDeployer(Protocol):
     """A model deployer that serves bundles, such as the flavor ``bento``."""
@@ -153,7 +157,6 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
     deployer, name = active_deployer(), bundle.model_name
     before, running = deployer.shares(name), {s.uuid for s in deployer.services(name)}
     service = deployer.put_up(bundle, port)
-    deployer.set_stage(service, "staging")
     deployment = Deployment(
         model_name=name,
         version=bundle.version,
@@ -166,6 +169,7 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
         stage="staging",
     )
     with restored_on_failure(deployment):
+        deployer.set_stage(service, "staging")
         deployer.route(name, _weights(deployment))
     return deployment
 
@@ -240,8 +244,11 @@ def deployed_bundle(model_name: str) -> Bundle | None:
         ArtifactError: The deployed bundle is damaged.
     """
     deployer = find_deployer()
-    services = deployer.services(model_name) if deployer is not None else []
-    return deployer.bundle_of(services[0]) if deployer is not None and services else None
+    if deployer is None:
+        return None
+    put_up = (service for service in deployer.services(model_name) if service.is_put_up)
+    last = next(put_up, None)
+    return deployer.bundle_of(last) if last is not None else None
 
 
 def deployed_port(model_name: str) -> int | None:

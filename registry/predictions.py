@@ -44,6 +44,6 @@ def _folders(model_name: str) -> list[Path]:
     deployer = find_deployer()
     if deployer is None:
         return []
-    services = deployer.services(model_name)
+    services = [service for service in deployer.services(model_name) if service.is_put_up]
     logs = {deployer.bundle_of(service).serving.log.predictions for service in services}
     return sorted(Path(folder) for folder in logs if folder)

@@ -93,7 +93,8 @@ def state_of(aws: Aws, endpoint: str) -> State | None:
     variants = tuple(
         Variant(
             variant["VariantName"],
-            float(variant.get("DesiredWeight", variant.get("CurrentWeight", 0.0))),
+            # Not DesiredWeight: that is what was asked for, whatever became of it.
+            float(variant.get("CurrentWeight", 0.0)),
             int(variant.get("DesiredInstanceCount") or variant.get("CurrentInstanceCount") or 1),
         )
         for variant in found.get("ProductionVariants", [])
@@ -144,7 +145,7 @@ class SagemakerEndpoint:
             variant: Its name; one that serves already is only proven.
             bundle: What it serves.
             image: What it runs in.
-            known: Names of the other variants that shall stay.
+            known: Names of the other variants that shall stay, as do those that have requests.
 
         Raises:
             CVFactoryError: It did not start or answers wrongly; nothing of it is left, and what
@@ -153,9 +154,12 @@ class SagemakerEndpoint:
         _require_servable(bundle)
         before = self._changeable()
         if before is not None and variant in before.names:
-            return self.prove(bundle, variant)
+            proof = self.prove(bundle, variant)
+            # Whoever put it up may have been killed before that.
+            self._scaling.begin(variant)
+            return proof
         self._tidy_up(set(known))
-        kept = self._kept(before, known)
+        kept = self._staying(before, known) if before is not None else []
         # Otherwise an unproven version would be given requests beside those that serve.
         weight = 0.0 if any(other["InitialVariantWeight"] for other in kept) else 1.0
         with self._taken_back_on_failure(variant, known):
@@ -190,13 +194,12 @@ class SagemakerEndpoint:
             self._sagemaker.update_endpoint_weights_and_capacities(
                 EndpointName=self.name, DesiredWeightsAndCapacities=desired
             )
-        settled = self._settled()
-        served = {v.name: v.weight for v in settled.variants} if settled else {}
-        for variant in state.variants:
-            # SageMaker keeps weights in single precision.
-            wanted, has = weights.get(variant.name, 0.0), served.get(variant.name, math.nan)
-            if not math.isclose(has, wanted, rel_tol=1e-5):
+        deadline = time.monotonic() + self.settings.start_timeout
+        while not _is_weighted(settled := self._settled(), weights):
+            is_serving = settled is not None and settled.status == _SERVING
+            if not is_serving or time.monotonic() > deadline:
                 raise self._failure(settled, "did not change the weights of")
+            time.sleep(self.settings.polling_interval)
 
     def prove(self, bundle: Bundle, variant: str | None = None) -> Proof:
         """Send the golden samples of a bundle to the endpoint, as any client would.
@@ -217,10 +220,13 @@ class SagemakerEndpoint:
         """Take a variant away with all that belongs to it; the endpoint goes with the last one.
 
         Raises:
-            CVFactoryError: SageMaker does not change the endpoint.
+            CVFactoryError: It has all requests and is not the last one, or SageMaker does not
+                change the endpoint.
         """
-        self._scaling.end(variant)
         state = self._settled()
+        if state is not None:
+            self._require_requests_elsewhere(state, variant)
+        self._scaling.end(variant)
         if state is not None and variant in state.names:
             self._drop(state, variant)
         self._tidy_up(state.names - {variant} if state else set())
@@ -287,10 +293,16 @@ class SagemakerEndpoint:
             "ContainerStartupHealthCheckTimeoutInSeconds": settings.container_timeout,
         }
 
-    def _kept(self, state: State | None, known: Collection[str]) -> list[dict[str, Any]]:
+    def _staying(self, state: State, known: Collection[str]) -> list[dict[str, Any]]:
+        """Return the variants that stay beside a new one, and scale the others no more."""
+        # Whoever put up what has requests need not have told this caller's ZenML.
+        staying = {*known, *state.shares}
+        for leaving in sorted(state.names - staying):
+            self._scaling.end(leaving)
+        return self._kept(state, staying)
+
+    def _kept(self, state: State, known: Collection[str]) -> list[dict[str, Any]]:
         """Return variants that serve as a new configuration has them: weighted, scaled as now."""
-        if state is None:
-            return []
         with told(f"The configuration of endpoint {self.name} cannot be read"):
             found = self._sagemaker.describe_endpoint_config(EndpointConfigName=state.config)
         configured = {v["VariantName"]: v for v in found["ProductionVariants"]}
@@ -336,6 +348,16 @@ class SagemakerEndpoint:
         else:
             self._delete()
 
+    def _require_requests_elsewhere(self, state: State, variant: str) -> None:
+        """Refuse to take the only variant with requests away from others: SageMaker would, too."""
+        others = ", ".join(sorted(state.names - {variant}))
+        if others and state.shares.keys() == {variant}:
+            raise EndpointError(
+                f"The variant {variant} has all requests of endpoint {self.name}, beside {others}: "
+                "give requests to another one first (deploy its version: python run.py --pipeline "
+                f"deployment), or delete the others first. {self._end_of_costs}"
+            )
+
     def _delete(self) -> None:
         with told(f"The endpoint {self.name} cannot be deleted"):
             self._sagemaker.delete_endpoint(EndpointName=self.name)
@@ -351,16 +373,18 @@ class SagemakerEndpoint:
         except BaseException as failure:
             try:
                 self._take_back(variant, known)
-            except CVFactoryError as error:
-                raise EndpointError(f"{failure}\nNor could it be undone: {error}") from failure
+            # To be interrupted again is likely: SageMaker takes minutes.
+            except (CVFactoryError, KeyboardInterrupt) as error:
+                raise EndpointError(
+                    f"{_said(failure)}\nNor could it be undone: {_said(error)}\n"
+                    f"{self._end_of_costs}"
+                ) from failure
             raise
 
     def _take_back(self, variant: str, known: Collection[str]) -> None:
-        """Undo what was done to put a variant up."""
+        """Undo what was done to put a variant up, as soon as SageMaker allows it."""
         self._scaling.end(variant)
-        state = self.state()
-        if state is not None and state.status in _CHANGING:
-            return  # SageMaker allows nothing now; the next deployment takes it away
+        state = self._settled()
         if state is not None and (state.status == _FAILED or variant in state.names):
             self._drop(state, variant)
         self._tidy_up(set(known))
@@ -418,11 +442,21 @@ class SagemakerEndpoint:
             if time.monotonic() > deadline:
                 raise EndpointError(
                     f"The endpoint {self.name} is still {state.status} after "
-                    f"{self.settings.start_timeout:g} s (start_timeout of the model deployer). "
-                    "SageMaker goes on; what is left of it goes with the next deployment."
+                    f"{self.settings.start_timeout:g} s, and SageMaker goes on. Try again later, "
+                    "or raise start_timeout of the model deployer."
                 )
             time.sleep(self.settings.polling_interval)
         return state
+
+    @property
+    def _end_of_costs(self) -> str:
+        """How a user ends all of it where this program cannot."""
+        place = f"--region {self.settings.region} --endpoint-name {self.name}"
+        return (
+            f"The endpoint {self.name} costs as long as it is there. To delete it with all that "
+            f"it serves: aws sagemaker wait endpoint-in-service {place}; "
+            f"aws sagemaker delete-endpoint {place}"
+        )
 
     def _failure(self, state: State | None, what: str, variant: str = "") -> EndpointError:
         status = state.status if state else "not there any more"
@@ -438,6 +472,20 @@ class SagemakerEndpoint:
         except AccessError as error:
             lines = [str(error)]
         return ["The end of its log:", *(f"  {line}" for line in lines)] if lines else []
+
+
+def _is_weighted(state: State | None, weights: Mapping[str, float]) -> bool:
+    """Whether requests go to these variants by these weights, and to no others."""
+    served = {v.name: v.weight for v in state.variants} if state is not None else {}
+    return weights.keys() <= served.keys() and all(
+        # SageMaker keeps weights in single precision.
+        math.isclose(weight, weights.get(name, 0.0), rel_tol=1e-5)
+        for name, weight in served.items()
+    )
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _require_servable(bundle: Bundle) -> None:

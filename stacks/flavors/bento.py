@@ -203,7 +203,11 @@ class BentoDeployer(BundleDeployer):
         self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
     ) -> None:
         endpoint = self._endpoint_of(cast(BentoServiceConfig, service.config))
-        endpoint.bring_up(str(service.uuid), self.config.start_timeout)
+        if service.is_put_up:
+            endpoint.bring_up(str(service.uuid), self.config.start_timeout)
+        else:
+            endpoint.remove(str(service.uuid))
+            self._start_new(service, bundle, known)
 
     def shares(self, model_name: str) -> dict[UUID, float]:
         """Return the share of the requests that each service of a model is given."""

@@ -16,8 +16,9 @@ from zenml.model_deployers import BaseModelDeployer
 from zenml.model_deployers.base_model_deployer import get_model_version_id_if_exists
 from zenml.models.v2.misc.service import ServiceType
 from zenml.services import ServiceConfig, ServiceStatus
-from zenml.services.service import BaseDeploymentService, BaseService
+from zenml.services.service import ZENM_ENDPOINT_PREFIX, BaseDeploymentService, BaseService
 from zenml.steps import get_step_context
+from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.serving.bundle import Bundle
 
@@ -49,6 +50,11 @@ class BundleService(BaseDeploymentService):
     def client_url(self) -> str:
         """Where clients find the model, whatever version answers, without a path."""
 
+    @property
+    def is_put_up(self) -> bool:
+        """Whether it was ever started and proven; else it is under way, or that was killed."""
+        return self.admin_state != ServiceState.PENDING_STARTUP
+
     def get_healthcheck_url(self) -> str | None:
         """As ``healthcheck_url``: ZenML looks at the endpoint's monitor, which there is none of."""
         return self.healthcheck_url
@@ -60,9 +66,21 @@ class BundleDeployer(BaseModelDeployer):
     SERVICE: ClassVar[type[BundleService]]
 
     def _services(self, kind: type[ServiceOfBundle], model_name: str) -> list[ServiceOfBundle]:
-        """Return the services of a model, the newest first."""
-        found = self.find_model_server(service_type=_type_of(kind))
-        services = [service for service in found if isinstance(service, kind)]
+        """Return the services of a model, the newest first.
+
+        Not by ``find_model_server``, which stops at a page of all models' services.
+        """
+        service_type = _type_of(kind)
+        found = depaginate(
+            Client().list_services,
+            sort_by="desc:created",
+            service_name=f"startswith:{ZENM_ENDPOINT_PREFIX}{model_name}-",
+            type=service_type.type,
+            flavor=service_type.flavor,
+            hydrate=True,
+        )
+        loaded = [kind.from_model(record) for record in found if record.service_source]
+        services = [service for service in loaded if isinstance(service, kind)]
         return [service for service in services if service.config.model_name == model_name]
 
     def put_up_service(self, config: BundleServiceConfig, bundle: Bundle) -> BundleService:
@@ -87,10 +105,14 @@ class BundleDeployer(BaseModelDeployer):
         service = self.SERVICE(uuid=record.id, config=config, status=ServiceStatus())
         with ExitStack() as undo:
             undo.callback(Client().delete_service, record.id)
-            # Not asked for again: ZenML deletes records that are not complete yet.
+            # At once: ZenML's listings delete records that do not say their class.
+            self._record(service, ServiceState.PENDING_STARTUP)
             self._start_new(service, bundle, known)
             undo.pop_all()
-        return self._record(service, ServiceState.ACTIVE)
+            undo.callback(self._forget, service)
+            self._record(service, ServiceState.ACTIVE)
+            undo.pop_all()
+        return service
 
     @abstractmethod
     def _start_new(
@@ -155,6 +177,11 @@ class BundleDeployer(BaseModelDeployer):
     ) -> BaseService:
         """Refuse: ZenML's own ``deploy_model`` calls this, and ours does not."""
         raise NotImplementedError("deploy_model puts a bundle up")
+
+    def _forget(self, service: BundleService) -> None:
+        """Delete a service, and then its record: one that cannot be deleted stays listed."""
+        self.perform_delete_model(service)
+        Client().delete_service(service.uuid)
 
     def _record(self, service: BundleService, state: ServiceState) -> BundleService:
         """Store in ZenML what a service is and where it is reached."""

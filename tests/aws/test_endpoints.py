@@ -1,5 +1,6 @@
 """Endpoints of the stack ``aws`` on the emulator, without ZenML: what answers, and what is left."""
 
+import _thread
 import json
 import threading
 import time
@@ -188,6 +189,7 @@ def test_an_update_is_proven_first_shared_out_and_loses_no_request(
         assert proof.largest_difference < 1e-5
         _until(lambda: answers()["1"] > 20)
         assert set(answers()) == {"1"}, "a proven version is given nothing yet"
+        _what_serves_all_requests_stays(cloud, endpoint)
 
         endpoint.route({_ONE: 0.9, _TWO: 0.1})
         before = answers()
@@ -207,6 +209,51 @@ def test_an_update_is_proven_first_shared_out_and_loses_no_request(
         before = answers()
         _until(lambda: (answers() - before)["1"] > 20)
     assert set(answers()) == {"1", "2"}, "no request was lost"
+    assert endpoint.shares() == {_ONE: 1.0}
+
+
+def _what_serves_all_requests_stays(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
+    """Version 1 has all requests, version 2 none."""
+    before = _belongings(cloud, endpoint)
+    with pytest.raises(EndpointError, match=f"beside {_TWO}: give requests to another one first"):
+        endpoint.remove(_ONE)
+    assert _belongings(cloud, endpoint) == before, "it is scaled as before"
+    with (
+        cloud.going_wrong(stuck_weights=(endpoint.name,)),
+        pytest.raises(EndpointError, match="SageMaker did not change the weights"),
+    ):
+        _with_patience(endpoint, 0.2).route({_TWO: 1.0})
+    assert endpoint.shares() == {_ONE: 1.0}, "what was asked for is not what serves"
+
+
+def _with_patience(endpoint: SagemakerEndpoint, seconds: float) -> SagemakerEndpoint:
+    settings = endpoint.settings.model_copy(update={"start_timeout": seconds})
+    return replace(endpoint, settings=settings)
+
+
+def test_an_interrupted_deployment_is_undone_or_says_what_ends_its_costs(
+    cloud: Cloud, endpoint: SagemakerEndpoint
+) -> None:
+    before = _belongings(cloud, endpoint)
+
+    def interrupt() -> None:
+        _until(lambda: (state := endpoint.state()) is not None and state.status == "Updating")
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    assert endpoint.shares() == {_ONE: 1.0}
+    after = _belongings(cloud, endpoint)
+    assert {kind: len(names) for kind, names in after.items()} == {
+        kind: len(names) for kind, names in before.items()
+    }
+    with pytest.raises(EndpointError, match="is still Updating after") as told:
+        _with_patience(endpoint, 0.2).put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    assert "Nor could it be undone" in str(told.value)
+    deletion = f"delete-endpoint --region eu-central-1 --endpoint-name {endpoint.name}"
+    assert f"aws sagemaker {deletion}" in str(told.value)
+    endpoint.remove(_TWO)
     assert endpoint.shares() == {_ONE: 1.0}
 
 
@@ -244,7 +291,8 @@ def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_kill
         cloud.going_wrong(misdirected=(_TWO, _ONE)),
         pytest.raises(ProofError, match="answers as version 1, not as 2"),
     ):
-        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+        # As where another ZenML knows version 1.
+        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, set())
     assert endpoint.shares() == {_ONE: 1.0}
     found = _belongings(cloud, endpoint)
     assert found["Bentos"] == [_ONE]

@@ -17,6 +17,7 @@ class Controls:
             who lacks the permission.
         over_quota: Such as ``sagemaker:CreateEndpoint``: answered as where a quota is too small.
         misdirected: A variant of an endpoint, and the one that answers in its place.
+        stuck_weights: Endpoints that accept new weights and never act on them.
         failing_build_log: Lines of a build that fails; empty for builds that succeed.
         interrupted_jobs: Words in the names of spot jobs whose instance is taken away, once, when
             their first checkpoint is on S3.
@@ -26,6 +27,7 @@ class Controls:
     refused_actions: tuple[str, ...] = ()
     over_quota: tuple[str, ...] = ()
     misdirected: tuple[str, ...] = ()
+    stuck_weights: tuple[str, ...] = ()
     failing_build_log: tuple[str, ...] = ()
     interrupted_jobs: tuple[str, ...] = ()
     dying_jobs: tuple[str, ...] = ()

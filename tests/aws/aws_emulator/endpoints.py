@@ -320,9 +320,13 @@ def _change_weights(endpoints: Endpoints) -> None:
             key = request["EndpointName"], variant["VariantName"]
             if len(endpoints.running.get(key, [])) != variant["DesiredInstanceCount"]:
                 raise AWSValidationException("the emulator changes no numbers of instances")
-        result = change(response)
         changed = response.sagemaker_backend.endpoints[request["EndpointName"]]
+        before = {v["VariantName"]: v["CurrentWeight"] for v in changed.production_variants}
+        result = change(response)
+        is_stuck = request["EndpointName"] in Controls.read(endpoints.folder).stuck_weights
         for variant in changed.production_variants:
+            if is_stuck:
+                variant["CurrentWeight"] = before[variant["VariantName"]]
             for weight in ("CurrentWeight", "DesiredWeight"):
                 variant[weight] = _single_precision(variant[weight])
         return result
