@@ -6,7 +6,11 @@ from pydantic import ValidationError
 from zenml.config import ResourceSettings
 
 from cv_factory.errors import StackError
-from stacks.flavors.sagemaker import SizedJobs, SizedStepOperatorConfig
+from stacks.flavors.sagemaker import (
+    SizedJobs,
+    SizedStepOperatorConfig,
+    SizedStepOperatorSettings,
+)
 from stacks.spec import read_spec
 
 _JOBS = SizedJobs.model_validate(
@@ -78,6 +82,27 @@ def test_spot_without_checkpoints_is_refused() -> None:
         _step_operator(spot=True, checkpoints="")
 
 
+def test_a_steps_own_spot_without_checkpoints_is_refused() -> None:
+    forgetful = _step_operator(checkpoints="")
+    forgetful.check_settings(SizedStepOperatorSettings(), "train")
+    with pytest.raises(StackError, match=r"step 'train' .*: spot: .* say where, under checkpoints"):
+        forgetful.check_settings(SizedStepOperatorSettings(spot=True), "train")
+    _step_operator().check_settings(SizedStepOperatorSettings(spot=True), "train")
+
+
+def test_nobody_else_says_where_checkpoints_lie_for_they_are_removed() -> None:
+    elsewhere = {"estimator_args": {"max_run": 60, "checkpoint_s3_uri": "s3://b/my-data"}}
+    with pytest.raises(ValidationError, match=r"estimator_args\.checkpoint_s3_uri: the stack says"):
+        _step_operator(**elsewhere)
+    config = _step_operator()
+    with pytest.raises(StackError, match=r"step 'train' .*estimator_args\.checkpoint_s3_uri"):
+        config.check_settings(SizedStepOperatorSettings(**elsewhere), "train")
+    assert config.is_kept_here("s3://b/checkpoints/train/key")
+    assert not config.is_kept_here("s3://b/checkpoints-of-others/train/key")
+    assert not config.is_kept_here("s3://b/my-data")
+    assert not _step_operator(checkpoints="").is_kept_here("s3://b/my-data")
+
+
 def _step_operator(**settings: object) -> SizedStepOperatorConfig:
     always = {"role": "arn:role", "checkpoints": "s3://b/checkpoints/", **_JOBS.model_dump()}
     return SizedStepOperatorConfig(**{**always, **settings})
@@ -91,7 +116,8 @@ def test_subnets_without_security_groups_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["orchestrator", "step_operator"])
 def test_the_stack_file_names_instances_that_sagemaker_has(kind: str) -> None:
     names = ("REGION", "ARTIFACT_BUCKET", "SAGEMAKER_ROLE_ARN", "ECR_REGISTRY", "ECR_REPOSITORY",
-             "CODEBUILD_PROJECT", "MLFLOW_URI", "MLFLOW_USERNAME", "MLFLOW_PASSWORD")  # fmt: skip
+             "CODEBUILD_PROJECT", "ENDPOINT_ROLE_ARN", "SERVICE_REPOSITORY", "MLFLOW_URI",
+             "MLFLOW_USERNAME", "MLFLOW_PASSWORD")  # fmt: skip
     spec = read_spec("aws", environment={f"CV_FACTORY_{name}": "x" for name in names})
     jobs = SizedJobs.model_validate({"instances": spec.components[kind].configuration["instances"]})
     api = botocore.session.get_session().get_service_model("sagemaker")
