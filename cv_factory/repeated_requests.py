@@ -16,7 +16,7 @@ _ATTEMPT = "request-created.s3"
 _REPEATED_BY_S3FS = "Retryable error"
 
 
-class RepeatedRequests(logging.Filter):
+class RepeatedRequests:
     """A count.
 
     Attributes:
@@ -25,29 +25,69 @@ class RepeatedRequests(logging.Filter):
 
     def __init__(self) -> None:
         """Begin at zero."""
-        super().__init__()
         self.count = 0
         self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self.count += 1
 
     def on_attempt(self, request: Any, **_: Any) -> None:
         """Look at a request that botocore is about to send."""
         if request.context.get("retries", {}).get("attempt", 1) > 1:
-            self._add()
+            self.add()
+
+
+class _LinesOfS3fs(logging.Filter):
+    """Looks at s3fs's log as long as anybody counts, and lets pass what its level lets pass else.
+
+    One for the process, whose log it is: blocks may overlap, and only the first and the last of
+    them change the log. A line names no file system, so that it counts for every open block.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._counts: tuple[RepeatedRequests, ...] = ()
+        self._level = logging.NOTSET
+        self._admitted = logging.NOTSET
+
+    def open(self, count: RepeatedRequests) -> None:
+        """Count for one more block."""
+        log = logging.getLogger("s3fs")
+        with self._lock:
+            if not self._counts:
+                self._level, self._admitted = log.level, log.getEffectiveLevel()
+                log.addFilter(self)
+                log.setLevel(min(logging.DEBUG, self._admitted))
+            self._counts = (*self._counts, count)
+
+    def close(self, count: RepeatedRequests) -> None:
+        """Count no more for a block."""
+        log = logging.getLogger("s3fs")
+        with self._lock:
+            self._counts = tuple(other for other in self._counts if other is not count)
+            if not self._counts:
+                log.setLevel(self._level)
+                log.removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Look at a line of s3fs's log; let pass what is more than a detail."""
+        """Count a line that tells of a repeated call."""
         if str(record.msg).startswith(_REPEATED_BY_S3FS):
-            self._add()
-        return record.levelno > logging.DEBUG
+            for count in self._counts:
+                count.add()
+        return record.levelno >= self._admitted
 
-    def _add(self) -> None:
-        with self._lock:
-            self.count += 1
+
+_LINES = _LinesOfS3fs()
 
 
 @contextmanager
 def counting_repeats(filesystem: Any) -> Iterator[RepeatedRequests]:
     """Count what a file system sends again inside the block; nothing for others than S3's.
+
+    Blocks may overlap in threads. What s3fs repeats by itself then counts for each of them.
 
     Args:
         filesystem: An ``fsspec.AbstractFileSystem``.
@@ -56,14 +96,11 @@ def counting_repeats(filesystem: Any) -> Iterator[RepeatedRequests]:
     if "s3" not in filesystem.protocol:
         yield repeated
         return
-    events, log = filesystem.s3.meta.events, logging.getLogger("s3fs")
-    level = log.level
+    events = filesystem.s3.meta.events
     events.register(_ATTEMPT, repeated.on_attempt, unique_id=id(repeated))
-    log.addFilter(repeated)
-    log.setLevel(logging.DEBUG)
+    _LINES.open(repeated)
     try:
         yield repeated
     finally:
-        log.setLevel(level)
-        log.removeFilter(repeated)
+        _LINES.close(repeated)
         events.unregister(_ATTEMPT, unique_id=id(repeated))

@@ -18,6 +18,8 @@ from cv_factory.serving.scoring import Scored
 
 #: Of an answer: whether it was remembered. Absent where nothing is.
 HEADER = "x-cache"
+#: Of a request: the second is what SageMaker hands on of the first, if the client puts it there.
+_CONTROLS = ("cache-control", "x-amzn-sagemaker-custom-attributes")
 
 
 class ResponseCache:
@@ -45,14 +47,15 @@ class ResponseCache:
         """Return the answers of a request: remembered if all of its images are known, else asked.
 
         Args:
-            request: With ``Cache-Control: no-cache`` nothing that is remembered is looked at.
+            request: With ``Cache-Control: no-cache`` nothing that is remembered is looked at, nor
+                with ``cache-control=no-cache`` among the custom attributes of SageMaker.
             contents: Encoded images.
             ask: Answers them.
         """
         if not self._max_entries:
             return await ask(contents)
         keys = [self._key(content) for content in contents]
-        if "no-cache" not in request.headers.get("cache-control", ""):
+        if not any("no-cache" in request.headers.get(name, "") for name in _CONTROLS):
             known = self._find(keys)
             self._on_lookup(known is not None)
             if known is not None:

@@ -20,7 +20,11 @@ def endpoint_url(name: str) -> str:
 
 
 class EndpointTransport(httpx.BaseTransport):
-    """Hands the body of each request to an endpoint, whatever its path is."""
+    """Hands the body of each request to an endpoint, whatever its path is.
+
+    Of its headers SageMaker hands on the type of the body, and what is put into one of its own:
+    there the service finds ``Cache-Control``.
+    """
 
     def __init__(self, aws: Aws, endpoint: str, variant: str | None = None) -> None:
         """Nothing is asked yet.
@@ -42,11 +46,15 @@ class EndpointTransport(httpx.BaseTransport):
             AccessError: SageMaker does not hand the request on.
         """
         name = self._arguments["EndpointName"]
+        attributes = {}
+        if control := request.headers.get("Cache-Control"):
+            attributes["CustomAttributes"] = f"cache-control={control}"
         with told(f"The endpoint {name} cannot be asked"):
             runtime = self._aws.client("sagemaker-runtime")
             try:
                 answer = runtime.invoke_endpoint(
                     **self._arguments,
+                    **attributes,
                     Body=request.read(),
                     ContentType=request.headers.get("Content-Type", "application/octet-stream"),
                 )

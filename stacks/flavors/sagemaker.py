@@ -175,10 +175,38 @@ class SizedStepOperatorConfig(SizedJobs, SizedStepOperatorSettings, SagemakerSte
     checkpoints: str = Field("", pattern=r"^(s3://[^/]+/.+)?$")
 
     @model_validator(mode="after")
-    def _check_spot(self) -> "SizedStepOperatorConfig":
-        if self.spot and not self.checkpoints:
-            raise ValueError("spot: an interrupted job continues from checkpoints; say where")
+    def _check_defaults(self) -> "SizedStepOperatorConfig":
+        if wrong := self._wrong_in(self):
+            raise ValueError(wrong)
         return self
+
+    def check_settings(self, settings: SizedStepOperatorSettings, step: str) -> None:
+        """Check what a step, or a run, has set for itself.
+
+        Raises:
+            StackError: It cannot be done with this component.
+        """
+        if wrong := self._wrong_in(settings):
+            raise StackError(f"The settings of step '{step}' for the step operator: {wrong}.")
+
+    def _wrong_in(self, settings: SizedStepOperatorSettings) -> str | None:
+        """Return what cannot be done, and what to do; None if all can."""
+        # They are removed after success, so they must lie where nothing else does.
+        if own := [key for key in settings.estimator_args if key.startswith("checkpoint_")]:
+            return (
+                f"estimator_args.{own[0]}: the stack says where checkpoints lie; leave it out, and "
+                "set checkpoints of the step operator in the stack file"
+            )
+        if settings.spot and not self.checkpoints:
+            return (
+                "spot: an interrupted job continues from checkpoints; say where, under checkpoints "
+                "of the step operator in the stack file"
+            )
+        return None
+
+    def is_kept_here(self, uri: str) -> bool:
+        """Whether a folder on S3 is one of those in which checkpoints of jobs are kept."""
+        return bool(self.checkpoints) and uri.startswith(f"{self.checkpoints.rstrip('/')}/")
 
     def checkpoint_arguments(self, job: str, settings: SizedStepOperatorSettings) -> dict[str, Any]:
         """Return arguments of the Estimator for a job that is continued where it was.

@@ -38,6 +38,7 @@ from stacks.refusals import refusal
 
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings
+    from zenml.config.step_configurations import Step
     from zenml.config.step_run_info import StepRunInfo
     from zenml.models import PipelineRunResponse, PipelineSnapshotResponse, StepRunResponse
     from zenml.stack import Stack
@@ -89,7 +90,7 @@ class SizedOrchestrator(SagemakerOrchestrator):
         """Submit a run; see ZenML.
 
         Raises:
-            StackError: No instance has what a step asks for.
+            StackError: No instance has what a step asks for, or its settings cannot be followed.
             AccessError: AWS refuses it.
         """
         operator = stack.step_operator
@@ -97,6 +98,7 @@ class SizedOrchestrator(SagemakerOrchestrator):
             for name, step in snapshot.step_configurations.items():
                 if step.config.uses_step_operator(operator.name):
                     operator.config.instance_for(step.config.resource_settings, name)
+                    operator.config.check_settings(operator.settings_of(step), name)
         try:
             result = super().submit_pipeline(
                 snapshot, stack, base_environment, step_environments, placeholder_run
@@ -158,13 +160,17 @@ class SizedStepOperator(SagemakerStepOperator):
         """Class of what a step may set."""
         return SizedStepOperatorSettings
 
+    def settings_of(self, step: "Step | StepRunInfo") -> SizedStepOperatorSettings:
+        """Return what holds for a step: its own, its run's, and the component's settings."""
+        return cast(SizedStepOperatorSettings, self.get_settings(step))
+
     def submit(
         self, info: "StepRunInfo", entrypoint_command: list[str], environment: dict[str, str]
     ) -> None:
         """Submit a step's job; see ZenML.
 
         Raises:
-            StackError: No instance has what the step asks for.
+            StackError: No instance has what the step asks for, or its settings cannot be followed.
             AccessError: AWS refuses it.
         """
         if self.config.checkpoints:
@@ -201,7 +207,7 @@ class SizedStepOperator(SagemakerStepOperator):
         if not Client().get_run_step(step_run.id).status.is_successful:
             return
         kept = self._describe_job(step_run).get("CheckpointConfig")
-        if kept:
+        if kept and self.config.is_kept_here(kept["S3Uri"]):
             bucket, _, prefix = kept["S3Uri"].removeprefix("s3://").partition("/")
             resource = self.sagemaker_session.boto_session.resource("s3")
             resource.Bucket(bucket).objects.filter(Prefix=f"{prefix}/").delete()
@@ -215,7 +221,8 @@ class SizedStepOperator(SagemakerStepOperator):
     def _sized(self, info: "StepRunInfo") -> "StepRunInfo":
         """Put what a step asks for into words that ZenML passes on: it ignores resources."""
         instance = self.config.instance_for(info.config.resource_settings, info.config.name)
-        settings = cast(SizedStepOperatorSettings, self.get_settings(info))
+        settings = self.settings_of(info)
+        self.config.check_settings(settings, info.config.name)
         # The key of ZenML's cache: the same step on the same inputs, in whichever run.
         same = f"{info.config.name}/{info.step_run.cache_key}"
         arguments = {

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from cloud import Cloud
@@ -65,7 +66,7 @@ def endpoint(cloud: Cloud) -> Iterator[SagemakerEndpoint]:
                 patch.setenv(name, value)
         settings = EndpointSettings.model_validate({**_SETTINGS, "bucket": cloud.bucket})
         made = SagemakerEndpoint.of_model("by_hand", settings)
-        made.put_up(_ONE, _bundle("1"), _IMAGE, set())
+        made.put_up(_ONE, _bundle("1", cache={"max_entries": 4}), _IMAGE, set())
         made.route({_ONE: 1.0})
         yield made
         made.remove(_ONE)
@@ -178,6 +179,18 @@ def test_it_answers_refuses_and_captures_as_any_service(
     whole = endpoint.logs.lines(_ONE)
     assert len(whole) >= len(lines)
     assert any("SageMaker decides who may ask" in line for line in whole)
+
+
+def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint) -> None:
+    transport = EndpointTransport(Aws(endpoint.settings.region), endpoint.name)
+    with httpx.Client(base_url="sagemaker://endpoint", transport=transport) as client:
+
+        def is_remembered(**headers: str) -> bool:
+            image = {"content": _digit(), "headers": {"Content-Type": "image/png", **headers}}
+            return "cached" in client.post("/predict", **image).json()
+
+        _until(lambda: all(is_remembered() for _ in range(8)))
+        assert not any(is_remembered(**{"Cache-Control": "no-cache"}) for _ in range(8))
 
 
 def test_an_update_is_proven_first_shared_out_and_loses_no_request(

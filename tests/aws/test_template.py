@@ -142,6 +142,15 @@ def test_what_the_roles_pass_on_goes_to_sagemaker_alone() -> None:
     }
 
 
+def test_scaling_is_that_of_the_own_endpoints() -> None:
+    statements = {s["Sid"]: s for s in _statements(_template()["Resources"]["SagemakerDeploys"])}
+    assert statements["Scaling"]["Condition"] == {
+        "StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}
+    }
+    alarms = statements["ScalingAlarms"]["Resource"]
+    assert alarms.endswith(":alarm:TargetTracking-endpoint/${ProjectName}-*")
+
+
 def test_the_bucket_is_private_encrypted_and_versioned() -> None:
     resources = _template()["Resources"]
     bucket = resources["ArtifactBucket"]["Properties"]

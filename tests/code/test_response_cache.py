@@ -35,8 +35,10 @@ def test_an_image_that_was_asked_about_is_answered_alike_under_a_new_id(tmp_path
         assert (told, again["cached"]) == ("hit", True)
         assert labels(again) == labels(first)[1:]
         figures = client.get("/metrics").text
-        told, _ = ask(client, digit(1), **{"Cache-Control": "no-cache"})
-        assert told == "miss"
+        on_sagemaker = {"X-Amzn-SageMaker-Custom-Attributes": "cache-control=no-cache"}
+        for anew in ({"Cache-Control": "no-cache"}, on_sagemaker):
+            told, _ = ask(client, digit(1), **anew)
+            assert told == "miss"
     ids = [one["id"] for answer in (first, again) for one in answer["predictions"]]
     assert len(set(ids)) == 3
     logged = list(read_predictions(tmp_path))

@@ -9,7 +9,11 @@ from pydantic import ValidationError
 from zenml.config import ResourceSettings
 
 from cv_factory.errors import StackError
-from stacks.flavors.sagemaker import SizedJobs, SizedStepOperatorConfig
+from stacks.flavors.sagemaker import (
+    SizedJobs,
+    SizedStepOperatorConfig,
+    SizedStepOperatorSettings,
+)
 from stacks.spec import read_spec
 
 _STACKS = Path(__file__).resolve().parents[2] / "stacks"
@@ -80,6 +84,27 @@ def test_spot_and_checkpoints_reach_the_job() -> None:
 def test_spot_without_checkpoints_is_refused() -> None:
     with pytest.raises(ValidationError, match="spot: an interrupted job continues from"):
         _step_operator(spot=True, checkpoints="")
+
+
+def test_a_steps_own_spot_without_checkpoints_is_refused() -> None:
+    forgetful = _step_operator(checkpoints="")
+    forgetful.check_settings(SizedStepOperatorSettings(), "train")
+    with pytest.raises(StackError, match=r"step 'train' .*: spot: .* say where, under checkpoints"):
+        forgetful.check_settings(SizedStepOperatorSettings(spot=True), "train")
+    _step_operator().check_settings(SizedStepOperatorSettings(spot=True), "train")
+
+
+def test_nobody_else_says_where_checkpoints_lie_for_they_are_removed() -> None:
+    elsewhere = {"estimator_args": {"max_run": 60, "checkpoint_s3_uri": "s3://b/my-data"}}
+    with pytest.raises(ValidationError, match=r"estimator_args\.checkpoint_s3_uri: the stack says"):
+        _step_operator(**elsewhere)
+    config = _step_operator()
+    with pytest.raises(StackError, match=r"step 'train' .*estimator_args\.checkpoint_s3_uri"):
+        config.check_settings(SizedStepOperatorSettings(**elsewhere), "train")
+    assert config.is_kept_here("s3://b/checkpoints/train/key")
+    assert not config.is_kept_here("s3://b/checkpoints-of-others/train/key")
+    assert not config.is_kept_here("s3://b/my-data")
+    assert not _step_operator(checkpoints="").is_kept_here("s3://b/my-data")
 
 
 def _step_operator(**settings: object) -> SizedStepOperatorConfig:

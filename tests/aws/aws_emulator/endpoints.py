@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ _GUARDED = Path(__file__).with_name("guarded.py")
 _MODEL_FOLDER = "/opt/ml/model"
 _GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
 _PING_SECONDS = 60.0
+_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _Answer = tuple[int, dict[str, str], bytes | str]
 
 
@@ -355,7 +356,7 @@ def _invoke(endpoints: Endpoints) -> None:
         body = response.body if isinstance(response.body, bytes) else response.body.encode()
         content_type = response.headers.get("Content-Type", "application/octet-stream")
         try:
-            status, answer_type, answer = _ask(instance, body, content_type)
+            status, answer_type, answer = _ask(instance, body, _handed_on(response.headers))
         finally:
             with endpoints.lock:
                 instance.in_flight -= 1
@@ -385,11 +386,17 @@ def _chosen(endpoint: FakeEndpoint, wanted: str | None) -> str | None:
     return random.choices(list(variants), list(variants.values()))[0]
 
 
-def _ask(instance: Instance, body: bytes, content_type: str) -> tuple[int, str, bytes]:
+def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what a container sees of a request's headers."""
+    handed = {"Content-Type": headers.get("Content-Type", "application/octet-stream")}
+    if attributes := headers.get(_ATTRIBUTES):
+        handed[_ATTRIBUTES] = attributes
+    return handed
+
+
+def _ask(instance: Instance, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{instance.port}/invocations",
-        data=body,
-        headers={"Content-Type": content_type},
+        f"http://127.0.0.1:{instance.port}/invocations", data=body, headers=headers
     )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
