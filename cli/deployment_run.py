@@ -94,10 +94,12 @@ def roll_back(
 ) -> int:
     """Deploy an earlier production version in place of the present one, served in the same way.
 
+    To be called within ``registry.deployments.deploying``.
+
     Raises:
         CVFactoryError: A step failed; the present version still serves.
     """
-    from registry.deployments import deployed_port, deploying
+    from registry.deployments import deployed_port
     from registry.versions import get_version
 
     name = registry.model_name
@@ -107,8 +109,7 @@ def roll_back(
         endpoint=EndpointConfig(port=deployed_port(name)),
     )
     version = get_version(name, number)
-    with deploying(name):
-        return deploy_version(config, version, why, is_rollback=True, debug=False, who=who)
+    return deploy_version(config, version, why, is_rollback=True, debug=False, who=who)
 
 
 def _print(found: Deployment) -> None:

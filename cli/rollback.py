@@ -20,12 +20,13 @@ def command(
     the requests, and without losing one.
     """
     registry = open_registry(model_name, stack)
-    from registry.deployments import deployed_bundle
+    from registry.deployments import deployed_bundle, deploying
 
-    deployed = deployed_bundle(registry.model_name)
-    if deployed is None:
-        click.echo(str(registry.rollback(who or user(), why, to)))
-        return 0
-    from cli.deployment_run import roll_back
+    with deploying(registry.model_name):
+        deployed = deployed_bundle(registry.model_name)
+        if deployed is None:
+            click.echo(str(registry.rollback(who or user(), why, to)))
+            return 0
+        from cli.deployment_run import roll_back
 
-    return roll_back(registry, registry.rollback_target(to), deployed, who or user(), why)
+        return roll_back(registry, registry.rollback_target(to), deployed, who or user(), why)

@@ -33,7 +33,7 @@ from cv_factory.serving.guards.keys import (
     StoredKey,
     hash_key,
 )
-from cv_factory.serving.state import STATE_VARIABLE
+from cv_factory.serving.state import GATEWAY_VARIABLE, STATE_VARIABLE
 
 _LOOPBACK = "127.0.0.1"
 #: What a service runs, in its folder.
@@ -382,7 +382,8 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     passed = {
         name: value
         for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith(_OWN_PREFIX)
+        # What stands before this process does not stand before the services.
+        if (name in _PASSED_ON or name.startswith(_OWN_PREFIX)) and name != GATEWAY_VARIABLE
     }
     root = str(Path(cv_factory.__file__).resolve().parents[1])
     return {**passed, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1", **variables}

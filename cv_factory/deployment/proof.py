@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.errors import CVFactoryError
+from cv_factory.inference.predictor import GOLDEN_TOLERANCE
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import open_postprocessor
-from cv_factory.serving.scoring import GOLDEN_TOLERANCE
 
 
 class ProofError(CVFactoryError):

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from cv_factory.errors import CVFactoryError
@@ -18,6 +19,10 @@ from cv_factory.errors import CVFactoryError
 
 class BusyError(CVFactoryError):
     """Another process deploys this model."""
+
+
+class LockError(CVFactoryError):
+    """The lock of a model's deployments cannot be had from the system."""
 
 
 @contextmanager
@@ -30,26 +35,55 @@ def turn(stores: Path, model_name: str) -> Iterator[None]:
 
     Raises:
         BusyError: Another process holds them; it is named.
+        LockError: The system does not give it, such as on a full disk.
     """
     path = stores / "deployments" / f"{model_name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with _told(path, model_name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: what a full disk does not take is not tried again when the file is closed.
+        file = FileIO(path, "a+")
+    with file:
+        with _told(path, model_name):
+            _lock(file, model_name)
+        # The lock holds without a note of who has it.
+        with suppress(OSError):
+            file.truncate(0)
+            file.write(_note())
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BusyError(
-                f"{model_name} is being deployed by {_holder(file.read())}: wait until that has "
-                "ended, and give the command again."
-            ) from None
-        file.truncate(0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"who": _user(), "process": os.getpid(), "since": since}))
-        file.flush()
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
+
+
+@contextmanager
+def _told(path: Path, model_name: str) -> Iterator[None]:
+    try:
         yield
+    except OSError as error:
+        raise LockError(
+            f"{path} cannot be locked ({error.strerror}): see that you may write it and that the "
+            f"disk is not full; it may be deleted while nobody deploys {model_name}."
+        ) from None
 
 
-def _holder(written: str) -> str:
+def _lock(file: FileIO, model_name: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise BusyError(
+            f"{model_name} is being deployed by {_holder(file.readall())}: wait until that has "
+            "ended, and give the command again."
+        ) from None
+
+
+def _note() -> bytes:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"who": _user(), "process": os.getpid(), "since": since}).encode()
+
+
+def _holder(written: bytes) -> str:
     # The holder may have the lock and not have written yet.
     with suppress(ValueError, KeyError, TypeError):
         holder = json.loads(written)

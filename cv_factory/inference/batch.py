@@ -97,9 +97,11 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
         output: Where the parts go; what an earlier, interrupted call wrote there is kept.
 
     Raises:
+        ArtifactError: The predictor answers its golden samples differently than at export.
         OutputError: The folder holds something else, or cannot be written to.
         DataError: The source went away.
     """
+    _prove(job.model)
     present = _claim(output, job)
     if _ACCOUNT in present:
         say(f"{output.root} is complete already: nothing is left to score")
@@ -116,6 +118,12 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
     account = _account(job, output, list(parts))
     output.write(_ACCOUNT, canonical_json(asdict(account)).encode())
     return account
+
+
+def _prove(model: ScoringModel) -> None:
+    golden = model.predictor.golden
+    answered = model.predictor.probabilities_of(golden.images)
+    golden.check(answered, f"{model.name} version {model.version}")
 
 
 def _claim(output: OutputFolder, job: BatchJob) -> set[str]:

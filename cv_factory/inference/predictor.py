@@ -20,6 +20,8 @@ from cv_factory.errors import ArtifactError
 _KIND, _VERSION = "contract", 1
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 _BATCH = 256
+#: Largest difference in probability between a golden sample's answer and what it was at export.
+GOLDEN_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,26 @@ class Golden:
     images: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+
+    def check(self, answered: npt.NDArray[np.float32], name: str) -> None:
+        """Compare what the images are answered on this machine with what they were at export.
+
+        Args:
+            answered: Probabilities float32 ``(n, K)``.
+            name: Of what answered, for the error.
+
+        Raises:
+            ArtifactError: They differ.
+        """
+        difference = float(np.abs(answered - self.probabilities).max())
+        same = (answered.argmax(1) == self.probabilities.argmax(1)).all()
+        # Not "difference > TOLERANCE": NaN must fail as well.
+        if not (difference <= GOLDEN_TOLERANCE and same):
+            raise ArtifactError(
+                f"{name} answers its golden samples differently than at export (by "
+                f"{difference:.2e}, allowed: {GOLDEN_TOLERANCE:g}): it must not be used on this "
+                "machine. Use a CPU of the kind that exported it, or train on one of this kind."
+            )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +23,7 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.front import Front, exchange_of
 from cv_factory.serving.guards.access import Guard
 from cv_factory.serving.guards.keys import KeyRing
+from cv_factory.serving.guards.principal import Principal
 from cv_factory.serving.logs import LineLog, write_to_stderr
 from cv_factory.serving.metrics import CONTENT_TYPE, Metrics
 from cv_factory.serving.openapi import describe
@@ -63,6 +65,7 @@ class Application:
         """See ``create_app``."""
         self._bundle = bundle
         self._asking = 0
+        self._refusing = 0
         self._state_file = state_file
         self._metrics = Metrics(bundle.model_name, bundle.version)
         self._guard = Guard(bundle.serving, keys)
@@ -136,16 +139,13 @@ class Application:
             self._guard.admit_address(request)
             principal = await self._guard.identify(request, "predict")
             exchange.key = principal.name
-            if not self._scorer.has_room() or self._asking >= limits.max_requests:
-                raise await _sent_away()
-            self._asking += 1
-            try:
-                contents = await read_images(request, limits, accepted)
-                exchange.images = len(contents)
-                self._guard.admit(principal, len(contents))
-                scored = await self._cache.answer(request, contents, self._scored)
-            finally:
-                self._asking -= 1
+            scored = None
+            if self._scorer.has_room() and self._asking < limits.max_requests:
+                with suppress(QueueFullError, TimeoutError):
+                    scored = await self._taken_on(request, principal, accepted)
+            if scored is None:
+                # Nothing is held any more: neither the images nor a place among those who ask.
+                raise await self._sent_away()
             for one in scored:
                 self._metrics.prediction(one.answer.label)
                 if self._predictions is not None:
@@ -154,12 +154,42 @@ class Application:
 
         return predict
 
-    async def _scored(self, contents: list[bytes]) -> list[Scored]:
+    async def _taken_on(
+        self, request: Request, principal: Principal, accepted: tuple[str, ...]
+    ) -> list[Scored]:
+        """Read a request's images and predict them.
+
+        Raises:
+            QueueFullError: They do not fit into the queue.
+            TimeoutError: They waited too long in it.
+        """
+        self._asking += 1
         try:
-            async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
-                return await self._scorer.score(await self._decoded(contents))
-        except (QueueFullError, TimeoutError):
-            raise await _sent_away() from None
+            contents = await read_images(request, self._bundle.serving.limits, accepted)
+            exchange_of(request.scope).images = len(contents)
+            self._guard.admit(principal, len(contents))
+            return await self._cache.answer(request, contents, self._scored)
+        finally:
+            self._asking -= 1
+
+    async def _sent_away(self) -> ProblemError:
+        """Return what is said when too much waits, but not at once.
+
+        Who asks again at once would take the time of those who are answered; and uvloop accepts one
+        connection each time round, so that new ones would wait for seconds. Only so many are kept
+        waiting for their refusal as may ask: each of them holds a connection.
+        """
+        if self._refusing < self._bundle.serving.limits.max_requests:
+            self._refusing += 1
+            try:
+                await asyncio.sleep(_SECONDS_BEFORE_REFUSAL)
+            finally:
+                self._refusing -= 1
+        return overloaded()
+
+    async def _scored(self, contents: list[bytes]) -> list[Scored]:
+        async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
+            return await self._scorer.score(await self._decoded(contents))
 
     async def _decoded(self, contents: list[bytes]) -> list[Pixels]:
         images = []
@@ -231,16 +261,6 @@ class Application:
         dropped = sum(log.dropped for log in (self._predictions, self._log) if log is not None)
         text = self._metrics.text(queue=self._scorer.waiting, dropped=dropped)
         return Response(text, headers={"content-type": CONTENT_TYPE})
-
-
-async def _sent_away() -> ProblemError:
-    """Return what is said when too much waits, but not at once.
-
-    Who asks again at once would take the time of those who are answered; and uvloop accepts one
-    connection each time round, so that new ones would wait for seconds.
-    """
-    await asyncio.sleep(_SECONDS_BEFORE_REFUSAL)
-    return overloaded()
 
 
 async def _alive(_request: Request) -> Response:

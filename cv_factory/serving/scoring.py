@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cv_factory.cpu import available_cpus
 from cv_factory.data.decode import decode, read_header
-from cv_factory.errors import ArtifactError, ConfigError, ImageError
+from cv_factory.errors import ConfigError, ImageError
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import Answer, open_postprocessor
@@ -25,8 +25,6 @@ Pixels = npt.NDArray[np.uint8]
 #: Probabilities float32 ``(K,)`` and features float32 ``(k,)`` of one image.
 Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
-#: Largest difference in probability between a golden sample's answer and what it was at export.
-GOLDEN_TOLERANCE = 1e-5
 #: Larger images (bytes encoded, pixels) are decoded in a thread, so that the others need not wait.
 _SMALL_BYTES, _SMALL_PIXELS = 64 * 2**10, 2**18
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -60,6 +58,7 @@ class Scorer:
         threads = batching.threads or available_cpus()
         runs = min(batching.runs or threads, threads)
         self._predictor = replace(bundle.predictor, threads=threads // runs)
+        self._name = f"{bundle.model_name} version {bundle.version}"
         self._on_batch = on_batch
         self._random = random.Random()
         self._limits = bundle.serving.limits
@@ -88,15 +87,7 @@ class Scorer:
             ArtifactError: An answer differs from what it was at export.
         """
         golden = self._predictor.golden
-        answered = self._predictor.predict(golden.images).probabilities
-        difference = float(np.abs(answered - golden.probabilities).max())
-        same = (answered.argmax(1) == golden.probabilities.argmax(1)).all()
-        # Not "difference > TOLERANCE": NaN must fail as well.
-        if not (difference <= GOLDEN_TOLERANCE and same):
-            raise ArtifactError(
-                f"The predictor answers its golden samples differently than at export (by "
-                f"{difference:.2e}, allowed: {GOLDEN_TOLERANCE:g}): it must not be served."
-            )
+        golden.check(self._predictor.predict(golden.images).probabilities, self._name)
 
     def read(self, content: bytes) -> Pixels:
         """Decode one image as ingestion does.

@@ -284,7 +284,7 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
     assert f"production variant {_THREE} did not pass the ping health check" in str(told.value)
     assert "What was served before still is." in str(told.value)
     assert "The end of its log:" in str(told.value)
-    assert "it must not be served" in str(told.value), "which says why"
+    assert "it must not be used on this machine" in str(told.value), "which says why"
     assert endpoint.shares() == {_ONE: 1.0}
     after = _belongings(cloud, endpoint)
     assert {kind: len(names) for kind, names in after.items()} == {

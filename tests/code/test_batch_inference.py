@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from images import encode
 from PIL import Image
-from predictors import digits_predictor
+from predictors import answering_otherwise, digits_predictor
 
 from cv_factory.config import DataConfig
 from cv_factory.data.sources import open_source
@@ -21,6 +21,7 @@ from cv_factory.errors import ArtifactError
 from cv_factory.inference.batch import BatchJob, ScoringModel, score
 from cv_factory.inference.output_folder import OutputError, OutputFolder
 from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.predictor import Predictor
 
 _SCORE = """
 import sys
@@ -51,8 +52,15 @@ def write_digits(folder: Path, n: int = 90) -> None:
     (folder / "notes.txt").write_text("no image")
 
 
-def run(folder: Path, output: Path, *, version: int = 3, rows: int = 25) -> BatchPredictions:
-    predictor, _, _ = digits_predictor("logistic_regression")
+def run(
+    folder: Path,
+    output: Path,
+    *,
+    version: int = 3,
+    rows: int = 25,
+    predictor: Predictor | None = None,
+) -> BatchPredictions:
+    predictor = predictor or digits_predictor("logistic_regression")[0]
     config = DataConfig(source="folder", path=str(folder))
     with open_source(config, labelled=False) as source:
         job = BatchJob(source, config, ScoringModel("digits", version, predictor), rows)
@@ -97,6 +105,14 @@ def test_a_job_that_is_done_scores_nothing_again_and_other_jobs_are_kept_apart(
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
         run(tmp_path / "images", tmp_path / "mine")
+
+
+def test_a_predictor_that_answers_otherwise_on_this_machine_scores_nothing(tmp_path: Path) -> None:
+    write_digits(tmp_path / "images", 3)
+    changed = answering_otherwise(digits_predictor("logistic_regression")[0])
+    with pytest.raises(ArtifactError, match="digits version 3 answers its golden samples differ"):
+        run(tmp_path / "images", tmp_path / "scores", predictor=changed)
+    assert not list((tmp_path / "scores").glob("*"))
 
 
 def test_kill_9_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:

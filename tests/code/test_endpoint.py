@@ -193,8 +193,9 @@ def test_a_front_without_its_supervisor_goes_on_and_is_replaced_by_the_next_depl
 
 
 def test_keys_are_asked_for_and_elsewhere_than_on_loopback_they_are_needed(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CV_FACTORY_GATEWAY", "what stands before the deployer alone")
     exposed = Endpoint(tmp_path / "open", "0.0.0.0", free_port())
     with pytest.raises(ConfigError, match="without asking for keys"):
         exposed.put_up("one", bundle_of("1"), 30.0)
@@ -204,6 +205,9 @@ def test_keys_are_asked_for_and_elsewhere_than_on_loopback_they_are_needed(
     try:
         endpoint.put_up("one", bundle_of("1"), START)
         endpoint.route({"one": 1.0})
+        running = endpoint.running("one")
+        assert running is not None
+        assert "CV_FACTORY_GATEWAY" not in psutil.Process(running.pid).environ()
         assert ask(endpoint).status_code == 401
         assert ask(endpoint, **{"X-API-Key": key}).status_code == 200
         assert (endpoint.folder / "services" / "one" / "probe.key").stat().st_mode & 0o077 == 0

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 from images import encode, scene
 from PIL import Image
-from predictors import digits_predictor
+from predictors import answering_otherwise, digits_predictor
 from served import digit, digits_bundle, kind, post, served
 
+from cli.predict import command as predict_command
 from cv_factory.data.decode import decode
 from cv_factory.errors import ArtifactError, ConfigError
-from cv_factory.inference.predictor import Golden, Predictor
 from cv_factory.serving.app import create_app
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.prediction_log import find_prediction, read_predictions
@@ -236,13 +237,18 @@ def test_every_prediction_can_be_found_again(tmp_path: Path) -> None:
     assert find_prediction(tmp_path / "log", "0000") is None
 
 
-def test_a_predictor_that_answers_otherwise_than_at_export_is_not_served() -> None:
+def test_a_predictor_that_answers_otherwise_than_at_export_is_not_served(tmp_path: Path) -> None:
     good = digits_bundle()
-    predictor, golden = good.predictor, good.predictor.golden
-    shifted = Golden(golden.images, np.roll(golden.probabilities, 1, axis=1), golden.features)
-    changed = Predictor(predictor.graph, predictor.contract, shifted)
-    with pytest.raises(ArtifactError, match="golden samples differently"):
-        create_app(Bundle(changed, good.serving, "digits", "7", good.created))
+    changed = replace(good, predictor=answering_otherwise(good.predictor))
+    refused = "digits version 7 answers its golden samples differently"
+    with pytest.raises(ArtifactError, match=refused):
+        create_app(changed)
+    changed.save(tmp_path)
+    image = tmp_path / "digit.png"
+    image.write_bytes(digit())
+    arguments = [str(image), "--bundle", str(tmp_path)]
+    with pytest.raises(ArtifactError, match=refused):
+        predict_command.main(arguments, standalone_mode=False)
 
 
 def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:

@@ -243,6 +243,27 @@ def test_no_more_requests_at_a_time_than_allowed() -> None:
     assert statuses == [503, 408, 408, 200]
 
 
+def test_who_waits_for_a_refusal_takes_nobodys_place_and_few_are_kept_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cv_factory.serving.app._SECONDS_BEFORE_REFUSAL", 10.0)
+    app = create_app(digits_bundle(batching={"queue_size": 1}, limits={"max_requests": 1}))
+    part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
+    too_many = 2 * (part + digit() + b"\r\n") + b"--b--\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+
+    async def ask() -> list[int]:
+        waits = asyncio.create_task(send(app, too_many, **form))
+        while not app._refusing:
+            await asyncio.sleep(0.001)
+        answers = [await send(app, digit()), await send(app, too_many, **form)]
+        assert waits.cancel(), "it was sent away already"
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(asyncio.wait_for(ask(), 60)) == [200, 503]
+    app.close()
+
+
 @pytest.mark.parametrize("batching", [{"runs": 1}, {"threads": 2, "runs": 2}, {"max_batch": 3}])
 def test_an_image_is_answered_alike_alone_and_among_any_others(batching: dict[str, int]) -> None:
     app = create_app(digits_bundle(batching=batching))

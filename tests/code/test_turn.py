@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cv_factory.deployment.turn import BusyError, turn
+from cv_factory.deployment.turn import BusyError, LockError, turn
 
 _HOLD = """
 import sys
@@ -36,4 +36,18 @@ def test_the_second_is_told_who_holds_it_and_the_dead_hold_nothing(tmp_path: Pat
         with turn(tmp_path, "digits"), pytest.raises(BusyError), turn(tmp_path, "digits"):
             pass
     with turn(tmp_path, "digits"):
+        pass
+    assert (tmp_path / "deployments" / "digits.lock").read_bytes() == b"", "nobody is named"
+
+
+def test_a_lock_that_cannot_be_had_is_named_and_a_full_disk_keeps_nobody_from_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "deployments").mkdir()
+    (tmp_path / "deployments" / "digits.lock").mkdir()
+    named = r"digits\.lock cannot be locked \(Is a directory\)"
+    with pytest.raises(LockError, match=named), turn(tmp_path, "digits"):
+        pass
+    (tmp_path / "deployments" / "letters.lock").symlink_to("/dev/full")
+    with turn(tmp_path, "letters"):
         pass
