@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pyarrow.dataset
 from project import Project
+from quick import quick_training
 from session import Done, run_all, zenml_models
 from store import snapshot
 
@@ -24,16 +25,11 @@ def free_port() -> int:
 
 
 def training(components: int, *, approval: bool = False) -> list[str]:
-    settings = [
-        "model.name=logistic_regression",
+    return quick_training(
         f"transform.pca.n_components={components}",
-        "evaluate.robustness_images=0",
-        "evaluate.latency_runs=0",
-        "evaluate.explained_per_class=0",
         f"register.manual_approval={str(approval).lower()}",
         "gates=[{metric: accuracy, min: 0.3}]",
-    ]
-    return ["--pipeline", "training", *(word for s in settings for word in ("--set", s))]
+    )
 
 
 def deployment(port: int, *settings: str) -> list[str]:
