@@ -53,7 +53,7 @@ architecture: install-dev  ## import-linter: arrows point down only
 purity: install-dev  ## no pickle, nothing done at import time, a fast run.py --help
 	$(python) -m tools.check_purity
 
-schema: install-dev  ## write configs/schema/ from cv_factory.config
+schema: install-dev  ## write configs/schema/ from cv_factory.config.training
 	$(python) -m tools.schema
 
 schema-check: install-dev

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 def main() -> None:
     """Ingest, split, validate, fit, train, export, evaluate."""
-    from cv_factory.config import TrainingPipelineConfig
-    from cv_factory.config_file import load_config
+    from cv_factory.config.loader import load_config
+    from cv_factory.config.training import TrainingPipelineConfig
 
     seconds: dict[str, float] = {}
 
@@ -41,7 +41,7 @@ def main() -> None:
 
         split = split_dataset(dataset, config.split)
     with timed("validate_data"):
-        from cv_factory.data.quality import validate_dataset
+        from cv_factory.data.validation.great_expectations import validate_dataset
 
         validate_dataset(
             dataset.manifest,
@@ -59,7 +59,7 @@ def main() -> None:
 
         trained = train(dataset, split, transform, config.model, config.train)
     with timed("export"):
-        from cv_factory.training.export import export_predictor
+        from cv_factory.export.onnx_graph import export_predictor
 
         predictor = export_predictor(trained, transform, {})
     with timed("evaluate"):

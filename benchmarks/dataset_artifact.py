@@ -28,7 +28,7 @@ from benchmarks.anonymous_memory import PeakMemory
 from benchmarks.harness import Comparison, Side, Spread, compare
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.manifest import MANIFEST_COLUMNS
-from tools.s3_server import BUCKET, WEED, S3Server
+from tests.support.s3_server import BUCKET, WEED, S3Server
 
 FOLDER, STORE = "BENCHMARK_FOLDER", "BENCHMARK_STORE"
 _SIDE, _BATCH = 64, 256

@@ -13,13 +13,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Side, compare
-from cv_factory.config import (
-    EvaluateConfig,
-    LogisticRegressionConfig,
-    SplitConfig,
-    TrainConfig,
-    TransformConfig,
-)
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.config.model import LogisticRegressionConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.image_statistics import image_statistics
 from cv_factory.data.split import Split
@@ -41,7 +39,7 @@ def predict() -> dict[str, float]:
 
 def evaluate() -> dict[str, float]:
     """Evaluate, and render the report."""
-    from cv_factory.evaluation.report import render_report
+    from cv_factory.evaluation.reports.evaluation_report import render_report
     from cv_factory.evaluation.scoring import evaluate_predictor
 
     predictor, dataset, split = _make()
@@ -74,7 +72,7 @@ def main() -> int:
 
 def _make() -> tuple[Predictor, ImageDataset, Split]:
     """Draw images, and fit a classical predictor on the first 2,000 of them."""
-    from cv_factory.training.export import export_predictor
+    from cv_factory.export.onnx_graph import export_predictor
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 

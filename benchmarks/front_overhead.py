@@ -15,10 +15,10 @@ from pathlib import Path
 from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.serving import CONNECTIONS, Server, free_port, wrk
 from benchmarks.serving_models import write_bundle
-from cv_factory.config_serving import ServingConfig
-from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.config.serving import ServingConfig
+from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
 
 _START_SECONDS = 120.0
 _SIDES = ("direct", "front")

@@ -55,7 +55,7 @@ def dataloader() -> dict[str, float]:
 
 def ingestion() -> dict[str, float]:
     """Ingest the folder."""
-    from cv_factory.config import DataConfig
+    from cv_factory.config.data import DataConfig
     from cv_factory.data.ingest import ingest
 
     config = DataConfig(source="folder", path=os.environ[_FOLDER], height=64, width=64, channels=3)

@@ -19,7 +19,10 @@ import numpy.typing as npt
 
 from benchmarks.anonymous_memory import PeakMemory
 from benchmarks.harness import Side, run_once
-from cv_factory.config import DataConfig, SplitConfig, TransformConfig, ValidationConfig
+from cv_factory.config.data import DataConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.transform import TransformConfig
+from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.sources.base import ImageRecord, ImageSource
 
 _SEEDS = 60_000
@@ -75,8 +78,8 @@ def stages() -> dict[str, float]:
     import great_expectations.expectations  # noqa: F401  (imports are not measured)
 
     from cv_factory.data.ingest import ingest_source
-    from cv_factory.data.quality import validate_dataset
     from cv_factory.data.split import split_dataset
+    from cv_factory.data.validation.great_expectations import validate_dataset
     from cv_factory.transforms.fitted import fit_transform
 
     n = int(os.environ[_COUNT])

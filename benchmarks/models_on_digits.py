@@ -53,11 +53,11 @@ def _last_line(output: str) -> dict[str, Any]:
 
 def _train(name: str, settings: list[str]) -> dict[str, float]:
     """Train one model in this process and measure it."""
-    from cv_factory.config import TrainingPipelineConfig
-    from cv_factory.config_file import load_config
+    from cv_factory.config.loader import load_config
+    from cv_factory.config.training import TrainingPipelineConfig
     from cv_factory.data.ingest import ingest
     from cv_factory.data.split import split_dataset
-    from cv_factory.training.export import export_predictor
+    from cv_factory.export.onnx_graph import export_predictor
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 

@@ -18,15 +18,12 @@ import numpy.typing as npt
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.ingestion import write_photographs
-from cv_factory.config import (
-    DataConfig,
-    ExportConfig,
-    ResNet18Config,
-    SmallCNNConfig,
-    SplitConfig,
-    TrainConfig,
-    TransformConfig,
-)
+from cv_factory.config.data import DataConfig
+from cv_factory.config.export import ExportConfig
+from cv_factory.config.model import ResNet18Config, SmallCNNConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import TransformConfig
 from cv_factory.inference.predictor import Predictor
 
 _PRECISIONS = ("float32", "float16", "int8")
@@ -39,8 +36,8 @@ def export_all(
     """Return a model's predictor in each precision, and the validation images."""
     from cv_factory.data.ingest import ingest
     from cv_factory.data.split import split_dataset
-    from cv_factory.training.export import export_predictor
-    from cv_factory.training.reduce import reduce_precision
+    from cv_factory.export.onnx_graph import export_predictor
+    from cv_factory.export.quantize import reduce_precision
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 

@@ -17,17 +17,14 @@ import psutil
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.serving_clients import Clients
-from cv_factory.config import (
-    DataConfig,
-    LogisticRegressionConfig,
-    PCAConfig,
-    SplitConfig,
-    TrainConfig,
-    TransformConfig,
-)
-from cv_factory.config_serving import ServingConfig
-from cv_factory.deployment.endpoint import Endpoint
-from cv_factory.deployment.proof import encode_png
+from cv_factory.config.data import DataConfig
+from cv_factory.config.model import LogisticRegressionConfig
+from cv_factory.config.serving import ServingConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import PCAConfig, TransformConfig
+from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.deployment.verify import encode_png
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 
@@ -39,7 +36,7 @@ def train_digits() -> Predictor:
     """Train and export a logistic regression on 600 digits."""
     from cv_factory.data.ingest import ingest
     from cv_factory.data.split import split_dataset
-    from cv_factory.training.export import export_predictor
+    from cv_factory.export.onnx_graph import export_predictor
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 

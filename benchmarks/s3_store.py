@@ -31,7 +31,7 @@ from benchmarks.dataset_artifact import (
 from benchmarks.harness import Side, compare
 from benchmarks.orchestration import Bench
 from cv_factory.data.dataset import ImageDataset
-from tools.s3_server import BUCKET, WEED, S3Server
+from tests.support.s3_server import BUCKET, WEED, S3Server
 
 _STACK = """
 extends: local

@@ -28,8 +28,8 @@ import psutil
 from benchmarks.harness import RESULTS, ROOT, BenchmarkError, Spread, describe_machine
 from benchmarks.serving_baselines import FOLDER, mlflow_body
 from benchmarks.serving_models import SIZES, write_bundle
-from cv_factory.config_serving import ServingConfig
-from cv_factory.serving.guards.keys import FILE_VARIABLE, add_key
+from cv_factory.config.serving import ServingConfig
+from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 
 CONNECTIONS = (1, 8, 32)
 OURS = "cv_factory"

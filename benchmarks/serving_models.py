@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cv_factory.config_serving import ServingConfig
+from cv_factory.config.serving import ServingConfig
 from cv_factory.inference.predictor import Contract, Golden, Predictor
 from cv_factory.serving.bundle import Bundle
 
@@ -30,7 +30,7 @@ def network(name: str) -> Any:
         import torchvision
 
         return torchvision.models.resnet18(weights=None, num_classes=10).eval()
-    from cv_factory.config import SmallCNNConfig
+    from cv_factory.config.model import SmallCNNConfig
     from cv_factory.models.small_cnn import SmallCNN
 
     return SmallCNN(SmallCNNConfig(), SIZES[name][2], len(_CLASSES)).eval()

@@ -20,8 +20,8 @@ from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.serving import OURS, free_port, running, server, wrk
 from benchmarks.serving_clients import Clients
 from benchmarks.serving_models import write_bundle
-from cv_factory.config_serving import ServingConfig
-from cv_factory.serving.guards.keys import add_key
+from cv_factory.config.serving import ServingConfig
+from cv_factory.serving.auth.api_keys import add_key
 
 _LOADS = (32, 320)
 _PROBES, _CLIENTS = 16, 8

@@ -69,8 +69,9 @@ def our_network() -> nn.Module:
     """Build the network of our configuration; no layer of it is set or frozen beforehand."""
     import numpy as np
 
-    from cv_factory.config import TrainingPipelineConfig, WhitenedCNNConfig
-    from cv_factory.config_file import load_config
+    from cv_factory.config.loader import load_config
+    from cv_factory.config.model import WhitenedCNNConfig
+    from cv_factory.config.training import TrainingPipelineConfig
     from cv_factory.models.whitened_cnn import WhitenedCNN
     from cv_factory.transforms.patches import PatchPCA
 

@@ -29,10 +29,11 @@ def train_streamed() -> dict[str, float]:
     """Train one epoch on images of a file; return megabytes and seconds."""
     import torch._dynamo
 
-    from cv_factory.config import SmallCNNConfig, TrainConfig
+    from cv_factory.config.model import SmallCNNConfig
+    from cv_factory.config.train import TrainConfig
+    from cv_factory.training.distributed.process_group import World
     from cv_factory.training.job import TrainingJob
     from cv_factory.training.network import fit_network
-    from cv_factory.training.world import World
     from cv_factory.transforms.fitted import FittedTransform
 
     n = int(os.environ[_COUNT])
@@ -73,7 +74,7 @@ def _save_transform(folder: Path) -> None:
     """Fit the transform on a few images of noise: the same one for both sizes."""
     import pandas as pd
 
-    from cv_factory.config import PCAConfig, TransformConfig
+    from cv_factory.config.transform import PCAConfig, TransformConfig
     from cv_factory.data.dataset import ImageDataset
     from cv_factory.transforms.fitted import fit_transform
 

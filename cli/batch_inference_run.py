@@ -4,7 +4,7 @@ import click
 
 from cli.execution import run_to_end
 from cli.session import open_model
-from cv_factory.config_batch import BatchInferencePipelineConfig
+from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from cv_factory.inference.predictions import BatchPredictions
 
 

@@ -19,7 +19,7 @@ from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 def command(version: int, html: Path | None, model_name: str | None, stack: str | None) -> int:
     """Draw the model card of a VERSION anew: its stage and its approver are those of now."""
     registry = open_registry(model_name, stack)
-    from cv_factory.evaluation.model_card import render_html, render_markdown
+    from cv_factory.evaluation.reports.model_card import render_html, render_markdown
     from registry.card import stored_card
 
     content = stored_card(registry, version)

@@ -7,7 +7,7 @@ import click
 
 from cli.execution import run_to_end
 from cli.session import open_model, user
-from cv_factory.config_deployment import (
+from cv_factory.config.deployment import (
     DEPLOYMENT_STEPS,
     DeployedModelConfig,
     DeploymentPipelineConfig,

@@ -7,7 +7,7 @@ import click
 from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
 
 if TYPE_CHECKING:
-    from registry.audit_log import Entry
+    from registry.audit.log import Entry
 
 
 @click.command("history")

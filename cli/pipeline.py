@@ -4,10 +4,10 @@ from typing import cast
 
 from cli.options import ROOT, RunOptions
 from cli.session import activate_stack
-from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
-from cv_factory.config_batch import BatchInferencePipelineConfig
-from cv_factory.config_deployment import DeploymentPipelineConfig
-from cv_factory.config_file import load_config
+from cv_factory.config.batch_inference import BatchInferencePipelineConfig
+from cv_factory.config.deployment import DeploymentPipelineConfig
+from cv_factory.config.loader import load_config
+from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.errors import ConfigError
 
 

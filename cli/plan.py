@@ -14,7 +14,7 @@ from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from cli.execution import pipeline_options
-from cv_factory.config import TrainingPipelineConfig, ValidationPipelineConfig
+from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 
 
 def print_plan(

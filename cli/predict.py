@@ -65,8 +65,8 @@ def _ask(url: str, api_key: str | None, images: Sequence[Path]) -> list["ImagePr
 
 def _endpoint_transport(endpoint: str) -> "BaseTransport":
     """Return what asks an endpoint on SageMaker, in the region of the AWS configuration."""
-    from stacks.endpoints.calls import Aws
-    from stacks.endpoints.invoking import EndpointTransport
+    from cv_factory.deployment.sagemaker.aws_calls import Aws
+    from cv_factory.deployment.sagemaker.transport import EndpointTransport
 
     return EndpointTransport(Aws(), endpoint.rstrip("/"))
 

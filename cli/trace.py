@@ -11,7 +11,7 @@ from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 
 if TYPE_CHECKING:
     from registry.model_registry import ModelRegistry
-    from registry.trace import Check, Link
+    from registry.provenance.trace import Check, Link
 
 
 def _subject(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
@@ -53,7 +53,7 @@ def command(
 ) -> int:
     """Print what a version, or whatever answered a prediction, was made of."""
     registry = open_registry(model_name, stack)
-    from registry import trace
+    from registry.provenance import trace
 
     version = subject
     if isinstance(version, str):

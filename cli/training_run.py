@@ -2,7 +2,7 @@
 
 from cli.execution import run_to_end
 from cli.summary import print_summary
-from cv_factory.config import TrainingPipelineConfig
+from cv_factory.config.training import TrainingPipelineConfig
 
 
 def run_training(

@@ -3,8 +3,8 @@
 import click
 
 from cli.execution import run_to_end
-from cv_factory.config import ValidationPipelineConfig
-from cv_factory.data.report import DataReport
+from cv_factory.config.training import ValidationPipelineConfig
+from cv_factory.data.validation.report import DataReport
 
 
 def run_validation(

@@ -6,7 +6,7 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.serving.bundle import Bundle
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class BundleMaterializer(NounMaterializer):

@@ -6,8 +6,8 @@ import numpy as np
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.evaluation.plots import sample_grid
-from materializers.noun import NounMaterializer
+from cv_factory.evaluation.plots.drawing import sample_grid
+from materializers.artifact import NounMaterializer
 
 _SAMPLES = 40
 

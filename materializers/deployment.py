@@ -6,7 +6,7 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.deployment.deployment import Deployment
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class DeploymentMaterializer(NounMaterializer):

@@ -6,9 +6,9 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.plots import confusion_matrix
-from cv_factory.evaluation.report import render_report
-from materializers.noun import NounMaterializer
+from cv_factory.evaluation.plots.drawing import confusion_matrix
+from cv_factory.evaluation.reports.evaluation_report import render_report
+from materializers.artifact import NounMaterializer
 
 
 class EvaluationMaterializer(NounMaterializer):

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots import training_curves
+from cv_factory.evaluation.plots.drawing import training_curves
 from cv_factory.training.trained_model import TrainedModel
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class TrainedModelMaterializer(NounMaterializer):

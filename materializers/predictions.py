@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.inference.predictions import BatchPredictions
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class BatchPredictionsMaterializer(NounMaterializer):

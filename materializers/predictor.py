@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots import sample_grid
+from cv_factory.evaluation.plots.drawing import sample_grid
 from cv_factory.inference.predictor import Predictor
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class PredictorMaterializer(NounMaterializer):

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.data.report import DataReport
-from materializers.noun import NounMaterializer
+from cv_factory.data.validation.report import DataReport
+from materializers.artifact import NounMaterializer
 
 
 class DataReportMaterializer(NounMaterializer):

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots import search_history, search_importances
+from cv_factory.evaluation.plots.drawing import search_history, search_importances
 from cv_factory.training.search.result import SearchResult
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class SearchResultMaterializer(NounMaterializer):

@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.artifact_files import fingerprint
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.data.split import Split
-from materializers.noun import NounMaterializer
+from materializers.artifact import NounMaterializer
 
 
 class SplitMaterializer(NounMaterializer):

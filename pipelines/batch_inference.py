@@ -5,7 +5,7 @@ from uuid import UUID
 from zenml import pipeline
 from zenml.client import Client
 
-from cv_factory.config_batch import BatchInferencePipelineConfig
+from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from steps.predict_batch import predict_batch
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from zenml import pipeline
 from zenml.client import Client
 
-from cv_factory.config_deployment import DeploymentPipelineConfig
+from cv_factory.config.deployment import DeploymentPipelineConfig
 from steps.build_bundle import build_bundle
 from steps.deploy import deploy
 from steps.promote import promote

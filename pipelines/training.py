@@ -2,7 +2,7 @@
 
 from zenml import pipeline
 
-from cv_factory.config import TrainingPipelineConfig
+from cv_factory.config.training import TrainingPipelineConfig
 from steps.evaluate import evaluate
 from steps.export import export
 from steps.export_float import export_float

@@ -2,7 +2,7 @@
 
 from zenml import pipeline
 
-from cv_factory.config import ValidationPipelineConfig
+from cv_factory.config.training import ValidationPipelineConfig
 from steps.ingest import ingest
 from steps.split import split
 from steps.validate_data import validate_data

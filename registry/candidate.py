@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from zenml.models import ModelVersionResponse
 
-from cv_factory.config import TrainConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.report import DataReport
 from cv_factory.data.split import Split
+from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel

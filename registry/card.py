@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from zenml.models import ModelVersionResponse
 
 from cv_factory.evaluation.gates import GateVerdict
-from cv_factory.evaluation.model_card import CardContent, DataCheck
-from cv_factory.evaluation.plots import sample_grid, training_curves
+from cv_factory.evaluation.plots.drawing import sample_grid, training_curves
+from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
 from registry import versions
-from registry.audit_log import Entry
+from registry.audit.log import Entry
 from registry.candidate import Candidate, stored_candidate
 from registry.model_registry import ModelRegistry
 

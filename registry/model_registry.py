@@ -7,14 +7,14 @@ from typing import Any
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
-from cv_factory.artifact_files import fingerprint
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.gates import GateVerdict
 from registry import versions
-from registry.audit_log import AuditLog, Entry
-from registry.log_files import log_files
-from registry.mlflow_mirror import MlflowMirror
-from registry.provenance import stored_statement
+from registry.audit.files import log_files
+from registry.audit.log import AuditLog, Entry
+from registry.mlflow.mirror import MlflowMirror
+from registry.provenance.statement import stored_statement
 from registry.transitions import (
     Outcome,
     TransitionRefusedError,

@@ -3,8 +3,8 @@
 from zenml.client import Client
 from zenml.utils.io_utils import is_remote
 
-from cv_factory.artifact_files import fingerprint
-from cv_factory.config_batch import OutputConfig
+from cv_factory.artifacts.files import fingerprint
+from cv_factory.config.batch_inference import OutputConfig
 from cv_factory.inference.batch import BatchJob
 from cv_factory.inference.output_folder import OutputFolder
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_factory.errors import ConfigError
-from cv_factory.serving.prediction_log import find_prediction
+from cv_factory.serving.logging.prediction_log import find_prediction
 from registry.deployments import find_deployer
 
 

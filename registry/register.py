@@ -6,18 +6,20 @@ from dataclasses import replace
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
-from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.config.gates import GateConfig
+from cv_factory.config.register import RegisterConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.evaluation.gates import Evidence, GateVerdict, all_passed, judge
-from cv_factory.evaluation.model_card import render_html, render_markdown
-from cv_factory.evaluation.registration import Registration
+from cv_factory.evaluation.reports.model_card import render_html, render_markdown
 from cv_factory.evaluation.scoring import rescore_predictor
 from registry import versions
 from registry.candidate import Candidate
 from registry.card import card_content
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry
-from registry.provenance import statement
+from registry.provenance.statement import statement
+from registry.registration import Registration
 from registry.run_reference import RunReference
 
 #: Stages that a training run may change; production and archived are other commands' business.

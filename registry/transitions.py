@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import psutil
 
 from cv_factory.errors import CVFactoryError
-from registry.audit_log import AuditLog, Entry, LogConflictError
+from registry.audit.log import AuditLog, Entry, LogConflictError
 
 STAGES = ("none", "staging", "production", "archived")
 _EXCLUSIVE = ("staging", "production")

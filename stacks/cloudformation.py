@@ -26,7 +26,7 @@ def outputs(stack: str) -> dict[str, str]:
         ) from None
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from stacks.refusals import refusal
+    from cv_factory.deployment.sagemaker.aws_errors import refusal
 
     try:
         described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]

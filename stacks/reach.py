@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from cv_factory.deployment.sagemaker.aws_calls import quiet_aws_logs
+from cv_factory.deployment.sagemaker.aws_errors import refusal
 from cv_factory.errors import CVFactoryError
-from stacks.refusals import refusal
 from stacks.spec import ComponentSpec, StackSpec, whole_secret_reference
-from stacks.startup import quiet_aws_logs
 
 _SECONDS_TO_ANSWER = 15.0
 _JOBS_SERVICE = "sagemaker.amazonaws.com"

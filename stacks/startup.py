@@ -1,6 +1,5 @@
 """What a process does before it runs a pipeline, to import no more than its stack needs."""
 
-import logging
 import os
 import sys
 from functools import partial
@@ -34,12 +33,6 @@ def use_stack(name: str) -> None:
     stack = Client().get_stack(name, allow_name_prefix_match=False)
     # The id, not the name: ZenML 0.98 parses the variable as a UUID on every second look.
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)
-
-
-def quiet_aws_logs() -> None:
-    """Keep AWS's libraries from telling of every place in which they look for settings."""
-    for name in ("botocore", "sagemaker", "sagemaker.config"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def activate_only_stack_integrations() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from cv_factory.errors import CVFactoryError
-from stacks.flavors.process import PARENT_VARIABLE
+from cv_factory.processes.group import PARENT_VARIABLE
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_END = 5.0

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config_serving import ServingConfig
+from cv_factory.config.serving import ServingConfig
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 

@@ -2,7 +2,7 @@
 
 from zenml.config.cache_policy import CachePolicy
 
-from cv_factory.source_closure import source_files
+from cv_factory.code_fingerprint import source_files
 
 
 def depends_on(*modules: str) -> CachePolicy:

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config_deployment import EndpointConfig
+from cv_factory.config.deployment import EndpointConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.serving.bundle import Bundle
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import EvaluateConfig
+from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.evaluation.evaluation import Evaluation

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import CalibrationConfig, ExportConfig
+from cv_factory.config.export import CalibrationConfig, ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
@@ -14,7 +14,7 @@ from cv_factory.transforms.fitted import FittedTransform
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.training.export", "cv_factory.training.reduce"))
+@step(cache_policy=depends_on("cv_factory.export.onnx_graph", "cv_factory.export.quantize"))
 def export(
     trained_model: TrainedModel,
     transform: FittedTransform,
@@ -26,8 +26,8 @@ def export(
     float_predictor: Predictor | None = None,
 ) -> Annotated[Predictor, "predictor"]:
     """Export, calibrate if asked to, and compare with the reference outputs; reduce if asked to."""
-    from cv_factory.training.export import export_of_run
-    from cv_factory.training.reduce import reduce_precision
+    from cv_factory.export.onnx_graph import export_of_run
+    from cv_factory.export.quantize import reduce_precision
 
     exported = float_predictor or export_of_run(
         trained_model, transform, dataset, split, calibration, config_fingerprint

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import CalibrationConfig
+from cv_factory.config.export import CalibrationConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
@@ -14,7 +14,7 @@ from cv_factory.transforms.fitted import FittedTransform
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.training.export"))
+@step(cache_policy=depends_on("cv_factory.export.onnx_graph"))
 def export_float(
     trained_model: TrainedModel,
     transform: FittedTransform,
@@ -24,6 +24,6 @@ def export_float(
     config_fingerprint: str,
 ) -> Annotated[Predictor, "float_predictor"]:
     """Export, calibrate if asked to, and compare with the reference outputs."""
-    from cv_factory.training.export import export_of_run
+    from cv_factory.export.onnx_graph import export_of_run
 
     return export_of_run(trained_model, transform, dataset, split, calibration, config_fingerprint)

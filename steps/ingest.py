@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import DataConfig
+from cv_factory.config.data import DataConfig
 from cv_factory.data.dataset import ImageDataset
 from steps.caching import depends_on
 

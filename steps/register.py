@@ -5,15 +5,18 @@ from typing import Annotated
 from zenml import get_step_context, step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import EvaluateConfig, GateConfig, RegisterConfig, TrainConfig
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.config.gates import GateConfig
+from cv_factory.config.register import RegisterConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.report import DataReport
 from cv_factory.data.split import Split
+from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
+from registry.registration import Registration
 
 
 @step(enable_cache=False)

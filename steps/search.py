@@ -5,7 +5,10 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import ModelConfig, SearchConfig, TrainConfig, TransformConfig
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.search import SearchConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.training.search.result import SearchResult
@@ -30,8 +33,8 @@ def search(
     """Search, and report every trial as a nested run; an interrupted search goes on."""
     from cv_factory.training.search.job import SearchJob
     from cv_factory.training.search.study import search as run_search
+    from registry.mlflow.tracking import MLFLOW_RUN_KEY, active_run_id, log_trial
     from registry.study_journal import StudyJournal
-    from registry.tracking import MLFLOW_RUN_KEY, active_run_id, log_trial
 
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
     job = SearchJob(dataset, split, transform, model, train, config)

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import SplitConfig
+from cv_factory.config.split import SplitConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from steps.caching import depends_on

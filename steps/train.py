@@ -5,7 +5,8 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.training.search.result import SearchResult
@@ -29,7 +30,7 @@ def train(
 ) -> Annotated[TrainedModel, "trained_model"]:
     """Train, as a search found best if there was one; report every epoch to the tracker."""
     from cv_factory.training.train import train as train_model
-    from registry.tracking import MLFLOW_RUN_KEY, active_run_id, log_epoch, log_settings
+    from registry.mlflow.tracking import MLFLOW_RUN_KEY, active_run_id, log_epoch, log_settings
 
     if found is not None:
         model, config = found.model, found.train

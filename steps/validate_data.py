@@ -6,19 +6,22 @@ from zenml import save_artifact, step
 from zenml.client import Client
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config import ValidationConfig
+from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.report import DataReport
 from cv_factory.data.split import Split
+from cv_factory.data.validation.report import DataReport
 from steps.caching import depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on("cv_factory.data.quality"))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on("cv_factory.data.validation.great_expectations"),
+)
 def validate_data(
     dataset: ImageDataset, split: Split, config: ValidationConfig
 ) -> Annotated[DataReport, "data_report"]:
     """Validate through the stack's data validator; a failed expectation stops the run."""
-    from registry.tracking import log_report
+    from registry.mlflow.tracking import log_report
 
     client = Client()
     validator = client.active_stack.data_validator

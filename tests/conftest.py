@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 
 _SCRATCH = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str]]()

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cv_factory.config_file import json_schema
-from cv_factory.pipeline_configs import PIPELINE_CONFIGS
+from cv_factory.config.loader import json_schema
+from cv_factory.config.pipelines import PIPELINE_CONFIGS
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "configs" / "schema"
 #: The newest dialect that every YAML editor's language server reads.

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cv_factory.array_files import load_array
-from cv_factory.artifact_files import read_header, write_header
+from cv_factory.artifacts.arrays import load_array
+from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.npy_stream import save_array
 from cv_factory.data.manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
 from cv_factory.data.manifest import ordered_digest, read_manifest, row_digests, write_manifest
-from cv_factory.data.npy_stream import save_array
 from cv_factory.errors import ArtifactError
 
 NO_LABEL = -1

@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config_data import DataConfig
+from cv_factory.artifacts.npy_stream import NpyStreamWriter
+from cv_factory.config.data import DataConfig
 from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
 from cv_factory.data.decode import read_header
 from cv_factory.data.image_statistics import image_statistics
 from cv_factory.data.manifest import ManifestWriter, map_manifest
-from cv_factory.data.npy_stream import NpyStreamWriter
 from cv_factory.data.reading import (
     DecodedRecord,
     ImageFormat,

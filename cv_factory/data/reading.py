@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config_data import DataConfig
+from cv_factory.config.data import DataConfig
 from cv_factory.data.decode import decode
 from cv_factory.data.sources.base import ImageRecord
 from cv_factory.errors import ImageError

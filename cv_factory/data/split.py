@@ -11,9 +11,9 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from cv_factory.array_files import load_npz
-from cv_factory.artifact_files import read_header, write_header
-from cv_factory.config import SplitConfig
+from cv_factory.artifacts.arrays import load_npz
+from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.config.split import SplitConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.manifest import CHUNK, groups_of
 from cv_factory.errors import DataError

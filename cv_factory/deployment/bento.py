@@ -19,9 +19,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import cv_factory
+from cv_factory.code_fingerprint import source_files
 from cv_factory.errors import CVFactoryError
 from cv_factory.serving.bundle import Bundle
-from cv_factory.source_closure import source_files
 
 #: What the code of a service imports; everything else follows from the lock.
 REQUIREMENTS = (

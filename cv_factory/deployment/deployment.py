@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cv_factory.artifact_files import read_header, write_header
-from cv_factory.deployment.proof import Proof
+from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.deployment.verify import Proof
 from cv_factory.errors import ArtifactError
 
 _KIND, _VERSION = "deployment", 1

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cv_factory.array_files import load_npz
+from cv_factory.artifacts.arrays import load_npz
 from cv_factory.errors import ArtifactError
 
 FILE = "samples.npz"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.config import EvaluateConfig
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.config.metric_names import LOSS_METRICS
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metrics as m
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.measure import point_metrics
-from cv_factory.metric_names import LOSS_METRICS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cv_factory.array_files import load_array
-from cv_factory.artifact_files import read_header, write_header
+from cv_factory.artifacts.arrays import load_array
+from cv_factory.artifacts.files import read_header, write_header
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metrics as m

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.config import EvaluateConfig
+from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.cpu import available_cpus
 from cv_factory.evaluation.behaviour import (
     ConfusedPair,

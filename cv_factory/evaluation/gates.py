@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.config import EvaluateConfig, GateConfig
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.config.gates import GateConfig
+from cv_factory.config.metric_names import DATA_METRICS
 from cv_factory.evaluation.compare import compare
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.metrics import EvaluationError
 from cv_factory.evaluation.slices import SliceMetrics
-from cv_factory.metric_names import DATA_METRICS
 
 Status = Literal["passed", "failed", "not_applicable"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.config import EvaluateConfig
+from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metrics as m
 from cv_factory.evaluation.behaviour import Behaviour

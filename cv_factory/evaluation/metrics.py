@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_factory.config.metric_names import METRIC_NAMES as METRIC_NAMES
 from cv_factory.errors import CVFactoryError
-from cv_factory.metric_names import METRIC_NAMES as METRIC_NAMES
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32] | NDArray[np.float64]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config import EvaluateConfig
+from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation import examine
 from cv_factory.evaluation.behaviour import Behaviour

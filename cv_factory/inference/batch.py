@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cv_factory.artifact_files import canonical_json, fingerprint
-from cv_factory.config_data import DataConfig
+from cv_factory.artifacts.files import canonical_json, fingerprint
+from cv_factory.config.data import DataConfig
 from cv_factory.data.reading import (
     ImageFormat,
     chosen_positions,

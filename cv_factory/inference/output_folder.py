@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cv_factory.artifact_files import write_atomic
+from cv_factory.artifacts.files import write_atomic
+from cv_factory.artifacts.filesystems import errors_of
 from cv_factory.data.sources.stores import open_filesystem, scheme_of
 from cv_factory.errors import CVFactoryError
-from cv_factory.filesystems import errors_of
 
 
 class OutputError(CVFactoryError):

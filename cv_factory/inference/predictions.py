@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cv_factory.artifact_files import read_header, write_header
+from cv_factory.artifacts.files import read_header, write_header
 from cv_factory.errors import ArtifactError
 
 _KIND, _VERSION = "batch_predictions", 1

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.array_files import load_npz
-from cv_factory.artifact_files import canonical_json, read_header, write_header
+from cv_factory.artifacts.arrays import load_npz
+from cv_factory.artifacts.files import canonical_json, read_header, write_header
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import ArtifactError
 

@@ -1,12 +1,12 @@
 """The models that a configuration can name, behind look-ups: networks and classical estimators.
 
-A new model is one module here, its configuration section in ``cv_factory.config_model``, and one
+A new model is one module here, its configuration section in ``cv_factory.config.model``, and one
 branch below.
 """
 
 from typing import TYPE_CHECKING
 
-from cv_factory.config import (
+from cv_factory.config.model import (
     EfficientNetLite0Config,
     LightGBMConfig,
     LogisticRegressionConfig,

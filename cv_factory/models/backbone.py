@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cv_factory.config_model import BackboneSection
+from cv_factory.config.model import BackboneSection
 from cv_factory.errors import TrainingError
 
 

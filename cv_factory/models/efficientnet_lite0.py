@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cv_factory.config import EfficientNetLite0Config
+from cv_factory.config.model import EfficientNetLite0Config
 from cv_factory.errors import ConfigError
 from cv_factory.models.backbone import BackboneNetwork, build_backbone_network, set_input_scale
 from cv_factory.transforms.normalize import Normalization

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from cv_factory.config import LogisticRegressionConfig
+from cv_factory.config.model import LogisticRegressionConfig
 from cv_factory.models.estimator import Estimator
 
 

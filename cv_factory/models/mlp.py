@@ -7,7 +7,7 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from cv_factory.config import MLPConfig
+from cv_factory.config.model import MLPConfig
 from cv_factory.models.estimator import Estimator
 
 

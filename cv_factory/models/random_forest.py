@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
 
-from cv_factory.config import RandomForestConfig
+from cv_factory.config.model import RandomForestConfig
 from cv_factory.cpu import fitting_threads
 from cv_factory.models.estimator import Estimator
 

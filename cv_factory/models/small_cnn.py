@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cv_factory.config import SmallCNNConfig
+from cv_factory.config.model import SmallCNNConfig
 
 
 class SmallCNN(nn.Module):

@@ -7,7 +7,7 @@ from urllib.error import URLError
 import torchvision
 from torch import nn
 
-from cv_factory.config import MobileNetV2Config, ResNet18Config, TorchvisionModelConfig
+from cv_factory.config.model import MobileNetV2Config, ResNet18Config, TorchvisionModelConfig
 from cv_factory.errors import ConfigError, TrainingError
 from cv_factory.models.backbone import BackboneNetwork, build_backbone_network
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cv_factory.config import WhitenedCNNConfig
+from cv_factory.config.model import WhitenedCNNConfig
 from cv_factory.errors import TrainingError
 from cv_factory.transforms.patches import PatchPCA
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from xgboost import XGBClassifier
 
-from cv_factory.config import XGBoostConfig
+from cv_factory.config.model import XGBoostConfig
 from cv_factory.cpu import fitting_threads
 from cv_factory.models.estimator import Estimator
 

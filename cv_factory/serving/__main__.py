@@ -44,10 +44,10 @@ def serve(bundle: Path, host: str, port: int) -> None:
     Raises:
         CVFactoryError: The bundle is damaged, or must not be served like this.
     """
+    from cv_factory.serving.auth.access import check_exposure
+    from cv_factory.serving.auth.api_keys import KeyRing
     from cv_factory.serving.bundle import Bundle
-    from cv_factory.serving.guards.access import check_exposure
-    from cv_factory.serving.guards.keys import KeyRing
-    from cv_factory.serving.log_files import follow_output
+    from cv_factory.serving.logging.rotation import follow_output
 
     config = Bundle.load(bundle).serving
     check_exposure(config, KeyRing.from_environment(), [host], gateway())

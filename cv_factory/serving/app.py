@@ -18,17 +18,17 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cv_factory.errors import ImageError
+from cv_factory.serving.auth.access import Guard
+from cv_factory.serving.auth.api_keys import KeyRing
+from cv_factory.serving.auth.principal import Principal
 from cv_factory.serving.batcher import QueueFullError
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.front import Front, exchange_of
-from cv_factory.serving.guards.access import Guard
-from cv_factory.serving.guards.keys import KeyRing
-from cv_factory.serving.guards.principal import Principal
-from cv_factory.serving.logs import LineLog, write_to_stderr
+from cv_factory.serving.logging.prediction_log import PredictionLog
+from cv_factory.serving.logging.request_log import LineLog, write_to_stderr
 from cv_factory.serving.metrics import CONTENT_TYPE, Metrics
+from cv_factory.serving.middleware import Front, exchange_of
 from cv_factory.serving.openapi import describe
 from cv_factory.serving.pages import asset, card_page, page
-from cv_factory.serving.prediction_log import PredictionLog
 from cv_factory.serving.problems import ProblemError, bare_problem, overloaded
 from cv_factory.serving.reading import BARE, FORM, JSON, read_images
 from cv_factory.serving.response_cache import ResponseCache

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cv_factory.artifact_files import canonical_json, read_header, write_header
-from cv_factory.config_serving import ServingConfig
+from cv_factory.artifacts.files import canonical_json, read_header, write_header
+from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.predictor import Predictor
 

@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from cv_factory.config_serving import LimitsConfig
+from cv_factory.config.serving import LimitsConfig
 from cv_factory.serving.problems import ProblemError
 
 #: Names of the fields that hold images, in forms and in JSON.

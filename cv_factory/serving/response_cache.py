@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
-from cv_factory.artifact_files import canonical_json
+from cv_factory.artifacts.files import canonical_json
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.scoring import Scored
 

@@ -14,7 +14,7 @@ import bentoml
 from bentoml import Service
 
 from cv_factory.errors import ArtifactError, CVFactoryError
-from cv_factory.serving.logs import say
+from cv_factory.serving.logging.request_log import say
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -90,10 +90,10 @@ def _open() -> "Application":
         CVFactoryError: The bundle is damaged, or must not be served like this.
     """
     from cv_factory.serving.app import create_app
+    from cv_factory.serving.auth.access import check_exposure, listening_hosts
+    from cv_factory.serving.auth.api_keys import KeyRing
     from cv_factory.serving.bundle import Bundle
-    from cv_factory.serving.guards.access import check_exposure, listening_hosts
-    from cv_factory.serving.guards.keys import KeyRing
-    from cv_factory.serving.log_files import follow_output
+    from cv_factory.serving.logging.rotation import follow_output
     from cv_factory.serving.state import bundle_directory, gateway, share_metrics, state_file
 
     bundle = Bundle.load(bundle_directory())

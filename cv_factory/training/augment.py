@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cv_factory.config import TrainConfig
+from cv_factory.config.train import TrainConfig
 
 
 def seed_of(*parts: int | str) -> int:

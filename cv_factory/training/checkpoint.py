@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from cv_factory.array_files import load_tensors
-from cv_factory.artifact_files import read_header, write_header
+from cv_factory.artifacts.arrays import load_tensors
+from cv_factory.artifacts.files import read_header, write_header
 from cv_factory.errors import ArtifactError
 from cv_factory.progress import say
 

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import onnx
 from sklearn.metrics import accuracy_score, log_loss
 
-from cv_factory.config import LightGBMConfig, ModelConfig, TrainConfig, XGBoostConfig
+from cv_factory.config.model import LightGBMConfig, ModelConfig, XGBoostConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.models import fit_classical

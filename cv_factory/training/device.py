@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cv_factory.config import TrainConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.cpu import fitting_threads
 from cv_factory.errors import TrainingError
 

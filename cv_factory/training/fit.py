@@ -23,12 +23,12 @@ from cv_factory.errors import TrainingError
 from cv_factory.training.augment import augment, draw, seed_of
 from cv_factory.training.checkpoint import Checkpoint, Checkpoints, Position
 from cv_factory.training.device import autocast
+from cv_factory.training.distributed.process_group import World, globalize
 from cv_factory.training.images import Batch, Images, ResidentImages, StreamedImages, fits
 from cv_factory.training.job import TrainingJob
 from cv_factory.training.optimization import apply_schedule, build_optimizer, class_weights
 from cv_factory.training.state import load_optimizer, load_weights, optimizer_tensors, tensors_of
 from cv_factory.training.system_metrics import SystemMetrics
-from cv_factory.training.world import World, globalize
 from cv_factory.transforms.normalize import Normalization
 
 #: Called after each epoch with its number, from 1, and its metrics.

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from cv_factory.array_files import load_array, load_npz
-from cv_factory.artifact_files import canonical_json, fingerprint, write_atomic
-from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.artifacts.arrays import load_array, load_npz
+from cv_factory.artifacts.files import canonical_json, fingerprint, write_atomic
+from cv_factory.code_fingerprint import code_fingerprint
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.source_closure import code_fingerprint
 from cv_factory.transforms.fitted import FittedTransform
 
 _IMAGES, _ARRAYS, _SETTINGS, _TRANSFORM = "images.npy", "arrays.npz", "job.json", "transform"

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
@@ -14,12 +15,12 @@ from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress, say
 from cv_factory.training.checkpoint import Checkpoints, checkpoints_of
 from cv_factory.training.device import choose_device, count_processes, describe, reproducible
+from cv_factory.training.distributed.environment import nodes_of
+from cv_factory.training.distributed.launcher import train_in_ranks
+from cv_factory.training.distributed.process_group import World
 from cv_factory.training.fit import EpochCallback, Fit, StepCallback
 from cv_factory.training.job import TrainingJob, job_key
-from cv_factory.training.ranks import train_in_ranks
-from cv_factory.training.rendezvous import nodes_of
 from cv_factory.training.trained_model import Reference, TrainedModel
-from cv_factory.training.world import World
 from cv_factory.transforms.fitted import FittedTransform
 
 
@@ -52,7 +53,7 @@ def train_network(
     if nodes.rank:
         raise TrainingError(
             f"This is machine {nodes.rank} of {nodes.count}, counted from 0. The step runs on "
-            "machine 0 alone; run python -m cv_factory.training.node here."
+            "machine 0 alone; run python -m cv_factory.training.distributed.node_agent here."
         )
     _check_settings(job, processes * nodes.count)
     key = job_key(dataset, split, job, processes * nodes.count, device.type)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from cv_factory.config import TrainConfig
+from cv_factory.config.train import TrainConfig
 
 #: One cycle: learning rates at its begin and end, as shares of the highest, and momentum's range.
 _FIRST, _LAST = 1 / 25, 1 / 250_000

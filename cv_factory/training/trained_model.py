@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from cv_factory.array_files import load_npz, load_tensors
-from cv_factory.artifact_files import canonical_json, read_header, write_header
-from cv_factory.config import ModelConfig
+from cv_factory.artifacts.arrays import load_npz, load_tensors
+from cv_factory.artifacts.files import canonical_json, read_header, write_header
+from cv_factory.config.model import ModelConfig
 from cv_factory.errors import ArtifactError
 
 _KIND, _VERSION = "model", 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config import UMAPConfig
+from cv_factory.config.transform import UMAPConfig
 from cv_factory.errors import ConfigError
 
 

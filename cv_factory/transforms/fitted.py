@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.array_files import load_tensors
-from cv_factory.artifact_files import read_header, write_header
-from cv_factory.config import PatchPCAConfig, TransformConfig, UMAPConfig
+from cv_factory.artifacts.arrays import load_tensors
+from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.config.transform import PatchPCAConfig, TransformConfig, UMAPConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
 from cv_factory.transforms.embedding import Embedding, fit_embedding

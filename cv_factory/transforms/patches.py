@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config import PatchPCAConfig
+from cv_factory.config.transform import PatchPCAConfig
 from cv_factory.errors import TrainingError
 from cv_factory.transforms.eigen import leading_eigenvectors
 from cv_factory.transforms.normalize import Normalization, normalize

@@ -21,9 +21,9 @@ from zenml.models.v2.misc.service import ServiceType
 from zenml.services.service import BaseService
 from zenml.utils.secret_utils import SecretField
 
-from cv_factory.deployment.endpoint import Endpoint
-from cv_factory.deployment.log_reader import LogReader
-from cv_factory.deployment.proof import Proof
+from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.deployment.verify import Proof
+from cv_factory.processes.log_tail import LogReader
 from cv_factory.serving.bundle import Bundle
 from stacks.flavors.bundle_deployer import (
     BundleDeployer,

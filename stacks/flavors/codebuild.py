@@ -57,7 +57,7 @@ class CodeBuild(AWSImageBuilder):
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from stacks.refusals import refusal
+        from cv_factory.deployment.sagemaker.aws_errors import refusal
 
         started: list[str] = []
         events = self.code_build_client.meta.events

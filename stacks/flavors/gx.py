@@ -1,7 +1,7 @@
 """The data validator flavor ``gx``: Great Expectations 1.x behind ZenML's data validator interface.
 
 ZenML's own flavor wants a version below 1.0. What is expected of a dataset is the library's
-business (``cv_factory.data.quality``); this only connects it to the stack.
+business (``cv_factory.data.validation.great_expectations``); this only connects it to the stack.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from zenml.data_validators import BaseDataValidator, BaseDataValidatorFlavor
 from zenml.data_validators.base_data_validator import BaseDataValidatorConfig
 
 if TYPE_CHECKING:
-    from cv_factory.config import ValidationConfig
+    from cv_factory.config.validation import ValidationConfig
     from cv_factory.data.dataset import ImageDataset
-    from cv_factory.data.report import DataReport
     from cv_factory.data.split import Split
+    from cv_factory.data.validation.report import DataReport
 
 
 class GXDataValidatorConfig(BaseDataValidatorConfig):
@@ -64,7 +64,7 @@ class GXDataValidator(BaseDataValidator):
         Raises:
             DataError: An expectation could not be evaluated.
         """
-        from cv_factory.data.quality import Reference, validate_dataset
+        from cv_factory.data.validation.great_expectations import Reference, validate_dataset
 
         split: Split = kwargs["split"]
         config: ValidationConfig = kwargs["config"]

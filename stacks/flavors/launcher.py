@@ -2,7 +2,7 @@
 
 Its memory is freed when it ends, a crash in native code or an out-of-memory kill fails the step and
 leaves the client alive. On this machine no process outlives the client. A step that trains starts
-its own ranks (``cv_factory.training.ranks``): the launcher starts one process a node.
+its own ranks (``cv_factory.training.distributed``): the launcher starts one process a node.
 """
 
 import os
@@ -30,9 +30,9 @@ from zenml.step_operators.step_operator_entrypoint_configuration import (
 from zenml.utils import exception_utils, source_utils
 
 from cv_factory.errors import CVFactoryError
+from cv_factory.processes.group import GroupProcess, Job, Limits
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from stacks.flavors.gpus import visible_gpus
-from stacks.flavors.process import GroupProcess, Job, Limits
 from stacks.flavors.slurm import Request, SlurmJob
 from stacks.startup import activate_only_stack_integrations
 
@@ -239,7 +239,7 @@ class Launcher(BaseStepOperator):
             seconds=settings.timeout,
             options=tuple(settings.sbatch_options),
         )
-        others = [sys.executable, "-m", "cv_factory.training.node"]
+        others = [sys.executable, "-m", "cv_factory.training.distributed.node_agent"]
         directory = self._job_directory(info.step_run_id)
         job = SlurmJob.submit(command, others, environment, root, directory, request)
         publish_step_run_metadata(info.step_run_id, {self.id: {_JOB_KEY: job.number}})

@@ -23,8 +23,8 @@ from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
     SagemakerStepOperatorSettings,
 )
 
+from cv_factory.deployment.sagemaker.aws_calls import quiet_aws_logs
 from cv_factory.errors import StackError
-from stacks.startup import quiet_aws_logs
 
 if TYPE_CHECKING:
     from stacks.flavors.sagemaker_jobs import SizedOrchestrator, SizedStepOperator

@@ -17,16 +17,16 @@ from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.models.v2.misc.service import ServiceType
 from zenml.services.service import BaseService
 
-from cv_factory.deployment.proof import Proof
+from cv_factory.deployment.sagemaker.aws_calls import Aws
+from cv_factory.deployment.sagemaker.endpoint import SagemakerEndpoint, State, state_of
+from cv_factory.deployment.sagemaker.image import ServiceImage
+from cv_factory.deployment.sagemaker.logs import EndpointLogs
+from cv_factory.deployment.sagemaker.names import variant_name
+from cv_factory.deployment.sagemaker.settings import EndpointSettings
+from cv_factory.deployment.sagemaker.transport import endpoint_url
+from cv_factory.deployment.verify import Proof
 from cv_factory.errors import ConfigError, StackError
 from cv_factory.serving.bundle import Bundle
-from stacks.endpoints.calls import Aws
-from stacks.endpoints.endpoint import SagemakerEndpoint, State, state_of
-from stacks.endpoints.image import ServiceImage
-from stacks.endpoints.invoking import endpoint_url
-from stacks.endpoints.logs import EndpointLogs
-from stacks.endpoints.names import variant_name
-from stacks.endpoints.settings import EndpointSettings
 from stacks.flavors.bundle_deployer import (
     BundleDeployer,
     BundleService,

@@ -26,6 +26,7 @@ from zenml.orchestrators import SubmissionResult
 from zenml.orchestrators.publish_utils import step_exception_info
 from zenml.utils import exception_utils, settings_utils
 
+from cv_factory.deployment.sagemaker.aws_errors import refusal
 from cv_factory.errors import CVFactoryError
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from stacks.flavors.sagemaker import (
@@ -34,7 +35,6 @@ from stacks.flavors.sagemaker import (
     SizedStepOperatorConfig,
     SizedStepOperatorSettings,
 )
-from stacks.refusals import refusal
 
 if TYPE_CHECKING:
     from zenml.config.base_settings import BaseSettings

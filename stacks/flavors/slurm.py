@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 
 from cv_factory.errors import StackError
-from stacks.flavors.process import describe_exit
+from cv_factory.processes.group import describe_exit
 
 _SCRIPT, _LOG, _EXIT_CODE = "job.sh", "log", "exit_code"
 _SECONDS_BETWEEN_LOOKS = 1.0

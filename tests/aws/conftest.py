@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from cloud import Cloud, CloudProject
-    from project import Completed
+    from tests.support.cloud import Cloud, CloudProject
+    from tests.support.project import Completed
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def cloud_with_key(
     aws_extra: None, tmp_path_factory: pytest.TempPathFactory
 ) -> "Iterator[tuple[Cloud, str]]":
     """All servers, and an API key of the ZenML server."""
-    from cloud import start_cloud
+    from tests.support.cloud import start_cloud
 
     with start_cloud(tmp_path_factory.mktemp("cloud"), uuid.uuid4().hex) as started:
         yield started
@@ -42,7 +42,7 @@ def cloud_project(
     cloud_with_key: "tuple[Cloud, str]", tmp_path_factory: pytest.TempPathFactory
 ) -> "Iterator[CloudProject]":
     """A project on the cloud; all tests share it and what they register."""
-    from cloud import CloudProject
+    from tests.support.cloud import CloudProject
 
     project = CloudProject(tmp_path_factory.mktemp("on-aws"), *cloud_with_key)
     yield project
@@ -52,7 +52,7 @@ def cloud_project(
 @pytest.fixture(scope="session")
 def applied(cloud: "Cloud", cloud_project: "CloudProject") -> "Completed":
     """Both stacks, applied from the outputs of the template, which is deployed on the emulator."""
-    from cloud import documented
+    from tests.support.cloud import documented
 
     cloud.deploy(cloud_project.root)
     variant = documented("python -m stacks apply aws-step-operator ")
@@ -69,8 +69,8 @@ def trained_on_aws(
 
     Its training loses its spot instance.
     """
-    from cloud import SHORT, documented
-    from store import snapshot
+    from tests.support.cloud import SHORT, documented
+    from tests.support.store import snapshot
 
     asked = documented("python run.py --pipeline training --stack aws ")
     run = ("--pipeline", "training", "--stack", "aws", *asked)

@@ -14,19 +14,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from cloud import Cloud
-from predictors import digits_predictor
 
-from cv_factory.config_serving import ServingConfig
-from cv_factory.deployment.proof import ProofError, encode_png
+from cv_factory.config.serving import ServingConfig
+from cv_factory.deployment.sagemaker.aws_calls import Aws
+from cv_factory.deployment.sagemaker.aws_errors import AccessError
+from cv_factory.deployment.sagemaker.endpoint import EndpointError, SagemakerEndpoint
+from cv_factory.deployment.sagemaker.settings import EndpointSettings
+from cv_factory.deployment.sagemaker.transport import EndpointTransport
+from cv_factory.deployment.verify import ProofError, encode_png
 from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError
-from stacks.endpoints.calls import Aws
-from stacks.endpoints.endpoint import EndpointError, SagemakerEndpoint
-from stacks.endpoints.invoking import EndpointTransport
-from stacks.endpoints.settings import EndpointSettings
-from stacks.refusals import AccessError
+from tests.support.cloud import Cloud
+from tests.support.predictors import digits_predictor
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 

@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from cloud import Cloud, CloudProject, documented
-from fault_proxy import FaultProxy
-from images import write_class_folders
-from project import Completed
-from store import snapshot
 
-from cv_factory.config_data import DataConfig
+from cv_factory.config.data import DataConfig
 from cv_factory.data.ingest import ingest
+from tests.support.cloud import Cloud, CloudProject, documented
+from tests.support.fault_proxy import FaultProxy
+from tests.support.images import write_class_folders
+from tests.support.project import Completed
+from tests.support.store import snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("applied")]
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cloud import EMULATOR
+from tests.support.cloud import EMULATOR
 
 _REACH = "import urllib.request; urllib.request.urlopen('http://example.invalid', timeout=5)"
 

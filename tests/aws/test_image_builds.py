@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
-from cloud import Cloud, CloudProject
 
-from tools.docker_engine import docker_engine
+from tests.support.cloud import Cloud, CloudProject
+from tests.support.docker_engine import docker_engine
 
 pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("applied")]
 

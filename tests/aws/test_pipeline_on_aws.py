@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from cloud import SHORT, Cloud, CloudProject, documented
-from store import snapshot
+
+from tests.support.cloud import SHORT, Cloud, CloudProject, documented
+from tests.support.store import snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 

@@ -8,12 +8,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from cloud import Cloud, CloudProject, documented
-from project import Completed
-from session import zenml_models
-from store import snapshot
 
-from cv_factory.deployment.proof import encode_png
+from cv_factory.deployment.verify import encode_png
+from tests.support.cloud import Cloud, CloudProject, documented
+from tests.support.project import Completed
+from tests.support.session import zenml_models
+from tests.support.store import snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 

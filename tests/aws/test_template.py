@@ -13,7 +13,7 @@ from stacks.cloudformation import variable_of
 from stacks.spec import STACKS_DIR, read_spec
 
 if TYPE_CHECKING:
-    from cloud import Cloud
+    from tests.support.cloud import Cloud
 
 _FILE = STACKS_DIR / "aws" / "template.yaml"
 #: Every right that the roles have, and on what. A new one must be added here, too.

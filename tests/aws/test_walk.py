@@ -4,8 +4,9 @@ Comes last in this folder, since it tears down what the others use.
 """
 
 import pytest
-from cloud import SHORT, Cloud, CloudProject, asked_for, documented, page_commands
-from store import cached_steps, snapshot
+
+from tests.support.cloud import SHORT, Cloud, CloudProject, asked_for, documented, page_commands
+from tests.support.store import cached_steps, snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 

@@ -1,6 +1,6 @@
 """Where images come from: one module a kind of source, one factory for all."""
 
-from cv_factory.config_data import DataConfig, FolderConfig
+from cv_factory.config.data import DataConfig, FolderConfig
 from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
 
 __all__ = ["Content", "ImageRecord", "ImageSource", "open_source"]

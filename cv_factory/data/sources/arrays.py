@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.artifact_files import fingerprint
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.data.sources.base import ImageRecord, ImageSource
 from cv_factory.errors import DataError
 

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from cv_factory.config_data import DataConfig, DvcConfig, FolderConfig
+from cv_factory.config.data import DataConfig, DvcConfig, FolderConfig
 from cv_factory.data.sources.folder import FolderSource
 from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.manifest import ManifestSource

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from cv_factory.config_data import FetchConfig
+from cv_factory.config.data import FetchConfig
 from cv_factory.data.sources.environment import expand
 from cv_factory.errors import ImageError
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-from cv_factory.config_data import DataConfig, FetchConfig, HttpConfig, ManifestConfig
+from cv_factory.config.data import DataConfig, FetchConfig, HttpConfig, ManifestConfig
 from cv_factory.data.sources.fetch import Fetched, Fetcher
 from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.listing import ListedImage, Listing

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
-from cv_factory.config_data import DataConfig, FetchConfig, ManifestConfig
+from cv_factory.config.data import DataConfig, FetchConfig, ManifestConfig
 from cv_factory.data.sources.fetch import Fetcher
 from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.listing import ListedImage, Listing

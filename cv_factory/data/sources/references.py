@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from cv_factory.config_data import ColumnsConfig
+from cv_factory.config.data import ColumnsConfig
 from cv_factory.data.sources.fetch import Fetcher
 from cv_factory.data.sources.listing import ListedImage, official_split
 from cv_factory.data.sources.stores import (

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from cv_factory.config_data import DataConfig, FetchConfig, SqlConfig
+from cv_factory.config.data import DataConfig, FetchConfig, SqlConfig
 from cv_factory.data.sources.base import ImageRecord
 from cv_factory.data.sources.environment import expand
 from cv_factory.data.sources.fetch import Fetcher

@@ -17,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from cv_factory.artifacts.filesystems import errors_of, reason_of
 from cv_factory.cpu import available_cpus
 from cv_factory.data.sources.environment import expand
 from cv_factory.errors import ConfigError, ImageError, SourceError
-from cv_factory.filesystems import errors_of, reason_of
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 _DRIVE = re.compile(r"^[A-Za-z]:")

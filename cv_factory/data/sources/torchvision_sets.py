@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.artifact_files import fingerprint
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.data.sources.arrays import DOWNLOAD_FOLDER
 from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
 from cv_factory.data.sources.listing import official_split

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config_section import Section
+from cv_factory.config.section import Section
 
 
 @dataclass(frozen=True)

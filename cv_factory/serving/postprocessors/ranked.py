@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from cv_factory.config_section import Fraction, Section
+from cv_factory.config.section import Fraction, Section
 from cv_factory.serving.postprocessors import Answer
 
 _DECIMALS = 6

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from cv_factory.config import SearchConfig
+from cv_factory.config.search import SearchConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split, families_of
 from cv_factory.errors import TrainingError

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cv_factory.artifact_files import fingerprint
-from cv_factory.config import ModelConfig, SearchConfig, TrainConfig, TransformConfig
+from cv_factory.artifacts.files import fingerprint
+from cv_factory.code_fingerprint import code_fingerprint
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.search import SearchConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.source_closure import code_fingerprint
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from cv_factory.artifact_files import fingerprint, read_header, write_header
-from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.artifacts.files import fingerprint, read_header, write_header
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.errors import ArtifactError
 
 _KIND, _VERSION = "search", 1

@@ -25,14 +25,14 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from cv_factory.config_search import Choices, IntRange, Space, candidate
+from cv_factory.config.search import Choices, IntRange, Space, candidate
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import TrainingError
 from cv_factory.progress import say
-from cv_factory.training.search.crew import Message, Worker, crew
 from cv_factory.training.search.folds import write_folds
 from cv_factory.training.search.job import SearchJob
 from cv_factory.training.search.result import SearchResult, Trial
+from cv_factory.training.search.worker_pool import Message, Worker, crew
 
 _FAMILY = "family"
 #: Trials that are drawn at random, and complete ones that the pruner waits for.

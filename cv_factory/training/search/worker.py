@@ -19,7 +19,8 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from cv_factory.config import ModelConfig, TrainConfig
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.models import is_network
 from cv_factory.training.search.folds import read_folds

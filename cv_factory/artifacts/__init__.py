@@ -1,0 +1,1 @@
+"""Artifacts on disk and in object stores: files, arrays, transfers."""

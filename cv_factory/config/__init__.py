@@ -1,0 +1,1 @@
+"""The configuration of the pipelines: one section a file."""

@@ -1,0 +1,55 @@
+"""The configuration of batch inference: which version scores, and where the results go."""
+
+from pydantic import Field, model_validator
+
+from cv_factory.config.data import DataConfig
+from cv_factory.config.orchestration import ZenMLConfig, check_steps
+from cv_factory.config.section import RegisteredName, Section
+
+
+class BatchModelConfig(Section):
+    """Which version scores."""
+
+    name: RegisteredName | None = Field(
+        None, description="registered name; the only registered model where not given"
+    )
+    version: int | None = Field(None, ge=1, description="the version in production where not given")
+
+
+class OutputConfig(Section):
+    """Where the predictions go."""
+
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or URL (s3://…) of this job alone; a folder of the stack's artifact "
+        "store, named after the job, where not given",
+    )
+    storage_options: dict[str, str | int | bool] = Field(
+        {}, description="for fsspec file systems, as data.storage_options"
+    )
+    rows_per_part: int = Field(
+        8192, ge=1, le=1_000_000, description="rows of a Parquet part, the unit of resuming"
+    )
+
+
+BATCH_INFERENCE_STEPS = ("predict_batch",)
+
+
+class BatchInferencePipelineConfig(Section):
+    """Everything that the batch inference pipeline can be told."""
+
+    data: DataConfig = DataConfig()
+    model: BatchModelConfig = BatchModelConfig()
+    output: OutputConfig = OutputConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_size_and_steps(self) -> "BatchInferencePipelineConfig":
+        if self.data.height or self.data.channels:
+            raise ValueError(
+                "data.height, data.width and data.channels are the predictor's to say: leave them "
+                "out"
+            )
+        check_steps(self.zenml, BATCH_INFERENCE_STEPS)
+        return self

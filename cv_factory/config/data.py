@@ -1,0 +1,288 @@
+"""The section ``data``: which images to read, from where, and what to turn them into.
+
+``source`` names the kind of source; what only one kind needs stands in a section of its name.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cv_factory.config.section import Fraction, Section
+
+SourceName = Literal[
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "cifar10",
+    "torchvision",
+    "folder",
+    "manifest",
+    "sql",
+    "http",
+    "dvc",
+]
+#: Which sections each kind of source reads; other kinds read none.
+_SECTIONS_OF: dict[str, tuple[str, ...]] = {
+    "torchvision": ("torchvision",),
+    "folder": ("folder",),
+    "manifest": ("manifest", "fetch"),
+    "sql": ("sql", "fetch"),
+    "http": ("http", "fetch"),
+    "dvc": ("dvc", "folder", "manifest"),
+}
+_SECTIONS = ("torchvision", "folder", "manifest", "sql", "http", "dvc", "fetch")
+_NEEDS_PATH = ("folder", "manifest", "http", "dvc")
+_PASSWORD = re.compile(r"^[\w+]+://[^/@:]*:(?P<password>[^@]+)@")
+_VARIABLES_ONLY = re.compile(r"(\{env:\w+\})+")
+
+
+class ColumnsConfig(Section):
+    """What the columns of a manifest, a query or a listing are called."""
+
+    image: str = Field("image_path", description="path or URL of the image; in SQL also its bytes")
+    label: str | None = Field("label", description="name of the class; null for unlabelled images")
+    id: str | None = Field(None, description="unique and stable; the image's path where not given")
+    split: str | None = Field(
+        None, description="train, validation or test; the column 'split' where there is one"
+    )
+    group: str | None = Field(
+        None,
+        description="images of one group stay in one part of the split (a patient, a video); "
+        "the column 'group' where there is one",
+    )
+
+
+class FolderConfig(Section):
+    """How a folder's file names tell the classes; by default one subfolder a class."""
+
+    pattern: str | None = Field(
+        None,
+        description="regular expression over the path below the folder, with the group "
+        "(?P<label>…) and, where wanted, (?P<split>…) and (?P<group>…)",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _check_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            names = set(re.compile(pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        if "label" not in names:
+            raise ValueError(r"name the class by a group, as in (?P<label>[a-z]+)_\d+\.jpg")
+        if unknown := names - {"label", "split", "group"}:
+            raise ValueError(f"unknown group {min(unknown)!r}; groups are label, split and group")
+        return pattern
+
+
+class TableConfig(Section):
+    """What all tables of images share."""
+
+    columns: ColumnsConfig = ColumnsConfig()
+    allowed_schemes: list[Literal["http", "https", "s3", "gs", "az", "memory"]] = Field(
+        [], description="URL schemes that an image may have; others are refused"
+    )
+
+
+class ManifestConfig(TableConfig):
+    """A CSV or Parquet table with one row an image."""
+
+    root: str | None = Field(
+        None, description="folder or URL that relative paths start from; the manifest's own folder"
+    )
+
+
+class SqlConfig(TableConfig):
+    """A query with one row an image; the image is a path, a URL, or its bytes."""
+
+    url: str = Field(
+        description="SQLAlchemy URL; {env:NAME} is read from the environment, as a password must be"
+    )
+    query: str = Field(min_length=1, description="one SELECT")
+    root: str | None = Field(None, description="folder or URL that relative paths start from")
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        if "://" not in url:
+            raise ValueError("a SQLAlchemy URL is needed, such as sqlite:///images.db")
+        found = _PASSWORD.match(url)
+        if found and not _VARIABLES_ONLY.fullmatch(found["password"]):
+            raise ValueError(
+                "the password would be stored with every run: write {env:NAME} and set the "
+                "variable NAME"
+            )
+        return url
+
+
+class HttpConfig(Section):
+    """A listing of images over HTTP, as JSON objects or CSV rows, page by page."""
+
+    columns: ColumnsConfig = ColumnsConfig(image="image_url")
+    format: Literal["json", "csv"] | None = Field(
+        None, description="told by the answer's content type where not given"
+    )
+    items_key: str | None = Field(
+        None, description="JSON: where the list of images stands, such as data.images"
+    )
+    next_key: str | None = Field(
+        None, description="JSON: where the next page's URL stands; also read: Link: <…>; rel=next"
+    )
+    page_parameter: str | None = Field(
+        None, description="query parameter that counts pages from 1 until one is empty"
+    )
+    max_pages: int = Field(10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _check_paging(self) -> "HttpConfig":
+        if self.next_key and self.page_parameter:
+            raise ValueError("give one of 'next_key' and 'page_parameter', not both")
+        return self
+
+
+class FetchConfig(Section):
+    """How anything is fetched over HTTP."""
+
+    timeout_seconds: float = Field(10.0, gt=0, le=600, description="to connect, and between bytes")
+    total_seconds: float = Field(60.0, gt=0, le=3600, description="for one answer as a whole")
+    retries: int = Field(3, ge=0, le=3, description="after failures that may pass")
+    backoff_seconds: float = Field(0.5, ge=0, le=60, description="first wait; it doubles, +-50 %")
+    max_wait_seconds: float = Field(
+        60.0, ge=0, le=3600, description="a server that asks (Retry-After) for more is given up"
+    )
+    connections: int = Field(8, ge=1, le=64)
+    allow_private_addresses: bool = Field(
+        False, description="also fetch from private, loopback and link-local addresses"
+    )
+    headers: dict[str, str] = Field(
+        {},
+        description="sent to the listing's own host only; {env:NAME} is read from the environment",
+    )
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            secret = name.lower() in ("authorization", "cookie", "x-api-key", "proxy-authorization")
+            if secret and "{env:" not in value:
+                raise ValueError(
+                    f"{name} would be stored with every run: write {{env:NAME}} and set the "
+                    "variable NAME"
+                )
+        return headers
+
+
+class TorchvisionConfig(Section):
+    """A data set of torchvision.datasets."""
+
+    name: str = Field(
+        pattern=r"^[A-Z][A-Za-z0-9]*$", description="class name in torchvision, such as SVHN"
+    )
+    download: bool = True
+
+
+class DvcConfig(Section):
+    """A path that DVC tracks."""
+
+    repo: str = Field(".", description="path or URL of the Git repository")
+    revision: str | None = Field(
+        None, description="commit, branch or tag; the working tree where not given"
+    )
+
+
+class DataConfig(Section):
+    """Which images to read and what to turn them into."""
+
+    source: SourceName = Field(
+        "digits",
+        description="digits (ships in scikit-learn), fashion_mnist, mnist, cifar10, torchvision "
+        "(any other set by name), folder (one subfolder a class), manifest (CSV or Parquet), sql, "
+        "http, dvc",
+    )
+    path: str | None = Field(
+        None,
+        description="folder and manifest: path or URL (s3://…); http: the listing's URL; "
+        "dvc: folder or manifest in the repository",
+    )
+    data_dir: str | None = Field(
+        None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
+    )
+    folder: FolderConfig | None = None
+    manifest: ManifestConfig | None = None
+    sql: SqlConfig | None = None
+    http: HttpConfig | None = None
+    torchvision: TorchvisionConfig | None = None
+    dvc: DvcConfig | None = None
+    fetch: FetchConfig | None = None
+    storage_options: dict[str, str | int | bool] = Field(
+        {},
+        description="for fsspec file systems, such as endpoint_url or anon of s3; {env:NAME} is "
+        "read "
+        "from the environment",
+    )
+    height: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None, description="pixels; inferred from the images where not given"
+    )
+    width: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None, description="pixels; inferred from the images where not given"
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 (grey) or 3 (RGB); inferred from the images where not given"
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="images with more pixels are refused before decoding"
+    )
+    max_bytes: int = Field(
+        100_000_000, ge=1, description="files with more bytes are refused before they are read"
+    )
+    max_aspect_ratio: float = Field(
+        50.0, ge=1.0, description="longer side / shorter side; above it an image is refused"
+    )
+    max_unreadable_share: Fraction = Field(
+        0.01, description="share of images that may be unreadable before the run stops"
+    )
+    limit: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="read only this many images, evenly spread over the source"
+    )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "DataConfig":
+        if self.source in _NEEDS_PATH and not self.path:
+            raise ValueError(
+                f"source {self.source!r} needs 'path': --set data.path={_example(self)}"
+            )
+        if self.source not in _NEEDS_PATH and self.path:
+            raise ValueError(
+                f"'path' belongs to source 'folder', 'manifest', 'http' or 'dvc', not to "
+                f"{self.source!r} (named data sets are looked for in 'data_dir')"
+            )
+        for section in _SECTIONS:
+            if getattr(self, section) is not None and section not in self._sections:
+                owners = [s for s, sections in _SECTIONS_OF.items() if section in sections]
+                raise ValueError(
+                    f"the section {section!r} belongs to source {' or '.join(map(repr, owners))}, "
+                    f"not to {self.source!r}"
+                )
+        for section in {"sql", "torchvision"} & {self.source}:
+            if getattr(self, section) is None:
+                needed = {"sql": "url and query", "torchvision": "name"}[section]
+                raise ValueError(f"source {section!r} needs the section {section!r} with {needed}")
+        if (self.height is None) != (self.width is None):
+            raise ValueError("give both 'height' and 'width', or neither")
+        return self
+
+    @property
+    def _sections(self) -> tuple[str, ...]:
+        return _SECTIONS_OF.get(self.source, ())
+
+    def without_location(self) -> dict[str, Any]:
+        """Return the section as plain values, less what says only where named sets lie."""
+        return self.model_dump(mode="json", exclude={"data_dir": True})
+
+
+def _example(config: DataConfig) -> str:
+    examples = {"manifest": "LABELS.csv", "http": "https://HOST/images.json", "dvc": "DIR"}
+    return examples.get(config.source, "FOLDER")

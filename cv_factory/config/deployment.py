@@ -1,0 +1,53 @@
+"""The configuration of a deployment: which version is served, where, and with which share."""
+
+from pydantic import Field, model_validator
+
+from cv_factory.config.orchestration import ZenMLConfig, check_steps
+from cv_factory.config.section import RegisteredName, Section
+from cv_factory.config.serving import ServingConfig
+
+
+class DeployedModelConfig(Section):
+    """Which version is deployed."""
+
+    name: RegisteredName | None = Field(
+        None, description="registered name; the only registered model where not given"
+    )
+    version: int | None = Field(
+        None,
+        ge=1,
+        description="a version in staging or production; where not given, the one in staging, or "
+        "where there is none, the one in production",
+    )
+
+
+class EndpointConfig(Section):
+    """Where the model is reached."""
+
+    port: int | None = Field(
+        None, ge=1, le=65_535, description="of the model's front; the model deployer's if not given"
+    )
+    canary_share: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="give the version this share of the requests, beside the one in production, "
+        "and leave it in staging; deploy without it to promote it",
+    )
+
+
+DEPLOYMENT_STEPS = ("build_bundle", "deploy", "smoke_test", "promote")
+
+
+class DeploymentPipelineConfig(Section):
+    """Everything that the deployment pipeline can be told."""
+
+    model: DeployedModelConfig = DeployedModelConfig()
+    serving: ServingConfig = ServingConfig()
+    endpoint: EndpointConfig = EndpointConfig()
+    zenml: ZenMLConfig = ZenMLConfig()
+
+    @model_validator(mode="after")
+    def _check_step_names(self) -> "DeploymentPipelineConfig":
+        check_steps(self.zenml, DEPLOYMENT_STEPS)
+        return self

@@ -1,0 +1,268 @@
+"""Reads pipeline configurations: one YAML file, presets over it, ``--set`` over both, all checked.
+
+The only reader of configuration YAML. An error names the key, the file, the line and what to write.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cv_factory.config.pipelines import PIPELINE_CONFIGS
+from cv_factory.config.section import Section
+from cv_factory.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One source of settings: its values and where each of them was written."""
+
+    values: dict[str, Any]
+    origin: dict[KeyPath, str]
+
+
+def load_config(
+    pipeline: str,
+    file: Path | None = None,
+    *,
+    presets: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, str] | None = None,
+) -> Section:
+    """Read and check the configuration of a pipeline.
+
+    Args:
+        pipeline: A key of ``PIPELINE_CONFIGS``.
+        file: The YAML file; None for the schema's defaults.
+        presets: YAML files laid over ``file``, in this order.
+        overrides: ``dotted.key=value`` settings laid over all files; values are YAML.
+        defaults: Dotted settings that apply where nothing else gives them (such as from the
+            environment): the origin by which an error names them, with the ``=``-form as value.
+
+    Returns:
+        The checked configuration, an instance of ``PIPELINE_CONFIGS[pipeline]``.
+
+    Raises:
+        ConfigError: A file is missing or is not YAML, or a key or value is wrong. All problems are
+            listed, each with key, origin (file and line) and what is allowed.
+    """
+    schema = PIPELINE_CONFIGS[pipeline]
+    layers = [_parse_setting(text, name) for name, text in (defaults or {}).items()]
+    layers += [_parse_file(path) for path in ([file] if file else []) + list(presets)]
+    layers += [_parse_setting(text, "--set " + text) for text in overrides]
+    values: dict[str, Any] = {}
+    origin: dict[KeyPath, str] = {}
+    for layer in layers:
+        values = _merge(values, layer.values)
+        origin |= layer.origin
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(detail, schema, values, origin) for detail in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+
+
+def json_schema(pipeline: str) -> dict[str, Any]:
+    """Return the JSON schema of a pipeline's configuration, for editors."""
+    schema = PIPELINE_CONFIGS[pipeline].model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _parse_file(path: Path) -> _Layer:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"The configuration file {path} does not exist.") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}") from None
+    return _parse(text, str(path), lambda line: f"{path}, line {line}")
+
+
+def _parse_setting(text: str, name: str) -> _Layer:
+    key, separator, value = text.partition("=")
+    if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ConfigError(f"{name!r} is not of the form dotted.key=value, such as train.epochs=3.")
+    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    parsed = _parse(value or "null", name, lambda _line: name, wrap=True)
+    nested: Any = parsed.values["value"]
+    for part in reversed(path):
+        nested = {part: nested}
+    origin = {path[:n]: name for n in range(1, len(path) + 1)}
+    origin |= {(*path, *inner[1:]): where for inner, where in parsed.origin.items()}
+    return _Layer(nested, origin)
+
+
+def _parse(text: str, name: str, where: Any, wrap: bool = False) -> _Layer:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        origin: dict[KeyPath, str] = {}
+        if node is not None:
+            _locate(node, ("value",) if wrap else (), where, origin)
+        values = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {error}") from None
+    if wrap:
+        return _Layer({"value": values}, origin)
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{name} must hold sections such as 'data:', not a {type(values).__name__}."
+        )
+    return _Layer(values, origin)
+
+
+def _locate(node: yaml.Node, path: KeyPath, where: Any, origin: dict[KeyPath, str]) -> None:
+    """Record where each key stands; refuse a key that stands twice in one mapping."""
+    origin.setdefault(path, where(node.start_mark.line + 1))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigError(
+                    f"{where(key.start_mark.line + 1)}: the key {key.value!r} stands there twice."
+                )
+            seen.add(key.value)
+            origin[(*path, key.value)] = where(key.start_mark.line + 1)
+            _locate(value, (*path, key.value), where, origin)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _locate(value, (*path, index), where, origin)
+
+
+def _merge(base: Any, over: Any) -> Any:
+    """Lay one configuration over another: mappings and items of lists merge, the rest replaces."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        merged = dict(base)
+        for key, value in over.items():
+            merged[key] = _merge(base.get(key, [] if _names_items(value) else None), value)
+        return merged
+    if isinstance(base, list) and _names_items(over):
+        merged_list = list(base)
+        for index, value in over.items():
+            if index >= len(merged_list):
+                raise ConfigError(
+                    f"--set names item {index} of a list that has {len(merged_list)} "
+                    "(counting from 0)."
+                )
+            merged_list[index] = _merge(merged_list[index], value)
+        return merged_list
+    return over
+
+
+def _names_items(value: Any) -> bool:
+    """Whether an override names items of a list, as ``gates.0.min`` does."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(k, int) for k in value)
+
+
+def _describe(
+    detail: ErrorDetails, schema: type[BaseModel], values: Any, origin: dict[KeyPath, str]
+) -> str:
+    """Turn one pydantic error into a line: where, which key, what is wrong, what is allowed."""
+    path = _path_in(values, detail["loc"], keep_last=detail["type"] == "missing")
+    key = ".".join(str(part) for part in path) or "the configuration"
+    place = next((origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origin), "")
+    prefix = f"{place}: " if place else ""
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(schema, detail["loc"][:-1])
+        return f"{prefix}unknown key '{key}'. {_suggest(str(path[-1]), known)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    got = detail["input"]
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{prefix}{key}: {message}{shown}{_allowed_range(schema, detail['loc'])}"
+
+
+def _path_in(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPath:
+    """Drop from pydantic's location what is not a key of the file (the tags of unions)."""
+    path: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        is_key = part in values if isinstance(values, dict) else isinstance(values, list)
+        if is_key:
+            values = values[part]
+        elif not (keep_last and last):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_of(argument)]
+
+
+def _models_at(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[BaseModel]]:
+    models = [schema]
+    for part in loc:
+        inner = [
+            found
+            for model in models
+            for name, field in model.model_fields.items()
+            if part == (field.alias or name)
+            for found in _models_of(field.annotation)
+        ]
+        tagged = [m for m in models if _tag(m) == part]
+        models = inner or tagged or models
+    return models
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """Return the value of ``name`` by which a union of sections tells this one apart."""
+    return model.model_fields["name"].default if "name" in model.model_fields else None
+
+
+def _known_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    return sorted(
+        {
+            f.alias or key
+            for model in _models_at(schema, loc)
+            for key, f in model.model_fields.items()
+        }
+    )
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    valid = f"Valid keys: {', '.join(known)}."
+    return f"Did you mean '{near[0]}'? {valid}" if near else valid
+
+
+def _allowed_range(schema: type[BaseModel], loc: tuple[str | int, ...]) -> str:
+    if not loc:
+        return ""
+    for model in _models_at(schema, loc[:-1]):
+        field = model.model_json_schema().get("properties", {}).get(str(loc[-1]))
+        if field is None:
+            continue
+        choices = [field, *field.get("anyOf", [])]
+        for choice in choices:
+            low = choice.get("minimum", choice.get("exclusiveMinimum"))
+            high = choice.get("maximum", choice.get("exclusiveMaximum"))
+            if low is None and high is None:
+                continue
+            opening = "(" if "minimum" not in choice else "["
+            closing = ")" if "maximum" not in choice else "]"
+            low_text = "-inf" if low is None else f"{low:g}"
+            high_text = "inf" if high is None else f"{high:g}"
+            return f"; allowed: {opening}{low_text}, {high_text}{closing}"
+    return ""

@@ -1,0 +1,1 @@
+"""Deployment on this machine: a service process behind a proxy."""

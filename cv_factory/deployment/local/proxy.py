@@ -1,0 +1,463 @@
+"""The front: holds a model's stable port and hands each request to one of the running services.
+
+It routes requests, not connections: a client's connection stays open while the service behind it is
+replaced, and no request meets a service that is about to stop. Bytes pass through as they are; of
+HTTP/1.1 it knows where a message ends. A client's requests travel on connections of its own, so
+that nothing one client sends can end up in another's request.
+
+A supervisor holds the listening socket: while a front that was killed is started again, clients
+wait instead of being refused.
+"""
+
+import argparse
+import asyncio
+import json
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import cast
+
+import httptools
+
+from cv_factory.config.serving import LogConfig
+from cv_factory.deployment.local.routes import Backend, FrontStatus, Routes, Shares
+from cv_factory.deployment.local.supervisor import supervise
+from cv_factory.serving.logging.rotation import follow_output
+
+ROUTES, STATUS = "routes.json", "status.json"
+#: The address of a client, as the last value of this header: the services believe no other.
+FORWARDED = b"X-Forwarded-For"
+
+_LOOPBACK = "127.0.0.1"
+_POLL_SECONDS = 0.02
+_BACKLOG = 2048
+_MAX_HEAD = 64 * 2**10
+_HEAD_SECONDS = 10.0
+_IDLE_SECONDS = 75.0
+#: Services close a connection that was idle for 5 s: one that could be closing is not used again.
+_REUSE_SECONDS = 3.0
+_CONNECT_SECONDS = 5.0
+
+
+class Front:
+    """The state that all connections share."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the routes.
+
+        Args:
+            folder: Holds ``routes.json``; ``status.json`` is written beside it.
+        """
+        self._folder = folder
+        self._shares = Shares(())
+        self._generation = -1
+        self._seen: tuple[int, int] | None = None
+        self._told: FrontStatus | None = None
+        self.in_flight: Counter[str] = Counter()
+        self.clients: set[Client] = set()
+
+    def pick(self, without: frozenset[str] = frozenset()) -> Backend | None:
+        """Return which service is to answer the next request."""
+        return self._shares.pick(without)
+
+    def follow_routes(self) -> None:
+        """Put changed routes in force and tell what is going on."""
+        path = self._folder / ROUTES
+        if path.exists():
+            status = path.stat()
+            if self._seen != (status.st_mtime_ns, status.st_ino):
+                self._seen = (status.st_mtime_ns, status.st_ino)
+                routes = Routes.load(path)
+                self._generation, self._shares = routes.generation, Shares(routes.backends)
+        told = FrontStatus(self._generation, {k: n for k, n in self.in_flight.items() if n})
+        if told != self._told:
+            # A full disk keeps nobody from being served: whoever waits for this says what is wrong.
+            with suppress(OSError):
+                told.save(self._folder / STATUS)
+                self._told = told
+
+    def close_overdue(self) -> None:
+        """Close connections whose client is idle, or takes too long to say what it wants."""
+        now = time.monotonic()
+        for client in [c for c in self.clients if c.deadline < now]:
+            client.close()
+
+
+class Client(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._address = b""
+        self._head = bytearray()
+        self._head_is_complete = self._request_is_complete = False
+        self._is_head_request = self._is_last = self._is_answered = False
+        self._upstream: Upstream | None = None
+        self._exchange: Exchange | None = None
+        self.deadline = time.monotonic() + _HEAD_SECONDS
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]).encode() if peer else b"unknown"
+        self._front.clients.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client, and what it was waiting for."""
+        self._front.clients.discard(self)
+        if self._exchange is not None:
+            self._exchange.end()
+            self._exchange = None
+        if self._upstream is not None:
+            self._upstream.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take more of a request."""
+        if self._is_answered:
+            return
+        if self._request_is_complete:
+            # Pipelining: requests ahead of the answer could meet a service that was replaced.
+            self.close()
+            return
+        had_head = self._head_is_complete
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.refuse(501, "This address speaks HTTP/1.1 and nothing else.")
+            return
+        except httptools.HttpParserError:
+            self.refuse(400, "This is no valid HTTP/1.1 request.")
+            return
+        if had_head:
+            if self._exchange is not None:
+                self._exchange.send(data)
+            return
+        self._head += data
+        if self._head_is_complete:
+            self._begin_exchange()
+        elif len(self._head) > _MAX_HEAD:
+            self.refuse(431, f"The head of a request may have {_MAX_HEAD} bytes.")
+
+    def on_headers_complete(self) -> None:
+        """Note that the head is there; called by the parser."""
+        self._head_is_complete = True
+        self._is_head_request = self._parser.get_method() == b"HEAD"
+        self._is_last = not self._parser.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        """Note that the request is there; called by the parser."""
+        self._request_is_complete = True
+
+    def pause_writing(self) -> None:
+        """Let the service wait for a slow client."""
+        if self._upstream is not None:
+            self._upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the service go on."""
+        if self._upstream is not None:
+            self._upstream.transport.resume_reading()
+
+    def pause(self) -> None:
+        """Let the client wait for a slow service."""
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Let the client go on."""
+        self._transport.resume_reading()
+
+    def answer(self, data: bytes) -> None:
+        """Pass a part of the answer on."""
+        self._transport.write(data)
+
+    def end_exchange(self, keep: bool) -> None:
+        """The answer is complete; make ready for the next request, or close."""
+        self._exchange = None
+        if not keep or self._is_last or not self._request_is_complete:
+            self.close_answered()
+            return
+        self._head_is_complete = self._request_is_complete = False
+        self.deadline = time.monotonic() + _IDLE_SECONDS
+
+    def refuse(self, status: int, detail: str) -> None:
+        """Answer that the request cannot be handed on, and close."""
+        reason = HTTPStatus(status).phrase
+        problem = {"type": "about:blank", "title": reason, "status": status, "detail": detail}
+        body = json.dumps(problem).encode()
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+        )
+        retry = "Retry-After: 1\r\n" if status in (502, 503) else ""
+        self._transport.write(f"{head}{retry}\r\n".encode() + body)
+        self.close_answered()
+
+    def close_answered(self) -> None:
+        """Close the connection after an answer, which may have come before the whole request.
+
+        Closing while the client still sends would destroy the answer on its way: what comes is
+        thrown away until the client has seen that nothing more will be answered.
+        """
+        self._is_answered = True
+        if self._request_is_complete or not self._transport.can_write_eof():
+            self.close()
+            return
+        if self._upstream is not None:
+            self._upstream.abort()
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self.deadline = time.monotonic() + _HEAD_SECONDS
+
+    def close(self) -> None:
+        """Close the connection once everything is written."""
+        self._transport.close()
+
+    def _begin_exchange(self) -> None:
+        end = self._head.find(b"\r\n\r\n")
+        if end < 0:
+            self.refuse(400, "This is no valid HTTP/1.1 request.")
+            return
+        self._head[end:end] = b"\r\n" + FORWARDED + b": " + self._address
+        request, self._head = bytes(self._head), bytearray()
+        self.deadline = float("inf")
+        self._exchange = Exchange(self._front, self, self._is_head_request)
+        kept, self._upstream = self._upstream, None
+        self._exchange.begin(request, kept)
+
+    def use(self, upstream: "Upstream | None") -> None:
+        """Keep the connection to the service that answers this client."""
+        self._upstream = upstream
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, front: Front, client: Client, is_head_request: bool) -> None:
+        self._front = front
+        self.client = client
+        self.is_head_request = is_head_request
+        self.has_answer = False
+        self._backend: Backend | None = None
+        self._upstream: Upstream | None = None
+        self._waiting = bytearray()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, request: bytes, kept: "Upstream | None") -> None:
+        """Send the beginning of a request to a service, on a kept connection where it fits."""
+        backend = self._front.pick()
+        if backend is None:
+            self.client.refuse(503, "No service is running behind this address.")
+            return
+        self._count(backend)
+        if kept is not None and kept.serves(backend):
+            self._attach(kept)
+            kept.write(request)
+            return
+        if kept is not None:
+            kept.transport.close()
+        self._waiting += request
+        self._task = asyncio.get_running_loop().create_task(self._connect(backend))
+
+    def send(self, data: bytes) -> None:
+        """Pass more of the request on."""
+        if self._upstream is None:
+            self._waiting += data
+            self.client.pause()
+        else:
+            self._upstream.write(data)
+
+    def finish(self, keep: bool) -> None:
+        """The answer is complete."""
+        self.end()
+        self.client.end_exchange(keep)
+
+    def fail(self) -> None:
+        """The service closed the connection before the answer was complete."""
+        self.end()
+        self.client.use(None)
+        if self.has_answer:
+            self.client.close()
+        else:
+            self.client.refuse(502, "The service ended while it worked on this request.")
+
+    def end(self) -> None:
+        """Count the request as gone."""
+        self._count(None)
+        if self._task is not None:
+            self._task.cancel()
+
+    def _count(self, backend: Backend | None) -> None:
+        if self._backend is not None:
+            self._front.in_flight[self._backend.name] -= 1
+        if backend is not None:
+            self._front.in_flight[backend.name] += 1
+        self._backend = backend
+
+    async def _connect(self, backend: Backend) -> None:
+        """Connect to a service, or to another one where that is gone."""
+        loop = asyncio.get_running_loop()
+        gone: set[str] = set()
+        chosen: Backend | None = backend
+        while chosen is not None:
+            connecting = loop.create_connection(partial(Upstream, chosen), _LOOPBACK, chosen.port)
+            try:
+                _, upstream = await asyncio.wait_for(connecting, _CONNECT_SECONDS)
+            except (OSError, TimeoutError):
+                gone.add(chosen.name)
+                chosen = self._front.pick(frozenset(gone))
+                self._count(chosen)
+                continue
+            self._task = None
+            self._attach(upstream)
+            upstream.write(bytes(self._waiting))
+            self._waiting.clear()
+            self.client.resume()
+            return
+        self._task = None
+        self.client.refuse(502, "The service behind this address does not run.")
+
+    def _attach(self, upstream: "Upstream") -> None:
+        self._upstream = upstream
+        self.client.use(upstream)
+        upstream.begin(self)
+
+
+class Upstream(asyncio.Protocol):
+    """A connection to a service, of one client."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._is_complete = self._is_kept = False
+        self._idle_since = 0.0
+        self._is_lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def serves(self, backend: Backend) -> bool:
+        """Whether this connection leads to a service and can be used again."""
+        fresh = time.monotonic() - self._idle_since < _REUSE_SECONDS
+        same = (self._backend.name, self._backend.port) == (backend.name, backend.port)
+        return same and fresh and not self._is_lost and not self.transport.is_closing()
+
+    def begin(self, exchange: Exchange) -> None:
+        """Expect the answer to a request."""
+        self._exchange = exchange
+        self._is_complete = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of a request."""
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        """Close at once: the client is gone."""
+        self._exchange = None
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass a part of an answer on."""
+        exchange = self._exchange
+        if exchange is None:
+            self.transport.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._exchange = None
+            self.transport.abort()
+            exchange.fail()
+            return
+        exchange.has_answer = True
+        exchange.client.answer(data)
+        if self._is_complete:
+            self._exchange = None
+            self._idle_since = time.monotonic()
+            if not self._is_kept:
+                self.transport.close()
+            exchange.finish(self._is_kept)
+
+    def on_headers_complete(self) -> None:
+        """Note how the answer ends; called by the parser."""
+        # Not later: at the end of a message the parser has forgotten its head.
+        self._is_kept = bool(self._parser.should_keep_alive())
+        if self._exchange is not None and self._exchange.is_head_request:
+            self._is_complete = self._parser.get_status_code() >= 200
+
+    def on_message_complete(self) -> None:
+        """Note that the answer is complete, unless it was a 100 Continue; called by the parser."""
+        self._is_complete = self._parser.get_status_code() >= 200
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the exchange that was going on."""
+        self._is_lost = True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.fail()
+
+    def pause_writing(self) -> None:
+        """Let the client wait."""
+        if self._exchange is not None:
+            self._exchange.client.pause()
+
+    def resume_writing(self) -> None:
+        """Let the client go on."""
+        if self._exchange is not None:
+            self._exchange.client.resume()
+
+
+async def serve(folder: Path, listening: socket.socket) -> None:
+    """Take connections until this process is asked to end (SIGTERM)."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    front = Front(folder)
+    front.follow_routes()
+    server = await loop.create_server(partial(Client, front), sock=listening, backlog=_BACKLOG)
+    async with server:
+        checked = time.monotonic()
+        while not ended.is_set():
+            front.follow_routes()
+            if time.monotonic() - checked > 1.0:
+                checked = time.monotonic()
+                front.close_overdue()
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _serve(folder: Path, listening: socket.socket) -> None:
+    follow_output(LogConfig())
+    asyncio.run(serve(folder, listening))
+
+
+def main() -> None:
+    """Run a front: ``python -m cv_factory.deployment.local.proxy FOLDER HOST PORT``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    given = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+    place = (given.host, given.port)
+    with socket.create_server(place, family=family, backlog=_BACKLOG) as listening:
+        sys.exit(supervise(partial(_serve, given.folder, listening)))
+
+
+if __name__ == "__main__":
+    main()

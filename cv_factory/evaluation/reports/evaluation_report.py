@@ -1,0 +1,277 @@
+"""What an ``Evaluation`` says, for people: the sections that its report and a model card share."""
+
+from functools import partial
+
+from cv_factory.evaluation.evaluation import Evaluation, Interval, Metric
+from cv_factory.evaluation.plots import drawing as plots
+from cv_factory.evaluation.reports import page
+from cv_factory.evaluation.reports.page import Block, Cell, Picture, Sections, Table, Text
+
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "macro_f1": "Macro F1",
+    "top_k_accuracy": "Top-k accuracy",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "expected_calibration_error": "Calibration error",
+}
+_N_CONFUSED, _N_SLICES = 10, 15
+
+
+def render_report(evaluation: Evaluation) -> str:
+    """Return the evaluation as one HTML page: pictures inside, no scripts, no external links."""
+    header = (
+        "<h1>Evaluation</h1>"
+        f"<p>Predictor <code>{evaluation.predictor_fingerprint[:16]}</code> on "
+        f"{evaluation.n_images:,} test images</p>"
+    )
+    sections = quality_sections(evaluation)
+    return page.render_html("Evaluation report", header, metric_rows(evaluation), sections)
+
+
+def metric_rows(evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
+    """Return name, value and interval of each metric, for people."""
+    titles = METRIC_TITLES | {"top_k_accuracy": f"Top-{evaluation.top_k} accuracy"}
+    return tuple(
+        (titles.get(name, name), _figure(metric.value), _interval(metric))
+        for name, metric in evaluation.metrics.items()
+    )
+
+
+def quality_sections(evaluation: Evaluation) -> Sections:
+    """Return the sections about quality; those about what was not measured are left out."""
+    sections: Sections = [
+        ("Metrics", _metric_blocks(evaluation)),
+        ("Quality by class", _class_blocks(evaluation)),
+        ("Confusion", _confusion_blocks(evaluation)),
+        ("Slices, worst first", _slice_blocks(evaluation)),
+        ("Calibration", _calibration_blocks(evaluation)),
+        ("Robustness", _robustness_blocks(evaluation)),
+        ("Explanations", _explanation_blocks(evaluation)),
+        ("Precision", _precision_blocks(evaluation)),
+        ("Cost and consistency", _cost_blocks(evaluation)),
+    ]
+    return [(title, blocks) for title, blocks in sections if blocks]
+
+
+def _metric_blocks(evaluation: Evaluation) -> list[Block]:
+    percent = f"{100 * evaluation.confidence:g} %"
+    text = (
+        f"The exported predictor on {evaluation.n_images:,} test images; {percent} intervals from "
+        "bootstrap resamples of these images."
+    )
+    return [Text(text), Table(("metric", "value", f"{percent} interval"), metric_rows(evaluation))]
+
+
+def _class_blocks(evaluation: Evaluation) -> list[Block]:
+    rows, names = evaluation.per_class, evaluation.class_names
+
+    def bars() -> bytes:
+        columns = [[getattr(row, name) for row in rows] for name in ("precision", "recall", "f1")]
+        return plots.per_class_bars(names, *columns)
+
+    table = Table(
+        ("class", "precision", "recall", "F1", "test images"),
+        tuple(
+            (
+                row.name,
+                _with_interval(row.precision, row.precision_interval),
+                _with_interval(row.recall, row.recall_interval),
+                _with_interval(row.f1, row.f1_interval),
+                row.support,
+            )
+            for row in rows
+        ),
+    )
+    return [table, Picture("Precision, recall and F1", bars)]
+
+
+def _confusion_blocks(evaluation: Evaluation) -> list[Block]:
+    matrix, names = evaluation.confusion, evaluation.class_names
+    blocks: list[Block] = [
+        Picture("Confusion matrix", lambda: plots.confusion_matrix(matrix, names)),
+        Picture(
+            "Normalised confusion matrix",
+            lambda: plots.confusion_matrix(matrix, names, normalised=True),
+        ),
+    ]
+    confused = evaluation.most_confused(_N_CONFUSED)
+    if not confused:
+        return [*blocks, Text("No test image was taken for another class.")]
+    blocks.append(Table(("true class", "taken for", "images"), tuple(confused)))
+    for pair in evaluation.behaviour.confused:
+        heading = f"{names[pair.label]} taken for {names[pair.predicted]}"
+        titles = [_last(id_) for id_ in pair.ids]
+        draw = partial(plots.sample_grid, pair.images, titles, heading=heading)
+        blocks.append(Picture(heading, draw))
+    return blocks
+
+
+def _slice_blocks(evaluation: Evaluation) -> list[Block]:
+    ranked = evaluation.ranked_slices
+    if not ranked:
+        return []
+    shown, percent = ranked[:_N_SLICES], f"{100 * evaluation.confidence:g} %"
+    rows: list[tuple[Cell, ...]] = [
+        (
+            s.column,
+            s.value,
+            _figure(s.accuracy),
+            _range((s.low, s.high)),
+            _figure(s.log_loss),
+            s.n_images,
+        )
+        for s in shown
+    ]
+    text = (
+        f"The {len(shown)} worst of {len(ranked)} slices with {evaluation.min_slice_images} images "
+        "or more. The worst of many is partly bad luck: mind the interval."
+    )
+    overall = evaluation.metrics["accuracy"].value
+    names = [f"{s.column}: {s.value}" for s in shown]
+
+    def draw() -> bytes:
+        return plots.slice_accuracies(
+            names, [s.accuracy for s in shown], [(s.low, s.high) for s in shown], overall
+        )
+
+    header = ("column", "slice", "accuracy", f"{percent} interval", "log loss", "images")
+    return [Text(text), Picture("Accuracy by slice", draw), Table(header, tuple(rows))]
+
+
+def _calibration_blocks(evaluation: Evaluation) -> list[Block]:
+    bins = evaluation.calibration()
+    error = evaluation.metrics["expected_calibration_error"]
+    text = (
+        f"Expected calibration error {_figure(error.value)} ({_interval(error)}): how far, on "
+        "average, the confidence lies from the share of right answers."
+    )
+
+    def draw() -> bytes:
+        return plots.reliability(
+            [(row.low, row.high) for row in bins],
+            [row.confidence for row in bins],
+            [row.accuracy for row in bins],
+            [row.accuracy_interval for row in bins],
+            [row.n_images for row in bins],
+        )
+
+    return [Text(text), Picture("Reliability", draw)]
+
+
+def _robustness_blocks(evaluation: Evaluation) -> list[Block]:
+    results = evaluation.behaviour.corruptions
+    if not results:
+        return []
+    by_name: dict[str, list[float]] = {}
+    for result in results:
+        by_name.setdefault(result.name.replace("_", " "), []).append(result.accuracy)
+    mean = evaluation.behaviour.corruption_accuracy
+    text = (
+        f"Accuracy on {results[0].n_images:,} test images under each corruption, at three "
+        f"severities; {_figure(mean)} on average."
+    )
+    order = sorted(by_name, key=lambda name: by_name[name][-1])
+    header = ("corruption", "severity 1", "severity 2", "severity 3")
+    rows = tuple((name, *map(_figure, by_name[name])) for name in order)
+    overall = evaluation.metrics["accuracy"].value
+    return [
+        Text(text),
+        Picture("Robustness", lambda: plots.robustness(by_name, overall)),
+        Table(header, rows),
+    ]
+
+
+def _explanation_blocks(evaluation: Evaluation) -> list[Block]:
+    explained, names = evaluation.behaviour.explanations, evaluation.class_names
+    if not explained:
+        return []
+    text = (
+        f"Method: {explained[0].method}. Red speaks for the predicted class, blue against it. "
+        "Errors first, then hits; of each class the surest."
+    )
+    return [
+        Text(text),
+        Picture(
+            "Explanations",
+            lambda: plots.explanations(
+                [e.image for e in explained],
+                [e.heat for e in explained],
+                [
+                    f"{names[e.label]}"
+                    if e.label == e.predicted
+                    else f"{names[e.label]} → {names[e.predicted]}"
+                    for e in explained
+                ],
+                [e.label == e.predicted for e in explained],
+            ),
+        ),
+    ]
+
+
+def _precision_blocks(evaluation: Evaluation) -> list[Block]:
+    cost = evaluation.behaviour.precision
+    if cost is None:
+        return []
+    text = (
+        f"The predictor computes in {cost.precision}. On the same test images as in float32: "
+        f"{cost.agreement:.2%} keep their class, probabilities differ by "
+        f"{cost.largest_difference:.2g} at most."
+    )
+    rows = (
+        (cost.precision, _figure(cost.accuracy), f"{cost.size_bytes / 1e6:.2f} MB"),
+        ("float32", _figure(cost.float_accuracy), f"{cost.float_size_bytes / 1e6:.2f} MB"),
+        ("lost", f"{cost.accuracy_lost:+.4f}", ""),
+    )
+    return [Text(text), Table(("precision", "accuracy", "size"), rows)]
+
+
+def _cost_blocks(evaluation: Evaluation) -> list[Block]:
+    facts: dict[str, str | int | float | bool | None] = {}
+    cost, consistency = evaluation.behaviour.cost, evaluation.behaviour.consistency
+    if cost is not None:
+        for size in (1, 32):
+            p50, p95 = (cost.latency_ms.get(f"batch_{size}_{p}") for p in ("p50", "p95"))
+            if p50 is not None and p95 is not None:
+                facts[f"latency, batch {size}"] = f"p50 {p50:.3g} ms, p95 {p95:.3g} ms"
+        facts["machine"] = f"{cost.processor}, {cost.threads} threads"
+        facts["size"] = f"{cost.size_bytes / 1e6:.2f} MB"
+        facts["parameters"] = cost.parameters
+        facts["operations for one image"] = cost.operations
+        facts["operators"] = ", ".join(f"{n} {name}" for name, n in cost.n_operators.items())
+    if consistency is not None:
+        facts["batch of 1 against batch of n"] = f"differ by {consistency.batch_difference:.2g}"
+        facts["same image twice"] = f"differ by {consistency.repeat_difference:.2g}"
+        if consistency.flip_agreement is not None:
+            facts["mirror images with the same class"] = f"{consistency.flip_agreement:.2%}"
+    return [page.facts_table(facts)] if facts else []
+
+
+def _interval(metric: Metric) -> str:
+    if metric.low is None or metric.high is None:
+        return metric.reason or ""
+    return _range((metric.low, metric.high))
+
+
+def _range(interval: Interval) -> str:
+    return f"{_figure(interval[0])} to {_figure(interval[1])}"
+
+
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    if value is None or interval is None:
+        return _figure(value)
+    return f"{_figure(value)} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _figure(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def _last(id_: str) -> str:
+    """Return the part of an id that tells images apart in a small picture."""
+    name = id_.replace("\\", "/").rsplit("/", 1)[-1]
+    return name if len(name) <= 14 else f"…{name[-13:]}"

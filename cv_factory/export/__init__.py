@@ -1,0 +1,1 @@
+"""From a trained model to the predictor: ONNX graph, calibration, quantization."""

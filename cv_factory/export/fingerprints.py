@@ -1,0 +1,34 @@
+"""The fingerprints that a predictor's contract carries: of its data, split, model, config, code."""
+
+from cv_factory.artifacts.files import fingerprint
+from cv_factory.code_fingerprint import code_fingerprint
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.training.trained_model import TrainedModel
+
+#: What reaches all code between a source's bytes and the exported graph.
+_ENTRY_POINTS = (
+    "cv_factory.data.ingest",
+    "cv_factory.data.split",
+    "cv_factory.training.train",
+    "cv_factory.export.onnx_graph",
+    "cv_factory.export.quantize",
+)
+
+
+def fingerprints(
+    dataset: ImageDataset, split: Split, trained: TrainedModel, config_fingerprint: str
+) -> dict[str, str]:
+    """Return the SHA-256 of what went into a predictor, by name.
+
+    Ids stand for the split: two sources that list equal images in another order give the same.
+    """
+    ids = dataset.manifest["id"].to_numpy()
+    parts = {name: sorted(ids[indices].tolist()) for name, indices in split.items()}
+    return {
+        "data": dataset.fingerprint,
+        "split": fingerprint(parts),
+        "model": trained.fingerprint,
+        "config": config_fingerprint,
+        "code": code_fingerprint(*_ENTRY_POINTS),
+    }

@@ -1,0 +1,1 @@
+"""Child processes: starting, finding, stopping and watching them."""

@@ -1,0 +1,1 @@
+"""Request and prediction logs of the service."""

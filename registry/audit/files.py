@@ -1,0 +1,145 @@
+"""Where the audit log lies: small files that are made once and never changed."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from cv_factory.artifacts.filesystems import errors_of
+from cv_factory.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from zenml.artifact_stores import BaseArtifactStore
+
+_FOLDER = "cv_factory_audit"
+
+
+class LogFiles(Protocol):
+    """A folder whose files can be made, once each, and read."""
+
+    def names(self) -> list[str]:
+        """Return the names of the files, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Make a file, whole or not at all.
+
+        Raises:
+            FileExistsError: There is one of this name that somebody else made.
+            ArtifactError: The folder can not be written.
+        """
+
+
+class LocalLogFiles:
+    """Files in a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """Return the names of the files, sorted."""
+        with _reported(str(self._folder), (OSError,)):
+            if not self._folder.is_dir():
+                return []
+            return sorted(path.name for path in self._folder.glob("*.json"))
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content."""
+        with _reported(str(self._folder), (OSError,)):
+            return (self._folder / name).read_bytes()
+
+    def create(self, name: str, content: bytes) -> None:
+        """Make a file: written beside its place, then linked there, which only one can do."""
+        with _reported(str(self._folder), (OSError,)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._link(name, content)
+
+    def _link(self, name: str, content: bytes) -> None:
+        handle, partial = tempfile.mkstemp(dir=self._folder, suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(partial, self._folder / name)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+
+class RemoteLogFiles:
+    """Objects in a ZenML artifact store; the store refuses to make one twice (If-None-Match)."""
+
+    def __init__(self, store: "BaseArtifactStore", folder: str) -> None:
+        self._store, self._folder = store, folder
+
+    def names(self) -> list[str]:
+        """Return the names of the objects, sorted."""
+        self._forget()
+        with _reported(self._folder, self._errors):
+            if not self._store.exists(self._folder):
+                return []
+            listed = list(self._store.listdir(self._folder))
+        names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in listed)
+        return sorted(name for name in names if name.endswith(".json"))
+
+    def read(self, name: str) -> bytes:
+        """Return an object's content."""
+        path = f"{self._folder}/{name}"
+        with _reported(self._folder, self._errors), self._store.open(path, "rb") as file:
+            content: bytes = file.read()
+        return content
+
+    def create(self, name: str, content: bytes) -> None:
+        """Make an object in one request."""
+        try:
+            with self._store.open(f"{self._folder}/{name}", "xb") as file:
+                file.write(content)
+        except self._errors as error:
+            # Servers refuse in different words (412 with or without its reason, 409), and a request
+            # that is sent again because its answer was lost is refused by what it made itself.
+            if name not in self.names():
+                raise _unreachable(self._folder, error) from error
+            if self.read(name) != content:
+                raise FileExistsError(f"{self._folder}/{name}") from error
+
+    @cached_property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        filesystem = getattr(self._store, "filesystem", None)
+        return errors_of(filesystem) if filesystem is not None else (OSError,)
+
+    def _forget(self) -> None:
+        """Drop what this process knows of the store: another may have written since."""
+        filesystem = getattr(self._store, "filesystem", None)
+        if filesystem is not None:
+            filesystem.invalidate_cache()
+
+
+@contextmanager
+def _reported(folder: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except errors as error:
+        raise _unreachable(folder, error) from error
+
+
+def _unreachable(folder: str, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"The audit log in {folder} can not be reached ({error}). Check the artifact store of the "
+        "active stack and what it lets you do: zenml artifact-store describe"
+    )
+
+
+def log_files(store: "BaseArtifactStore", model_name: str) -> LogFiles:
+    """Return the folder of a model's audit log in an artifact store."""
+    from zenml.utils.io_utils import is_remote
+
+    if is_remote(store.path):
+        return RemoteLogFiles(store, f"{store.path.rstrip('/')}/{_FOLDER}/{model_name}")
+    return LocalLogFiles(Path(store.path) / _FOLDER / model_name)

@@ -1,0 +1,1 @@
+"""The mirror of the registry in MLflow, and experiment tracking."""

@@ -1,0 +1,63 @@
+"""What the running training step reports to the stack's MLflow tracker."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from cv_factory.data.validation.report import DataReport
+from cv_factory.training.search.result import Trial
+
+#: Metadata key under which the train step stores its MLflow run.
+MLFLOW_RUN_KEY = "mlflow_run_id"
+
+
+def active_run_id() -> str:
+    """Return the id of the MLflow run that ZenML opened for this step; empty if there is none."""
+    import mlflow
+
+    run = mlflow.active_run()
+    return run.info.run_id if run else ""
+
+
+def log_settings(sections: Mapping[str, BaseModel]) -> None:
+    """Log configuration sections as MLflow parameters named ``section.key``."""
+    import mlflow
+
+    mlflow.log_params(
+        {
+            f"{name}.{key}": value
+            for name, section in sections.items()
+            for key, value in section.model_dump(mode="json").items()
+        }
+    )
+
+
+def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    """Log the metrics of one epoch."""
+    import mlflow
+
+    mlflow.log_metrics(metrics, step=epoch)
+
+
+def log_report(report: DataReport) -> None:
+    """Log a data report, as a page and as JSON, to the MLflow run of the step."""
+    from dataclasses import asdict
+
+    import mlflow
+
+    mlflow.log_text(report.to_html(), "data_report.html")
+    mlflow.log_dict(asdict(report), "data_report.json")
+
+
+def log_trial(trial: Trial) -> None:
+    """Log a trial of a search as a run of its own, below the run of the step."""
+    import mlflow
+
+    name = f"trial {trial.number}: {trial.family}"
+    with mlflow.start_run(run_name=name, nested=True):
+        mlflow.log_params({"family": trial.family, **trial.values})
+        mlflow.set_tags({"state": trial.state, "reason": trial.reason})
+        if trial.score is not None:
+            mlflow.log_metrics({"score": trial.score, "seconds": trial.seconds})
+        for fold, score in enumerate(trial.fold_scores):
+            mlflow.log_metric("fold_score", score, step=fold)

@@ -1,0 +1,1 @@
+"""Provenance: statements about, and traces of, a predictor."""

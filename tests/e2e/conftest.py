@@ -1,0 +1,82 @@
+"""Projects for end-to-end tests: each test gets the one workbench back in the state it asks for."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.judgements import COMMANDS
+from tests.support.project import Project
+from tests.support.session import Done, run_all
+
+
+@pytest.fixture(scope="session")
+def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The copy of the project that all tests share, one after the other, with the states it had.
+
+    A second copy would need a stack of its own, since stores and stacks name absolute paths.
+    Tests ask for ``pristine_project``, ``project`` or ``trained_project`` instead.
+    """
+    bench = Project(tmp_path_factory.mktemp("workbench"))
+    bench.save("pristine")
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def pristine_project(workbench: Project) -> Iterator[Project]:
+    """A fresh clone: ZenML was never used, no stack was applied."""
+    yield from _in_state(workbench, "pristine")
+
+
+@pytest.fixture
+def project(workbench: Project) -> Iterator[Project]:
+    """A project whose local stack is applied and active, and in which nothing has run."""
+    _make_applied(workbench)
+    yield from _in_state(workbench, "applied")
+
+
+@pytest.fixture
+def trained_project(workbench: Project) -> Iterator[Project]:
+    """A project in which the training pipeline ran once; its output is ``history["training"]``.
+
+    It is the test's own: it may run, edit and delete what it likes.
+    """
+    if not workbench.has("trained"):
+        _make_applied(workbench)
+        workbench.restore("applied")
+        # In a new process, as a user's; later runs of tests fork from a warm Python.
+        command = [sys.executable, "run.py", "--pipeline", "training"]
+        workbench.history["training"] = workbench.command(command, timeout=480)
+        workbench.save("trained")
+    yield from _in_state(workbench, "trained")
+
+
+@pytest.fixture(scope="session")
+def judgements(workbench: Project) -> list[Done]:
+    """What ``judgements.COMMANDS`` printed; ``judged_project`` is what they left."""
+    _make_applied(workbench)
+    workbench.restore("applied")
+    done = run_all(workbench, *COMMANDS)
+    workbench.save("judged")
+    return done
+
+
+@pytest.fixture
+def judged_project(workbench: Project, judgements: list[Done]) -> Iterator[Project]:
+    """A project with four versions: in production, worse, equal, and a better one in staging."""
+    assert [d.code for d in judgements] == [0, 3, 0, 0, 3, 3, 0, 0], judgements
+    yield from _in_state(workbench, "judged")
+
+
+def _make_applied(workbench: Project) -> None:
+    if not workbench.has("applied"):
+        workbench.restore("pristine")
+        workbench.history["apply"] = workbench.stacks("apply", "local", "--set")
+        workbench.save("applied")
+
+
+def _in_state(workbench: Project, name: str) -> Iterator[Project]:
+    workbench.restore(name)
+    yield workbench
+    workbench.stop()

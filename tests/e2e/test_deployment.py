@@ -1,0 +1,151 @@
+"""From a staged version to a service that answers, and back: through run.py and zenml alone."""
+
+import re
+import signal
+import socket
+from collections import Counter
+from typing import Any
+
+import httpx
+import pyarrow.dataset
+
+from cv_factory.deployment.lock import turn
+from cv_factory.deployment.verify import encode_png
+from tests.support.project import Project
+from tests.support.quick import quick_training
+from tests.support.session import Done, run_all, zenml_models
+from tests.support.store import snapshot
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def training(components: int, *, approval: bool = False) -> list[str]:
+    return quick_training(
+        f"transform.pca.n_components={components}",
+        f"register.manual_approval={str(approval).lower()}",
+        "gates=[{metric: accuracy, min: 0.3}]",
+    )
+
+
+def deployment(port: int, *settings: str) -> list[str]:
+    given = [f"endpoint.port={port}", *settings]
+    return ["--pipeline", "deployment", *(word for s in given for word in ("--set", s))]
+
+
+def assert_codes(done: list[Done], *codes: int) -> None:
+    assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
+
+
+def answers(port: int, n: int) -> list[dict[str, Any]]:
+    """Send one digit n times on one connection."""
+    from sklearn.datasets import load_digits
+
+    pixels = (load_digits().images[0] * (255 / 16)).round().astype("uint8")[..., None]
+    headers = {"Content-Type": "image/png"}
+    given: list[dict[str, Any]] = []
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        for _ in range(n):
+            answer = client.post("/predict", content=encode_png(pixels), headers=headers)
+            assert answer.status_code == 200, answer.text
+            given.append(answer.json())
+    return given
+
+
+def versions_answering(port: int, n: int) -> Counter[str]:
+    """Send one digit n times on one connection and count which version answers."""
+    return Counter(answer["version"] for answer in answers(port, n))
+
+
+def stages(project: Project) -> dict[int, str]:
+    return {v["number"]: v["stage"] for v in snapshot(project)["models"]["digits"]}
+
+
+def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
+    port = free_port()
+    done = run_all(
+        project,
+        deployment(port),
+        training(8),
+        ["--pipeline", "batch_inference"],
+        deployment(port),
+        deployment(port),
+        ["--pipeline", "batch_inference"],
+        training(24, approval=True),
+        deployment(port),
+    )
+    assert_codes(done, 2, 0, 2, 0, 0, 0, 0, 3)
+    none, _, no_production, deployed, again, scored, _, unsigned = (d.output for d in done)
+    assert "No model is registered yet" in none
+    assert "has no version in production" in no_production
+    assert f"Served: digits version 1 (production) at http://127.0.0.1:{port}" in deployed
+    assert "Proven: 16 golden samples" in deployed
+    assert "Nothing to do: digits version 1 (production) is served" in again
+    assert "needs a person's approval" in unsigned
+    assert versions_answering(port, 3) == {"1": 3}
+    _the_predictions_are_there(scored)
+
+    with turn(project.zenml_config / "local_stores", "digits"):
+        done = run_all(project, deployment(free_port()), ["rollback"])
+    assert_codes(done, 1, 1)
+    assert all("digits is being deployed by" in d.output for d in done)
+
+    log = f"serving.log.predictions={project.home / 'predictions'}"
+    done = run_all(
+        project,
+        ["approve", "2", "--by", "Ada", "--reason", "read the card"],
+        deployment(port, "endpoint.canary_share=0.25", log),
+    )
+    assert_codes(done, 0, 0)
+    assert "digits version 2 (staging, 25% of the requests)" in done[1].output
+    given = answers(port, 40)
+    assert Counter(answer["version"] for answer in given) == {"1": 30, "2": 10}
+    assert stages(project) == {1: "production", 2: "staging"}
+
+    (one,) = next(answer["predictions"] for answer in given if answer["version"] == "2")
+    done = run_all(project, ["trace", one["id"]], deployment(port))
+    assert_codes(done, 0, 0)
+    assert f"Prediction {one['id']}: {one['label']}" in done[0].output
+    assert "digits version 2" in done[0].output
+    assert versions_answering(port, 3) == {"2": 3}
+    assert stages(project) == {1: "archived", 2: "production"}
+
+    # As after a restart of the machine.
+    for process in project.processes():
+        process.send_signal(signal.SIGKILL)
+    done = run_all(project, deployment(port), ["rollback", "--by", "Bob", "--reason", "complaints"])
+    assert_codes(done, 0, 0)
+    assert "Served: digits version 2 (production)" in done[0].output
+    assert "Served: digits version 1 (production)" in done[1].output
+    assert versions_answering(port, 3) == {"1": 3}
+    assert stages(project) == {1: "production", 2: "archived"}
+    _zenml_knows_the_service(project, port)
+
+
+def _the_predictions_are_there(scored: str) -> None:
+    (folder,) = re.findall(r"Parquet: (.+)", scored)
+    table = pyarrow.dataset.dataset(folder, format="parquet", exclude_invalid_files=True).to_table()
+    assert table.num_rows == 1797
+    assert set(table.column("model_version").to_pylist()) == {1}
+
+
+def _zenml_knows_the_service(project: Project, port: int) -> None:
+    listed, described, logs, stopped, _ = zenml_models(
+        project, "list", "describe UUID", "logs UUID --tail 5", "stop UUID", "list"
+    )
+    assert "digits" in listed
+    assert "deployment" in listed
+    assert f"http://127.0.0.1:{port}/predict" in described
+    assert "100%" in described
+    assert f":{port}//" not in described
+    assert '"event"' in logs
+    assert "was stopped" in stopped
+    assert [p for p in project.processes() if "cv_factory.serving" in " ".join(p.cmdline())] == []
+    started, deleted = zenml_models(project, "start UUID", "delete UUID")
+    assert "was started" in started
+    assert "was deleted" in deleted
+    assert project.processes() == [], "no process is left of a deleted service, nor its front"

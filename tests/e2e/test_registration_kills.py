@@ -1,0 +1,127 @@
+"""A registration that is killed before any of its writes is completed by the next run."""
+
+import json
+
+from tests.support.project import Project
+
+_SOURCE = """
+import json
+from zenml.client import Client
+from stacks.startup import activate_only_stack_integrations
+
+activate_only_stack_integrations()
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.config.gates import GateConfig
+from cv_factory.config.register import RegisterConfig
+from cv_factory.config.train import TrainConfig
+from registry import versions
+from registry.audit.files import LocalLogFiles
+from registry.mlflow.mirror import MlflowMirror
+from registry.model_registry import ModelRegistry
+from registry import register as registering
+from registry.candidate import Candidate
+from registry.register import register_candidate
+from registry.run_reference import RunReference
+from registry.transitions import open_intent
+
+
+class Killed(BaseException):
+    pass
+
+
+left = None
+# The card takes a second to draw and writes nothing.
+registering.card_content = lambda *_: None
+registering.render_html = registering.render_markdown = lambda _: ""
+
+
+def counted(owner, name):
+    original = getattr(owner, name)
+
+    def write(*arguments, **named):
+        global left
+        if left is not None:
+            if left == 0:
+                raise Killed
+            left -= 1
+        return original(*arguments, **named)
+
+    setattr(owner, name, write)
+
+
+for name in ("create_version", "link_artifacts", "describe_version", "set_stage"):
+    counted(versions, name)
+for name in ("show_version", "show", "show_log_head"):
+    counted(MlflowMirror, name)
+counted(LocalLogFiles, "create")
+
+version = versions.get_version("digits", 1)
+names = ("predictor", "evaluation", "trained_model", "dataset", "split", "data_report")
+found = {name: version.get_artifact(name) for name in names}
+loaded = [found[name].load() for name in names]
+run = Client().get_pipeline_run(str(version.run_metadata["pipeline_run"]))
+reference = RunReference(run.id, run.name, {name: a.id for name, a in found.items()})
+
+
+def register(model):
+    register_candidate(
+        Candidate(*loaded, TrainConfig()),
+        [GateConfig(metric="accuracy", min=0.5)],
+        EvaluateConfig(),
+        RegisterConfig(model_name=model),
+        {"git_commit": "c" * 40},
+        reference,
+    )
+
+
+states, kills = [], 0
+while True:
+    model = f"killed-{kills}"
+    left = kills
+    try:
+        register(model)
+        break
+    except Killed:
+        left = None
+    register(model)
+    registry = ModelRegistry(model)
+    entries = registry.log.entries()
+    (number,) = registry.stages()
+    states.append({
+        "stages": registry.stages(),
+        "open": open_intent(entries) is not None,
+        "registered": sum(e.kind == "registered" for e in entries),
+        "done": sum(e.kind == "done" for e in entries),
+        "commit": versions.get_version(model, number).run_metadata.get("git_commit"),
+        "linked": versions.get_version(model, number).get_artifact("predictor") is not None,
+        "aliases": {
+            name: str(number)
+            for name, number in registry.mirror._client.get_registered_model(model).aliases.items()
+        },
+        "mirrored": len(registry.mirror._client.search_model_versions(f"name = '{model}'")),
+        "head": registry.check_log()[-1].kind,
+    })
+    kills += 1
+print("STATES" + json.dumps(states))
+"""
+
+
+def test_a_kill_before_any_write_of_a_registration_is_made_good(trained_project: Project) -> None:
+    lines = trained_project.python(_SOURCE, timeout=240).stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("STATES")]
+    states = json.loads(line.removeprefix("STATES"))
+    # Create, link, describe, mirror, complete, approval, log, head, intent, stage, alias, done, …
+    assert len(states) >= 12
+    for kill, state in enumerate(states):
+        expected = {
+            "stages": {"1": "staging"},
+            "open": False,
+            "registered": 1,
+            "done": 1,
+            "commit": "c" * 40,
+            "linked": True,
+            "aliases": {"staging": "1"},
+            "mirrored": 1,
+            "head": "done",
+        }
+        assert state == expected, f"killed before write {kill}"

@@ -1,0 +1,171 @@
+"""From trained versions to production and back: on evidence, and with a signature."""
+
+import json
+import sys
+from typing import Any
+
+from tests.support.project import Project
+from tests.support.session import Done, python, run_all
+
+_STAGES = """
+import json
+from registry.model_registry import ModelRegistry
+registry = ModelRegistry("digits")
+aliases = registry.mirror._client.get_registered_model("digits").aliases
+print(json.dumps([registry.stages(), {name: str(n) for name, n in aliases.items()}]))
+"""
+_PRODUCTION_FILES = """
+import hashlib, json
+from pathlib import Path
+from registry.versions import find_production
+folder = Path(find_production("digits").get_artifact("predictor").uri)
+files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+print(json.dumps(files, sort_keys=True))
+"""
+# As a careful forger would: the last entry, in the right form; then without it.
+_FORGE = """
+import json
+from zenml.client import Client
+from pathlib import Path
+from cv_factory.artifacts.files import canonical_json
+folder = Path(Client().active_stack.artifact_store.path) / "cv_factory_audit" / "digits"
+last = sorted(folder.glob("*.json"))[-1]
+entry = json.loads(last.read_bytes())
+last.write_bytes(canonical_json(entry | {"who": "Eve"}).encode())
+"""
+_CUT = _FORGE.rsplit("entry =", 1)[0] + "last.unlink()"
+_RELABEL = """
+from registry.versions import describe_version, get_version
+describe_version(get_version("digits", 4), {"git_commit": "d" * 40})
+"""
+
+
+#: What nobody may do, the exit code, and what is said.
+REFUSED = (
+    (["promote", "2"], 3, "Version 2 has the stage none: only a version in staging"),
+    (["promote", "9"], 2, "Model digits has no version 9: see run.py models"),
+    (["rollback", "--to", "3"], 3, "digits has no earlier production version"),
+    (["approve", "4", "--by", " ", "--reason", "x"], 2, "say something"),
+    (["approve", "4", "--by", "Eve", "--reason", "x\n  99  approved"], 2, "one line of printable"),
+    (["history", "--model", "cats"], 2, "There is no model cats; registered: digits."),
+    (["card", "4", "--html", "no/such/folder.html"], 2, "no/such/folder.html can not be written"),
+)
+
+
+def stages(done: Done) -> tuple[dict[str, str], dict[str, str]]:
+    """What ``_STAGES`` printed: stages in ZenML, aliases in MLflow."""
+    held, aliases = json.loads(done.output.splitlines()[-1])
+    return held, aliases
+
+
+def assert_codes(done: list[Done], *codes: int) -> None:
+    assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
+
+
+def test_evidence_decides_what_is_staged(judgements: list[Done]) -> None:
+    assert_codes(judgements, 0, 3, 0, 0, 3, 3, 0, 0)
+    first, unsigned, _, promoted, worse, equal, better, _ = (
+        " ".join(done.output.split()) for done in judgements
+    )
+    assert "there is no production model to compare with" in first
+    assert "needs a person's approval" in unsigned
+    assert "version 1 staging → production" in promoted
+    assert "REFUSED" in worse
+    assert "McNemar" in worse, "the test that says whether it is chance"
+    assert "no more than 0.01 worse than production │ failed" in worse
+    assert "REFUSED" in equal
+    assert "no more than 0.01 worse than production │ passed" in equal
+    assert "better than production by 0 or more │ failed" in equal
+    assert "within chance" in equal
+    assert "PASSED digits version 4 is in staging" in better
+
+
+def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(judged_project: Project) -> None:
+    done = run_all(
+        judged_project,
+        *(command for command, _, _ in REFUSED),
+        python(_STAGES),
+        python(_PRODUCTION_FILES),
+        ["promote", "4", "--by", "Ada", "--reason", "better"],
+        python(_PRODUCTION_FILES),
+        ["card", "4"],
+        ["rollback", "--by", "Bob", "--reason", "complaints"],
+        python(_PRODUCTION_FILES),
+        python(_STAGES),
+        ["rollback"],
+        ["models"],
+        ["history"],
+        ["trace", "4", "--verify", "--reproduce", "--provenance", "provenance.json"],
+        python(_RELABEL),
+        ["trace", "4", "--verify"],
+        python(_FORGE),
+        ["history"],
+        python(_CUT),
+        ["history"],
+    )
+    refused, done = done[: len(REFUSED)], done[len(REFUSED) :]
+    for answer, (command, code, why) in zip(refused, REFUSED, strict=True):
+        assert (answer.code, command) == (code, command), answer.output
+        assert why in " ".join(answer.output.split())
+    assert_codes(done, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1, 0, 1, 0, 1)
+    said = [d.output for d in done]
+    assert stages(done[0])[0] == {"1": "production", "2": "none", "3": "none", "4": "staging"}
+    assert "version 1 production → archived, version 4 staging → production" in said[2]
+    assert "Stage: **production**" in said[4]
+    assert "Approved by: Ada" in said[4]
+    assert "better beyond chance" in said[4]
+    assert "version 4 production → archived, version 1 archived → production" in said[5]
+    assert said[6] == said[1] != said[3], "the earlier predictor, byte for byte"
+    held, aliases = stages(done[7])
+    assert held == {"1": "production", "2": "none", "3": "none", "4": "archived"}
+    assert aliases == {"production": "1"}
+    assert "no earlier production version" in said[8]
+    assert "digits: 4 versions" in said[9]
+    for line in ("Ada: read the card", "Bob: complaints", "failed: accuracy better than"):
+        assert line in said[10]
+    assert "10 of 10 checks agree" in said[11]
+    statement = json.loads((judged_project.root / "provenance.json").read_text())
+    assert statement["predicate"]["runDetails"]["cvfactory_approval"]["who"] == "Ada"
+    assert "DIFFERS provenance that was approved" in said[13]
+    for forged in (said[15], said[17]):
+        assert "the log was cut or rewritten" in forged
+
+
+def left(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What a fork saw last: stages in ZenML, aliases in MLflow, the last two entries of the log."""
+    found = json.loads(done["said"].splitlines()[-1])
+    held = {number: stage for number, stage in found["stages"].items() if stage != "none"}
+    return held, found["aliases"], found["log"][-2:]
+
+
+def test_real_processes_race_and_are_killed_between_writes(judged_project: Project) -> None:
+    """Real stores, real processes, SIGKILL; the start of Python and ZenML is paid once."""
+    output = judged_project.root / "forked.json"
+    judged_project.command([sys.executable, "-m", "tests.support.forked", str(output)])
+    found = json.loads(output.read_text())
+
+    *both, after = found["race"]
+    winner, loser = sorted(both, key=lambda done: done["status"])
+    assert (winner["status"], loser["status"]) == (0, 1), both
+    assert "Somebody else wrote entry 15 of the audit log at the same time" in loser["said"]
+    wanted = "4" if "version 4 staging → production" in winner["said"] else "1"
+    held, aliases, log = left(after)
+    assert [n for n, stage in held.items() if stage == "production"] == [wanted]
+    assert aliases["production"] == wanted
+    assert log == ["intent", "done"]
+
+    # Killed before: intent, archive 1, promote 4, two aliases, done, head of the log.
+    assert len(found["kills"]) == 7
+    old = {"1": "production", "4": "staging"}, {"production": "1", "staging": "4"}
+    new = {"1": "archived", "4": "production"}, {"production": "4"}
+    for killed_before, next_command in enumerate(found["kills"]):
+        held, aliases, log = left(next_command)
+        assert (held, aliases) == (old if killed_before < 2 else new), killed_before
+        if killed_before == 1:
+            assert "An interrupted promote was undone" in next_command["said"]
+            assert log == ["intent", "undone"]
+        elif killed_before in (2, 3, 4, 5):
+            assert "An interrupted promote was finished" in next_command["said"]
+            assert log == ["intent", "done"]
+        else:
+            assert "interrupted" not in next_command["said"]

@@ -1,0 +1,103 @@
+"""What ZenML is told of services: of every one, at once, and of none that is not there."""
+
+import json
+
+from tests.support.project import Project
+from tests.support.session import python, run_all
+
+#: Deployers whose services are never started; their records are real.
+_DEPLOYERS = """
+import json
+from types import SimpleNamespace
+from uuid import uuid4
+from zenml.client import Client
+from cv_factory.errors import StackError
+from registry import deployments
+from stacks.flavors.bento import BentoDeployer, BentoServiceConfig
+
+class StartlessDeployer(BentoDeployer):
+    def _start_new(self, service, bundle, known):
+        pass
+
+def made(kind):
+    deployer = deployments.active_deployer()
+    deployer.__class__ = kind
+    return deployer
+
+def put_up(deployer, model, version):
+    bundle = SimpleNamespace(model_name=model, version=str(version))
+    named = {"name": f"{model}-{version}", "model_name": model, "model_version": str(version)}
+    config = BentoServiceConfig(**named, folder=deployer.local_path)
+    return deployer.put_up_service(config, bundle)
+"""
+_MANY = f"""{_DEPLOYERS}
+deployer = made(StartlessDeployer)
+for version in range(22):
+    put_up(deployer, "digits", version)
+put_up(deployer, "digits-2", 1)
+found = deployer.services("digits")
+print(json.dumps([service.config.model_version for service in found]))
+"""
+_LISTED_MEANWHILE = f"""{_DEPLOYERS}
+class ListingDeployer(StartlessDeployer):
+    def _start_new(self, service, bundle, known):
+        self.find_model_server()
+        assert deployments.deployed_bundle("cats") is None
+
+service = put_up(made(ListingDeployer), "cats", 1)
+assert Client().get_service(service.uuid).admin_state == "active"
+"""
+_NOT_RECORDED = f"""{_DEPLOYERS}
+class ForgetfulDeployer(StartlessDeployer):
+    def _record(self, service, state):
+        if state == "active":
+            raise StackError("ZenML is gone")
+        return super()._record(service, state)
+
+    def perform_delete_model(self, service, timeout=300, force=False):
+        print("taken down")
+
+deployer = made(ForgetfulDeployer)
+try:
+    put_up(deployer, "dogs", 1)
+except StackError:
+    print(len(deployer.services("dogs")), "left")
+"""
+_NOT_STAGED = f"""{_DEPLOYERS}
+class FakeDeployer:
+    def services(self, model_name):
+        return []
+
+    def shares(self, model_name):
+        return {{}}
+
+    def put_up(self, bundle, port):
+        return SimpleNamespace(uuid=uuid4(), client_url="sagemaker://birds")
+
+    def set_stage(self, service, stage):
+        raise StackError("permission is missing for sagemaker:AddTags")
+
+    def delete_model_server(self, uuid):
+        print("deleted")
+
+bundle = SimpleNamespace(
+    model_name="birds", version="1", predictor=SimpleNamespace(fingerprint="f")
+)
+deployer, deployments.active_deployer = FakeDeployer(), lambda: deployer
+try:
+    deployments.deploy(bundle, None, None)
+except StackError as error:
+    print(error)
+"""
+
+
+def test_records_are_complete_at_once_and_go_with_their_services(project: Project) -> None:
+    sources = (_MANY, _LISTED_MEANWHILE, _NOT_RECORDED, _NOT_STAGED)
+    done = run_all(project, *(python(source) for source in sources))
+    assert [d.code for d in done] == [0, 0, 0, 0], done
+    many, _, not_recorded, not_staged = (d.output.splitlines() for d in done)
+    assert json.loads(many[-1]) == [str(version) for version in reversed(range(22))], (
+        "more than a page of ZenML's, the newest first"
+    )
+    assert not_recorded[-2:] == ["taken down", "0 left"]
+    assert not_staged[-2:] == ["deleted", "permission is missing for sagemaker:AddTags"]

@@ -1,0 +1,355 @@
+"""The training pipeline as its user runs it: one command, then a look at everything it left."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import Project
+from tests.support.quick import quick_training
+from tests.support.store import cached_steps, mlflow_snapshot, snapshot
+
+STEPS = {
+    "ingest",
+    "split",
+    "validate_data",
+    "fit_transform",
+    "train",
+    "export",
+    "evaluate",
+    "register",
+}
+#: What each step stores, besides pictures.
+FILES = {
+    "dataset": {"images.npy", "manifest.parquet", "dataset.json"},
+    "split": {"split.npz", "split.json"},
+    "data_report": {"data_report.json"},
+    "transform": {"tensors.safetensors", "transform.json"},
+    "trained_model": {"weights.safetensors", "reference.npz", "model.json"},
+    "predictor": {"predictor.onnx", "golden.npz", "contract.json"},
+    "evaluation": {
+        "predictions.parquet",
+        "probabilities.npy",
+        "samples.npz",
+        "evaluation.json",
+    },
+    "registration": {
+        "registration.json",
+        "provenance.json",
+        "model_card.md",
+        "model_card.html",
+    },
+}
+PICTURES = {
+    "dataset": {"samples.png"},
+    "data_report": {"report.html"},
+    "transform": {"pca_spectrum.png", "pca_components.png"},
+    "trained_model": {"training_curves.png"},
+    "predictor": {"golden.png"},
+    "evaluation": {"confusion_matrix.png", "report.html"},
+    "registration": {"card.html"},
+}
+
+
+def training(project: Project, *arguments: str, code: int = 0) -> str:
+    """Run the training pipeline; return what it printed."""
+    done = project.run("--pipeline", "training", *arguments, code=code)
+    return done.stdout + done.stderr
+
+
+def quickly(project: Project, *settings: str, code: int = 0, dry: bool = False) -> str:
+    """Run it with a quick model and no gates, or only plan that; return what it printed."""
+    only_plan = ["--dry-run"] if dry else []
+    done = project.run(*quick_training("gates=[]", *settings), *only_plan, code=code)
+    return done.stdout + done.stderr
+
+
+def planned_cached(plan: str) -> set[str]:
+    """Return the steps that a dry run says the cache will answer."""
+    states = dict(re.findall(r"│ (\w+)\s+│.*│ (cached|to be run)\s+│", plan))
+    assert states.keys() == STEPS, plan
+    return {name for name, state in states.items() if state == "cached"}
+
+
+def test_one_command_trains_evaluates_and_stages(trained_project: Project) -> None:
+    output = trained_project.history["training"].stdout
+    accuracy = re.search(r"Test accuracy\s+([\d.]+)%\s+\(95% interval", output)
+    assert accuracy is not None, output
+    assert float(accuracy[1]) >= 97
+    assert "1,797 images of 8x8x1, 10 classes" in output
+    assert "PASSED digits version 1 is in staging" in output
+    assert "not applicable" in output, "the gate against production, without a production model"
+
+    content = snapshot(trained_project)
+    assert content["status"] == "completed"
+    assert content["steps"].keys() == STEPS
+    for step in content["steps"].values():
+        for name, output_ in step["outputs"].items():
+            assert output_["materializer"].startswith("materializers.")
+            names = {path.name for path in Path(output_["uri"]).iterdir()}
+            assert FILES[name] <= names
+            assert {Path(uri).name for uri in output_["pictures"]} == PICTURES.get(name, set())
+            assert names == FILES[name] | PICTURES.get(name, set()), "nothing else is stored"
+
+
+def test_the_version_carries_its_lineage(trained_project: Project) -> None:
+    (version,) = snapshot(trained_project)["models"]["digits"]
+    facts = version["metadata"]
+    assert version["stage"] == "staging"
+    assert facts["git_commit"] == trained_project.head
+    assert facts["git_dirty"] == "false"
+    assert facts["stack"] == "local"
+    for name in ("config", "data_fingerprint", "split_fingerprint", "code_fingerprint"):
+        assert re.fullmatch("[0-9a-f]{64}", facts[name]), name
+    assert facts["package_torch"].startswith("2.")
+    assert {"dataset", "split", "trained_model", "predictor", "evaluation"} <= set(
+        version["artifacts"]
+    )
+
+
+def test_mlflow_has_the_run_and_mirrors_the_version(trained_project: Project) -> None:
+    content = mlflow_snapshot(trained_project)
+    (run,) = content["runs"]
+    told = {"train_loss", "validation_loss", "validation_accuracy", "learning_rate"}
+    measured = {"seconds", "images_per_second", "system_cpu_percent", "system_rss_mb"}
+    assert {name: run["logged"].get(name) for name in told | measured} == dict.fromkeys(
+        told | measured, 30
+    ), "every epoch is in the tracker"
+    assert run["metrics"]["validation_accuracy"] > 0.95
+    assert run["metrics"]["system_rss_mb"] > 10
+    assert run["params"]["train.batch_size"] == "64"
+    assert run["metrics"]["test_accuracy"] >= 0.97
+    model = content["models"]["digits"]
+    assert model["aliases"] == {"staging": "1"}
+    (version,) = model["versions"]
+    assert version["tags"]["git_commit"] == trained_project.head
+    assert version["run"], "the version names the run that trained it"
+    assert (Path(version["source"]) / "predictor.onnx").is_file()
+
+
+def test_nothing_stored_is_a_pickle(trained_project: Project) -> None:
+    stored = [
+        path
+        for path in (trained_project.zenml_config / "local_stores").rglob("*")
+        if path.is_file()
+    ]
+    assert len(stored) > 20
+    for path in stored:
+        assert path.suffix not in (".pkl", ".pickle", ".joblib", ".pt", ".pth"), path
+        assert not re.match(rb"\x80[\x02-\x05]", path.read_bytes()[:2]), path
+
+
+def test_a_second_run_is_cached_and_registers_nothing_new(trained_project: Project) -> None:
+    output = training(trained_project)
+    assert "7 of 8 steps" in output
+    assert "registered before: nothing new" in output
+    content = snapshot(trained_project)
+    assert cached_steps(content) == STEPS - {"register"}
+    assert [v["number"] for v in content["models"]["digits"]] == [1]
+    mirrored = mlflow_snapshot(trained_project)
+    assert len(mirrored["models"]["digits"]["versions"]) == 1
+    assert len(mirrored["runs"]) == 1
+
+
+def test_killed_and_run_again_it_ends_with_the_same_predictor_byte_for_byte(
+    trained_project: Project,
+) -> None:
+    first = Path(snapshot(trained_project)["steps"]["export"]["outputs"]["predictor"]["uri"])
+    again = ("--no-cache", "--set", "train.checkpoint_seconds=0")
+    trained_project.kill_run("--pipeline", "training", *again, after="epoch 12/30")
+    counted = trained_project.python(
+        "from zenml.client import Client\n"
+        "print('MODELS', Client().list_artifact_versions(artifact='trained_model').total)"
+    )
+    assert "MODELS 1" in counted.stdout, "nothing of the killed run looks complete"
+    (training_,) = (trained_project.zenml_config / "local_stores" / "checkpoints").iterdir()
+    output = training(trained_project, *again)
+    checkpoint = re.search(r"Continuing from checkpoint (\S+): epoch (\d+),", output)
+    assert checkpoint is not None, output
+    assert Path(checkpoint[1]).parent == training_
+    assert 12 <= int(checkpoint[2]) < 30
+    assert "epoch 11/30" not in output
+    assert not training_.exists(), "checkpoints are removed after success"
+    assert "0 of 8 steps" in output
+    assert "registered before: nothing new" in output
+    content = snapshot(trained_project)
+    second = Path(content["steps"]["export"]["outputs"]["predictor"]["uri"])
+    assert first != second
+    for name in FILES["predictor"]:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert [v["number"] for v in content["models"]["digits"]] == [1]
+
+
+def test_the_cache_sees_the_library_and_the_configuration(trained_project: Project) -> None:
+    def edit(name: str) -> None:
+        with (trained_project.root / name).open("a") as file:
+            file.write("\n# edited by a test\n")
+
+    def planned(*settings: str) -> set[str]:
+        return planned_cached(quickly(trained_project, *settings, dry=True))
+
+    data_steps = {"ingest", "split", "validate_data"}
+    everything = STEPS - {"register"}
+    edit("cv_factory/transforms/pca.py")
+    assert planned() == data_steps
+    assert "3 of 8 steps: ingest, split, validate_data" in quickly(trained_project)
+    assert cached_steps(snapshot(trained_project)) == data_steps
+    edit("cv_factory/evaluation/plots/drawing.py")
+    assert planned("gates=[{metric: accuracy, min: 0.5}]") == everything, "pictures and gates"
+    assert planned("evaluate.bootstrap_samples=500") == everything - {"evaluate"}
+    assert planned("model.C=0.5") == data_steps | {"fit_transform"}
+
+
+def test_a_failed_gate_refuses_and_takes_the_stage_away(trained_project: Project) -> None:
+    output = training(trained_project, "--set", "gates.1.min=1.0", code=3)
+    assert "accuracy at least 1" in output
+    assert "REFUSED" in output
+    (version,) = snapshot(trained_project)["models"]["digits"]
+    assert version["stage"] == "none"
+    assert mlflow_snapshot(trained_project)["models"]["digits"]["aliases"] == {}
+    assert "PASSED digits version 1 is in staging" in training(trained_project)
+
+
+def test_a_production_model_of_other_images_fails_the_comparison(trained_project: Project) -> None:
+    trained_project.warm(
+        "-c",
+        "from zenml.client import Client\n"
+        "Client().get_model_version('digits', '1').set_stage('production', force=True)",
+    )
+    gate = "gates=[{metric: accuracy, max_drop_vs_production: 1.0}]"
+    output = quickly(trained_project, "data.height=10", "data.width=10", gate, code=3)
+    assert "production could not be scored" in " ".join(output.split())
+
+
+def test_a_damaged_or_hostile_predictor_is_refused_and_executes_nothing(
+    trained_project: Project, tmp_path: Path
+) -> None:
+    marker = tmp_path / "executed"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (os.mkdir, (str(marker),))
+
+    outputs = snapshot(trained_project)["steps"]["export"]["outputs"]
+    directory = Path(outputs["predictor"]["uri"])
+    (directory / "predictor.onnx").write_bytes(pickle.dumps(Hostile()))
+    output = training(trained_project, code=1)
+    assert "predictor.onnx has" in output
+    assert "Traceback" not in output
+    assert not marker.exists()
+
+
+def test_an_int8_predictor_is_what_is_evaluated_judged_and_registered(
+    trained_project: Project,
+) -> None:
+    gate = "gates=[{metric: accuracy, min: 0.95}, {metric: accuracy_lost_to_precision, max: 0.03}]"
+    output = training(trained_project, "--set", "export.precision=int8", "--set", gate)
+    assert "PASSED digits version" in output
+    steps = snapshot(trained_project)["steps"]
+    assert steps.keys() == STEPS | {"export_float"}
+    exported = steps["export"]["outputs"]["predictor"]
+    in_float = steps["export_float"]["outputs"]["float_predictor"]
+    assert exported["metadata"]["precision"] == "int8"
+    assert int(exported["metadata"]["onnx_bytes"]) < 0.5 * int(in_float["metadata"]["onnx_bytes"])
+    evaluation = steps["evaluate"]["outputs"]["evaluation"]["metadata"]
+    assert evaluation["predictor_fingerprint"] == exported["metadata"]["fingerprint"]
+    (registration,) = steps["register"]["outputs"].values()
+    card = (Path(registration["uri"]) / "model_card.md").read_text()
+    assert re.search(r"\| int8 \| 0\.9\d+ \| .*\n\| float32 \| 0\.9\d+", card), card
+
+
+def test_refused_data_stop_the_run_before_anything_is_fitted(trained_project: Project) -> None:
+    output = training(trained_project, "--set", "validation.min_images=5000", code=3)
+    assert "min_images" in output
+    assert "allowed at least 5,000" in output
+    assert "Traceback" not in output
+    content = snapshot(trained_project)
+    assert content["status"] == "failed"
+    assert content["steps"].keys() == {"ingest", "split", "validate_data"}
+    report = trained_project.warm(
+        "-c",
+        "from zenml.client import Client\n"
+        "versions = Client().list_artifact_versions(artifact='data_report', hydrate=True).items\n"
+        "print([version.load().ok for version in versions])",
+    )
+    assert "False" in report.stdout, "the report of the refused data is stored"
+
+
+def test_a_folder_of_images_is_one_option_away(project: Project, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "shapes")
+    (tmp_path / "shapes" / "disc" / "broken.png").write_bytes(b"not an image")
+    settings = (
+        "data.source=folder",
+        f"data.path={tmp_path / 'shapes'}",
+        "transform.pca.n_components=8",
+    )
+    output = quickly(project, *settings, "data.max_unreadable_share=0.02")
+    assert "disc/broken.png: not an image" in output
+    assert "120 images of 12x12x3, 2 classes, 1 unreadable" in output
+    stopped = quickly(project, *settings, "data.max_unreadable_share=0.001", code=1)
+    assert "1 of 121 images (0.8%) cannot be read, allowed are 0.1%" in stopped
+    assert "disc/broken.png: not an image" in stopped
+    assert "Traceback" not in stopped
+
+
+def test_settings_that_cannot_work_stop_the_run_before_anything_is_trained(
+    trained_project: Project,
+) -> None:
+    for setting, message in (
+        ("train.device=cuda", "train.device is cuda, but PyTorch sees no GPU on this machine"),
+        ("transform.pca.n_components=65", "transform.pca.n_components is 65, but"),
+    ):
+        command = ("--pipeline", "training", "--set", setting)
+        done = trained_project.run(*command, code=1, CUDA_VISIBLE_DEVICES="")
+        output = " ".join((done.stdout + done.stderr).split())
+        assert message in output
+        assert "Traceback" not in output
+        assert "epoch 1/" not in output
+
+
+def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project) -> None:
+    before = snapshot(trained_project)
+    gpu = ("--set", "zenml.resources={train: {gpu_count: 1}}", "--set", "train.epochs=3")
+    output = training(trained_project, "--dry-run", *gpu)
+    assert planned_cached(output) == {"ingest", "split", "validate_data", "fit_transform"}
+    assert "gpu_count 1" in output
+    assert snapshot(trained_project) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--set", "trian.epochs=3"], 2, "Did you mean 'train'?"),
+        (["--set", "train.epochs=0"], 2, "allowed: [1, 10000]"),
+        (["--config", "nowhere.yaml"], 2, "nowhere.yaml does not exist"),
+        (["--preset", "nothing"], 2, "presets are: overfit, smoke"),
+        (["--set", "data.source=folder", "--set", "data.path=nowhere"], 2, "does not exist"),
+        (["--stack", "nothing"], 2, "There is no stack 'nothing'"),
+        (["--pipeline", "nothing"], 2, "'training'"),
+        ([], 2, "python -m stacks apply local --set"),
+    ],
+)
+def test_a_wrong_start_is_refused_before_anything_is_created(
+    pristine_project: Project, arguments: list[str], code: int, expected: str
+) -> None:
+    output = training(pristine_project, *arguments, code=code)
+    assert expected in " ".join(output.split())
+    assert "Traceback" not in output
+    assert not (pristine_project.zenml_config / "local_stores").exists() or not list(
+        (pristine_project.zenml_config / "local_stores").rglob("*.npy")
+    )
+
+
+def write_shapes(root: Path) -> None:
+    """Write 60 PNGs each of two classes, all different."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, brightness in (("disc", 150), ("stripe", 60)):
+        (root / name).mkdir(parents=True)
+        for number in range(60):
+            pixels = rng.integers(0, brightness, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number:03d}.png")

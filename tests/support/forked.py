@@ -1,0 +1,183 @@
+"""Registry commands in processes of their own that can be killed, without paying each start.
+
+One parent imports everything and opens nothing; each command runs in a fork of it, with connections
+of its own to the real stores. Run as ``python tests/support/forked.py OUTPUT`` in a project.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+MODEL = "digits"
+
+
+def main(output: Path) -> None:
+    """Race two commands, then kill one before each of its writes; write what came of it as JSON."""
+    _import_everything()
+    stores = Path(os.environ["ZENML_CONFIG_PATH"])
+    backup = stores.with_name("backup")
+    shutil.copytree(stores, backup)
+    race = _race(output.with_name("gate"))
+    kills: list[dict[str, Any]] = []
+    while True:
+        shutil.rmtree(stores)
+        shutil.copytree(backup, stores)
+        killed = _wait(_start(partial(_promote_until, len(kills)), output))
+        if killed["status"] != -signal.SIGKILL:
+            break
+        kills.append(_wait(_start(_recover, output)))
+    output.write_text(json.dumps({"race": race, "kills": kills}), encoding="utf-8")
+
+
+def _import_everything() -> None:
+    """What the commands import: modules only, no connection is opened."""
+    import mlflow  # noqa: F401
+    import zenml.zen_stores.sql_zen_store  # noqa: F401
+    from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
+
+    import stacks.startup  # noqa: F401
+
+
+def _race(gate: Path) -> list[dict[str, Any]]:
+    """Let a promotion and a rollback begin at the same moment: both know the same log."""
+    gate.mkdir()
+    prepared = _wait(_start(_have_two_in_production, gate.with_name("prepared")))
+    assert prepared["status"] == 0, prepared
+
+    def at_once(*arguments: str) -> Callable[[], int]:
+        def command() -> int:
+            _before_first_write(lambda: _meet(gate, arguments[0]))
+            return _run(*arguments)
+
+        return command
+
+    commands = (("promote", "4", "--by", "Ada"), ("rollback", "--by", "Bob"))
+    started = [_start(at_once(*c), gate.with_name(c[0])) for c in commands]
+    ended = [_wait(s) for s in started]
+    return [*ended, _wait(_start(_look, gate.with_name("look")))]
+
+
+def _have_two_in_production() -> int:
+    """Put version 2 after version 1, so that there is one to go back to."""
+    from registry.model_registry import ModelRegistry
+
+    ModelRegistry(MODEL)._move("promote", 2, "production", "the test", "to go back from", {})
+    return 0
+
+
+def _meet(gate: Path, me: str) -> None:
+    (gate / me).touch()
+    deadline = time.monotonic() + 60
+    while len(list(gate.iterdir())) < 2:
+        assert time.monotonic() < deadline, "the other command never came to its first write"
+        time.sleep(0.001)
+
+
+def _before_first_write(action: Callable[[], None]) -> None:
+    from registry.audit.files import LocalLogFiles
+
+    create, begun = LocalLogFiles.create, []
+
+    def gated(files: LocalLogFiles, name: str, content: bytes) -> None:
+        if not begun:
+            begun.append(name)
+            action()
+        create(files, name, content)
+
+    LocalLogFiles.create = gated  # type: ignore[method-assign]
+
+
+def _promote_until(n: int) -> int:
+    """Promote, and be killed (SIGKILL) right before the write number ``n``, from 0."""
+    from mlflow import MlflowClient
+
+    from registry import versions
+    from registry.audit.files import LocalLogFiles
+
+    left = n
+
+    def counted(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def write(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return original(*arguments, **named)
+
+        setattr(owner, name, write)
+
+    counted(LocalLogFiles, "create")
+    counted(versions, "set_stage")
+    for name in (
+        "set_registered_model_alias",
+        "delete_registered_model_alias",
+        "set_registered_model_tag",
+    ):
+        counted(MlflowClient, name)
+    return _run("promote", "4", "--by", "Ada")
+
+
+def _recover() -> int:
+    """Run the next registry command, whatever it is for, and look at what is there then."""
+    return _run("models") or _look()
+
+
+def _look() -> int:
+    """Print stages, aliases and the kinds of the log's entries."""
+    from registry.model_registry import ModelRegistry
+
+    registry = ModelRegistry(MODEL)
+    aliases = registry.mirror._client.get_registered_model(MODEL).aliases
+    print(
+        json.dumps(
+            {
+                "stages": registry.stages(),
+                "aliases": {name: str(number) for name, number in aliases.items()},
+                "log": [entry.kind for entry in registry.check_log()],
+            }
+        )
+    )
+    return 0
+
+
+def _run(*arguments: str) -> int:
+    from cli.main import main as run
+
+    sys.argv = ["run.py", *arguments]
+    return run()
+
+
+def _start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
+    """Run in a fork; return its id, and where its output will lie."""
+    pid = os.fork()
+    said = output.with_suffix(".said")
+    if pid:
+        return pid, said
+    with (
+        said.open("w", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        code = action()
+    os._exit(code)
+
+
+def _wait(started: tuple[int, Path]) -> dict[str, Any]:
+    pid, said = started
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return {"status": status, "said": said.read_text(encoding="utf-8")}
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    main(Path(sys.argv[1]))

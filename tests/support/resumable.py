@@ -1,0 +1,60 @@
+"""Trains on a few digits as often as it is asked to, each time in a process of its own.
+
+A program for ``test_resume``: each line on standard input forks a process that trains and prints
+``PID number``, then ``TRAINED fingerprint`` if it is left to finish. Importing torch only once
+makes a training take a second.
+"""
+
+import os
+import sys
+
+import torch
+import torch._dynamo  # the optimizer would import it in every child
+
+from cv_factory.code_fingerprint import code_fingerprint
+from cv_factory.config.data import DataConfig
+from cv_factory.config.model import SmallCNNConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import PCAConfig, TransformConfig
+from cv_factory.data.ingest import ingest
+from cv_factory.data.split import split_dataset
+from cv_factory.training.network import train_network  # noqa: F401  (the same)
+from cv_factory.training.train import train
+from cv_factory.transforms.fitted import fit_transform
+
+MODEL = SmallCNNConfig(channels=[4, 8], dropout=0.2)
+CONFIG = TrainConfig(
+    epochs=3,
+    batch_size=8,
+    crop_padding=1,
+    cutout=2,
+    ema_decay=0.9,
+    checkpoint_seconds=0.0,
+    device="cpu",
+)
+
+
+def main() -> None:
+    """Train once for every line."""
+    # Threads do not survive a fork.
+    torch.set_num_threads(1)
+    dataset = ingest(DataConfig())
+    split = split_dataset(dataset, SplitConfig())
+    config = TransformConfig(pca=PCAConfig(n_components=4))
+    transform = fit_transform(dataset, split.train, config)
+    # Known before the fork, like the imports.
+    assert dataset.content_hash
+    assert code_fingerprint("cv_factory.training.train")
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            trained = train(dataset, split, transform, MODEL, CONFIG)
+            print(f"TRAINED {trained.fingerprint}", flush=True)
+            os._exit(0)
+        print(f"PID {child}", flush=True)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Bundles of the digits for tests, the application of one, and a real service of one."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from PIL import Image
+
+from cv_factory.config.serving import ServingConfig
+from cv_factory.serving.app import Application, create_app
+from cv_factory.serving.auth.api_keys import KeyRing
+from cv_factory.serving.bundle import Bundle
+from tests.support.images import encode
+from tests.support.paths import ROOT
+from tests.support.predictors import digits_predictor
+
+_START_SECONDS = 90.0
+
+
+def digits_bundle(**serving: Any) -> Bundle:
+    """Return a bundle of a small network, served with these settings."""
+    predictor, _, _ = digits_predictor("small_cnn")
+    config = ServingConfig.model_validate(serving)
+    return Bundle(predictor, config, "digits", "7", "2026-01-01T00:00:00+00:00")
+
+
+def digit(number: int = 0) -> bytes:
+    """Return one of the digits as PNG."""
+    return encode(Image.fromarray(digits_predictor("small_cnn")[1].images[number][..., 0]))
+
+
+@contextmanager
+def served(
+    keys: KeyRing | None = None, state_file: Path | None = None, **serving: Any
+) -> Iterator[httpx.Client]:
+    """Yield a client of an application in this process."""
+    app = create_app(digits_bundle(**serving), keys=keys, state_file=state_file)
+    try:
+        yield httpx.Client(transport=InProcess(app), base_url="http://test")
+    finally:
+        app.close()
+
+
+class InProcess(httpx.BaseTransport):
+    """Hands each request to an application, in an event loop of its own."""
+
+    def __init__(self, app: Application) -> None:
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the application's response, read to its end."""
+
+        async def answer() -> httpx.Response:
+            response = await self._transport.handle_async_request(request)
+            content = await response.aread()
+            return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+        return asyncio.run(answer())
+
+
+def post(client: httpx.Client, content: bytes, **options: Any) -> httpx.Response:
+    """Send one image as a bare body."""
+    headers = {"Content-Type": "application/octet-stream", **options.pop("headers", {})}
+    return client.post("/predict", content=content, headers=headers, **options)
+
+
+def kind(response: httpx.Response) -> str:
+    """Return what a response calls its problem; it must be a well-formed one."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    problem = response.json()
+    assert problem["status"] == response.status_code
+    assert problem["detail"]
+    assert "Traceback" not in response.text
+    return str(problem["type"]).rpartition(":")[2]
+
+
+class Service:
+    """A BentoML service in processes of its own.
+
+    Attributes:
+        url: Where it answers.
+        process: Its supervisor.
+        output: The file with all that it printed.
+    """
+
+    def __init__(self, bundle: Path, output: Path, *arguments: str, **env: str) -> None:
+        """Start it; ``wait`` until it answers."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.output = output
+        command = [sys.executable, "-m", "cv_factory.serving", str(bundle), "--port", str(port)]
+        with output.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=ROOT,
+                env={**os.environ, "BENTOML_HOME": str(output.parent / "bentoml"), **env},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float = _START_SECONDS) -> None:
+        """Return when it is ready."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.output.read_text()
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"not ready after {seconds:g} s\n{self.output.read_text()}")
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that answer."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [c for c in children if "_bentoml_impl.worker.service" in c.cmdline()]
+
+    def stop(self) -> None:
+        """End it as a supervisor would (SIGTERM), and see that nothing of it stays."""
+        family: list[psutil.Process] = []
+        if self.process.poll() is None:
+            family = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+            left = psutil.wait_procs(family, timeout=10)[1]
+            assert left == []
+        finally:
+            for process in family:
+                if process.is_running():
+                    process.kill()
+            if self.process.poll() is None:
+                self.process.kill()

@@ -1,0 +1,58 @@
+"""Many commands of run.py in one process: ZenML's start, which takes seconds, is paid once."""
+
+import json
+from dataclasses import dataclass
+
+from tests.support.project import Project
+
+_SOURCE = """
+import contextlib, io, json, sys
+from cli.main import main
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["run.py", *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = exec(arguments[1], {}) or 0 if arguments[0] == "python" else main()
+    output = out.getvalue() + err.getvalue()
+    print("DONE" + json.dumps({"code": code, "output": output}), flush=True)
+"""
+_ZENML = """
+import contextlib, io, json, sys
+from zenml.cli.cli import cli
+from zenml.client import Client
+from stacks.startup import activate_only_stack_integrations
+
+activate_only_stack_integrations()
+services = [str(s.id) for s in Client().list_services().items]
+for command in json.loads(sys.argv[1]):
+    words = ["model-deployer", "models", *command.replace("UUID", services[0]).split()]
+    cli.main(words, standalone_mode=False)
+    print("END", flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed, and its exit code."""
+
+    code: int
+    output: str
+
+
+def python(source: str) -> list[str]:
+    """Return a command for ``run_all`` that runs this source, in the same process, in its place."""
+    return ["python", source]
+
+
+def run_all(project: Project, *commands: list[str], timeout: float = 400) -> list[Done]:
+    """Run commands one after the other, whatever their exit codes."""
+    done = project.warm("-c", _SOURCE, json.dumps(commands), timeout=timeout)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("DONE")]
+    return [Done(**json.loads(line.removeprefix("DONE"))) for line in lines]
+
+
+def zenml_models(project: Project, *commands: str) -> list[str]:
+    """Run ``zenml model-deployer models`` commands; UUID stands for the newest service's id."""
+    output = project.warm("-c", _ZENML, json.dumps(commands)).stdout
+    return output.split("END\n")[:-1]

@@ -1,0 +1,99 @@
+"""Damaged, foreign and hostile artifact directories are refused, and execute nothing."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cv_factory.artifacts.arrays import load_array, load_npz, load_tensors
+from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.errors import ArtifactError
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (_explode, (str(self.marker),))
+
+
+def _explode(marker: str) -> None:
+    Path(marker).write_text("executed")
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    directory = tmp_path / "artifact"
+    directory.mkdir()
+    (directory / "data.bin").write_bytes(b"content")
+    write_header(directory, "thing", 1, {"answer": 42}, ["data.bin"])
+    return directory
+
+
+def test_a_header_is_read_back(artifact: Path) -> None:
+    assert read_header(artifact, "thing", 1) == {"answer": 42}
+
+
+def test_an_unfinished_artifact_is_refused(artifact: Path) -> None:
+    (artifact / "thing.json").unlink()
+    with pytest.raises(ArtifactError, match=r"thing\.json does not exist.*incomplete"):
+        read_header(artifact, "thing", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"changed", "checksum"),
+        (b"longer content", "14 bytes"),
+        (None, "missing"),
+    ],
+)
+def test_a_changed_file_is_refused(artifact: Path, content: bytes | None, message: str) -> None:
+    if content is None:
+        (artifact / "data.bin").unlink()
+    else:
+        (artifact / "data.bin").write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"data\.bin.*{message}"):
+        read_header(artifact, "thing", 1)
+
+
+def test_a_future_version_is_refused_and_named(artifact: Path) -> None:
+    header = json.loads((artifact / "thing.json").read_text())
+    header["format_version"] = 7
+    (artifact / "thing.json").write_text(json.dumps(header))
+    with pytest.raises(ArtifactError, match=r"thing\.json has format version 7.*reads version 1"):
+        read_header(artifact, "thing", 1)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b"])
+def test_a_file_name_that_leaves_the_directory_is_refused(artifact: Path, name: str) -> None:
+    header = json.loads((artifact / "thing.json").read_text())
+    header["files"] = {name: {"size": 1, "sha256": "0" * 64}}
+    (artifact / "thing.json").write_text(json.dumps(header))
+    with pytest.raises(ArtifactError, match="no plain file name"):
+        read_header(artifact, "thing", 1)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04nonsense", b"[]", b"{}", b'{"kind": "other"}'])
+def test_a_header_that_is_none_is_refused(artifact: Path, content: bytes) -> None:
+    (artifact / "thing.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"thing\.json"):
+        read_header(artifact, "thing", 1)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+def test_a_pickle_under_our_file_names_is_refused_and_not_executed(
+    tmp_path: Path, suffix: str
+) -> None:
+    marker, hostile = tmp_path / "marker", tmp_path / f"hostile{suffix}"
+    hostile.write_bytes(pickle.dumps(Bomb(marker)))
+    load = {".npy": load_array, ".npz": lambda f: load_npz(f, ("a",))}.get(suffix, load_tensors)
+    with pytest.raises(ArtifactError, match="hostile"):
+        load(hostile)
+    assert not marker.exists()
+    pickle.loads(hostile.read_bytes())
+    assert marker.exists(), "the bomb must work, or this test shows nothing"

@@ -1,0 +1,161 @@
+"""From files to a dataset: what is read, what is left out, what stops the run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cv_factory.artifacts.npy_stream import NpyStreamWriter
+from cv_factory.config.data import DataConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.ingest import ingest
+from cv_factory.data.sources import open_source
+from cv_factory.errors import ArtifactError, DataError
+from tests.support.images import encode, scene, write_class_folders
+
+
+def folder_config(root: Path, **settings: object) -> DataConfig:
+    return DataConfig.model_validate({"source": "folder", "path": str(root), **settings})
+
+
+def test_digits_keep_their_pixels_and_labels() -> None:
+    from sklearn.datasets import load_digits
+
+    dataset = ingest(DataConfig())
+    digits = load_digits()
+    assert dataset.images.shape == (1797, 8, 8, 1)
+    np.testing.assert_array_equal(dataset.labels, digits.target)
+    np.testing.assert_array_equal(np.rint(dataset.images[..., 0] / (255 / 16)), digits.images)
+
+
+def test_a_folder_becomes_a_dataset_with_labels_by_subfolder(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    dataset = ingest(folder_config(tmp_path / "shapes"))
+    assert dataset.class_names == ("disc", "stripe")
+    assert dataset.class_counts == {"disc": 30, "stripe": 30}
+    assert dataset.image_shape == (12, 12, 3)
+    row = dataset.manifest.iloc[31]
+    assert row["id"] == "stripe/001.png"
+    expected = np.asarray(Image.open(tmp_path / "shapes" / row["id"]))
+    np.testing.assert_array_equal(dataset.images[31], expected)
+
+
+def test_a_dataset_is_read_back_mapped_and_equal(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    dataset = ingest(folder_config(tmp_path / "shapes"))
+    (tmp_path / "stored").mkdir()
+    dataset.save(tmp_path / "stored")
+    loaded = ImageDataset.load(tmp_path / "stored", verify=True)
+    assert isinstance(loaded.images, np.memmap)
+    assert loaded.content_hash == dataset.content_hash
+    np.testing.assert_array_equal(loaded.images, dataset.images)
+
+
+def test_an_array_of_another_shape_than_its_header_is_refused(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    dataset = ingest(folder_config(tmp_path / "shapes"))
+    (tmp_path / "stored").mkdir()
+    dataset.save(tmp_path / "stored")
+    header = (tmp_path / "stored" / "dataset.json").read_text()
+    (tmp_path / "stored" / "dataset.json").write_text(header.replace("12,", "13,", 1))
+    with pytest.raises(ArtifactError, match=r"images\.npy"):
+        ImageDataset.load(tmp_path / "stored")
+
+
+def test_the_fingerprint_is_blind_to_order_but_not_to_a_pixel_or_label(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "a")
+    dataset = ingest(folder_config(tmp_path / "a"))
+    reverse = np.arange(len(dataset))[::-1]
+    turned = ImageDataset(
+        dataset.images[reverse], dataset.manifest.iloc[reverse], dataset.class_names, "reversed"
+    )
+    assert turned.fingerprint == dataset.fingerprint
+    assert turned.content_hash != dataset.content_hash
+    relabelled = dataset.manifest.copy()
+    relabelled.loc[0, "label"] = 1
+    other = ImageDataset(dataset.images, relabelled, dataset.class_names, dataset.source)
+    assert other.fingerprint != dataset.fingerprint
+
+
+def test_few_unreadable_images_are_left_out_and_listed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_class_folders(tmp_path / "shapes")
+    (tmp_path / "shapes" / "disc" / "broken.png").write_bytes(b"no image")
+    dataset = ingest(folder_config(tmp_path / "shapes", max_unreadable_share=0.02))
+    assert len(dataset) == 60
+    (left_out,) = dataset.unreadable
+    assert left_out.source.endswith("disc/broken.png")
+    assert "broken.png" in capfd.readouterr().err
+
+
+def test_more_unreadable_images_than_allowed_stop_the_run_with_their_list(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    for number in range(3):
+        (tmp_path / "shapes" / "disc" / f"broken{number}.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        ingest(folder_config(tmp_path / "shapes"))
+    message = str(caught.value)
+    assert "3 of 63 images (4.8%)" in message
+    assert "broken0.png: the file is empty" in message
+    assert "data.max_unreadable_share" in message
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(encode(Image.fromarray(scene())))
+    (tmp_path / "shapes" / "disc" / "link.png").symlink_to(secret)
+    dataset = ingest(folder_config(tmp_path / "shapes", max_unreadable_share=0.1))
+    assert [u.reason for u in dataset.unreadable] == ["a symbolic link that leaves the folder"]
+
+
+def test_images_of_many_sizes_become_64x64(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    (tmp_path / "shapes" / "disc" / "large.png").write_bytes(encode(Image.fromarray(scene())))
+    assert ingest(folder_config(tmp_path / "shapes")).image_shape == (64, 64, 3)
+    configured = folder_config(tmp_path / "shapes", height=16, width=20, channels=1)
+    assert ingest(configured).image_shape == (16, 20, 1)
+
+
+def test_a_limit_spreads_over_the_source(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    dataset = ingest(folder_config(tmp_path / "shapes", limit=10))
+    assert dataset.class_counts == {"disc": 5, "stripe": 5}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "does not exist"),
+        (lambda root: root.mkdir(), "has no subfolder"),
+        (lambda root: (root / "cat").mkdir(parents=True), "has the one class 'cat'"),
+        (lambda root: [(root / n).mkdir(parents=True) for n in "ab"], "holds no files"),
+    ],
+)
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, make: object, message: str) -> None:
+    assert callable(make)
+    make(tmp_path / "images")
+    with pytest.raises(DataError, match=message):
+        open_source(folder_config(tmp_path / "images"))
+
+
+def test_a_source_fingerprint_notices_a_changed_file(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "shapes")
+    config = folder_config(tmp_path / "shapes")
+    before = open_source(config).fingerprint()
+    assert open_source(config).fingerprint() == before
+    (tmp_path / "shapes" / "disc" / "new.png").write_bytes(encode(Image.fromarray(scene())))
+    assert open_source(config).fingerprint() != before
+
+
+def test_a_streamed_array_equals_a_saved_one(tmp_path: Path) -> None:
+    array = np.arange(7 * 3 * 2, dtype=np.uint8).reshape(7, 3, 2)
+    with NpyStreamWriter(tmp_path / "a.npy", (3, 2), np.uint8) as writer:
+        writer.append(array[:4])
+        writer.append(array[4:])
+        with pytest.raises(ValueError, match="expected uint8 rows"):
+            writer.append(array.astype(np.int16))
+    np.save(tmp_path / "b.npy", array)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()

@@ -1,0 +1,128 @@
+"""A real full disk: what cannot be deployed says so, and what serves goes on serving."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+
+from cv_factory.config.serving import LogConfig
+from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.processes import daemon
+from cv_factory.processes.daemon import DaemonError
+from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
+from cv_factory.serving.postprocessors import Answer
+from cv_factory.serving.scoring import Scored
+from tests.unit.deployment.test_endpoint import START, ask, bundle_of, free_port, left_of
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture
+def small_disk(
+    tmp_path: Path, engine: Callable[..., str], missing_engine: Callable[[str], NoReturn]
+) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    mount, umount = engine("mount"), engine("umount")
+    if os.getuid() != 0:
+        missing_engine("only root mounts a file system")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run([mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run([umount, str(place)], check=True)
+
+
+def test_a_full_disk_stops_the_deployment_and_not_the_service(small_disk: Path) -> None:
+    endpoint = Endpoint(small_disk / "digits", "127.0.0.1", free_port(), drain_seconds=5.0)
+    try:
+        endpoint.put_up("one", bundle_of("1"), START)
+        endpoint.route({"one": 1.0})
+        assert ask(endpoint).json()["version"] == "1"
+        _fill(small_disk)
+        with pytest.raises(DaemonError, match=r"two cannot be written \(.*No space left"):
+            endpoint.put_up("two", bundle_of("2"), START)
+        with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
+            endpoint.route({"one": 0.5})
+        # Nor is a front ended that lost its supervisor, before another can take its place.
+        _kill_supervisor(endpoint)
+        with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
+            endpoint.route({"one": 0.5})
+        assert [path.name for path in (endpoint.folder / "services").iterdir()] == ["one"]
+        # Nor does what cannot be logged keep anyone from being answered.
+        assert [ask(endpoint).json()["version"] for _ in range(50)] == ["1"] * 50
+        (small_disk / "filler").unlink()
+        _logs_again(endpoint)
+        endpoint.route({"one": 1.0})
+        assert endpoint.is_open
+    finally:
+        endpoint.remove("one")
+        endpoint.close()
+    assert left_of(endpoint) == []
+
+
+def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
+    small_disk: Path,
+) -> None:
+    folder = small_disk / "predictions"
+    log = PredictionLog(folder, "digits", "1", LogConfig(prediction_files=2))
+    scores = np.full(10, 0.1, np.float32)
+
+    def put(name: str) -> None:
+        log.put(Scored(name, Answer("3", {"3": 0.1}), (scores, scores)), "anyone", "request")
+
+    try:
+        put("before")
+        _until(lambda: list(read_predictions(folder)) != [])
+        _fill(small_disk)
+        for number in range(5):
+            # More than the rest of the file's last page, of which a part could be written.
+            put(2000 * "cut")
+            _until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop
+        (small_disk / "filler").unlink()
+        put("after")
+    finally:
+        log.close()
+    (file,) = folder.iterdir()
+    assert b"cut" not in file.read_bytes()
+    assert [p["id"] for p in read_predictions(folder)] == ["before", "after"]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _kill_supervisor(endpoint: Endpoint) -> None:
+    front = daemon.recorded(endpoint.folder / "front")
+    assert front is not None
+    os.kill(front.pid, signal.SIGKILL)
+    _until(lambda: not endpoint.is_open)
+
+
+def _fill(place: Path) -> None:
+    """Write until nothing more fits, not one byte."""
+    with (place / "filler").open("wb", buffering=0) as file:
+        for size in (2**16, 2**10, 1):
+            try:
+                while file.write(size * b"x") == size:
+                    pass
+            except OSError:
+                continue
+
+
+def _logs_again(endpoint: Endpoint) -> None:
+    def is_logged() -> bool:
+        assert ask(endpoint, **{"X-Request-ID": "after-the-flood"}).status_code == 200
+        return "after-the-flood" in endpoint.log_file("one").read_text()
+
+    _until(is_logged)

@@ -1,0 +1,305 @@
+"""The front: every request reaches a service that runs, whole, once, and in the right share."""
+
+import asyncio
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cv_factory.deployment.local.proxy import ROUTES, STATUS
+from cv_factory.deployment.local.routes import Backend, FrontStatus, Routes, Shares
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with its server's name and what it was sent, and closes idle connections soon."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 2
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_HEAD(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        if self.path == "/too-large":
+            self._answer(b"", status=413)
+            self.close_connection = True
+            return
+        if self.path == "/slow":
+            time.sleep(0.3)
+        self._answer(self._body())
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _answer(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Server", self.server.name)  # type: ignore[attr-defined]
+        self.send_header("X-Seen", ",".join(self.headers.get_all("X-Forwarded-For") or []))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class EchoServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(("127.0.0.1", 0), Echo)
+        self.name = name
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def backend(self, weight: float) -> Backend:
+        return Backend(self.name, self.server_port, weight)
+
+
+class RunningFront:
+    """A front in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [
+            "-m",
+            "cv_factory.deployment.local.proxy",
+            str(folder),
+            "127.0.0.1",
+            str(self.port),
+        ]
+        self.process = subprocess.Popen([sys.executable, *command])
+        self.generation = 0
+
+    def route(self, *backends: Backend) -> None:
+        self.generation += 1
+        Routes(self.generation, backends).save(self.folder / ROUTES)
+        deadline = time.monotonic() + 20
+        while self.status() is None or self.status().generation != self.generation:  # type: ignore[union-attr]
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None
+            time.sleep(0.005)
+
+    def status(self) -> FrontStatus | None:
+        return FrontStatus.load(self.folder / STATUS)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def exchange(self, raw: bytes) -> bytes:
+        """Send bytes as they are and return all that is answered until the connection closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+            client.sendall(raw)
+            answer = b""
+            while part := client.recv(65_536):
+                answer += part
+        return answer
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFront]:
+    running = RunningFront(tmp_path_factory.mktemp("front"))
+    yield running
+    running.process.terminate()
+    assert running.process.wait(10) == 0
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[EchoServer, EchoServer]]:
+    pair = EchoServer("old"), EchoServer("new")
+    yield pair
+    for server in pair:
+        server.shutdown()
+
+
+def ask(client: http.client.HTTPConnection, body: bytes = b"x", path: str = "/") -> str:
+    client.request("POST", path, body=body)
+    response = client.getresponse()
+    assert (response.status, response.read()) == (200, body)
+    return str(response.headers["X-Server"])
+
+
+def test_a_canary_is_given_its_share_request_by_request(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    old, new = servers
+    front.route(old.backend(0.75), new.backend(0.25))
+    client = front.connect()
+    assert Counter(ask(client) for _ in range(100)) == {"old": 75, "new": 25}
+
+
+def test_shares_are_kept_to_the_request() -> None:
+    shares = Shares([Backend("a", 1, 0.7), Backend("b", 2, 0.2), Backend("c", 3, 0.1)])
+    picked = [backend.name for backend in (shares.pick() for _ in range(1000)) if backend]
+    for end in range(10, 1001, 10):
+        counts = Counter(picked[:end])
+        assert all(abs(counts[n] - end * w) <= 1 for n, w in (("a", 0.7), ("b", 0.2), ("c", 0.1)))
+
+
+def test_no_request_is_lost_and_none_is_late_when_the_service_changes_under_load(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    old, new = servers
+    front.route(old.backend(1.0))
+    answered: list[str] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        client = front.connect()
+        while not stop.is_set():
+            answered.append(ask(client, b"y" * 3000))
+
+    threads = [threading.Thread(target=load) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for number in range(10):
+        seen = len(answered)
+        while len(answered) < seen + 20:
+            time.sleep(0.001)
+        server = (new, old)[number % 2]
+        front.route(server.backend(1.0))
+        while (status := front.status()) and status.in_flight.keys() - {server.name}:
+            time.sleep(0.001)
+        settled = len(answered) + len(threads)
+        while len(answered) < settled + 10:
+            time.sleep(0.001)
+        assert set(answered[settled : settled + 10]) == {server.name}
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(answered) > 300
+
+
+def test_bodies_of_any_size_and_form_pass_unchanged(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    front.route(servers[0].backend(1.0))
+    client = front.connect()
+    large = bytes(range(256)) * 40_000
+    assert ask(client, large) == "old"
+    client.request("POST", "/", body=iter([b"abc", large, b"d"]), encode_chunked=True,
+                   headers={"Transfer-Encoding": "chunked"})  # fmt: skip
+    response = client.getresponse()
+    assert response.read() == b"abc" + large + b"d"
+    client.request("HEAD", "/")
+    head = client.getresponse()
+    assert (head.status, head.read()) == (200, b"")
+    assert ask(client) == "old"
+    expecting = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+    answer = front.exchange(expecting + b"Connection: close\r\n\r\nhi")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n")
+    assert answer.endswith(b"\r\n\r\nhi")
+
+
+def test_the_last_forwarded_address_is_the_clients_own(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    front.route(servers[0].backend(1.0))
+    client = front.connect()
+    client.request("GET", "/", headers={"X-Forwarded-For": "203.0.113.7"})
+    response = client.getresponse()
+    response.read()
+    assert response.headers["X-Seen"] == "203.0.113.7,127.0.0.1"
+
+
+def test_an_answer_that_comes_before_the_whole_request_arrives(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    front.route(servers[0].backend(1.0))
+    head = b"POST /too-large HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
+    assert front.exchange(head + b"z" * 500_000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_cannot_be_handed_on_is_answered_with_a_problem(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    front.route()
+    assert front.exchange(get).startswith(b"HTTP/1.1 503 ")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = Backend("dead", unused.getsockname()[1], 1.0)
+        front.route(dead)
+        refused = front.exchange(get)
+        assert refused.startswith(b"HTTP/1.1 502 ")
+        problem = json.loads(refused.split(b"\r\n\r\n")[1])
+        assert problem == {
+            "type": "about:blank",
+            "title": "Bad Gateway",
+            "status": 502,
+            "detail": "The service behind this address does not run.",
+        }
+        front.route(dead, servers[1].backend(0.01))
+        assert ask(front.connect()) == "new"
+    front.route(servers[0].backend(1.0))
+    smuggled = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"
+    for wrong in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", smuggled + b"\r\n0\r\n\r\n"):
+        assert front.exchange(wrong).startswith(b"HTTP/1.1 400 ")
+    assert front.exchange(b"GET /" + b"a" * 70_000).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+
+
+def test_a_hundred_clients_are_served_at_once(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    front.route(servers[0].backend(0.5), servers[1].backend(0.5))
+
+    async def slow() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return head
+
+    async def all_of_them() -> list[bytes]:
+        return await asyncio.gather(*(slow() for _ in range(100)))
+
+    begun = time.monotonic()
+    heads = asyncio.run(all_of_them())
+    assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
+    assert time.monotonic() - begun < 10, "one after the other they take 30 s"
+
+
+def test_a_killed_front_is_started_again_and_clients_wait_for_it(
+    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    front.route(servers[0].backend(1.0))
+    assert ask(front.connect()) == "old"
+    for _ in range(3):
+        (serving,) = psutil.Process(front.process.pid).children()
+        serving.kill()
+        assert [ask(front.connect()) for _ in range(5)] == ["old"] * 5
+    front.route(servers[1].backend(1.0))
+    assert ask(front.connect()) == "new"
+
+
+def test_what_ends_again_and_again_is_not_started_for_ever(tmp_path: Path) -> None:
+    (tmp_path / ROUTES).write_text("damaged")
+    begun = time.monotonic()
+    command = ["-m", "cv_factory.deployment.local.proxy", str(tmp_path), "127.0.0.1", "0"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{ROUTES} is damaged" in done.stderr
+    assert time.monotonic() - begun < 30

@@ -1,0 +1,138 @@
+"""Pictures: real PNG of a sensible size, the same bytes each time, whatever the names."""
+
+import io
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from cv_factory.evaluation.plots import drawing as plots
+
+HOSTILE = [
+    "$\\frac$",
+    "<b>x</b>",
+    "a\nb\x00c",
+    "x" * 300,
+    "",
+    "%s {0}",
+    "Ünïcode",
+    "_under_",
+    "-",
+    "\t",
+]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    assert not image.info.keys() - {"dpi"}, "no time stamp, no version"
+    return np.asarray(image.convert("RGB"))
+
+
+def matrix_of(n_classes: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.diag(rng.integers(1, 40, n_classes)) + rng.integers(0, 3, (n_classes, n_classes))
+
+
+def draw_all() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    history = [
+        {
+            "epoch": i,
+            "train_loss": 2 / i,
+            "validation_loss": 3 / i,
+            "validation_accuracy": 1 - 1 / i,
+        }
+        for i in range(1, 6)
+    ]
+    values = rng.random(10).tolist()
+    return {
+        "grey": plots.sample_grid(rng.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8), HOSTILE),
+        "colour": plots.sample_grid(
+            rng.integers(0, 256, (10, 6, 9, 3), dtype=np.uint8), HOSTILE, heading="$x"
+        ),
+        "spectrum": plots.pca_spectrum(np.array([0.5, 0.3, 0.1], dtype=np.float32)),
+        "components": plots.pca_components(rng.normal(size=(5, 48)), (4, 4, 3)),
+        "curves": plots.training_curves(history),
+        "matrix": plots.confusion_matrix(matrix_of(10), HOSTILE),
+        "bars": plots.per_class_bars(HOSTILE, values, values, values),
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_each_picture_is_the_same_bytes_twice_under_any_rc_setting():
+    first = draw_all()
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "text.color": "red"}):
+        before = dict(matplotlib.rcParams)
+        second = draw_all()
+        assert dict(matplotlib.rcParams) == before
+    assert first == second
+    for name, png in first.items():
+        picture = pixels(png)
+        assert 150 < picture.shape[0] < 1500, name
+        assert 250 < picture.shape[1] < 1500, name
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20, name
+
+
+def test_the_grid_shows_the_pixels():
+    images = np.zeros((3, 4, 4, 3), dtype=np.uint8)
+    images[0], images[1], images[2] = (250, 10, 20), (10, 250, 20), (10, 20, 250)
+    picture = pixels(plots.sample_grid(images, ["a", "b", "c"])).reshape(-1, 3)
+    for colour in images[:, 0, 0]:
+        assert (picture == colour).all(axis=1).sum() > 5000
+
+
+def test_grey_levels_are_not_stretched():
+    images = np.full((1, 4, 4, 1), 100, dtype=np.uint8)
+    picture = pixels(plots.sample_grid(images, ["a"])).reshape(-1, 3)
+    assert (picture == 100).all(axis=1).sum() > 5000
+
+
+def test_only_so_many_images_are_drawn():
+    images = np.zeros((200, 4, 4, 1), dtype=np.uint8)
+    titles = [str(i) for i in range(200)]
+    assert plots.sample_grid(images, titles) == plots.sample_grid(images[:40], titles[:40])
+
+
+@pytest.mark.parametrize("n_classes", [2, 13, 50, 51, 300])
+def test_a_confusion_matrix_of_any_size_fits_a_screen(n_classes):
+    names = [f"a rather long class name {i}" for i in range(n_classes)]
+    height, width, _ = pixels(plots.confusion_matrix(matrix_of(n_classes), names)).shape
+    assert 300 < height < 1400
+    assert 400 < width < 1400
+
+
+def test_a_matrix_shows_where_the_errors_are():
+    matrix = np.diag([9, 9, 9])
+    clean = plots.confusion_matrix(matrix, ["a", "b", "c"])
+    matrix[0, 2] = 1
+    assert plots.confusion_matrix(matrix, ["a", "b", "c"]) != clean
+
+
+def test_empty_and_undefined_values_are_drawn():
+    """A class without images, a model without epochs, without errors, without variance."""
+    names = [str(i) for i in range(60)]
+    for png in (
+        plots.confusion_matrix(np.zeros((3, 3), dtype=np.int64), names[:3]),
+        plots.confusion_matrix(np.eye(60, dtype=np.int64), names),
+        plots.training_curves([]),
+        plots.per_class_bars(["a", "b"], [None, 0.0], [None, 0.5], [None, 0.0]),
+        plots.per_class_bars(names, [0.9] * 60, [0.9] * 60, [0.9] * 60),
+        plots.pca_components(np.zeros((1, 16)), (4, 4, 1)),
+    ):
+        assert pixels(png).min() < 128
+
+
+def test_importing_draws_nothing_in():
+    """Neither matplotlib nor torch, zenml or scikit-learn is imported with the module."""
+    code = (
+        "import sys, cv_factory.evaluation.reports.model_card as card;"
+        "print(sorted({'matplotlib', 'torch', 'zenml', 'sklearn'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

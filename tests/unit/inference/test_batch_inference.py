@@ -1,0 +1,174 @@
+"""Batch inference: every record once, whatever happens in between, in flat memory."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cv_factory.config.data import DataConfig
+from cv_factory.data.sources import open_source
+from cv_factory.errors import ArtifactError
+from cv_factory.inference.batch import BatchJob, ScoringModel, score
+from cv_factory.inference.output_folder import OutputError, OutputFolder
+from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.predictor import Predictor
+from tests.support.images import encode
+from tests.support.predictors import answering_otherwise, digits_predictor
+
+_SCORE = """
+import sys
+from pathlib import Path
+from cv_factory.config.data import DataConfig
+from cv_factory.data.sources import open_source
+from cv_factory.inference.batch import BatchJob, ScoringModel, score
+from cv_factory.inference.output_folder import OutputFolder
+from cv_factory.inference.predictor import Predictor
+
+images, predictor, output = sys.argv[1:]
+config = DataConfig(source="folder", path=images)
+with open_source(config, labelled=False) as source:
+    model = ScoringModel("digits", 3, Predictor.load(Path(predictor)))
+    score(BatchJob(source, config, model, 50), OutputFolder.open(output, {}))
+"""
+
+
+def write_digits(folder: Path, n: int = 90) -> None:
+    """Write digits as PNGs, without subfolders for classes, and two files that are no images."""
+    _, dataset, _ = digits_predictor("logistic_regression")
+    (folder / "later").mkdir(parents=True)
+    for number in range(n):
+        name = f"later/{number:05d}.png" if number % 2 else f"{number:05d}.png"
+        pixels = dataset.images[number % len(dataset), ..., 0]
+        (folder / name).write_bytes(encode(Image.fromarray(pixels)))
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("no image")
+
+
+def run(
+    folder: Path,
+    output: Path,
+    *,
+    version: int = 3,
+    rows: int = 25,
+    predictor: Predictor | None = None,
+) -> BatchPredictions:
+    predictor = predictor or digits_predictor("logistic_regression")[0]
+    config = DataConfig(source="folder", path=str(folder))
+    with open_source(config, labelled=False) as source:
+        job = BatchJob(source, config, ScoringModel("digits", version, predictor), rows)
+        return score(job, OutputFolder.open(str(output), {}))
+
+
+def test_every_image_is_scored_as_the_predictor_scores_it_and_the_rest_is_quarantined(
+    tmp_path: Path,
+) -> None:
+    write_digits(tmp_path / "images")
+    account = run(tmp_path / "images", tmp_path / "scores")
+    rows = pq.ParquetDataset([tmp_path / "scores" / part for part in account.parts]).read()
+    table = {row["id"]: row for row in rows.to_pylist()}
+
+    assert (account.n_rows, account.n_quarantined, len(account.parts)) == (92, 2, 4)
+    assert len(table) == rows.num_rows == 92
+    assert table["empty.png"]["quarantined"] == "the file is empty"
+    assert table["notes.txt"]["label"] is None
+    assert table["notes.txt"]["probabilities"] is None
+    predictor, dataset, _ = digits_predictor("logistic_regression")
+    expected = predictor.predict(dataset.images[:90]).probabilities
+    names = [f"later/{i:05d}.png" if i % 2 else f"{i:05d}.png" for i in range(90)]
+    scored = np.array([table[name]["probabilities"] for name in names], np.float32)
+    np.testing.assert_allclose(scored, expected, atol=1e-6)
+    classes = predictor.contract.class_names
+    assert [table[name]["label"] for name in names] == [classes[i] for i in expected.argmax(1)]
+    assert {row["model_version"] for row in table.values()} == {3}
+    assert sum(account.class_counts.values()) == 90
+
+
+def test_a_job_that_is_done_scores_nothing_again_and_other_jobs_are_kept_apart(
+    tmp_path: Path,
+) -> None:
+    write_digits(tmp_path / "images", 30)
+    first = run(tmp_path / "images", tmp_path / "scores")
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "scores").iterdir()}
+    assert run(tmp_path / "images", tmp_path / "scores") == first
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "scores").iterdir()} == before
+    with pytest.raises(OutputError, match="another model version"):
+        run(tmp_path / "images", tmp_path / "scores", version=4)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        run(tmp_path / "images", tmp_path / "mine")
+
+
+def test_a_predictor_that_answers_otherwise_on_this_machine_scores_nothing(tmp_path: Path) -> None:
+    write_digits(tmp_path / "images", 3)
+    changed = answering_otherwise(digits_predictor("logistic_regression")[0])
+    with pytest.raises(ArtifactError, match="digits version 3 answers its golden samples differ"):
+        run(tmp_path / "images", tmp_path / "scores", predictor=changed)
+    assert not list((tmp_path / "scores").glob("*"))
+
+
+def test_kill_9_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    write_digits(tmp_path / "images", 900)
+    predictor, _, _ = digits_predictor("logistic_regression")
+    stored = tmp_path / "predictor"
+    stored.mkdir()
+    predictor.save(stored)
+    scores = tmp_path / "scores"
+    command = [sys.executable, "-c", _SCORE, *map(str, (tmp_path / "images", stored, scores))]
+    for parts in (1, 9):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while len(list(scores.glob("part-*.parquet"))) < parts:
+            assert process.poll() is None, "it was done before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (scores / "batch_predictions.json").exists()
+    kept = {p.name: p.stat().st_mtime_ns for p in scores.glob("part-*.parquet")}
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
+
+    assert all((scores / name).stat().st_mtime_ns == when for name, when in kept.items())
+    parts = sorted(scores.glob("part-*.parquet"))
+    ids = [row for part in parts for row in pq.read_table(part).column("id").to_pylist()]
+    assert len(ids) == len(set(ids)) == 902
+    assert set(ids) == {
+        str(p.relative_to(tmp_path / "images"))
+        for p in (tmp_path / "images").rglob("*")
+        if p.is_file()
+    }
+
+
+def test_a_bucket_takes_the_same_files(tmp_path: Path) -> None:
+    import fsspec
+
+    write_digits(tmp_path / "images", 30)
+    predictor, _, _ = digits_predictor("logistic_regression")
+    config = DataConfig(source="folder", path=str(tmp_path / "images"))
+    with open_source(config, labelled=False) as source:
+        job = BatchJob(source, config, ScoringModel("digits", 3, predictor), 25)
+        account = score(job, OutputFolder.open("memory://scores/today", {}))
+        assert score(job, OutputFolder.open("memory://scores/today", {})) == account
+    content = fsspec.filesystem("memory").cat_file(f"/scores/today/{account.parts[1]}")
+    assert pq.read_table(io.BytesIO(content)).num_rows == 7
+
+
+def test_the_account_is_stored_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    write_digits(tmp_path / "images", 30)
+    account = run(tmp_path / "images", tmp_path / "scores")
+    stored = tmp_path / "stored"
+    stored.mkdir()
+    account.save(stored)
+    assert BatchPredictions.load(stored) == account
+    header = tmp_path / "scores" / "batch_predictions.json"
+    header.write_bytes(header.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="not JSON"):
+        run(tmp_path / "images", tmp_path / "scores")

@@ -1,0 +1,144 @@
+"""The provenance is a valid in-toto v1 statement with a valid SLSA v1 predicate."""
+
+import copy
+import hashlib
+import re
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from cv_factory.artifacts.files import fingerprint
+from cv_factory.inference.predictor import Predictor
+from registry.audit.log import Entry
+from registry.provenance.statement import BUILD_TYPE, statement, with_approval
+from tests.support.predictors import digits_predictor
+
+URI = {"type": "string", "pattern": r"^[a-z][a-z0-9+.\-]*:\S+$"}
+# "Though all fields are optional, a ResourceDescriptor MUST specify one of uri, digest or content":
+# in-toto/attestation, spec/v1/resource_descriptor.md; digests: spec/v1/digest_set.md.
+RESOURCE = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string"},
+        "uri": URI,
+        "digest": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": False,
+            "properties": {
+                "sha256": {"pattern": "^[0-9a-f]{64}$"},
+                "gitCommit": {"pattern": "^([0-9a-f]{40}|[0-9a-f]{64})$"},
+            },
+        },
+        "content": {"type": "string"},
+        "downloadLocation": URI,
+        "mediaType": {"type": "string"},
+        "annotations": {"type": "object"},
+    },
+    "anyOf": [{"required": [name]} for name in ("uri", "digest", "content")],
+}
+# Extension fields are named VENDOR_FIELD: slsa-framework/slsa, spec/build-provenance.md.
+EXTENSION = {"^cvfactory_[a-zA-Z]+$": {}}
+
+
+def fields(required: str, optional: str = "", **schemas: Any) -> dict[str, Any]:
+    """The schema of an object with these fields, and extension fields, and no other."""
+    names = [*required.split(), *optional.split()]
+    return {
+        "type": "object",
+        "required": required.split(),
+        "additionalProperties": False,
+        "properties": {name: schemas.get(name, {}) for name in names},
+        "patternProperties": EXTENSION,
+    }
+
+
+RESOURCES = {"type": "array", "items": RESOURCE}
+TEXT, OBJECT = {"type": "string"}, {"type": "object"}
+SCHEMA = fields(
+    "_type subject predicateType predicate",
+    _type={"const": "https://in-toto.io/Statement/v1"},
+    subject={
+        "type": "array", "minItems": 1, "items": {**RESOURCE, "required": ["digest"]}
+    },
+    predicateType={"const": "https://slsa.dev/provenance/v1"},
+    predicate=fields(
+        "buildDefinition runDetails",
+        buildDefinition=fields(
+            "buildType externalParameters", "internalParameters resolvedDependencies",
+            buildType=URI, externalParameters=OBJECT, internalParameters=OBJECT,
+            resolvedDependencies=RESOURCES,
+        ),
+        runDetails=fields(
+            "builder", "metadata byproducts",
+            builder=fields(
+                "id", "builderDependencies version", id=URI, builderDependencies=RESOURCES,
+                version={"type": "object", "additionalProperties": TEXT},
+            ),
+            metadata=fields("", "invocationId startedOn finishedOn", invocationId=TEXT),
+            byproducts=RESOURCES,
+        ),
+    ),
+)  # fmt: skip
+LINEAGE = {
+    "git_commit": "c" * 40,
+    "git_dirty": "true",
+    "stack": "local",
+    "pipeline_run": "training-1",
+    "zenml_deployment": "5f6c1f5e-8a64-4d4b-9f39-0d1c7c1f1d11",
+    "package_zenml": "0.98.0",
+    "package_torch": "not installed",
+}
+APPROVAL = Entry(3, "0" * 64, "approved", "Ada Łovelace", "2026-11-21T12:00:00+00:00", "ok", {})
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    found = digits_predictor("logistic_regression")[0]
+    known = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("data", "config")}
+    return replace(found, contract=replace(found.contract, fingerprints=known))
+
+
+def check(found: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator(SCHEMA).validate(found)
+
+
+def test_the_statement_is_valid_with_and_without_an_approval(predictor: Predictor) -> None:
+    found = statement(predictor, LINEAGE, {"train": {"config": {"seed": 0}}})
+    check(found)
+    signed = with_approval(found, APPROVAL)
+    check(signed)
+    approval = signed["predicate"]["runDetails"]["cvfactory_approval"]
+    assert approval["auditLogEntry"] == {"number": 3, "sha256": APPROVAL.sha256}
+    assert "cvfactory_approval" not in found["predicate"]["runDetails"], "the other is unchanged"
+    broken = copy.deepcopy(found)
+    del broken["subject"][0]["digest"]
+    with pytest.raises(jsonschema.ValidationError):
+        check(broken)
+
+
+def test_the_subjects_are_the_files_that_lie_in_the_store(predictor, tmp_path) -> None:
+    predictor.save(tmp_path)
+    stored = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()}
+    found = statement(predictor, LINEAGE, {})
+    assert {s["name"]: s["digest"]["sha256"] for s in found["subject"]} == stored
+    assert set(stored) == {"contract.json", "golden.npz", "predictor.onnx"}
+    again = statement(Predictor.load(tmp_path), LINEAGE, {})
+    assert fingerprint(again) == fingerprint(found)
+
+
+def test_what_is_not_known_is_left_out(predictor: Predictor) -> None:
+    found = statement(predictor, {**LINEAGE, "git_commit": "unknown"}, {})
+    check(found)
+    resolved = found["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert "source" not in {dependency.get("name") for dependency in resolved}
+    assert [d["uri"] for d in resolved if "uri" in d] == ["pkg:pypi/zenml@0.98.0"]
+
+
+def test_the_build_type_is_documented(request: pytest.FixtureRequest) -> None:
+    page = (request.config.rootpath / "docs" / "provenance.md").read_text(encoding="utf-8")
+    assert f"`{BUILD_TYPE}`" in page
+    assert re.search(r"```json\n\{.*?\n```", page, re.DOTALL), "with an example"

@@ -1,0 +1,253 @@
+"""Stages survive a kill at any write, and of two promotions at once one wins and one is told so."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from cv_factory.errors import ArtifactError
+from registry import transitions
+from registry.audit.files import LocalLogFiles
+from registry.audit.log import AuditLog, LogConflictError
+from registry.transitions import TransitionRefusedError, Transitions, production_history
+
+
+class Killed(BaseException):
+    """Stands for the process being killed: nothing may catch it."""
+
+
+class World:
+    """Three stores whose writes are counted, and fail from the n-th on when asked to."""
+
+    def __init__(self, folder, stages=None):
+        self.truth: dict[int, str] = dict(stages or {1: "production", 2: "staging", 3: "none"})
+        self.shown: dict[int, str] = {}
+        self.folder = folder
+        self.writes = 0
+        self.kill_before: int | None = None
+
+    def _write(self):
+        if self.kill_before is not None and self.writes >= self.kill_before:
+            raise Killed
+        self.writes += 1
+
+    def stages(self):
+        return dict(self.truth)
+
+    def set_stage(self, version: int, stage: str):
+        self._write()
+        self.truth[version] = stage
+
+    def show(self, stages: Mapping[int, str]):
+        self._write()
+        self.shown = dict(stages)
+
+    def log(self):
+        world, files = self, LocalLogFiles(self.folder)
+
+        class Counted(LocalLogFiles):
+            def create(self, name, content):
+                world._write()
+                files.create(name, content)
+
+        return AuditLog(Counted(self.folder))
+
+    def transitions(self):
+        """As a new process would make them."""
+        return Transitions(self.log(), self, self)
+
+    def kinds(self):
+        return [entry.kind for entry in self.log().entries()]
+
+
+OLD = {1: "production", 2: "staging", 3: "none"}
+NEW = {1: "archived", 2: "production", 3: "none"}
+
+
+def promote(world, version=2):
+    return world.transitions().move("promote", version, "production", who="ada", why="it is better")
+
+
+def test_a_promotion_moves_both_versions_and_logs_it(tmp_path):
+    world = World(tmp_path)
+    outcome = promote(world)
+    assert (world.truth, world.shown) == (NEW, NEW)
+    assert world.kinds() == ["intent", "done"]
+    assert str(outcome) == (
+        "promote was done: version 1 production → archived, version 2 staging → production."
+    )
+    assert promote(world).result == "unchanged"
+    assert world.kinds() == ["intent", "done"]
+
+
+@pytest.mark.parametrize("write", range(5))
+def test_a_kill_before_any_write_leaves_the_old_or_the_new_state(tmp_path, write):
+    """The five writes: intent, archive, promote, mirror, done."""
+    world = World(tmp_path)
+    world.kill_before = write
+    with pytest.raises(Killed):
+        promote(world)
+    world.kill_before = None
+    outcome = world.transitions().recover()
+    if write == 0:
+        assert (outcome, world.truth, world.kinds()) == (None, OLD, [])
+    elif write == 1:
+        assert (outcome.result, world.truth) == ("undone", OLD)
+        assert world.kinds() == ["intent", "undone"]
+        assert "An interrupted promote was undone" in str(outcome)
+    else:
+        assert (outcome.result, world.truth, world.shown) == ("done", NEW, NEW)
+        assert world.kinds() == ["intent", "done"]
+        assert "An interrupted promote was finished" in str(outcome)
+    assert world.transitions().recover() is None
+    promote(world)
+    assert (world.truth, world.shown) == (NEW, NEW)
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+@pytest.mark.parametrize("second", range(4))
+def test_a_kill_during_recovery_is_recovered_from_as_well(tmp_path, first, second):
+    world = World(tmp_path)
+    world.kill_before = first
+    with pytest.raises(Killed):
+        promote(world)
+    world.kill_before = first + second
+    with contextlib.suppress(Killed):
+        world.transitions().recover()
+    world.kill_before = None
+    world.transitions().recover()
+    assert world.truth in (OLD, NEW)
+    assert list(world.truth.values()).count("production") == 1
+    if world.truth == NEW:
+        assert world.shown == NEW
+
+
+def test_the_next_move_recovers_first(tmp_path):
+    world = World(tmp_path)
+    world.kill_before = 2
+    with pytest.raises(Killed):
+        promote(world)
+    world.kill_before = None
+    promote(world, version=3)
+    assert world.truth == {1: "archived", 2: "archived", 3: "production"}
+    assert world.kinds() == ["intent", "done", "intent", "done"]
+    assert production_history(world.log().entries()) == [2, 3]
+
+
+def test_of_many_promotions_at_once_each_wins_or_is_told(tmp_path):
+    world = World(tmp_path, {1: "production", **dict.fromkeys(range(2, 10), "none")})
+    results, gate = {}, threading.Barrier(8)
+
+    def run(version):
+        gate.wait()
+        try:
+            results[version] = promote(world, version).result
+        except (LogConflictError, TransitionRefusedError) as error:
+            results[version] = error
+
+    threads = [threading.Thread(target=run, args=(v,)) for v in range(2, 10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [v for v, result in results.items() if result == "done"]
+    assert len(results) == 8
+    assert winners
+    assert [v for v, stage in world.truth.items() if stage == "production"] == [
+        production_history(world.log().entries())[-1]
+    ]
+    for error in (r for r in results.values() if not isinstance(r, str)):
+        assert "try again" in str(error)
+
+
+def test_a_transition_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    world.kill_before = 1
+    with pytest.raises(Killed):
+        promote(world)
+    world.kill_before = None
+    # As if it were another process of this machine, first alive and then dead.
+    monkeypatch.setattr(transitions.os, "getpid", lambda: -1)
+    with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
+        promote(world, 3)
+    monkeypatch.setattr(transitions, "_runs", lambda process, begun: False)
+    assert world.transitions().recover().result == "undone"
+
+
+def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    world.kill_before = 2
+    with pytest.raises(Killed):
+        promote(world)
+    world.kill_before = None
+    monkeypatch.setattr(transitions.socket, "gethostname", lambda: "elsewhere")
+    with pytest.raises(TransitionRefusedError):
+        world.transitions().recover()
+    monkeypatch.setattr(transitions, "LEASE_SECONDS", 0.0)
+    assert world.transitions().recover().result == "done"
+
+
+def test_a_version_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(TransitionRefusedError, match="versions: 1, 2, 3"):
+        promote(World(tmp_path), 7)
+
+
+def test_rollbacks_walk_back(tmp_path):
+    world = World(tmp_path, {1: "staging", 2: "none", 3: "none"})
+    for version in (1, 2, 3):
+        promote(world, version)
+    assert production_history(world.log().entries()) == [1, 2, 3]
+    world.transitions().move("rollback", 2, "production", who="ada", why="3 is bad")
+    assert production_history(world.log().entries()) == [1, 2]
+    assert world.truth == {1: "archived", 2: "production", 3: "archived"}
+
+
+def write_some(folder, n=4):
+    log = AuditLog(LocalLogFiles(folder))
+    for i in range(n):
+        log.append(log.entries(), "registered", "ada", "because", {"version": i})
+    return log
+
+
+def test_the_log_is_read_back_in_order(tmp_path):
+    entries = write_some(tmp_path).entries()
+    assert [entry.number for entry in entries] == [1, 2, 3, 4]
+    assert [entry.detail["version"] for entry in entries] == [0, 1, 2, 3]
+    assert entries[2].previous == entries[1].sha256
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda files: edit(files[1], who="eve"),
+        lambda files: edit(files[3], why="for fun"),
+        lambda files: edit(files[3], previous="0" * 64),
+        lambda files: files[1].unlink(),
+        lambda files: files[0].unlink(),
+        lambda files: files[2].write_text("{"),
+        lambda files: files[2].write_bytes(files[1].read_bytes()),
+        lambda files: files[3].write_text(files[3].read_text() + " "),
+    ],
+)
+def test_an_edit_of_the_log_shows(tmp_path, tamper):
+    log = write_some(tmp_path)
+    tamper(sorted(tmp_path.iterdir()))
+    with pytest.raises(ArtifactError, match="Audit log"):
+        log.entries()
+
+
+def test_a_number_is_written_once(tmp_path):
+    log = write_some(tmp_path)
+    stale = log.entries()[:2]
+    before = sorted(path.read_bytes() for path in tmp_path.iterdir())
+    with pytest.raises(LogConflictError, match="nothing was changed"):
+        log.append(stale, "registered", "eve", "", {})
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == before

@@ -1,0 +1,68 @@
+"""Damaged requests are answered or refused, each with a reason; none is the service's fault."""
+
+import asyncio
+import warnings
+from collections import Counter
+from contextlib import suppress
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+from cv_factory.serving.app import Application, create_app
+from tests.support.request_fuzzing import fuzzed_requests
+from tests.support.served import digits_bundle, kind
+
+COUNT = 1500
+
+
+async def send_all(app: Application, seed: int, n: int) -> list[httpx.Response]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return [
+            await client.post(r.path, content=r.body, headers={"Content-Type": r.content_type})
+            for r in fuzzed_requests(seed, n)
+        ]
+
+
+def test_damaged_requests_are_answered_or_refused_with_a_reason() -> None:
+    limits = {"max_pixels": 1_000_000}
+    app = create_app(digits_bundle(limits=limits, log={"requests": False}))
+    with warnings.catch_warnings():
+        # Pillow warns of damaged metadata.
+        warnings.simplefilter("ignore")
+        responses = asyncio.run(send_all(app, 6, COUNT))
+    app.close()
+    statuses = Counter(response.status_code for response in responses)
+    assert all(status == 200 or 400 <= status < 500 for status in statuses), statuses
+    assert min(statuses[200], statuses[400], statuses[415], statuses[422]) > COUNT / 100, statuses
+    for response in responses:
+        if response.status_code != 200:
+            assert kind(response)
+
+
+def test_requests_made_from_the_description_are_never_the_services_fault() -> None:
+    app = create_app(digits_bundle(log={"requests": False}))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path="/readyz")
+    asked: Counter[str] = Counter()
+
+    def check(case: schemathesis.Case) -> None:
+        response = case.call()
+        asked[case.path] += 1
+        assert response.status_code < 500
+        if response.status_code != 200:
+            assert response.headers["content-type"] == ["application/problem+json"]
+
+    limits = settings(
+        max_examples=12, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    for result in schema.get_all_operations():
+        for mode in GenerationMode:
+            strategy = result.ok().as_strategy(generation_mode=mode)
+            with suppress(Unsatisfiable):
+                limits(given(strategy)(check))()
+    app.close()
+    assert {"/predict", "/predict/batch", "/invocations", "/model-info"} <= set(asked)

@@ -1,0 +1,208 @@
+"""The search: sees training images alone, and goes on where it was interrupted."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from cv_factory.config.data import DataConfig
+from cv_factory.config.search import SearchConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.training import TrainingPipelineConfig
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.ingest import ingest
+from cv_factory.data.split import Split, split_dataset
+from cv_factory.errors import TrainingError
+from cv_factory.training.search.job import SearchJob
+from cv_factory.training.search.result import SearchResult, Trial
+from cv_factory.training.search.study import Journal, search
+
+FOREST = {"random_forest": {"model.n_estimators": {"low": 1, "high": 12}}}
+FAMILIES = {
+    **FOREST,
+    "logistic_regression": {"model.C": {"low": 1e-3, "high": 10.0, "log": True}},
+}
+
+
+class InMemory:
+    """A journal that ends with the test."""
+
+    def __init__(self, *trials: Trial) -> None:
+        self.trials = list(trials)
+
+    def read(self) -> list[Trial]:
+        return list(self.trials)
+
+    def write(self, trial: Trial) -> None:
+        self.trials.append(Trial.from_json(trial.to_json()))
+
+
+def configured(**settings: object) -> TrainingPipelineConfig:
+    search_ = {"families": FAMILIES, "trials": 4, "jobs": 1, "folds": 2, **settings}
+    pca = {"pca": {"n_components": 12}}
+    return TrainingPipelineConfig.model_validate({"search": search_, "transform": pca})
+
+
+def job(dataset: ImageDataset, split: Split, **settings: object) -> SearchJob:
+    config = configured(**settings)
+    assert config.search is not None
+    sections = (config.transform, config.model, config.train, config.search)
+    return SearchJob(dataset, split, *sections)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[ImageDataset, Split]:
+    dataset = ingest(DataConfig(limit=300))
+    return dataset, split_dataset(dataset, SplitConfig())
+
+
+def run(
+    digits: tuple[ImageDataset, Split], journal: Journal | None = None, **settings: object
+) -> SearchResult:
+    return search(job(*digits, **settings), journal or InMemory())
+
+
+@pytest.fixture(scope="module")
+def found(digits: tuple[ImageDataset, Split]) -> tuple[SearchResult, InMemory]:
+    journal = InMemory()
+    return run(digits, journal, pruning=False), journal
+
+
+def test_every_family_is_tried_and_the_best_trial_wins(
+    found: tuple[SearchResult, InMemory],
+) -> None:
+    result, _ = found
+    assert [t.number for t in result.trials] == [0, 1, 2, 3]
+    assert {t.family for t in result.trials} == set(FAMILIES)
+    assert all(t.state == "complete" and len(t.fold_scores) == 2 for t in result.trials)
+    assert result.winner.score == max(t.score or 0 for t in result.trials)
+    assert result.winner.score == pytest.approx(np.mean(result.winner.fold_scores))
+    assert result.model.name == result.winner.family
+    (key,) = result.winner.values
+    assert getattr(result.model, key.removeprefix("model.")) == result.winner.values[key]
+
+
+def test_it_is_read_back(found: tuple[SearchResult, InMemory], tmp_path: Path) -> None:
+    result, _ = found
+    result.save(tmp_path)
+    loaded = SearchResult.load(tmp_path)
+    assert loaded == result
+    assert loaded.fingerprint == result.fingerprint
+
+
+def test_an_interrupted_search_ends_as_an_uninterrupted_one(
+    digits: tuple[ImageDataset, Split], found: tuple[SearchResult, InMemory]
+) -> None:
+    whole, journal = found
+    rest = InMemory(*journal.trials[:2])
+    resumed = run(digits, rest, pruning=False)
+    assert resumed.fingerprint == whole.fingerprint
+    assert [t.number for t in rest.trials] == [0, 1, 2, 3]
+
+
+def test_only_the_training_images_are_looked_at(
+    digits: tuple[ImageDataset, Split], found: tuple[SearchResult, InMemory]
+) -> None:
+    dataset, split = digits
+    images = np.array(dataset.images)
+    images[split.validation] = images[split.test] = 0
+    blinded = replace(dataset, images=images, backing=None)
+    assert run((blinded, split), pruning=False).fingerprint == found[0].fingerprint
+
+
+def test_a_setting_that_does_not_work_fails_its_trial_and_says_why(
+    digits: tuple[ImageDataset, Split],
+) -> None:
+    families = {
+        "small_cnn": {"train.batch_size": {"choices": [60_000]}},
+        "logistic_regression": {},
+    }
+    result = run(digits, families=families, trials=2, validation="hold_out")
+    states = {t.family: t.state for t in result.trials}
+    assert states == {"small_cnn": "failed", "logistic_regression": "complete"}
+    assert "train.batch_size is 60000" in result.trials[0].reason
+    assert result.model.name == "logistic_regression"
+    with pytest.raises(TrainingError, match=r"None of 1 trials .*\n.*batch_size is 60000"):
+        run(digits, InMemory(result.trials[0]), families=families, trials=1, validation="hold_out")
+
+
+def test_more_folds_than_images_of_a_class_are_refused(
+    digits: tuple[ImageDataset, Split],
+) -> None:
+    dataset, split = digits
+    first = [np.flatnonzero(dataset.labels[split.train] == k)[:4] for k in range(10)]
+    few = replace(split, train=split.train[np.sort(np.concatenate(first))])
+    with pytest.raises(TrainingError, match=r"search\.folds is 5, but class '\d' has only 4"):
+        run((dataset, few), folds=5)
+
+
+def test_the_journal_of_other_settings_is_another_one(digits: tuple[ImageDataset, Split]) -> None:
+    def key(**settings: object) -> str:
+        return job(*digits, **settings).key
+
+    assert key() == key(trials=9, jobs=2), "a search can be lengthened"
+    assert len({key(), key(folds=3), key(seed=1), key(families=FOREST)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        ({"xgbost": {}}, "no model 'xgbost'. Did you mean 'xgboost'?"),
+        ({"xgboost": {"model.maxdepth": {"low": 2, "high": 4}}}, "Did you mean 'model.max_depth'"),
+        ({"xgboost": {"max_depth": {"low": 2, "high": 4}}}, "no setting 'max_depth'"),
+        ({"xgboost": {"model.max_depth": {"low": 2, "high": 64}}}, "equal to 32 (got 64)"),
+        ({"xgboost": {"model.max_depth": {"low": 2.0, "high": 4.0}}}, "valid integer (got 2.0)"),
+        ({"xgboost": {"model.max_depth": {"low": 4, "high": 2}}}, "low is 4"),
+        ({"mlp": {"model.alpha": {"low": 0.0, "high": 1.0, "log": True}}}, "begins above 0"),
+        ({"mlp": {"model.hidden": {"choices": [[64], [2]]}}}, "greater than or equal to 4"),
+        ({"torchvision": {}}, "architecture: field required"),
+    ],
+)
+def test_a_wrong_space_is_refused_by_name(families: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        configured(families=families)
+
+
+def test_without_the_section_there_is_no_search() -> None:
+    assert TrainingPipelineConfig().search is None
+    assert SearchConfig.model_validate({"families": {"mlp": {}}}).trials == 20
+
+
+def test_workers_end_with_a_killed_search(tmp_path: Path) -> None:
+    script = tmp_path / "run_search.py"
+    script.write_text(_SLOW_SEARCH)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "a trial ended\n"
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        os.kill(process.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+_SLOW_SEARCH = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
+import tests.unit.training.test_search as t
+
+dataset = t.ingest(t.DataConfig(limit=300))
+ended = lambda trial: print("a trial ended", flush=True)
+if __name__ == "__main__":
+    split = t.split_dataset(dataset, t.SplitConfig())
+    t.search(t.job(dataset, split, trials=1000, jobs=2), t.InMemory(), ended)
+"""
