@@ -69,7 +69,7 @@ def bare_loop() -> dict[str, float]:
             ).pixels
             for file in files[start : start + _BATCH]
         ]
-        return len(predictor.probabilities_of(np.stack(images)))
+        return len(predictor.predict_single_threaded(np.stack(images)))
 
     score(0)
     begun = time.perf_counter()
@@ -88,12 +88,12 @@ def score_folder(name: str, rows_per_part: int) -> dict[str, float]:
     from cv_factory.config.data import DataConfig
     from cv_factory.data.sources import open_source
     from cv_factory.inference.batch import BatchJob, ScoringModel, score
-    from cv_factory.inference.output_folder import OutputFolder
+    from cv_factory.inference.batch_output import OutputFolder
     from cv_factory.inference.predictor import Predictor
 
     root = Path(os.environ[FOLDER])
     predictor = Predictor.load(root / "predictor")
-    predictor.probabilities_of(predictor.golden.images)
+    predictor.predict_single_threaded(predictor.golden.images)
     shutil.rmtree(root / "scores", ignore_errors=True)
     config = DataConfig(source="folder", path=str(root / name))
     begun = time.perf_counter()

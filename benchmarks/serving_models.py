@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.inference.predictor import Contract, Golden, Predictor
+from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
 from cv_factory.serving.bundle import Bundle
 
 SIZES = {"resnet18": (64, 64, 3), "small_cnn": (28, 28, 1)}
@@ -47,9 +47,9 @@ def write_bundle(name: str, folder: Path, serving: ServingConfig) -> None:
     contract = Contract(height, width, channels, _CLASSES, 16, {"name": name}, {})
     images = np.random.default_rng(0).integers(0, 256, (16, *SIZES[name]), np.uint8)
     nothing: npt.NDArray[Any] = np.empty((0,), np.float32)
-    draft = Predictor(graph, contract, Golden(images, nothing, nothing))
+    draft = Predictor(graph, contract, GoldenSamples(images, nothing, nothing))
     answered = draft.predict(images)
-    golden = Golden(images, answered.probabilities, answered.features)
+    golden = GoldenSamples(images, answered.probabilities, answered.features)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     (folder / "bundle").mkdir()
     Bundle(Predictor(graph, contract, golden), serving, name, "1", created).save(folder / "bundle")

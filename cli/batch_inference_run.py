@@ -5,7 +5,7 @@ import click
 from cli.execution import run_to_end
 from cli.session import open_model
 from cv_factory.config.batch_inference import BatchInferencePipelineConfig
-from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.batch_predictions import BatchPredictions
 
 
 def run_batch_inference(config: BatchInferencePipelineConfig, *, dry_run: bool, debug: bool) -> int:

@@ -81,10 +81,10 @@ def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePredict
 
     from cv_factory.serving.bundle import Bundle
     from cv_factory.serving.client import ImagePrediction
-    from cv_factory.serving.scoring import Scorer
+    from cv_factory.serving.inference_engine import InferenceEngine
 
     bundle = Bundle.load(directory)
-    scorer = Scorer(bundle)
+    scorer = InferenceEngine(bundle)
     predictions = []
     for image in images:
         try:

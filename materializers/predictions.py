@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.batch_predictions import BatchPredictions
 from materializers.artifact import NounMaterializer
 
 

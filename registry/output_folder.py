@@ -6,7 +6,7 @@ from zenml.utils.io_utils import is_remote
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.batch_inference import OutputConfig
 from cv_factory.inference.batch import BatchJob
-from cv_factory.inference.output_folder import OutputFolder
+from cv_factory.inference.batch_output import OutputFolder
 
 _FOLDER = "batch_predictions"
 

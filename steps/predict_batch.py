@@ -7,7 +7,7 @@ from zenml import step
 import materializers  # noqa: F401  (registers them)
 from cv_factory.config.batch_inference import OutputConfig
 from cv_factory.config.data import DataConfig
-from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.batch_predictions import BatchPredictions
 from cv_factory.inference.predictor import Predictor
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cv_factory.errors import CVFactoryError
 from cv_factory.inference.predictor import GOLDEN_TOLERANCE
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.postprocessors import open_postprocessor
+from cv_factory.serving.postprocessors import build_postprocessor
 
 
 class ProofError(CVFactoryError):
@@ -53,7 +53,7 @@ def prove(
     """
     contract, golden = bundle.predictor.contract, bundle.predictor.golden
     settings = bundle.serving.postprocessor
-    postprocess = open_postprocessor(settings.name, settings.settings, contract.class_names)
+    postprocess = build_postprocessor(settings.name, settings.settings, contract.class_names)
     largest = 0.0
     with httpx.Client(
         base_url=url, timeout=timeout, headers=headers, transport=transport, trust_env=False

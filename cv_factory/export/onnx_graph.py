@@ -17,7 +17,7 @@ from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
 from cv_factory.export.calibrate import SMALLEST, apply_temperature, fit_temperature
 from cv_factory.export.fingerprints import fingerprints
-from cv_factory.inference.predictor import Contract, Golden, Predictor
+from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
@@ -116,7 +116,7 @@ def _prove(
     )
     serialized = graph.SerializeToString(deterministic=True)
     nothing = np.empty((0,))
-    draft = Predictor(serialized, contract, Golden(nothing, nothing, nothing))  # type: ignore[arg-type]
+    draft = Predictor(serialized, contract, GoldenSamples(nothing, nothing, nothing))  # type: ignore[arg-type]
     reference = trained.reference
     answered = draft.predict(reference.images)
     expected = reference.probabilities
@@ -130,7 +130,7 @@ def _prove(
             f"probability on {len(reference.images)} validation images (allowed: {TOLERANCE:g}). "
             "The export of this model is wrong; it is not stored."
         )
-    golden = Golden(
+    golden = GoldenSamples(
         reference.images[:_GOLDEN_SAMPLES],
         answered.probabilities[:_GOLDEN_SAMPLES],
         answered.features[:_GOLDEN_SAMPLES],

@@ -22,7 +22,7 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
 from cv_factory.export.onnx_graph import OPSET, strip
-from cv_factory.inference.predictor import Golden, Predictor
+from cv_factory.inference.predictor import GoldenSamples, Predictor
 
 _BATCH = 256
 _MODEL = "model/"
@@ -156,7 +156,7 @@ def _with_graph(predictor: Predictor, graph: bytes, precision: str) -> Predictor
     contract, images = replace(predictor.contract, precision=precision), predictor.golden.images
     reduced = Predictor(graph, contract, predictor.golden)
     answered = reduced.predict(images)
-    return replace(reduced, golden=Golden(images, answered.probabilities, answered.features))
+    return replace(reduced, golden=GoldenSamples(images, answered.probabilities, answered.features))
 
 
 def _check_agreement(

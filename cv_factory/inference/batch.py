@@ -27,8 +27,8 @@ from cv_factory.data.reading import (
 )
 from cv_factory.data.sources.base import ImageRecord, ImageSource
 from cv_factory.errors import ArtifactError
-from cv_factory.inference.output_folder import OutputError, OutputFolder
-from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.batch_output import OutputError, OutputFolder
+from cv_factory.inference.batch_predictions import BatchPredictions
 from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import say, track
 
@@ -122,7 +122,7 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
 
 def _prove(model: ScoringModel) -> None:
     golden = model.predictor.golden
-    answered = model.predictor.probabilities_of(golden.images)
+    answered = model.predictor.predict_single_threaded(golden.images)
     golden.check(answered, f"{model.name} version {model.version}")
 
 
@@ -161,7 +161,10 @@ def _score(job: BatchJob, positions: npt.NDArray[np.int64]) -> Iterator[_Row]:
     pixel_bytes = target.height * target.width * target.channels
     size = max(1, min(_TASK, _PIXEL_BYTES // pixel_bytes))
     work = partial(
-        _score_task, target=target, config=job.config, probabilities=predictor.probabilities_of
+        _score_task,
+        target=target,
+        config=job.config,
+        probabilities=predictor.predict_single_threaded,
     )
     with ThreadPoolExecutor(source.readers, thread_name_prefix="score") as pool:
         tasks = chunked(source.records(positions), size)

@@ -73,7 +73,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Golden:
+class GoldenSamples:
     """Samples whose answers are known, to prove a deployed predictor.
 
     Images uint8 ``(n, H, W, C)``, probabilities float32 ``(n, K)``, features float32 ``(n, k)``.
@@ -117,7 +117,7 @@ class Predictor:
 
     graph: bytes
     contract: Contract
-    golden: Golden
+    golden: GoldenSamples
     threads: int | None = None
 
     @cached_property
@@ -153,7 +153,7 @@ class Predictor:
             np.concatenate([features for _, features in outputs]),
         )
 
-    def probabilities_of(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def predict_single_threaded(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Score a few images on the calling thread alone, for callers that keep every core busy.
 
         Args:
@@ -224,7 +224,7 @@ class Predictor:
                 f"{directory / 'contract.json'} is not a contract: {error}."
             ) from None
         graph = (directory / _GRAPH).read_bytes()
-        loaded = cls(graph, contract, Golden(**arrays))
+        loaded = cls(graph, contract, GoldenSamples(**arrays))
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'contract.json'}: the fingerprint does not match.")
         return loaded

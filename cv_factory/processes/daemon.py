@@ -18,7 +18,7 @@ import psutil
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
-from cv_factory.serving.logging.rotation import LOG_VARIABLE, kept_files
+from cv_factory.processes.log_rotation import LOG_VARIABLE, list_rotated_files
 
 MARK_VARIABLE = "CV_FACTORY_DAEMON"
 _RECORD, _LOG = "process.json", "process.log"
@@ -145,7 +145,7 @@ def last_words(folder: Path) -> str:
     present = log_file(folder)
     lines: list[str] = []
     # A new file may have begun just before the last words.
-    for file in (present, *kept_files(present)[-1:]):
+    for file in (present, *list_rotated_files(present)[-1:]):
         if len(lines) < _LAST_LINES:
             with suppress(FileNotFoundError):
                 text = file.read_text(encoding="utf-8", errors="replace")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cv_factory.closing import Closing
-from cv_factory.serving.logging.rotation import SECONDS_BETWEEN_LOOKS, kept_files
+from cv_factory.processes.log_rotation import SECONDS_BETWEEN_LOOKS, list_rotated_files
 
 #: So long a file is read after a new one began: by then every process writes to the new one.
 _SECONDS_OF_GRACE = 2 * SECONDS_BETWEEN_LOOKS
@@ -52,7 +52,7 @@ class LogReader(Closing):
         """Open the files that began since the last time; return whether any did."""
         begun: list[TextIO] = []
         # From the present one back, so that a file that is renamed meanwhile is not passed over.
-        for path in (self._path, *reversed(kept_files(self._path))):
+        for path in (self._path, *reversed(list_rotated_files(self._path))):
             file = _open(path)
             if file is None:
                 continue

@@ -12,7 +12,12 @@ from typing import Any
 import click
 
 from cv_factory.errors import ConfigError, CVFactoryError
-from cv_factory.serving.state import BUNDLE_VARIABLE, gateway, last_words, shared_directory
+from cv_factory.serving.service_environment import (
+    BUNDLE_VARIABLE,
+    gateway,
+    last_words,
+    shared_directory,
+)
 
 #: How often it is looked whether the workers live. BentoML would look every 10 s.
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -44,13 +49,13 @@ def serve(bundle: Path, host: str, port: int) -> None:
     Raises:
         CVFactoryError: The bundle is damaged, or must not be served like this.
     """
+    from cv_factory.processes.log_rotation import rotate_output
     from cv_factory.serving.auth.access import check_exposure
-    from cv_factory.serving.auth.api_keys import KeyRing
+    from cv_factory.serving.auth.api_keys import ApiKeyStore
     from cv_factory.serving.bundle import Bundle
-    from cv_factory.serving.logging.rotation import follow_output
 
     config = Bundle.load(bundle).serving
-    check_exposure(config, KeyRing.from_environment(), [host], gateway())
+    check_exposure(config, ApiKeyStore.from_environment(), [host], gateway())
     _check_place(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
@@ -67,7 +72,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     served: Any = service.PredictorService
     served.config["workers"] = config.workers
     served.inject_config()
-    follow_output(config.log)
+    rotate_output(config.log)
     try:
         serve_http(served, host=host, port=port)
         if (words := last_words(os.getpid())).exists():

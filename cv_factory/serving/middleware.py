@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cv_factory.serving.logging.request_log import LineLog, now
-from cv_factory.serving.metrics import Metrics
+from cv_factory.serving.logging.request_log import AsyncLineWriter, now
+from cv_factory.serving.prometheus_metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -37,7 +37,7 @@ class Front:
     """Stands before the application."""
 
     def __init__(
-        self, app: ASGIApp, routes: frozenset[str], metrics: Metrics, log: LineLog | None
+        self, app: ASGIApp, routes: frozenset[str], metrics: Metrics, log: AsyncLineWriter | None
     ) -> None:
         """Remember where requests go and where they are noted.
 

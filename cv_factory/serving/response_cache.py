@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from cv_factory.artifacts.files import canonical_json
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.scoring import Scored
+from cv_factory.serving.inference_engine import ScoredImage
 
 #: Of an answer: whether it was remembered. Absent where nothing is.
 HEADER = "x-cache"
@@ -36,14 +36,14 @@ class ResponseCache:
         postprocessor = canonical_json(bundle.serving.postprocessor.model_dump(mode="json"))
         self._salt = hashlib.sha256(f"{bundle.predictor.fingerprint}\n{postprocessor}".encode())
         self._on_lookup = on_lookup
-        self._kept: OrderedDict[bytes, Scored] = OrderedDict()
+        self._kept: OrderedDict[bytes, ScoredImage] = OrderedDict()
 
     async def answer(
         self,
         request: Request,
         contents: list[bytes],
-        ask: Callable[[list[bytes]], Awaitable[list[Scored]]],
-    ) -> list[Scored]:
+        ask: Callable[[list[bytes]], Awaitable[list[ScoredImage]]],
+    ) -> list[ScoredImage]:
         """Return the answers of a request: remembered if all of its images are known, else asked.
 
         Args:
@@ -64,7 +64,7 @@ class ResponseCache:
         self._keep(keys, answered)
         return answered
 
-    def headers(self, answered: Sequence[Scored]) -> dict[str, str]:
+    def headers(self, answered: Sequence[ScoredImage]) -> dict[str, str]:
         """Return what is told beside some answers."""
         if not self._max_entries:
             return {}
@@ -75,7 +75,7 @@ class ResponseCache:
         digest.update(content)
         return digest.digest()
 
-    def _find(self, keys: list[bytes]) -> list[Scored] | None:
+    def _find(self, keys: list[bytes]) -> list[ScoredImage] | None:
         """Return the answers if all are there, each with a new id."""
         if not all(key in self._kept for key in keys):
             return None
@@ -83,7 +83,7 @@ class ResponseCache:
             self._kept.move_to_end(key)
         return [replace(self._kept[key], id=str(uuid.uuid4()), cached=True) for key in keys]
 
-    def _keep(self, keys: list[bytes], answered: list[Scored]) -> None:
+    def _keep(self, keys: list[bytes], answered: list[ScoredImage]) -> None:
         for key, one in zip(keys, answered, strict=True):
             self._kept[key] = one
             self._kept.move_to_end(key)

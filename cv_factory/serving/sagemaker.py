@@ -13,7 +13,7 @@ import click
 
 from cv_factory.errors import CVFactoryError
 from cv_factory.serving.__main__ import serve
-from cv_factory.serving.state import GATEWAY_VARIABLE
+from cv_factory.serving.service_environment import GATEWAY_VARIABLE
 
 #: Set by SageMaker where it is not to be its usual port.
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"

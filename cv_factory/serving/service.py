@@ -19,7 +19,7 @@ from cv_factory.serving.logging.request_log import say
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from cv_factory.serving.app import Application
+    from cv_factory.serving.application import Application
 
 
 #: What BentoML answers itself: whether the worker lives, and whether it is ready.
@@ -57,7 +57,7 @@ class DirectService(Service[Any]):  # type: ignore[misc]  # BentoML loads the na
 )
 @bentoml.asgi_app(application, path="/")
 class PredictorService:
-    """Serves the bundle that the environment names; see ``cv_factory.serving.state``."""
+    """Serves the bundle that the environment names; see ``cv_factory.serving.service_environment``."""
 
     def __init__(self) -> None:
         try:
@@ -89,18 +89,23 @@ def _open() -> "Application":
     Raises:
         CVFactoryError: The bundle is damaged, or must not be served like this.
     """
-    from cv_factory.serving.app import create_app
+    from cv_factory.processes.log_rotation import rotate_output
+    from cv_factory.serving.application import create_app
     from cv_factory.serving.auth.access import check_exposure, listening_hosts
-    from cv_factory.serving.auth.api_keys import KeyRing
+    from cv_factory.serving.auth.api_keys import ApiKeyStore
     from cv_factory.serving.bundle import Bundle
-    from cv_factory.serving.logging.rotation import follow_output
-    from cv_factory.serving.state import bundle_directory, gateway, share_metrics, state_file
+    from cv_factory.serving.service_environment import (
+        bundle_directory,
+        gateway,
+        share_metrics,
+        state_file,
+    )
 
     bundle = Bundle.load(bundle_directory())
-    keys = KeyRing.from_environment()
+    keys = ApiKeyStore.from_environment()
     if warning := check_exposure(bundle.serving, keys, listening_hosts(), gateway()):
         say("open", detail=warning)
-    follow_output(bundle.serving.log)
+    rotate_output(bundle.serving.log)
     share_metrics()
     opened = create_app(bundle, keys=keys, state_file=state_file())
     say("serving", model=bundle.model_name, version=bundle.version)
@@ -109,7 +114,7 @@ def _open() -> "Application":
 
 def _end_server(reason: str) -> None:
     """End BentoML's supervisor, which would start workers that cannot work for ever."""
-    from cv_factory.serving.state import last_words
+    from cv_factory.serving.service_environment import last_words
 
     main = sys.modules["__main__"].__spec__
     if main is not None and main.name == "_bentoml_impl.worker.service":

@@ -38,7 +38,7 @@ def digits_predictor(
     return export_predictor(trained, transform, {}, held_out), dataset, split
 
 
-def answering_otherwise(predictor: Predictor) -> Predictor:
+def with_wrong_golden_samples(predictor: Predictor) -> Predictor:
     """Return the predictor as on a machine where it answers other than where it was exported."""
     golden = predictor.golden
     shifted = replace(golden, probabilities=np.roll(golden.probabilities, 1, axis=1))

@@ -27,13 +27,13 @@ from cv_factory.processes.daemon import Daemon, DaemonError
 from cv_factory.serving.auth.access import check_exposure
 from cv_factory.serving.auth.api_keys import (
     TEXT_VARIABLE,
+    ApiKeyStore,
     KeyFile,
-    KeyRing,
     StoredKey,
     hash_key,
 )
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.state import GATEWAY_VARIABLE, STATE_VARIABLE
+from cv_factory.serving.service_environment import GATEWAY_VARIABLE, STATE_VARIABLE
 
 _LOOPBACK = "127.0.0.1"
 #: What a service runs, in its folder.
@@ -232,7 +232,7 @@ class Endpoint:
 
         The services cannot see that themselves: they listen on this machine's loopback.
         """
-        keys = KeyRing.from_environment(_environment(self.variables))
+        keys = ApiKeyStore.from_environment(_environment(self.variables))
         check_exposure(bundle.serving, keys, [self.host])
 
     def _prove(self, url: str, name: str, bundle: Bundle) -> Proof:
@@ -269,7 +269,7 @@ class Endpoint:
         """Make a key to prove a service with, where it asks for keys; return how it is told."""
         bundle = self.bundle_of(name)
         told = _environment(self.variables)
-        if KeyRing.from_environment(told) is None and bundle.serving.access.jwt is None:
+        if ApiKeyStore.from_environment(told) is None and bundle.serving.access.jwt is None:
             return {}
         key = secrets.token_urlsafe(32)
         probe = self._service(name) / _PROBE

@@ -29,7 +29,7 @@ import httptools
 from cv_factory.config.serving import LogConfig
 from cv_factory.deployment.local.routes import Backend, FrontStatus, Routes, Shares
 from cv_factory.deployment.local.supervisor import supervise
-from cv_factory.serving.logging.rotation import follow_output
+from cv_factory.processes.log_rotation import rotate_output
 
 ROUTES, STATUS = "routes.json", "status.json"
 #: The address of a client, as the last value of this header: the services believe no other.
@@ -440,7 +440,7 @@ async def serve(folder: Path, listening: socket.socket) -> None:
 
 
 def _serve(folder: Path, listening: socket.socket) -> None:
-    follow_output(LogConfig())
+    rotate_output(LogConfig())
     asyncio.run(serve(folder, listening))
 
 

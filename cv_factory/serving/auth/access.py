@@ -9,15 +9,15 @@ from starlette.requests import Request
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
-from cv_factory.serving.auth.api_keys import FILE_VARIABLE, KeyRing
+from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore
 from cv_factory.serving.auth.principal import ANYONE, Principal, Role
 from cv_factory.serving.auth.rate_limit import RateLimiter
-from cv_factory.serving.problems import ProblemError
+from cv_factory.serving.problem_details import ProblemError
 
 
 def check_exposure(
     config: ServingConfig,
-    keys: KeyRing | None,
+    keys: ApiKeyStore | None,
     hosts: Iterable[str],
     gateway: str | None = None,
 ) -> str | None:
@@ -65,10 +65,10 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Guard:
+class AccessControl:
     """Asks every request who it is, and counts what it takes."""
 
-    def __init__(self, config: ServingConfig, keys: KeyRing | None) -> None:
+    def __init__(self, config: ServingConfig, keys: ApiKeyStore | None) -> None:
         """Open the token issuer's keys where tokens are accepted.
 
         Raises:

@@ -43,7 +43,7 @@ class KeyFile(Section):
     keys: list[StoredKey] = Field([], max_length=100_000)
 
 
-class KeyRing:
+class ApiKeyStore:
     """Finds who a key belongs to."""
 
     def __init__(self, file: Path | None = None, text: str | None = None) -> None:
@@ -63,7 +63,7 @@ class KeyRing:
             )
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "KeyRing | None":
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ApiKeyStore | None":
         """Open the keys that the environment names; None where it names none.
 
         Raises:

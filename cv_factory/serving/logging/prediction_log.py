@@ -18,8 +18,8 @@ from typing import IO, Any
 from cv_factory.config.serving import LogConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.logging.request_log import LineLog, now
-from cv_factory.serving.scoring import Scored
+from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.logging.request_log import AsyncLineWriter, now
 
 _FILES = "predictions-*.jsonl"
 
@@ -47,7 +47,7 @@ class PredictionLog:
         self._model, self._version = model, version
         self._config = config
         self._file: Path | None = None
-        self._lines = LineLog(self._append, config.max_waiting)
+        self._lines = AsyncLineWriter(self._append, config.max_waiting)
 
     @classmethod
     def open(cls, bundle: Bundle) -> "PredictionLog | None":
@@ -67,7 +67,7 @@ class PredictionLog:
         """How many predictions could not be kept."""
         return self._lines.dropped
 
-    def put(self, scored: Scored, key: str, request_id: str) -> None:
+    def put(self, scored: ScoredImage, key: str, request_id: str) -> None:
         """Take one prediction."""
         self._lines.put(
             {

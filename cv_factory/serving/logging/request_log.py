@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_COMPLAINTS = 1.0
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class LineLog:
+class AsyncLineWriter:
     """Takes records without waiting and writes them 50 times a second, in order."""
 
     def __init__(self, write: Callable[[str], None], max_waiting: int = 10_000) -> None:

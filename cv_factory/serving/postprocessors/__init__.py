@@ -18,7 +18,7 @@ from cv_factory.config.section import Section
 
 
 @dataclass(frozen=True)
-class Answer:
+class PostprocessedPrediction:
     """What is said about one image.
 
     Attributes:
@@ -33,7 +33,7 @@ class Answer:
 class Postprocessor(Protocol):
     """Turns the probabilities of one image, float32 ``(K,)``, into an answer."""
 
-    def __call__(self, probabilities: npt.NDArray[np.float32]) -> Answer:
+    def __call__(self, probabilities: npt.NDArray[np.float32]) -> PostprocessedPrediction:
         """Return the answer."""
 
 
@@ -50,7 +50,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> Section:
     return section.model_validate(dict(settings))
 
 
-def open_postprocessor(
+def build_postprocessor(
     name: str, settings: Mapping[str, Any], class_names: Sequence[str]
 ) -> Postprocessor:
     """Build a postprocessor for a model's classes.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from cv_factory.config.section import Fraction, Section
-from cv_factory.serving.postprocessors import Answer
+from cv_factory.serving.postprocessors import PostprocessedPrediction
 
 _DECIMALS = 6
 
@@ -31,7 +31,7 @@ class Ranked:
     least: tuple[float, ...]
     top_k: int
 
-    def __call__(self, probabilities: npt.NDArray[np.float32]) -> Answer:
+    def __call__(self, probabilities: npt.NDArray[np.float32]) -> PostprocessedPrediction:
         """Return the first class as label if it reaches its threshold, and the first ``top_k``."""
         # Lists: NumPy's calls would take longer than the work on what classes there commonly are.
         values = probabilities.tolist()
@@ -40,7 +40,9 @@ class Ranked:
         ranked = {self.names[i]: round(values[i], _DECIMALS) for i in order}
         first = order[0]
         label = self.names[first]
-        return Answer(label if ranked[label] >= self.least[first] else None, ranked)
+        return PostprocessedPrediction(
+            label if ranked[label] >= self.least[first] else None, ranked
+        )
 
 
 def build(settings: Settings, class_names: tuple[str, ...]) -> Ranked:

@@ -18,9 +18,9 @@ _ANSWER = """
 import sys
 from pathlib import Path
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.scoring import Scorer
+from cv_factory.serving.inference_engine import InferenceEngine
 
-Scorer(Bundle.load(Path("bundle")))
+InferenceEngine(Bundle.load(Path("bundle")))
 print(Path(sys.modules["cv_factory"].__file__).parents[1])
 print(sorted({"torch", "zenml", "sklearn", "great_expectations"} & set(sys.modules)))
 """

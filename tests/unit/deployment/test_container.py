@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.support.served import digits_bundle
+from tests.support.digits_service import digits_bundle
 from tests.support.try_container import try_container
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]

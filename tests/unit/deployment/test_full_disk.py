@@ -15,9 +15,9 @@ from cv_factory.config.serving import LogConfig
 from cv_factory.deployment.local.endpoint import Endpoint
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import DaemonError
+from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
-from cv_factory.serving.postprocessors import Answer
-from cv_factory.serving.scoring import Scored
+from cv_factory.serving.postprocessors import PostprocessedPrediction
 from tests.unit.deployment.test_endpoint import START, ask, bundle_of, free_port, left_of
 
 pytestmark = pytest.mark.engines
@@ -76,7 +76,11 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
     scores = np.full(10, 0.1, np.float32)
 
     def put(name: str) -> None:
-        log.put(Scored(name, Answer("3", {"3": 0.1}), (scores, scores)), "anyone", "request")
+        log.put(
+            ScoredImage(name, PostprocessedPrediction("3", {"3": 0.1}), (scores, scores)),
+            "anyone",
+            "request",
+        )
 
     try:
         put("before")

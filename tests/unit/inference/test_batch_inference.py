@@ -17,11 +17,11 @@ from cv_factory.config.data import DataConfig
 from cv_factory.data.sources import open_source
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.batch import BatchJob, ScoringModel, score
-from cv_factory.inference.output_folder import OutputError, OutputFolder
-from cv_factory.inference.predictions import BatchPredictions
+from cv_factory.inference.batch_output import OutputError, OutputFolder
+from cv_factory.inference.batch_predictions import BatchPredictions
 from cv_factory.inference.predictor import Predictor
 from tests.support.images import encode
-from tests.support.predictors import answering_otherwise, digits_predictor
+from tests.support.predictors import digits_predictor, with_wrong_golden_samples
 
 _SCORE = """
 import sys
@@ -29,7 +29,7 @@ from pathlib import Path
 from cv_factory.config.data import DataConfig
 from cv_factory.data.sources import open_source
 from cv_factory.inference.batch import BatchJob, ScoringModel, score
-from cv_factory.inference.output_folder import OutputFolder
+from cv_factory.inference.batch_output import OutputFolder
 from cv_factory.inference.predictor import Predictor
 
 images, predictor, output = sys.argv[1:]
@@ -109,7 +109,7 @@ def test_a_job_that_is_done_scores_nothing_again_and_other_jobs_are_kept_apart(
 
 def test_a_predictor_that_answers_otherwise_on_this_machine_scores_nothing(tmp_path: Path) -> None:
     write_digits(tmp_path / "images", 3)
-    changed = answering_otherwise(digits_predictor("logistic_regression")[0])
+    changed = with_wrong_golden_samples(digits_predictor("logistic_regression")[0])
     with pytest.raises(ArtifactError, match="digits version 3 answers its golden samples differ"):
         run(tmp_path / "images", tmp_path / "scores", predictor=changed)
     assert not list((tmp_path / "scores").glob("*"))

@@ -14,12 +14,12 @@ from PIL import Image
 from cli.predict import command as predict_command
 from cv_factory.data.decode import decode
 from cv_factory.errors import ArtifactError, ConfigError
-from cv_factory.serving.app import create_app
+from cv_factory.serving.application import create_app
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.logging.prediction_log import find_prediction, read_predictions
+from tests.support.digits_service import digit, digits_bundle, kind, post, served
 from tests.support.images import encode, scene
-from tests.support.predictors import answering_otherwise, digits_predictor
-from tests.support.served import digit, digits_bundle, kind, post, served
+from tests.support.predictors import digits_predictor, with_wrong_golden_samples
 
 CLASSES = [str(n) for n in range(10)]
 
@@ -239,7 +239,7 @@ def test_every_prediction_can_be_found_again(tmp_path: Path) -> None:
 
 def test_a_predictor_that_answers_otherwise_than_at_export_is_not_served(tmp_path: Path) -> None:
     good = digits_bundle()
-    changed = replace(good, predictor=answering_otherwise(good.predictor))
+    changed = replace(good, predictor=with_wrong_golden_samples(good.predictor))
     refused = "digits version 7 answers its golden samples differently"
     with pytest.raises(ArtifactError, match=refused):
         create_app(changed)

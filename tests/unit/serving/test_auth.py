@@ -17,13 +17,13 @@ from PIL import Image
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
-from cv_factory.serving.app import Application, create_app
+from cv_factory.serving.application import Application, create_app
 from cv_factory.serving.auth.access import check_exposure
-from cv_factory.serving.auth.api_keys import KeyRing, add_key, revoke_key
+from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key, revoke_key
 from cv_factory.serving.auth.rate_limit import RateLimiter
 from cv_factory.serving.batcher import MicroBatcher, QueueFullError
+from tests.support.digits_service import digit, digits_bundle, kind, post, served
 from tests.support.images import encode
-from tests.support.served import digit, digits_bundle, kind, post, served
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_a_key_opens_and_nothing_else_does(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key = add_key(file, "ann", ["predict"], None)
     assert key not in file.read_text()
-    with served(KeyRing(file)) as client:
+    with served(ApiKeyStore(file)) as client:
         assert post(client, digit(), headers=bearer(key)).status_code == 200
         assert post(client, digit(), headers={"X-API-Key": key}).status_code == 200
         for headers in ({}, bearer("cvf_wrong"), {"Authorization": "Basic abc"}, bearer("")):
@@ -47,7 +47,7 @@ def test_a_key_opens_and_nothing_else_does(tmp_path: Path) -> None:
 def test_a_revoked_key_is_refused_by_the_running_service(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     kept, lost = (add_key(file, name, ["predict"], None) for name in ("ann", "bob"))
-    with served(KeyRing(file)) as client:
+    with served(ApiKeyStore(file)) as client:
         assert post(client, digit(), headers=bearer(lost)).status_code == 200
         revoke_key(file, "bob")
         deadline = time.monotonic() + 10
@@ -63,7 +63,7 @@ def test_protected_pages_ask_for_the_role_admin(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     user = add_key(file, "ann", ["predict"], None)
     admin = add_key(file, "root", ["admin"], None)
-    with served(KeyRing(file), access={"protect": ["metrics", "model_info"]}) as client:
+    with served(ApiKeyStore(file), access={"protect": ["metrics", "model_info"]}) as client:
         for path in ("/metrics", "/model-info"):
             assert client.get(path).status_code == 401
             assert kind(client.get(path, headers=bearer(user))) == "forbidden"
@@ -75,10 +75,10 @@ def test_keys_that_cannot_be_read_are_an_error_that_repeats_none_of_them(tmp_pat
     file = tmp_path / "keys.json"
     file.write_text('{"keys": [{"name": "ann", "sha256": "cvf_in-clear-by-mistake"}]}')
     with pytest.raises(ConfigError, match=r"keys\.0\.sha256") as caught:
-        KeyRing(file)
+        ApiKeyStore(file)
     assert "cvf_in" not in str(caught.value)
     with pytest.raises(ConfigError, match="nobody could ask"):
-        KeyRing(text='{"keys": []}')
+        ApiKeyStore(text='{"keys": []}')
 
 
 class Issuer:
@@ -128,7 +128,7 @@ def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     slow = add_key(file, "slow", ["predict"], 0.5)
     fast = add_key(file, "fast", ["predict"], None)
-    with served(KeyRing(file)) as client:
+    with served(ApiKeyStore(file)) as client:
         assert post(client, digit(), headers=bearer(slow)).status_code == 200
         refused = post(client, digit(), headers=bearer(slow))
         assert (refused.status_code, kind(refused)) == (429, "too-many-requests")
@@ -140,7 +140,7 @@ def test_addresses_have_a_limit_before_keys_are_asked_for(tmp_path: Path) -> Non
     file = tmp_path / "keys.json"
     add_key(file, "ann", ["predict"], None)
     rate = {"per_address": 0.5, "burst_seconds": 4.0}
-    with served(KeyRing(file), rate=rate) as client:
+    with served(ApiKeyStore(file), rate=rate) as client:
         statuses = [post(client, digit(), headers=bearer("guess")).status_code for _ in range(4)]
     assert statuses == [401, 401, 429, 429]
 
@@ -160,7 +160,7 @@ def test_a_bucket_fills_at_its_rate_and_holds_no_more_than_its_burst() -> None:
 
 def test_a_service_is_not_opened_to_others_by_accident() -> None:
     closed, told = ServingConfig(), ServingConfig.model_validate({"access": {"allow_open": True}})
-    keys = KeyRing(text=json.dumps({"keys": [{"name": "a", "sha256": "0" * 64}]}))
+    keys = ApiKeyStore(text=json.dumps({"keys": [{"name": "a", "sha256": "0" * 64}]}))
     assert "no API keys" in str(check_exposure(closed, None, ["127.0.0.1", "::1"]))
     for host in ("0.0.0.0", "::", "192.0.2.1"):
         with pytest.raises(ConfigError, match="CV_FACTORY_API_KEYS_FILE"):
@@ -246,7 +246,7 @@ def test_no_more_requests_at_a_time_than_allowed() -> None:
 def test_who_waits_for_a_refusal_takes_nobodys_place_and_few_are_kept_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cv_factory.serving.app._SECONDS_BEFORE_REFUSAL", 10.0)
+    monkeypatch.setattr("cv_factory.serving.application._SECONDS_BEFORE_REFUSAL", 10.0)
     app = create_app(digits_bundle(batching={"queue_size": 1}, limits={"max_requests": 1}))
     part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
     too_many = 2 * (part + digit() + b"\r\n") + b"--b--\r\n"
@@ -344,7 +344,7 @@ def test_threads_of_the_batcher_share_what_waits() -> None:
 def test_nothing_secret_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = add_key(tmp_path / "keys.json", "ann", ["predict"], None)
     image = digit()
-    with served(KeyRing(tmp_path / "keys.json")) as client:
+    with served(ApiKeyStore(tmp_path / "keys.json")) as client:
         post(client, image, headers={**bearer(key), "X-Request-ID": "order-66"})
         post(client, image, headers=bearer("cvf_stolen"))
         post(client, b"not an image", headers={**bearer(key), "X-Request-ID": "evil\tid"})

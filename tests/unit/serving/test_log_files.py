@@ -14,24 +14,24 @@ import pytest
 
 from cv_factory.config.serving import LogConfig, ServingConfig
 from cv_factory.processes import daemon
+from cv_factory.processes.log_rotation import LOG_VARIABLE, list_rotated_files
 from cv_factory.processes.log_tail import LogReader
+from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
-from cv_factory.serving.logging.rotation import LOG_VARIABLE, kept_files
-from cv_factory.serving.postprocessors import Answer
-from cv_factory.serving.scoring import Scored
-from tests.support.served import digit, post, served
+from cv_factory.serving.postprocessors import PostprocessedPrediction
+from tests.support.digits_service import digit, post, served
 
 _SCORES = np.full(40, 0.1, np.float32)
 _LINES = 4000
 _WRITE = """
 import os, sys
 from cv_factory.config.serving import LogConfig
-from cv_factory.serving.logging.rotation import OutputFile
+from cv_factory.processes.log_rotation import RotatedOutput
 from cv_factory.serving.logging.request_log import write_to_stderr
 
 name, lines, keep = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 config = LogConfig(max_file_bytes=2**16, output_files=keep)
-file = OutputFile.told(config)
+file = RotatedOutput.told(config)
 for number in range(lines):
     write_to_stderr(f"{name} {number} " + 80 * name + "\\n")
     if number % 100 == 0:
@@ -41,9 +41,9 @@ for number in range(lines):
 
 _CRASH = """
 from cv_factory.config.serving import LogConfig
-from cv_factory.serving.logging.rotation import follow_output
+from cv_factory.processes.log_rotation import rotate_output
 
-follow_output(LogConfig())
+rotate_output(LogConfig())
 raise SystemExit("last words")
 """
 
@@ -58,8 +58,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def put(log: PredictionLog, prediction_id: str) -> None:
     """Log a prediction."""
-    answer = Answer("3", {"3": 0.1})
-    log.put(Scored(prediction_id, answer, (_SCORES[:10], _SCORES)), "anyone", "request")
+    answer = PostprocessedPrediction("3", {"3": 0.1})
+    log.put(ScoredImage(prediction_id, answer, (_SCORES[:10], _SCORES)), "anyone", "request")
 
 
 def write(path: Path, *names: str, keep: int) -> None:
@@ -79,7 +79,7 @@ def write(path: Path, *names: str, keep: int) -> None:
 def test_several_processes_share_one_output_and_no_line_is_lost_or_cut(tmp_path: Path) -> None:
     path = tmp_path / "process.log"
     write(path, "a", "b", keep=1000)
-    files = [*kept_files(path), path]
+    files = [*list_rotated_files(path), path]
     assert len(files) > 8
     assert all(file.stat().st_size < 2 * 2**16 for file in files)
     lines = [line for file in files for line in file.read_text().splitlines()]

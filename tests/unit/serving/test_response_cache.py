@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from cv_factory.serving.app import create_app
+from cv_factory.serving.application import create_app
 from cv_factory.serving.logging.prediction_log import read_predictions
-from tests.support.served import InProcess, digit, digits_bundle, post, served
+from tests.support.digits_service import InProcess, digit, digits_bundle, post, served
 
 ON = {"max_entries": 3}
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from cv_factory.serving.app import Application, create_app
+from cv_factory.serving.application import Application, create_app
+from tests.support.digits_service import digits_bundle, kind
 from tests.support.request_fuzzing import fuzzed_requests
-from tests.support.served import digits_bundle, kind
 
 COUNT = 1500
 

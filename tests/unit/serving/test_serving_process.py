@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cv_factory.inference.predictor import Golden, Predictor
+from cv_factory.inference.predictor import GoldenSamples, Predictor
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError
+from tests.support.digits_service import ROOT, Service, digit, digits_bundle, kind
 from tests.support.request_fuzzing import fuzzed_requests
-from tests.support.served import ROOT, Service, digit, digits_bundle, kind
 
 #: Set it to 10000 for the full run.
 FUZZED_REQUESTS = int(os.environ.get("CV_FACTORY_FUZZED_REQUESTS", "300"))
@@ -149,7 +149,7 @@ def test_a_worker_holds_nothing_of_training(service: Service) -> None:
 
 def test_importing_the_service_imports_nothing_heavy() -> None:
     code = (
-        "import sys, cv_factory.serving.service, cv_factory.serving.app\n"
+        "import sys, cv_factory.serving.service, cv_factory.serving.application\n"
         f"print([name for name in {FORBIDDEN!r} if name in sys.modules])\n"
     )
     done = subprocess.run(
@@ -174,7 +174,7 @@ def test_a_taken_port_is_said_to_be_taken(service: Service, place: Path, tmp_pat
 def test_a_predictor_that_answers_otherwise_ends_the_service(tmp_path: Path) -> None:
     good = digits_bundle()
     golden = good.predictor.golden
-    shifted = Golden(golden.images, golden.probabilities[:, ::-1].copy(), golden.features)
+    shifted = GoldenSamples(golden.images, golden.probabilities[:, ::-1].copy(), golden.features)
     changed = Predictor(good.predictor.graph, good.predictor.contract, shifted)
     (tmp_path / "bundle").mkdir()
     Bundle(changed, good.serving, "digits", "8", good.created).save(tmp_path / "bundle")

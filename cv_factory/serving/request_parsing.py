@@ -12,7 +12,7 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import ClientDisconnect, Request
 
 from cv_factory.config.serving import LimitsConfig
-from cv_factory.serving.problems import ProblemError
+from cv_factory.serving.problem_details import ProblemError
 
 #: Names of the fields that hold images, in forms and in JSON.
 FIELDS = ("image", "images")

@@ -17,8 +17,8 @@ import psutil
 from PIL import Image
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.serving.app import Application, create_app
-from cv_factory.serving.auth.api_keys import KeyRing
+from cv_factory.serving.application import Application, create_app
+from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.bundle import Bundle
 from tests.support.images import encode
 from tests.support.paths import ROOT
@@ -41,7 +41,7 @@ def digit(number: int = 0) -> bytes:
 
 @contextmanager
 def served(
-    keys: KeyRing | None = None, state_file: Path | None = None, **serving: Any
+    keys: ApiKeyStore | None = None, state_file: Path | None = None, **serving: Any
 ) -> Iterator[httpx.Client]:
     """Yield a client of an application in this process."""
     app = create_app(digits_bundle(**serving), keys=keys, state_file=state_file)

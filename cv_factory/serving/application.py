@@ -18,22 +18,22 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cv_factory.errors import ImageError
-from cv_factory.serving.auth.access import Guard
-from cv_factory.serving.auth.api_keys import KeyRing
+from cv_factory.serving.auth.access import AccessControl
+from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.auth.principal import Principal
 from cv_factory.serving.batcher import QueueFullError
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog
-from cv_factory.serving.logging.request_log import LineLog, write_to_stderr
-from cv_factory.serving.metrics import CONTENT_TYPE, Metrics
+from cv_factory.serving.logging.request_log import AsyncLineWriter, write_to_stderr
 from cv_factory.serving.middleware import Front, exchange_of
 from cv_factory.serving.openapi import describe
 from cv_factory.serving.pages import asset, card_page, page
-from cv_factory.serving.problems import ProblemError, bare_problem, overloaded
-from cv_factory.serving.reading import BARE, FORM, JSON, read_images
+from cv_factory.serving.problem_details import ProblemError, bare_problem, overloaded
+from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, Metrics
+from cv_factory.serving.request_parsing import BARE, FORM, JSON, read_images
 from cv_factory.serving.response_cache import ResponseCache
-from cv_factory.serving.scoring import Pixels, Scored, Scorer
-from cv_factory.serving.state import read_stage
+from cv_factory.serving.service_environment import read_stage
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _SECONDS_BEFORE_REFUSAL = 0.2
@@ -41,14 +41,14 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def create_app(
-    bundle: Bundle, *, keys: KeyRing | None = None, state_file: Path | None = None
+    bundle: Bundle, *, keys: ApiKeyStore | None = None, state_file: Path | None = None
 ) -> "Application":
     """Build the application.
 
     Args:
         bundle: What is served.
         keys: That are asked for; without them, and without ``access.jwt``, anyone is answered.
-        state_file: Tells the present stage; see ``cv_factory.serving.state``.
+        state_file: Tells the present stage; see ``cv_factory.serving.service_environment``.
 
     Raises:
         ArtifactError: The predictor does not answer its golden samples as it should.
@@ -61,18 +61,18 @@ def create_app(
 class Application:
     """An ASGI application; ``close`` it at the end."""
 
-    def __init__(self, bundle: Bundle, keys: KeyRing | None, state_file: Path | None) -> None:
+    def __init__(self, bundle: Bundle, keys: ApiKeyStore | None, state_file: Path | None) -> None:
         """See ``create_app``."""
         self._bundle = bundle
         self._asking = 0
         self._refusing = 0
         self._state_file = state_file
         self._metrics = Metrics(bundle.model_name, bundle.version)
-        self._guard = Guard(bundle.serving, keys)
-        self._scorer = Scorer(bundle, on_batch=self._metrics.batch)
+        self._guard = AccessControl(bundle.serving, keys)
+        self._scorer = InferenceEngine(bundle, on_batch=self._metrics.batch)
         self._cache = ResponseCache(bundle, on_lookup=self._metrics.cache_lookup)
         self._predictions = PredictionLog.open(bundle)
-        self._log = LineLog(write_to_stderr) if bundle.serving.log.requests else None
+        self._log = AsyncLineWriter(write_to_stderr) if bundle.serving.log.requests else None
         routes = self._routes()
         handlers = {
             ProblemError: _explain,
@@ -156,7 +156,7 @@ class Application:
 
     async def _taken_on(
         self, request: Request, principal: Principal, accepted: tuple[str, ...]
-    ) -> list[Scored]:
+    ) -> list[ScoredImage]:
         """Read a request's images and predict them.
 
         Raises:
@@ -187,7 +187,7 @@ class Application:
                 self._refusing -= 1
         return overloaded()
 
-    async def _scored(self, contents: list[bytes]) -> list[Scored]:
+    async def _scored(self, contents: list[bytes]) -> list[ScoredImage]:
         async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
             return await self._scorer.score(await self._decoded(contents))
 
@@ -201,7 +201,7 @@ class Application:
                 raise ProblemError(422, "image", f"{which} cannot be used: {error}") from None
         return images
 
-    def _answer(self, scored: list[Scored], seconds: float) -> Response:
+    def _answer(self, scored: list[ScoredImage], seconds: float) -> Response:
         predictions = [
             {"id": s.id, "label": s.answer.label, "probabilities": s.answer.probabilities}
             for s in scored

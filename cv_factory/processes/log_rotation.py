@@ -19,21 +19,21 @@ LOG_VARIABLE = "CV_FACTORY_LOG_FILE"
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
-def kept_files(path: Path) -> list[Path]:
+def list_rotated_files(path: Path) -> list[Path]:
     """Return what is kept of a log beside its present file, the oldest first."""
     older = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
     return sorted(older, key=lambda p: -int(p.suffix[1:]))
 
 
-def follow_output(config: LogConfig) -> None:
+def rotate_output(config: LogConfig) -> None:
     """Keep this process's output within bounds from now on, where it goes to a file of its own."""
-    file = OutputFile.told(config)
+    file = RotatedOutput.told(config)
     if file is not None:
         file.keep_following()
 
 
 @dataclass(frozen=True)
-class OutputFile:
+class RotatedOutput:
     """The file of this process's output; full ones get ``.1`` (the latest), ``.2`` and so on.
 
     Attributes:
@@ -47,7 +47,7 @@ class OutputFile:
     max_files: int
 
     @classmethod
-    def told(cls, config: LogConfig) -> "OutputFile | None":
+    def told(cls, config: LogConfig) -> "RotatedOutput | None":
         """Return the file that the environment names; None where the output goes elsewhere."""
         name = os.environ.get(LOG_VARIABLE)
         return cls(Path(name), config.max_file_bytes, config.output_files) if name else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import ROOT, Service, digit, digits_bundle
+from tests.support.digits_service import ROOT, Service, digit, digits_bundle
 
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 PORT = "http://127.0.0.1:3000"

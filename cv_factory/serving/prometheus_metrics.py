@@ -11,7 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from cv_factory.serving.state import METRICS_VARIABLE
+from cv_factory.serving.service_environment import METRICS_VARIABLE
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST

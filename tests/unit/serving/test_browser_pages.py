@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import Service, digit, digits_bundle
+from tests.support.digits_service import Service, digit, digits_bundle
 
 pytestmark = pytest.mark.engines
 

@@ -19,7 +19,7 @@ from cv_factory.data.decode import decode, read_header
 from cv_factory.errors import ConfigError, ImageError
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.postprocessors import Answer, open_postprocessor
+from cv_factory.serving.postprocessors import PostprocessedPrediction, build_postprocessor
 
 Pixels = npt.NDArray[np.uint8]
 #: Probabilities float32 ``(K,)`` and features float32 ``(k,)`` of one image.
@@ -31,16 +31,16 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredImage:
     """One prediction: its id, what is answered, the scores behind it, and if it is an old one."""
 
     id: str
-    answer: Answer
+    answer: PostprocessedPrediction
     scores: Scores
     cached: bool = False
 
 
-class Scorer:
+class InferenceEngine:
     """A bundle's predictor, ready to answer."""
 
     def __init__(self, bundle: Bundle, on_batch: Callable[[int], None] | None = None) -> None:
@@ -64,7 +64,7 @@ class Scorer:
         self._limits = bundle.serving.limits
         settings = bundle.serving.postprocessor
         try:
-            self._postprocess = open_postprocessor(
+            self._postprocess = build_postprocessor(
                 settings.name, settings.settings, bundle.predictor.contract.class_names
             )
         except ValueError as error:
@@ -125,14 +125,14 @@ class Scorer:
         """Whether another image may come."""
         return self.waiting < self._queue_size
 
-    async def score(self, images: Sequence[Pixels]) -> list[Scored]:
+    async def score(self, images: Sequence[Pixels]) -> list[ScoredImage]:
         """Predict decoded images.
 
         Raises:
             QueueFullError: Too much waits already.
         """
         scores = await self._batcher(images)
-        return [Scored(self._new_id(), self._postprocess(s[0]), s) for s in scores]
+        return [ScoredImage(self._new_id(), self._postprocess(s[0]), s) for s in scores]
 
     def close(self) -> None:
         """Let the threads end."""
