@@ -57,7 +57,7 @@ class DirectService(Service[Any]):  # type: ignore[misc]  # BentoML loads the na
 )
 @bentoml.asgi_app(application, path="/")
 class PredictorService:
-    """Serves the bundle that the environment names; see ``cv_factory.serving.service_environment``."""
+    """BentoML service of the bundle that the environment names (``service_environment``)."""
 
     def __init__(self) -> None:
         try:
