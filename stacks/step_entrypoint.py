@@ -7,16 +7,12 @@ is imported; then lets ZenML run the step.
 import os
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from types import FrameType
 
 from cv_factory.errors import CVFactoryError
-from cv_factory.processes.group import PARENT_VARIABLE
+from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
 
-_SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_TO_END = 5.0
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
@@ -29,7 +25,7 @@ def main() -> int:
     # Slurm starts a job again that it has to move: that one just dies, and tells ZenML nothing.
     if PARENT_VARIABLE in os.environ:
         signal.signal(signal.SIGTERM, _terminate)
-        end_with_parent(int(os.environ[PARENT_VARIABLE]))
+        terminate_group_with_parent(int(os.environ[PARENT_VARIABLE]))
     try:
         _run_step()
     except StepTerminatedError:
@@ -38,25 +34,6 @@ def main() -> int:
         # ZenML has stored it with its traceback; the process that waits raises it again.
         return 1
     return 0
-
-
-def end_with_parent(parent: int) -> None:
-    """Watch, in a thread, that the parent lives; end this process group once it does not.
-
-    A parent that is killed with SIGKILL cannot end its children, and only Linux could be asked to.
-
-    Args:
-        parent: Process id of the parent.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_SECONDS_TO_END)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

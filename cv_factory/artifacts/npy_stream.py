@@ -2,13 +2,12 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-
-from cv_factory.closing import Closing
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -49,7 +48,7 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...])
     np.lib.format.write_array_header_1_0(file, description)
 
 
-class NpyStreamWriter(Closing):
+class NpyStreamWriter(AbstractContextManager["NpyStreamWriter"]):
     """Appends rows to an ``.npy`` file whose number of rows is not known beforehand.
 
     NumPy pads the header for a growing first axis, so the final header fits over the first one.
@@ -68,6 +67,10 @@ class NpyStreamWriter(Closing):
         self._rows = 0
         self._file = path.open("wb")
         _write_header(self._file, self._dtype, (0, *self._row_shape))
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close, whatever happened in the block."""
+        self.close()
 
     def append(self, batch: npt.NDArray[Any]) -> None:
         """Append rows.

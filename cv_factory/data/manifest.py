@@ -6,6 +6,7 @@ strings; digests over them are taken a chunk at a time.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cv_factory.closing import Closing
 from cv_factory.errors import ArtifactError
 
 #: Text that lives in Arrow's memory, with None and NaN as missing values.
@@ -52,7 +52,7 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 
-class ManifestWriter(Closing):
+class ManifestWriter(AbstractContextManager["ManifestWriter"]):
     """Writes a manifest to an Arrow file, a batch at a time; memory does not grow with its rows."""
 
     def __init__(self, path: Path) -> None:
@@ -61,6 +61,10 @@ class ManifestWriter(Closing):
         self._writer = pa.ipc.new_file(self._file, MANIFEST_SCHEMA)
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close, whatever happened in the block."""
+        self.close()
 
     def append(self, columns: dict[str, Any]) -> None:
         """Append rows given by column, with all columns of ``MANIFEST_SCHEMA``."""

@@ -1,28 +1,29 @@
-"""A process that outlives the one that started it, and is stopped with everything it started.
+"""A process that outlives the one that started it, and is stopped with all its descendants.
 
-What it started is found by a mark in the environment, since BentoML's workers leave the process
-group, and stay behind when their supervisor is killed.
+Descendants are found by a tag in their environment: BentoML's workers leave the process group, and
+stay behind when their supervisor is killed.
 """
 
 import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
-from cv_factory.processes.log_rotation import LOG_VARIABLE, list_rotated_files
+from cv_factory.processes.log_rotation import LOG_VARIABLE
+from cv_factory.processes.log_tail import read_log_tail
+from cv_factory.processes.polling import poll_until
 
-MARK_VARIABLE = "CV_FACTORY_DAEMON"
+TAG_VARIABLE = "CV_FACTORY_DAEMON"
 _RECORD, _LOG = "process.json", "process.log"
-_LAST_LINES = 20
+_KILL_TIMEOUT_S = 5.0
 
 
 class DaemonError(CVFactoryError):
@@ -35,14 +36,14 @@ class Daemon:
 
     Attributes:
         pid: Its process id.
-        created: When the system says it began, seconds since the epoch: ids are used again.
-        mark: Value of ``MARK_VARIABLE`` in its environment and in that of all it started.
-        port: Where it listens.
+        created: Start time by the system, seconds since the epoch: process ids are used again.
+        tag: Value of ``TAG_VARIABLE`` in its environment and in that of all its descendants.
+        port: TCP port that it listens on.
     """
 
     pid: int
     created: float
-    mark: str
+    tag: str
     port: int
 
     @property
@@ -55,48 +56,40 @@ class Daemon:
         except psutil.NoSuchProcess:
             return False
 
-    def stop(self, grace_seconds: float) -> None:
-        """Ask the process to end, and make it and all that it started.
+    def stop(self, grace_period_s: float) -> None:
+        """Send SIGTERM, wait for the process to exit, and kill what is left of it.
 
         Args:
-            grace_seconds: From SIGTERM to SIGKILL.
+            grace_period_s: Seconds from SIGTERM to SIGKILL.
 
         Raises:
-            DaemonError: Something of it cannot be ended.
+            DaemonError: A descendant survives SIGKILL.
         """
         if self.is_alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
-        deadline = time.monotonic() + grace_seconds
-        # Its workers finish what they are at: it waits for them, and so do we.
-        while self.is_alive and time.monotonic() < deadline:
-            time.sleep(0.02)
-        left = marked(self.mark)
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        _, alive = psutil.wait_procs(left, timeout=5)
-        if alive:
-            raise DaemonError(f"Processes {[p.pid for p in alive]} cannot be ended.")
+        # It exits once its workers have finished their requests.
+        poll_until(lambda: not self.is_alive, grace_period_s, interval_s=0.02)
+        kill_by_tag(self.tag)
 
 
 def start(
     command: Sequence[str],
     folder: Path,
-    mark: str,
+    tag: str,
     port: int,
     *,
     cwd: Path,
     environment: Mapping[str, str],
 ) -> Daemon:
-    """Start a process in a session of its own; what it prints goes to ``process.log``.
+    """Start a process in a session of its own, with its output in ``process.log``.
 
-    The process is told the file, so that it can keep it within bounds.
+    ``LOG_VARIABLE`` names that file to the process, so that it can rotate it.
 
     Args:
         command: Program and arguments.
-        folder: An existing folder of its own.
-        mark: Unique; see ``Daemon``.
+        folder: An existing folder that no other process uses.
+        tag: Unique; see ``Daemon``.
         port: Where it will listen.
         cwd: Where it runs.
         environment: Its whole environment.
@@ -105,49 +98,64 @@ def start(
         process = subprocess.Popen(
             list(command),
             cwd=cwd,
-            env={**environment, MARK_VARIABLE: mark, LOG_VARIABLE: str(folder / _LOG)},
+            env={**environment, TAG_VARIABLE: tag, LOG_VARIABLE: str(folder / _LOG)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    daemon = Daemon(process.pid, psutil.Process(process.pid).create_time(), mark, port)
-    write_atomic(folder / _RECORD, canonical_json(asdict(daemon)).encode())
-    return daemon
+    created = psutil.Process(process.pid).create_time()
+    record = {"pid": process.pid, "created": created, "mark": tag, "port": port}
+    write_atomic(folder / _RECORD, canonical_json(record).encode())
+    return Daemon(process.pid, created, tag, port)
 
 
-def recorded(folder: Path) -> Daemon | None:
+def load_process(folder: Path) -> Daemon | None:
     """Return the process that was last started in a folder; None if none was."""
     try:
-        return Daemon(**json.loads((folder / _RECORD).read_bytes()))
+        record = json.loads((folder / _RECORD).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return Daemon(record["pid"], record["created"], record["mark"], record["port"])
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Return all processes that carry a mark and run."""
-    found = []
+def load_running(folder: Path) -> Daemon | None:
+    """Return the process that was started in a folder; None if it does not run."""
+    process = load_process(folder)
+    return process if process is not None and process.is_alive else None
+
+
+def find_by_tag(tag: str) -> list[psutil.Process]:
+    """Return all running processes that carry a tag."""
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            is_one = process.environ().get(MARK_VARIABLE) == mark
-            if is_one and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+            is_tagged = process.environ().get(TAG_VARIABLE) == tag
+            if is_tagged and process.status() != psutil.STATUS_ZOMBIE:
+                processes.append(process)
+    return processes
+
+
+def kill_by_tag(tag: str) -> None:
+    """Kill all processes that carry a tag.
+
+    Raises:
+        DaemonError: One of them survives.
+    """
+    processes = find_by_tag(tag)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(processes, timeout=_KILL_TIMEOUT_S)
+    if alive:
+        raise DaemonError(f"Processes {[p.pid for p in alive]} cannot be killed.")
 
 
 def log_file(folder: Path) -> Path:
-    """Return where a process's output goes."""
+    """Return where the output of the process started in a folder goes."""
     return folder / _LOG
 
 
-def last_words(folder: Path) -> str:
-    """Return the last lines of a process's output, to be shown with an error."""
-    present = log_file(folder)
-    lines: list[str] = []
-    # A new file may have begun just before the last words.
-    for file in (present, *list_rotated_files(present)[-1:]):
-        if len(lines) < _LAST_LINES:
-            with suppress(FileNotFoundError):
-                text = file.read_text(encoding="utf-8", errors="replace")
-                lines = text.splitlines() + lines
-    return "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
+def log_tail(folder: Path, n_lines: int = 20) -> str:
+    """Return the last lines of a process's output, indented, to be shown with an error."""
+    return "\n".join(f"  {line}" for line in read_log_tail(folder / _LOG, n_lines).splitlines())

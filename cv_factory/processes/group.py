@@ -1,11 +1,13 @@
-"""A command in a process group of its own: started, awaited, limited, and ended with its children.
+"""A command in a process group of its own: started, awaited, limited, ended with its children.
 
-Knows nothing of ZenML. POSIX only.
+POSIX only.
 """
 
+import math
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,14 +17,17 @@ from typing import Protocol
 
 import psutil
 
-#: Tells a started process the id of the process that started it.
+from cv_factory.processes.polling import poll_until
+
+#: Environment variable of a started process: the id of the process that started it.
 PARENT_VARIABLE = "CV_FACTORY_PARENT_PID"
 
-_SECONDS_BETWEEN_LOOKS = 0.2
+_POLL_INTERVAL_S = 0.2
+_TERMINATION_TIMEOUT_S = 5.0
 
 
 class Job(Protocol):
-    """Something that was started and ends with an exit code, on this machine or on others."""
+    """A started computation that ends with an exit code, on this machine or on others."""
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""
@@ -31,15 +36,15 @@ class Job(Protocol):
         """Block until it ends and return its exit code, negative for a signal."""
 
     def stop(self, grace_period: float) -> None:
-        """Ask it to end, then make it; SIGKILL follows SIGTERM after so many seconds."""
+        """Send SIGTERM, and SIGKILL after ``grace_period`` seconds."""
 
     def describe(self, code: int) -> str:
-        """Say in words how it ended, such as ``was killed by SIGKILL (...)``."""
+        """Describe how it ended, such as ``was killed by SIGKILL (...)``."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a command may take: bytes of private memory and seconds; None for any amount."""
+    """Resource limits of a command: bytes of private memory and seconds; None for no limit."""
 
     memory: float | None = None
     seconds: float | None = None
@@ -61,10 +66,10 @@ class GroupProcess:
             command: Program and arguments.
             environment: The whole environment of the command; ``PARENT_VARIABLE`` is added to it.
             cwd: Where it runs.
-            limits: Beyond which it is killed.
+            limits: It is killed when it exceeds them.
         """
         self._limits = limits
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._exceeded = ""
         # A session of its own: Ctrl-C reaches this process alone, which then ends the group.
         self._process = subprocess.Popen(
@@ -90,11 +95,11 @@ class GroupProcess:
             return self._process.wait()
         while (code := self.poll()) is None:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_SECONDS_BETWEEN_LOOKS)
+                self._process.wait(_POLL_INTERVAL_S)
         return code
 
     def stop(self, grace_period: float) -> None:
-        """Ask the whole group to end, then make it.
+        """Terminate the whole group, then kill it.
 
         Args:
             grace_period: Seconds from SIGTERM to SIGKILL.
@@ -109,7 +114,7 @@ class GroupProcess:
             self._process.wait()
 
     def describe(self, code: int) -> str:
-        """Say in words how it ended."""
+        """Describe how it ended."""
         return self._exceeded or describe_exit(code)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -117,31 +122,31 @@ class GroupProcess:
             os.killpg(self._process.pid, number)
 
     def _excess(self) -> str:
-        """Say which limit is passed, or nothing."""
+        """Describe the limit that is exceeded; empty for none."""
         memory, seconds = self._limits.memory, self._limits.seconds
-        if seconds is not None and time.monotonic() - self._begun > seconds:
+        if seconds is not None and time.monotonic() - self._started > seconds:
             return f"was killed after its time limit of {seconds:g} s (setting 'timeout')"
-        if memory is not None and (taken := self._private_memory()) > memory:
+        if memory is not None and (used := self._private_memory()) > memory:
             return (
-                f"was killed, since it took {taken / 1e6:,.0f} MB of memory and had asked for "
+                f"was killed, since it took {used / 1e6:,.0f} MB of memory and had asked for "
                 f"{memory / 1e6:,.0f} MB (its resource 'memory')"
             )
         return ""
 
     def _private_memory(self) -> int:
-        """Return the bytes that the group does not share, as it does the pages of mapped files."""
+        """Return the bytes that the group does not share; pages of mapped files are shared."""
         total = 0
         with suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self._process.pid)
             for process in [leader, *leader.children(recursive=True)]:
                 with suppress(psutil.NoSuchProcess):
-                    taken = process.memory_info()
-                    total += taken.rss - getattr(taken, "shared", 0)
+                    usage = process.memory_info()
+                    total += usage.rss - getattr(usage, "shared", 0)
         return total
 
 
 def describe_exit(code: int) -> str:
-    """Say in words how a process ended, such as ``was killed by SIGKILL (...)``."""
+    """Describe how a process ended, such as ``was killed by SIGKILL (...)``."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -156,3 +161,21 @@ def describe_exit(code: int) -> str:
     if -code in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
         return f"crashed with {name} inside native code"
     return f"was ended by {name}"
+
+
+def terminate_group_with_parent(parent_pid: int) -> None:
+    """Watch the parent from a thread, and terminate this process group once the parent is gone.
+
+    A parent that is killed with SIGKILL cannot end its children, and only Linux could be asked to.
+
+    Args:
+        parent_pid: Value of ``PARENT_VARIABLE``.
+    """
+
+    def watch() -> None:
+        poll_until(lambda: os.getppid() != parent_pid, math.inf, interval_s=0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_TERMINATION_TIMEOUT_S)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="terminate-with-parent", daemon=True).start()

@@ -11,25 +11,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cv_factory.config.serving import LogConfig
-
-#: Names the file, to whoever is started with its output going there.
+#: Names the log file in the environment of a process whose output goes there.
 LOG_VARIABLE = "CV_FACTORY_LOG_FILE"
-#: So long a process may go on in a file that another one has renamed.
-SECONDS_BETWEEN_LOOKS = 0.2
+#: For so long a process may write to a file that another one has renamed.
+ROTATION_INTERVAL_S = 0.2
 
 
 def list_rotated_files(path: Path) -> list[Path]:
-    """Return what is kept of a log beside its present file, the oldest first."""
+    """Return the full files of a log beside its present one, the oldest first."""
     older = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()]
     return sorted(older, key=lambda p: -int(p.suffix[1:]))
 
 
-def rotate_output(config: LogConfig) -> None:
-    """Keep this process's output within bounds from now on, where it goes to a file of its own."""
-    file = RotatedOutput.told(config)
-    if file is not None:
-        file.keep_following()
+def rotate_output(max_bytes: int, max_files: int) -> None:
+    """Rotate this process's output from now on, where ``LOG_VARIABLE`` names its file."""
+    name = os.environ.get(LOG_VARIABLE)
+    if name:
+        RotatedOutput(Path(name), max_bytes, max_files).start_rotation()
 
 
 @dataclass(frozen=True)
@@ -46,32 +44,26 @@ class RotatedOutput:
     max_bytes: int
     max_files: int
 
-    @classmethod
-    def told(cls, config: LogConfig) -> "RotatedOutput | None":
-        """Return the file that the environment names; None where the output goes elsewhere."""
-        name = os.environ.get(LOG_VARIABLE)
-        return cls(Path(name), config.max_file_bytes, config.output_files) if name else None
-
-    def follow(self) -> None:
+    def rotate_if_needed(self) -> None:
         """Begin a new file if this one is full; go on in the one that another process began."""
+        # On a full disk the next attempt may find room, and the present file is still written to.
         with suppress(OSError):
-            # A full disk: the next look may find room, and the present file is still written to.
             if not self._is_present():
                 self._reopen()
             elif os.fstat(2).st_size >= self.max_bytes:
                 self._begin_new()
 
-    def keep_following(self) -> None:
-        """Look at the file now and, in a thread, from now on."""
+    def start_rotation(self) -> None:
+        """Rotate now and, in a thread, every ``ROTATION_INTERVAL_S`` seconds."""
 
-        def look() -> None:
+        def rotate() -> None:
             never = threading.Event()
-            while not never.wait(SECONDS_BETWEEN_LOOKS):
-                self.follow()
+            while not never.wait(ROTATION_INTERVAL_S):
+                self.rotate_if_needed()
 
         # A process that another one forks may begin in a file that was full long ago.
-        self.follow()
-        threading.Thread(target=look, name="log-file", daemon=True).start()
+        self.rotate_if_needed()
+        threading.Thread(target=rotate, name="log-rotation", daemon=True).start()
 
     def _is_present(self) -> bool:
         try:
@@ -83,7 +75,7 @@ class RotatedOutput:
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            # Another process may have been here while this one waited.
+            # Another process may have rotated while this one waited for the lock.
             if self._is_present():
                 for number in range(self.max_files - 1, 0, -1):
                     source = self._numbered(number - 1)

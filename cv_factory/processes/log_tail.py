@@ -1,37 +1,52 @@
-"""Reads a log that is kept in several files, also while it is written and a new file begins."""
+"""Reads logs that are kept in several files, also while they are written and a new file begins."""
 
 import math
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from cv_factory.closing import Closing
-from cv_factory.processes.log_rotation import SECONDS_BETWEEN_LOOKS, list_rotated_files
+from cv_factory.processes.log_rotation import ROTATION_INTERVAL_S, list_rotated_files
 
-#: So long a file is read after a new one began: by then every process writes to the new one.
-_SECONDS_OF_GRACE = 2 * SECONDS_BETWEEN_LOOKS
+#: For so long a file is read after a new one began: by then every process writes to the new one.
+_GRACE_PERIOD_S = 2 * ROTATION_INTERVAL_S
 
 
-class LogReader(Closing):
-    """Hands out each line of a log once; there need not be a log yet."""
+def read_log_tail(path: Path, n_lines: int) -> str:
+    """Return the last lines of a log, which may have just been rotated; empty if there is none."""
+    lines: list[str] = []
+    for file in (path, *list_rotated_files(path)[-1:]):
+        if len(lines) < n_lines:
+            with suppress(FileNotFoundError):
+                text = file.read_text(encoding="utf-8", errors="replace")
+                lines = text.rstrip().splitlines() + lines
+    return "\n".join(lines[-n_lines:])
+
+
+class LogReader(AbstractContextManager["LogReader"]):
+    """Yields each line of a log once; the log need not exist yet."""
 
     def __init__(self, path: Path) -> None:
-        """Open what is there.
+        """Open the files that exist.
 
         Args:
-            path: Of the present file.
+            path: The present file.
         """
         self._path = path
-        # What is open, the oldest first, and until when; the last one is the present file.
+        # The open files, the oldest first, and until when each is read; the last is the present.
         self._files: dict[TextIO, float] = {}
-        self._open_begun()
+        self._open_new_files()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close, whatever happened in the block."""
+        self.close()
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that were written since the last call."""
-        has_begun = True
-        while has_begun:
+        has_new_files = True
+        while has_new_files:
             now = time.monotonic()
             for file, until in list(self._files.items()):
                 while line := file.readline():
@@ -40,7 +55,7 @@ class LogReader(Closing):
                     file.close()
                     del self._files[file]
             # What was written to the old file before the new one began is read first.
-            has_begun = self._open_begun()
+            has_new_files = self._open_new_files()
 
     def close(self) -> None:
         """Close the files."""
@@ -48,9 +63,9 @@ class LogReader(Closing):
             file.close()
         self._files.clear()
 
-    def _open_begun(self) -> bool:
-        """Open the files that began since the last time; return whether any did."""
-        begun: list[TextIO] = []
+    def _open_new_files(self) -> bool:
+        """Open the files that began since the last call; return whether any did."""
+        new: list[TextIO] = []
         # From the present one back, so that a file that is renamed meanwhile is not passed over.
         for path in (self._path, *reversed(list_rotated_files(self._path))):
             file = _open(path)
@@ -59,15 +74,15 @@ class LogReader(Closing):
             if _is_among(file, self._files):
                 file.close()
                 break
-            if _is_among(file, begun):
+            if _is_among(file, new):
                 file.close()
             else:
-                begun.insert(0, file)
-        if begun:
-            grace = time.monotonic() + _SECONDS_OF_GRACE
-            self._files = {file: min(until, grace) for file, until in self._files.items()}
-            self._files |= dict.fromkeys(begun, grace) | {begun[-1]: math.inf}
-        return bool(begun)
+                new.insert(0, file)
+        if new:
+            deadline = time.monotonic() + _GRACE_PERIOD_S
+            self._files = {file: min(until, deadline) for file, until in self._files.items()}
+            self._files |= dict.fromkeys(new, deadline) | {new[-1]: math.inf}
+        return bool(new)
 
 
 def _open(path: Path) -> TextIO | None:

@@ -72,7 +72,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     served: Any = service.PredictorService
     served.config["workers"] = config.workers
     served.inject_config()
-    rotate_output(config.log)
+    rotate_output(config.log.max_file_bytes, config.log.output_files)
     try:
         serve_http(served, host=host, port=port)
         if (words := last_words(os.getpid())).exists():

@@ -1,12 +1,12 @@
 """A typed client of the service, for Python programs and for ``run.py predict``."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from cv_factory.closing import Closing
 from cv_factory.errors import CVFactoryError
 
 
@@ -54,7 +54,7 @@ class ImagePrediction:
     cached: bool = False
 
 
-class PredictionClient(Closing):
+class PredictionClient(AbstractContextManager["PredictionClient"]):
     """Talks to one service; use it in a ``with`` block, or ``close`` it."""
 
     def __init__(
@@ -78,6 +78,10 @@ class PredictionClient(Closing):
         self._client = httpx.Client(
             base_url=url, headers=headers, timeout=timeout, transport=transport
         )
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close, whatever happened in the block."""
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""

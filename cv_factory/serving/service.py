@@ -105,7 +105,8 @@ def _open() -> "Application":
     keys = ApiKeyStore.from_environment()
     if warning := check_exposure(bundle.serving, keys, listening_hosts(), gateway()):
         say("open", detail=warning)
-    rotate_output(bundle.serving.log)
+    log = bundle.serving.log
+    rotate_output(log.max_file_bytes, log.output_files)
     share_metrics()
     opened = create_app(bundle, keys=keys, state_file=state_file())
     say("serving", model=bundle.model_name, version=bundle.version)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from cv_factory.errors import StackError
 from cv_factory.processes.group import describe_exit
+from cv_factory.processes.polling import poll_until
 
 _SCRIPT, _LOG, _EXIT_CODE = "job.sh", "log", "exit_code"
-_SECONDS_BETWEEN_LOOKS = 1.0
+_POLL_INTERVAL_S = 1.0
 #: A job in one of these states has ended; in any other it waits, runs, or is moved.
 _ENDED = {
     "COMPLETED": "ended",
@@ -138,7 +139,7 @@ class SlurmJob:
         """Block until the job ends, showing what it prints, and return its exit code."""
         while (code := self.poll()) is None:
             self._show_log()
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_INTERVAL_S)
         self._show_log()
         return code
 
@@ -151,9 +152,7 @@ class SlurmJob:
         if self.poll() is not None:
             return
         _call("scancel", str(self.number))
-        deadline = time.monotonic() + grace_period + 60
-        while self.poll() is None and time.monotonic() < deadline:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        poll_until(lambda: self.poll() is not None, grace_period + 60, _POLL_INTERVAL_S)
 
     def describe(self, code: int) -> str:
         """Say in words how it ended."""

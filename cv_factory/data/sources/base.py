@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.closing import Closing
 from cv_factory.cpu import available_cpus
 
 #: Encoded bytes, or pixels uint8 ``(H, W, C)`` where the source holds arrays.
@@ -47,7 +48,7 @@ class ImageRecord:
         return self.content() if callable(self.content) else self.content
 
 
-class ImageSource(Closing):
+class ImageSource(AbstractContextManager["ImageSource"]):
     """Images of one origin, read lazily, in a stable order; close it, or use it in ``with``."""
 
     @property
@@ -80,6 +81,14 @@ class ImageSource(Closing):
     def readers(self) -> int:
         """How many threads may read at once; more than there are CPUs where reading is waiting."""
         return available_cpus()
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close, whatever happened in the block."""
+        self.close()
 
     def close(self) -> None:
         """Close what the source holds open; closing twice does nothing."""

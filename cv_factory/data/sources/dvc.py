@@ -47,10 +47,10 @@ def open_dvc(config: DataConfig, *, labelled: bool = True) -> ListedSource:
                 source = FolderSource(store, pattern, config.max_bytes, labelled=labelled)
         except (DvcException, SCMError) as error:
             raise SourceError(f"The DVC repository {at} cannot be read: {error}.") from None
-        return _Closing(source, on_error.pop_all(), f"{path} of the DVC repository {at}")
+        return _ClosingSource(source, on_error.pop_all(), f"{path} of the DVC repository {at}")
 
 
-class _Closing(ListedSource):
+class _ClosingSource(ListedSource):
     """A source that also closes the repository under it."""
 
     def __init__(self, source: ListedSource, opened: ExitStack, description: str) -> None:

@@ -106,7 +106,7 @@ class Endpoint:
         if running is None:
             running = self._start(name)
         with ExitStack() as undo:
-            undo.callback(running.stop, grace_seconds=1.0)
+            undo.callback(running.stop, grace_period_s=1.0)
             _await_ready(running, folder, timeout)
             proof = self._prove(f"http://{_LOOPBACK}:{running.port}", name, bundle)
             undo.pop_all()
@@ -130,7 +130,7 @@ class Endpoint:
 
     def running(self, name: str) -> Daemon | None:
         """Return the process of a service; None if it does not run."""
-        found = daemon.recorded(self._service(name))
+        found = daemon.load_process(self._service(name))
         return found if found is not None and found.is_alive else None
 
     def is_ready(self, name: str) -> bool:
@@ -164,7 +164,7 @@ class Endpoint:
             self._front.mkdir(parents=True, exist_ok=True)
             front = self._running_front()
             # It goes on when its supervisor is killed, and holds the port.
-            is_orphan = front is None and bool(daemon.marked(self._mark("front")))
+            is_orphan = front is None and bool(daemon.find_by_tag(self._tag("front")))
             if not is_orphan and (front is None or front.port != self.port):
                 self._require_free_port()
             routes.save(self._front / ROUTES)
@@ -172,14 +172,14 @@ class Endpoint:
             self._end_orphans("front")
             self._require_free_port()
         if front is not None and front.port != self.port:
-            front.stop(grace_seconds=2.0)
+            front.stop(grace_period_s=2.0)
         if self._running_front() is None:
             self._start_front()
         self._await_routes(routes)
 
     def take_down(self, name: str) -> None:
         """Stop a service wholly; what it was put up with stays."""
-        found = daemon.recorded(self._service(name))
+        found = daemon.load_process(self._service(name))
         if found is not None:
             found.stop(self.drain_seconds)
 
@@ -197,9 +197,9 @@ class Endpoint:
 
     def close(self) -> None:
         """Stop the front: the port is free again."""
-        found = daemon.recorded(self._front)
+        found = daemon.load_process(self._front)
         if found is not None:
-            found.stop(grace_seconds=2.0)
+            found.stop(grace_period_s=2.0)
         shutil.rmtree(self._front, ignore_errors=True)
 
     def log_file(self, name: str) -> Path:
@@ -223,7 +223,7 @@ class Endpoint:
         running = self.running(name)
         if running is None:
             raise DaemonError(
-                f"The service {name} does not run.\n{daemon.last_words(self._service(name))}"
+                f"The service {name} does not run.\n{daemon.log_tail(self._service(name))}"
             )
         return Backend(name, running.port, weight)
 
@@ -255,7 +255,7 @@ class Endpoint:
             return daemon.start(
                 command,
                 folder,
-                self._mark(name),
+                self._tag(name),
                 port,
                 cwd=folder / _BENTO / "src",
                 environment={
@@ -289,14 +289,14 @@ class Endpoint:
             daemon.start(
                 [sys.executable, "-m", module, *place],
                 self._front,
-                self._mark("front"),
+                self._tag("front"),
                 self.port,
                 cwd=self._front,
                 environment=_environment({}),
             )
 
     def _running_front(self) -> Daemon | None:
-        found = daemon.recorded(self._front)
+        found = daemon.load_process(self._front)
         return found if found is not None and found.is_alive else None
 
     def _require_free_port(self) -> None:
@@ -317,7 +317,7 @@ class Endpoint:
 
         def is_done() -> bool:
             if self._running_front() is None:
-                raise DaemonError(f"The front ended:\n{daemon.last_words(self._front)}")
+                raise DaemonError(f"The front ended:\n{daemon.log_tail(self._front)}")
             status = FrontStatus.load(self._front / STATUS)
             return status is not None and status.generation == routes.generation
 
@@ -326,30 +326,30 @@ class Endpoint:
             return status is None or not (status.in_flight.keys() - kept)
 
         if not _wait(is_done, _FRONT_SECONDS):
-            raise DaemonError(f"The front does not react:\n{daemon.last_words(self._front)}")
+            raise DaemonError(f"The front does not react:\n{daemon.log_tail(self._front)}")
         _wait(is_drained, self.drain_seconds)
 
     def _end_orphans(self, name: str) -> None:
         """End what an earlier process left behind, when its supervisor was killed."""
-        orphans = daemon.marked(self._mark(name))
+        orphans = daemon.find_by_tag(self._tag(name))
         for process in orphans:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(orphans, timeout=5)
 
-    def _mark(self, name: str) -> str:
+    def _tag(self, name: str) -> str:
         return f"{self.folder}#{name}"
 
 
 def _await_ready(running: Daemon, folder: Path, timeout: float) -> None:
     def is_ready() -> bool:
         if not running.is_alive:
-            raise DaemonError(f"The service ended while it started:\n{daemon.last_words(folder)}")
+            raise DaemonError(f"The service ended while it started:\n{daemon.log_tail(folder)}")
         return _says_ready(running.port)
 
     if not _wait(is_ready, timeout):
         raise DaemonError(
-            f"The service was not ready after {timeout:g} s:\n{daemon.last_words(folder)}"
+            f"The service was not ready after {timeout:g} s:\n{daemon.log_tail(folder)}"
         )
 
 

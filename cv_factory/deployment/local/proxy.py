@@ -440,7 +440,8 @@ async def serve(folder: Path, listening: socket.socket) -> None:
 
 
 def _serve(folder: Path, listening: socket.socket) -> None:
-    rotate_output(LogConfig())
+    log = LogConfig()
+    rotate_output(log.max_file_bytes, log.output_files)
     asyncio.run(serve(folder, listening))
 
 

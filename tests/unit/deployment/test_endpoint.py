@@ -62,7 +62,7 @@ def left_of(endpoint: Endpoint) -> list[psutil.Process]:
     """Return every process of an endpoint, whether or not its supervisor lives."""
     services = [path.name for path in (endpoint.folder / "services").glob("*")]
     marks = [f"{endpoint.folder}#{name}" for name in {*services, "one", "two", "front"}]
-    return [process for mark in marks for process in daemon.marked(mark)]
+    return [process for mark in marks for process in daemon.find_by_tag(mark)]
 
 
 def ask(endpoint: Endpoint, **headers: str) -> httpx.Response:
@@ -162,13 +162,13 @@ def test_a_killed_supervisor_leaves_no_worker_and_the_service_is_brought_back(
     deadline = time.monotonic() + 5
     while served.running(name):
         assert time.monotonic() < deadline
-    orphans = [p.pid for p in daemon.marked(running.mark)]
+    orphans = [p.pid for p in daemon.find_by_tag(running.mark)]
     served.bring_up(name, START)
     served.route({name: 1.0})
     assert ask(served).status_code == 200
-    assert not any(p.pid in orphans for p in daemon.marked(running.mark))
+    assert not any(p.pid in orphans for p in daemon.find_by_tag(running.mark))
     served.take_down(name)
-    assert daemon.marked(running.mark) == []
+    assert daemon.find_by_tag(running.mark) == []
     assert ask(served).status_code == 502
 
 
@@ -178,7 +178,7 @@ def test_a_front_without_its_supervisor_goes_on_and_is_replaced_by_the_next_depl
     (name,) = served.shares()
     served.bring_up(name, START)
     served.route({name: 1.0})
-    front = daemon.recorded(served.folder / "front")
+    front = daemon.load_process(served.folder / "front")
     assert front is not None
     (serving,) = psutil.Process(front.pid).children()
     os.kill(front.pid, signal.SIGKILL)

@@ -107,7 +107,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def _kill_supervisor(endpoint: Endpoint) -> None:
-    front = daemon.recorded(endpoint.folder / "front")
+    front = daemon.load_process(endpoint.folder / "front")
     assert front is not None
     os.kill(front.pid, signal.SIGKILL)
     _until(lambda: not endpoint.is_open)

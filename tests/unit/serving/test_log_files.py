@@ -25,25 +25,23 @@ _SCORES = np.full(40, 0.1, np.float32)
 _LINES = 4000
 _WRITE = """
 import os, sys
-from cv_factory.config.serving import LogConfig
-from cv_factory.processes.log_rotation import RotatedOutput
+from pathlib import Path
+from cv_factory.processes.log_rotation import LOG_VARIABLE, RotatedOutput
 from cv_factory.serving.logging.request_log import write_to_stderr
 
 name, lines, keep = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-config = LogConfig(max_file_bytes=2**16, output_files=keep)
-file = RotatedOutput.told(config)
+file = RotatedOutput(Path(os.environ[LOG_VARIABLE]), 2**16, keep)
 for number in range(lines):
     write_to_stderr(f"{name} {number} " + 80 * name + "\\n")
     if number % 100 == 0:
-        file.follow()
+        file.rotate_if_needed()
 """
 
 
 _CRASH = """
-from cv_factory.config.serving import LogConfig
 from cv_factory.processes.log_rotation import rotate_output
 
-rotate_output(LogConfig())
+rotate_output(2**26, 4)
 raise SystemExit("last words")
 """
 
@@ -165,7 +163,7 @@ def test_a_process_that_ends_at_once_has_its_last_words_in_the_present_file(
         told = {**os.environ, LOG_VARIABLE: str(path)}
         assert subprocess.run([sys.executable, "-c", _CRASH], env=told, stderr=log).returncode == 1
     assert path.read_text() == "last words\n"
-    words = [line.strip() for line in daemon.last_words(tmp_path).splitlines()]
+    words = [line.strip() for line in daemon.log_tail(tmp_path).splitlines()]
     assert words == [*map(str, range(11, 30)), "last words"]
 
 
