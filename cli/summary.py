@@ -10,8 +10,8 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
+from cv_factory.evaluation.registration import Registration
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
-from registry.registration import Registration
 
 _MARKS = {"passed": "[green]passed[/]", "failed": "[red]failed[/]"}
 

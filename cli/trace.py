@@ -71,7 +71,7 @@ def command(
 def _version_that_predicted(
     prediction_id: str, registry: "ModelRegistry", folder: Path | None
 ) -> int:
-    from registry.predictions import logged_prediction
+    from registry.prediction_lookup import logged_prediction
 
     prediction = logged_prediction(registry.model_name, prediction_id, folder)
     click.echo(f"Prediction {prediction_id}: {prediction['label']} ({prediction['time']})")

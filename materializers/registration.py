@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
+from cv_factory.evaluation.registration import Registration
 from materializers.artifact import NounMaterializer
-from registry.registration import Registration
 
 
 class RegistrationMaterializer(NounMaterializer):

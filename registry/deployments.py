@@ -18,12 +18,12 @@ from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.lock import turn
 from cv_factory.deployment.verify import Proof
 from cv_factory.errors import StackError
+from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 from registry import versions
 from registry.model_registry import ModelRegistry, fingerprint_of
-from registry.registration import Registration
-from registry.transitions import TransitionRefusedError
+from registry.stages import TransitionRefusedError
 
 
 class Service(Protocol):

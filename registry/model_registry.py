@@ -15,7 +15,7 @@ from registry.audit.files import log_files
 from registry.audit.log import AuditLog, Entry
 from registry.mlflow.mirror import MlflowMirror
 from registry.provenance.statement import stored_statement
-from registry.transitions import (
+from registry.stages import (
     Outcome,
     TransitionRefusedError,
     Transitions,

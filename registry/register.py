@@ -11,15 +11,15 @@ from cv_factory.config.gates import GateConfig
 from cv_factory.config.register import RegisterConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.evaluation.gates import Evidence, GateVerdict, all_passed, judge
+from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html, render_markdown
 from cv_factory.evaluation.scoring import rescore_predictor
 from registry import versions
 from registry.candidate import Candidate
-from registry.card import card_content
+from registry.card_content import card_content
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry
 from registry.provenance.statement import statement
-from registry.registration import Registration
 from registry.run_reference import RunReference
 
 #: Stages that a training run may change; production and archived are other commands' business.

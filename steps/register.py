@@ -13,10 +13,10 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
-from registry.registration import Registration
 
 
 @step(enable_cache=False)

@@ -22,7 +22,7 @@ from registry import register as registering
 from registry.candidate import Candidate
 from registry.register import register_candidate
 from registry.run_reference import RunReference
-from registry.transitions import open_intent
+from registry.stages import open_intent
 
 
 class Killed(BaseException):

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from cv_factory.errors import ArtifactError
-from registry import transitions
+from registry import stages as transitions
 from registry.audit.files import LocalLogFiles
 from registry.audit.log import AuditLog, LogConflictError
-from registry.transitions import TransitionRefusedError, Transitions, production_history
+from registry.stages import TransitionRefusedError, Transitions, production_history
 
 
 class Killed(BaseException):
