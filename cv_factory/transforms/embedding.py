@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.config.transform import UMAPConfig
-from cv_factory.errors import ConfigError
+from cv_factory.errors import ConfigError, missing_extra
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def check_installed() -> None:
     """
     if importlib.util.find_spec("umap") is None:
         raise ConfigError(
-            "transform.umap needs umap-learn: install the extra 'backbones' "
-            "(uv pip install 'cv-factory[backbones]'), or remove the section."
+            "transform.umap needs umap-learn, which is not installed. Remove the section, or: "
+            + missing_extra("backbones")
         )
 
 

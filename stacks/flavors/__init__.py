@@ -12,12 +12,14 @@ class OwnFlavor:
         name: What stack files call it.
         source: Where its flavor class stands.
         requires: Packages beyond ZenML's own that it cannot work without.
+        extra: The extra of pyproject.toml that has them; empty if they are always installed.
     """
 
     component_type: str
     name: str
     source: str
     requires: tuple[str, ...] = ()
+    extra: str = ""
 
 
 OWN_FLAVORS = (
@@ -30,6 +32,7 @@ OWN_FLAVORS = (
         "sagemaker_bento",
         "stacks.flavors.sagemaker_bento.SagemakerBentoFlavor",
         ("bentoml", "boto3"),
+        "aws",
     ),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
     OwnFlavor(
@@ -37,14 +40,18 @@ OWN_FLAVORS = (
         "sagemaker_sized",
         "stacks.flavors.sagemaker.SizedOrchestratorFlavor",
         ("boto3", "sagemaker"),
+        "aws",
     ),
     OwnFlavor(
         "step_operator",
         "sagemaker_sized",
         "stacks.flavors.sagemaker.SizedStepOperatorFlavor",
         ("boto3", "sagemaker"),
+        "aws",
     ),
-    OwnFlavor("image_builder", "codebuild", "stacks.flavors.codebuild.CodeBuildFlavor", ("boto3",)),
+    OwnFlavor(
+        "image_builder", "codebuild", "stacks.flavors.codebuild.CodeBuildFlavor", ("boto3",), "aws"
+    ),
 )
 
 

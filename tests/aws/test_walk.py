@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 
 #: What cannot run here, and why.
 _NOT_RUN = {
-    "python tools/install.py --extra dev --extra aws": "is what make test-engines has done",
+    "make setup EXTRAS=aws": "installs what make test-engines has installed",
     "zenml login https://zenml.example.com": "asks in a browser; a key stands for it",
     "export CV_FACTORY_MLFLOW_USERNAME=... CV_FACTORY_MLFLOW_PASSWORD=...": "set by the fixture",
 }

@@ -7,7 +7,7 @@ from cv_factory.data.sources.folder import FolderSource
 from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.manifest import ManifestSource
 from cv_factory.data.sources.stores import FsspecStore
-from cv_factory.errors import SourceError
+from cv_factory.errors import SourceError, missing_extra
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
@@ -29,7 +29,7 @@ def open_dvc(config: DataConfig, *, labelled: bool = True) -> ListedSource:
         from dvc.exceptions import DvcException
         from dvc.scm import SCMError
     except ImportError:
-        raise SourceError("Source 'dvc' needs DVC: pip install -e '.[sources]'.") from None
+        raise SourceError(f"Source 'dvc' needs DVC. {missing_extra('sources')}") from None
     at = f"{section.repo}@{section.revision}" if section.revision else section.repo
     with ExitStack() as on_error:
         try:

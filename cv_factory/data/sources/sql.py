@@ -19,7 +19,7 @@ from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.listing import ListedImage, Listing
 from cv_factory.data.sources.references import ReferencedImages, RowReader
 from cv_factory.data.sources.stores import open_store, printable
-from cv_factory.errors import DataError, ImageError, SourceError
+from cv_factory.errors import DataError, ImageError, SourceError, missing_extra
 
 _ROWS_AT_ONCE = 64
 _LISTED_AT_ONCE = 10_000
@@ -189,6 +189,6 @@ def _url(section: SqlConfig) -> sa.URL:
 def _reason(error: Exception) -> str:
     """Return the database's own words, in one line."""
     if isinstance(error, ImportError):
-        return f"{error}; PostgreSQL needs the extra 'sources' (pip install -e '.[sources]')"
+        return f"{error}. {missing_extra('sources')}"
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split())
