@@ -37,7 +37,7 @@ def export_all(
     from cv_factory.data.ingest import ingest
     from cv_factory.data.split import split_dataset
     from cv_factory.export.onnx_graph import export_predictor
-    from cv_factory.export.quantize import reduce_precision
+    from cv_factory.export.quantize import quantize
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 
@@ -48,7 +48,7 @@ def export_all(
     trained = train(dataset, split, transform, model, TrainConfig(epochs=1, batch_size=64))
     exported = export_predictor(trained, transform, {})
     predictors = {
-        precision: reduce_precision(
+        precision: quantize(
             exported,
             dataset,
             split,

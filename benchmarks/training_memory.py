@@ -31,9 +31,9 @@ def train_streamed() -> dict[str, float]:
 
     from cv_factory.config.model import SmallCNNConfig
     from cv_factory.config.train import TrainConfig
-    from cv_factory.training.distributed.process_group import World
-    from cv_factory.training.job import TrainingJob
+    from cv_factory.training.distributed.process_group import ProcessGroup
     from cv_factory.training.network import fit_network
+    from cv_factory.training.training_job import TrainingJob
     from cv_factory.transforms.fitted import FittedTransform
 
     n = int(os.environ[_COUNT])
@@ -53,7 +53,9 @@ def train_streamed() -> dict[str, float]:
         )
         begun = time.perf_counter()
         with PeakMemory() as memory:
-            fit_network(job, torch.device("cpu"), World(), None, lambda *_: None, lambda *_: None)
+            fit_network(
+                job, torch.device("cpu"), ProcessGroup(), None, lambda *_: None, lambda *_: None
+            )
         seconds = time.perf_counter() - begun
     return {"images": n, "peak_MB": memory.growth / 1e6, "seconds": seconds}
 

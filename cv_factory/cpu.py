@@ -1,4 +1,4 @@
-"""How many CPUs this process may use."""
+"""Number of CPUs and threads that this process may use."""
 
 import os
 
@@ -11,9 +11,9 @@ def available_cpus() -> int:
 
 
 def fitting_threads() -> int:
-    """Return how many threads one fit may use: ``OMP_NUM_THREADS`` where it is set, else all CPUs.
+    """Return the number of threads of one fit: ``OMP_NUM_THREADS`` if set, else all CPUs.
 
-    Trials of a search run side by side, each with its share.
+    The search sets the variable for its parallel workers.
     """
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(available_cpus(), int(limit)) if limit.isdigit() and int(limit) else available_cpus()

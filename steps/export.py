@@ -26,10 +26,10 @@ def export(
     float_predictor: Predictor | None = None,
 ) -> Annotated[Predictor, "predictor"]:
     """Export, calibrate if asked to, and compare with the reference outputs; reduce if asked to."""
-    from cv_factory.export.onnx_graph import export_of_run
-    from cv_factory.export.quantize import reduce_precision
+    from cv_factory.export.onnx_graph import export_training_run
+    from cv_factory.export.quantize import quantize
 
-    exported = float_predictor or export_of_run(
+    exported = float_predictor or export_training_run(
         trained_model, transform, dataset, split, calibration, config_fingerprint
     )
-    return reduce_precision(exported, dataset, split, config)
+    return quantize(exported, dataset, split, config)

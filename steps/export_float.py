@@ -24,6 +24,8 @@ def export_float(
     config_fingerprint: str,
 ) -> Annotated[Predictor, "float_predictor"]:
     """Export, calibrate if asked to, and compare with the reference outputs."""
-    from cv_factory.export.onnx_graph import export_of_run
+    from cv_factory.export.onnx_graph import export_training_run
 
-    return export_of_run(trained_model, transform, dataset, split, calibration, config_fingerprint)
+    return export_training_run(
+        trained_model, transform, dataset, split, calibration, config_fingerprint
+    )

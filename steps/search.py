@@ -19,7 +19,7 @@ from steps.caching import depends_on
     step_operator=True,
     experiment_tracker=True,
     cache_policy=depends_on(
-        "cv_factory.training.search.study", "cv_factory.training.search.worker"
+        "cv_factory.training.search.study", "cv_factory.training.search.trial_worker"
     ),
 )
 def search(
@@ -31,7 +31,7 @@ def search(
     config: SearchConfig,
 ) -> Annotated[SearchResult, "search_result"]:
     """Search, and report every trial as a nested run; an interrupted search goes on."""
-    from cv_factory.training.search.job import SearchJob
+    from cv_factory.training.search.search_job import SearchJob
     from cv_factory.training.search.study import search as run_search
     from registry.mlflow.tracking import MLFLOW_RUN_KEY, active_run_id, log_trial
     from registry.study_journal import StudyJournal

@@ -1,4 +1,4 @@
-"""The fingerprints that a predictor's contract carries: of its data, split, model, config, code."""
+"""Fingerprints of the inputs of a predictor: data, split, model, config, code."""
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.code_fingerprint import code_fingerprint
@@ -6,8 +6,8 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.training.trained_model import TrainedModel
 
-#: What reaches all code between a source's bytes and the exported graph.
-_ENTRY_POINTS = (
+#: Modules whose import closure is all code between a source's bytes and the exported graph.
+_ROOT_MODULES = (
     "cv_factory.data.ingest",
     "cv_factory.data.split",
     "cv_factory.training.train",
@@ -16,12 +16,12 @@ _ENTRY_POINTS = (
 )
 
 
-def fingerprints(
+def compute_fingerprints(
     dataset: ImageDataset, split: Split, trained: TrainedModel, config_fingerprint: str
 ) -> dict[str, str]:
-    """Return the SHA-256 of what went into a predictor, by name.
+    """Return the SHA-256 of each input of a predictor, by name.
 
-    Ids stand for the split: two sources that list equal images in another order give the same.
+    The split is fingerprinted by image ids, so that the order of the source does not matter.
     """
     ids = dataset.manifest["id"].to_numpy()
     parts = {name: sorted(ids[indices].tolist()) for name, indices in split.items()}
@@ -30,5 +30,5 @@ def fingerprints(
         "split": fingerprint(parts),
         "model": trained.fingerprint,
         "config": config_fingerprint,
-        "code": code_fingerprint(*_ENTRY_POINTS),
+        "code": code_fingerprint(*_ROOT_MODULES),
     }

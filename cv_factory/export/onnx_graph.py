@@ -1,4 +1,4 @@
-"""Joins the fitted transform and the trained model into one ONNX graph, and proves it."""
+"""Export of transform and trained model as one ONNX graph, checked against the live model."""
 
 import logging
 import warnings
@@ -15,28 +15,28 @@ from cv_factory.config.export import CalibrationConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
-from cv_factory.export.calibrate import SMALLEST, apply_temperature, fit_temperature
-from cv_factory.export.fingerprints import fingerprints
+from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, fit_temperature
+from cv_factory.export.fingerprints import compute_fingerprints
 from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
 #: Largest difference in probability between the live model and its export.
-TOLERANCE = 1e-4
+PARITY_TOLERANCE = 1e-4
 
-#: Of every graph: what its halves, and whatever rewrites it, must share.
+#: Of every graph, so that its parts can be merged.
 OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
 _IR_VERSION = 10
 _GOLDEN_SAMPLES = 16
 _BATCH = 1024
 
 
-#: A dataset, and the indices of its validation images.
-HeldOut = tuple[ImageDataset, npt.NDArray[np.int64]]
+#: A dataset, and the indices of its images to calibrate on.
+CalibrationSet = tuple[ImageDataset, npt.NDArray[np.int64]]
 
 
-def export_of_run(
+def export_training_run(
     trained: TrainedModel,
     transform: FittedTransform,
     dataset: ImageDataset,
@@ -44,21 +44,21 @@ def export_of_run(
     calibration: CalibrationConfig,
     config_fingerprint: str,
 ) -> Predictor:
-    """Build the predictor of a training run: calibrated if asked to, with what it was made of.
+    """Build the predictor of a training run, calibrated if configured, with input fingerprints.
 
     Raises:
         ExportError: As for ``export_predictor``.
     """
-    made_of = fingerprints(dataset, split, trained, config_fingerprint)
+    fingerprints = compute_fingerprints(dataset, split, trained, config_fingerprint)
     return export_predictor(
-        trained, transform, made_of, images_to_calibrate_on(dataset, split, calibration)
+        trained, transform, fingerprints, select_calibration_set(dataset, split, calibration)
     )
 
 
-def images_to_calibrate_on(
+def select_calibration_set(
     dataset: ImageDataset, split: Split, config: CalibrationConfig
-) -> HeldOut | None:
-    """Return the images that probabilities are calibrated on; None if they are not."""
+) -> CalibrationSet | None:
+    """Return the validation images for calibration, or None for ``method: none``."""
     return (dataset, split.validation) if config.method == "temperature" else None
 
 
@@ -66,42 +66,42 @@ def export_predictor(
     trained: TrainedModel,
     transform: FittedTransform,
     fingerprints: dict[str, str],
-    held_out: HeldOut | None = None,
+    calibration_set: CalibrationSet | None = None,
 ) -> Predictor:
-    """Build the predictor and compare it with what the live model answered.
+    """Build the predictor and compare its outputs with the reference outputs.
 
     Args:
         trained: The model and its reference outputs.
-        transform: What the model was trained behind.
-        fingerprints: SHA-256 of what went in, for the contract; the transform's own is added.
-        held_out: Validation images, for a predictor that is calibrated on them.
+        transform: The transform that the model was trained with.
+        fingerprints: SHA-256 of each input, for the contract; the transform's own is added.
+        calibration_set: Images to calibrate on; None for an uncalibrated predictor.
 
     Raises:
         ExportError: The graph's probabilities differ from the reference by more than 1e-4.
     """
-    made_of = fingerprints | {"transform": transform.fingerprint}
+    all_fingerprints = fingerprints | {"transform": transform.fingerprint}
     graph = build_graph(trained, transform)
-    predictor = _prove(graph, trained, transform, made_of, 1.0)
-    if held_out is None:
+    predictor = _build_verified(graph, trained, transform, all_fingerprints, 1.0)
+    if calibration_set is None:
         return predictor
-    dataset, validation = held_out
+    dataset, validation = calibration_set
     scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
     temperature = fit_temperature(np.concatenate(scores), dataset.labels[validation])
     _add_temperature(graph, temperature)
-    return _prove(graph, trained, transform, made_of, temperature)
+    return _build_verified(graph, trained, transform, all_fingerprints, temperature)
 
 
-def _prove(
+def _build_verified(
     graph: onnx.ModelProto,
     trained: TrainedModel,
     transform: FittedTransform,
     fingerprints: dict[str, str],
     temperature: float,
 ) -> Predictor:
-    """Return the predictor of a graph, if it answers as the live model did.
+    """Build the predictor of a graph and verify it against the reference outputs.
 
     Raises:
-        ExportError: It does not.
+        ExportError: The outputs differ by more than ``PARITY_TOLERANCE``.
     """
     height, width, channels = transform.image_shape
     contract = Contract(
@@ -115,34 +115,34 @@ def _prove(
         temperature=temperature,
     )
     serialized = graph.SerializeToString(deterministic=True)
-    nothing = np.empty((0,))
-    draft = Predictor(serialized, contract, GoldenSamples(nothing, nothing, nothing))  # type: ignore[arg-type]
+    empty = np.empty((0,))
+    draft = Predictor(serialized, contract, GoldenSamples(empty, empty, empty))  # type: ignore[arg-type]
     reference = trained.reference
-    answered = draft.predict(reference.images)
+    outputs = draft.predict(reference.images)
     expected = reference.probabilities
     if temperature != 1.0:
         expected = apply_temperature(expected, temperature)
-    difference = float(np.abs(answered.probabilities - expected).max())
-    # Not "difference > TOLERANCE": NaN must fail as well.
-    if not difference <= TOLERANCE:
+    difference = float(np.abs(outputs.probabilities - expected).max())
+    # Not "difference > PARITY_TOLERANCE": NaN must fail as well.
+    if not difference <= PARITY_TOLERANCE:
         raise ExportError(
             f"The exported predictor differs from the trained model by {difference:.2e} in "
-            f"probability on {len(reference.images)} validation images (allowed: {TOLERANCE:g}). "
-            "The export of this model is wrong; it is not stored."
+            f"probability on {len(reference.images)} validation images (allowed: "
+            f"{PARITY_TOLERANCE:g}). The export of this model is wrong; it is not stored."
         )
     golden = GoldenSamples(
         reference.images[:_GOLDEN_SAMPLES],
-        answered.probabilities[:_GOLDEN_SAMPLES],
-        answered.features[:_GOLDEN_SAMPLES],
+        outputs.probabilities[:_GOLDEN_SAMPLES],
+        outputs.features[:_GOLDEN_SAMPLES],
     )
     return Predictor(serialized, contract, golden)
 
 
 def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
-    """Put temperature scaling between the model and ``probabilities``."""
-    _rename_inside(model, "probabilities", "uncalibrated")
+    """Insert temperature scaling between the model and ``probabilities``."""
+    _rename_tensor(model, "probabilities", "uncalibrated")
     constants = {
-        "calibration/smallest": np.float32(SMALLEST),
+        "calibration/smallest": np.float32(MIN_PROBABILITY),
         "calibration/temperature": np.float32(temperature),
     }
     model.graph.initializer.extend(
@@ -164,24 +164,24 @@ def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
 def build_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.ModelProto:
     """Compose transform and model: ``images`` to ``probabilities`` and ``features``."""
     if is_network(trained.config):
-        model, entry = _network_graph(trained, transform), "normalized"
+        model, model_input = _network_graph(trained, transform), "normalized"
     else:
-        model, entry = onnx.load_model_from_string(trained.graph), "model_features"
+        model, model_input = onnx.load_model_from_string(trained.graph), "model_features"
     model = onnx.compose.add_prefix(model, "model/")
     source = onnx.compose.merge_models(
-        _transform_graph(transform, entry),
-        _with_versions(model),
-        io_map=[(entry, model.graph.input[0].name)],
+        _transform_graph(transform, model_input),
+        _set_versions(model),
+        io_map=[(model_input, model.graph.input[0].name)],
         outputs=["features", _probability_output(model)],
     )
     merged = _rename_output(source, _probability_output(model), "probabilities")
-    strip(merged)
+    strip_metadata(merged)
     onnx.checker.check_model(merged, full_check=True)
     return merged
 
 
-def _transform_graph(transform: FittedTransform, entry: str) -> onnx.ModelProto:
-    """Graph from ``images`` uint8 ``(N, H, W, C)`` to ``entry`` and ``features``."""
+def _transform_graph(transform: FittedTransform, model_input: str) -> onnx.ModelProto:
+    """Build the graph from ``images`` uint8 ``(N, H, W, C)`` to model input and ``features``."""
     height, width, channels = transform.image_shape
     statistics, pca = transform.normalization, transform.pca
     constants = {
@@ -195,10 +195,10 @@ def _transform_graph(transform: FittedTransform, entry: str) -> onnx.ModelProto:
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["pixels", "scale"], ["scaled"]),
     ]
-    if entry == "normalized":
+    if model_input == "normalized":
         nodes += [
-            helper.make_node("Sub", ["scaled", "mean"], ["centred"]),
-            helper.make_node("Div", ["centred", "std"], ["standardized"]),
+            helper.make_node("Sub", ["scaled", "mean"], ["centered"]),
+            helper.make_node("Div", ["centered", "std"], ["standardized"]),
             helper.make_node("Transpose", ["standardized"], ["normalized"], perm=[0, 3, 1, 2]),
         ]
         shape: list[str | int] = ["N", channels, height, width]
@@ -219,15 +219,15 @@ def _transform_graph(transform: FittedTransform, entry: str) -> onnx.ModelProto:
             helper.make_tensor_value_info(
                 "features", TensorProto.FLOAT, ["N", len(pca.components)]
             ),
-            helper.make_tensor_value_info(entry, TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info(model_input, TensorProto.FLOAT, shape),
         ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
-    return _with_versions(helper.make_model(graph))
+    return _set_versions(helper.make_model(graph))
 
 
 def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
-    """Nodes from ``scaled`` ``(N, H, W, C)`` to ``features``: pool, flatten, project."""
+    """Build the nodes from ``scaled`` ``(N, H, W, C)`` to ``features``: pool, flatten, project."""
     pooled = [
         helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node(
@@ -243,8 +243,8 @@ def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
     return [
         *(pooled if pool > 1 else []),
         helper.make_node("Flatten", [flatten_input], ["flat"], axis=1),
-        helper.make_node("Sub", ["flat", "pca_mean"], ["flat_centred"]),
-        helper.make_node("MatMul", ["flat_centred", "pca_components"], ["features"]),
+        helper.make_node("Sub", ["flat", "pca_mean"], ["flat_centered"]),
+        helper.make_node("MatMul", ["flat_centered", "pca_components"], ["features"]),
     ]
 
 
@@ -276,7 +276,7 @@ def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Mo
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's notes on its passes, and a deprecation inside torch, off the console."""
+    """Silence the exporter's progress messages and a deprecation warning inside torch."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -291,13 +291,13 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _probability_output(model: onnx.ModelProto) -> str:
-    """Name of the output that holds probabilities (skl2onnx also gives a label)."""
+    """Return the name of the output with probabilities (skl2onnx adds one with labels)."""
     name: str = model.graph.output[-1].name
     return name
 
 
-def _with_versions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give a graph the versions that both halves must share to be merged."""
+def _set_versions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Set the opset and IR version that both parts of a merged graph need."""
     del model.opset_import[:]
     model.opset_import.extend(OPSET)
     model.ir_version = _IR_VERSION
@@ -305,14 +305,14 @@ def _with_versions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _rename_output(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
-    _rename_inside(model, old, new)
+    _rename_tensor(model, old, new)
     for output in model.graph.output:
         if output.name == old:
             output.name = new
     return model
 
 
-def _rename_inside(model: onnx.ModelProto, old: str, new: str) -> None:
+def _rename_tensor(model: onnx.ModelProto, old: str, new: str) -> None:
     """Rename a tensor between nodes; the graph's own inputs and outputs keep their names."""
     for node in model.graph.node:
         for names in (node.input, node.output):
@@ -321,8 +321,8 @@ def _rename_inside(model: onnx.ModelProto, old: str, new: str) -> None:
                     names[position] = new
 
 
-def strip(model: onnx.ModelProto) -> None:
-    """Remove what says where and when the graph was made: paths, stack traces, tool names."""
+def strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove paths, stack traces and tool names, so that equal models give equal bytes."""
     model.producer_name, model.producer_version, model.doc_string = "cv-factory", "", ""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

@@ -1,7 +1,7 @@
-"""Turns an exported predictor into one of fewer bits, and bounds what that did to its answers.
+"""Quantization of an exported predictor to float16 weights or int8, with a bound on its agreement.
 
-Preprocessing, PCA features and probabilities stay float32. Ranges of int8 are read off training
-images alone; labels are not looked at.
+Preprocessing, PCA features and probabilities stay float32. Activation ranges of int8 come from
+training images alone; labels are not used.
 """
 
 import logging
@@ -21,65 +21,74 @@ from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
-from cv_factory.export.onnx_graph import OPSET, strip
+from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import GoldenSamples, Predictor
 
 _BATCH = 256
-_MODEL = "model/"
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-#: What lies between them, and would else turn whole numbers into floats and back.
-_PASSED_THROUGH = ("Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")
+_MODEL_PREFIX = "model/"
+_WEIGHTED_OPS = ("Conv", "Gemm", "MatMul")
+#: Operators between them, quantized as well so that tensors stay integers.
+_PASSTHROUGH_OPS = ("Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")
 
 
-def reduce_precision(
+def quantize(
     predictor: Predictor, dataset: ImageDataset, split: Split, config: ExportConfig
 ) -> Predictor:
-    """Return the predictor in the precision that is configured.
+    """Return the predictor in ``config.precision``.
 
     Args:
-        predictor: In float32, proven against the live model.
-        dataset: Its images.
-        split: Training images give int8 its ranges, validation images bound the damage.
+        predictor: In float32, verified against the live model.
+        dataset: Images of the split.
+        split: Training images calibrate int8, validation images measure agreement.
         config: ``float32`` returns the predictor itself.
 
     Raises:
-        ExportError: The model has no weights that can be reduced, or too many validation images
-            get another label.
+        ExportError: The model has no weights to quantize, or fewer than ``min_agreement`` of the
+            validation images keep their label.
     """
     if not config.is_reduced:
         return predictor
     graph = onnx.load_model_from_string(predictor.graph)
-    if not _nodes(graph, _WEIGHTED):
+    if not _node_names(graph, _WEIGHTED_OPS):
         raise ExportError(
             f"{predictor.contract.model['name']} has no convolution and no matrix product to "
-            f"compute in {config.precision}: leave out export.precision."
+            f"compute in {config.precision}: remove export.precision."
         )
     if config.precision == "float16":
-        _halve_weights(graph)
+        _cast_weights_to_float16(graph)
     else:
-        places = np.linspace(
-            0, len(split.train) - 1, min(config.calibration_images, len(split.train))
-        )
-        graph = _quantized(graph, dataset.images[np.sort(split.train)[places.astype(np.int64)]])
-    strip(graph)
+        graph = _quantize_int8(graph, _select_calibration_images(dataset, split, config))
+    strip_metadata(graph)
     onnx.checker.check_model(graph, full_check=True)
-    reduced = _with_graph(predictor, graph.SerializeToString(deterministic=True), config.precision)
-    _check_agreement(predictor, reduced, dataset, split.validation, config)
-    return reduced
+    quantized = _replace_graph(
+        predictor, graph.SerializeToString(deterministic=True), config.precision
+    )
+    _check_agreement(predictor, quantized, dataset, split.validation, config)
+    return quantized
 
 
-def _nodes(graph: onnx.ModelProto, kinds: tuple[str, ...]) -> list[str]:
-    """Return the names of the model's own nodes of some kinds; those of the transform have none."""
-    return [n.name for n in graph.graph.node if n.name.startswith(_MODEL) and n.op_type in kinds]
+def _select_calibration_images(
+    dataset: ImageDataset, split: Split, config: ExportConfig
+) -> npt.NDArray[np.uint8]:
+    """Return ``calibration_images`` training images, evenly spaced, uint8 ``(n, H, W, C)``."""
+    n = min(config.calibration_images, len(split.train))
+    positions = np.linspace(0, len(split.train) - 1, n).astype(np.int64)
+    return dataset.images[np.sort(split.train)[positions]]
 
 
-def _halve_weights(graph: onnx.ModelProto) -> None:
+def _node_names(graph: onnx.ModelProto, op_types: tuple[str, ...]) -> list[str]:
+    """Return the names of the model's nodes (not the transform's) of some operator types."""
+    nodes = (n for n in graph.graph.node if n.name.startswith(_MODEL_PREFIX))
+    return [n.name for n in nodes if n.op_type in op_types]
+
+
+def _cast_weights_to_float16(graph: onnx.ModelProto) -> None:
     """Store weights as float16 and compute with them in float32.
 
-    ONNX Runtime has no float16 convolution for x86 CPUs, and no bfloat16 one for any: it would
-    convert every input and output instead, which is not faster either.
+    ONNX Runtime has no float16 convolution for x86 CPUs, and no bfloat16 one for any CPU: it would
+    convert every input and output instead, which is no faster.
     """
-    weighted = _nodes(graph, _WEIGHTED)
+    weighted = _node_names(graph, _WEIGHTED_OPS)
     weights = {node.input[1] for node in graph.graph.node if node.name in weighted}
     casts = []
     for tensor in graph.graph.initializer:
@@ -94,7 +103,7 @@ def _halve_weights(graph: onnx.ModelProto) -> None:
     graph.graph.node.extend(nodes)
 
 
-def _quantized(graph: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onnx.ModelProto:
+def _quantize_int8(graph: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onnx.ModelProto:
     """Return the graph with int8 weights (7 bits, a scale a channel) and uint8 activations.
 
     B. Jacob et al., Quantization and Training of Neural Networks for Efficient
@@ -114,9 +123,9 @@ def _quantized(graph: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onnx.Mo
         quantize_static(
             graph,
             path,
-            _Calibration(images),
+            _CalibrationDataReader(images),
             quant_format=QuantFormat.QDQ,
-            nodes_to_quantize=_nodes(graph, _WEIGHTED + _PASSED_THROUGH),
+            nodes_to_quantize=_node_names(graph, _WEIGHTED_OPS + _PASSTHROUGH_OPS),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -127,8 +136,8 @@ def _quantized(graph: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onnx.Mo
         return onnx.load_model(path)
 
 
-class _Calibration:
-    """Hands training images out in batches, as the quantizer asks for them."""
+class _CalibrationDataReader:
+    """Batches of training images for ONNX Runtime's quantizer (its ``CalibrationDataReader``)."""
 
     def __init__(self, images: npt.NDArray[np.uint8]) -> None:
         starts = range(0, len(images), _BATCH)
@@ -141,7 +150,7 @@ class _Calibration:
 
 @contextmanager
 def _quiet_quantizer() -> Iterator[None]:
-    """Keep advice about another order of tools off the console: it goes to the root logger."""
+    """Silence the quantizer's advice on preprocessing, which it logs to the root logger."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)
@@ -151,30 +160,30 @@ def _quiet_quantizer() -> Iterator[None]:
         root.setLevel(before)
 
 
-def _with_graph(predictor: Predictor, graph: bytes, precision: str) -> Predictor:
-    """Return the predictor of another graph, with golden samples that this one answers."""
+def _replace_graph(predictor: Predictor, graph: bytes, precision: str) -> Predictor:
+    """Return the predictor with another graph, and golden samples of that graph's outputs."""
     contract, images = replace(predictor.contract, precision=precision), predictor.golden.images
-    reduced = Predictor(graph, contract, predictor.golden)
-    answered = reduced.predict(images)
-    return replace(reduced, golden=GoldenSamples(images, answered.probabilities, answered.features))
+    quantized = Predictor(graph, contract, predictor.golden)
+    outputs = quantized.predict(images)
+    return replace(quantized, golden=GoldenSamples(images, outputs.probabilities, outputs.features))
 
 
 def _check_agreement(
     predictor: Predictor,
-    reduced: Predictor,
+    quantized: Predictor,
     dataset: ImageDataset,
     validation: npt.NDArray[np.int64],
     config: ExportConfig,
 ) -> None:
-    same = [
+    matches = [
         predictor.predict(batch).probabilities.argmax(1)
-        == reduced.predict(batch).probabilities.argmax(1)
+        == quantized.predict(batch).probabilities.argmax(1)
         for batch in dataset.batches(validation, _BATCH)
     ]
-    agreement = float(np.concatenate(same).mean())
+    agreement = float(np.concatenate(matches).mean())
     if agreement < config.min_agreement:
         raise ExportError(
             f"In {config.precision} {agreement:.2%} of {len(validation)} validation images keep "
-            f"their label; export.min_agreement asks for {config.min_agreement:.2%}. Use another "
+            f"their label; export.min_agreement is {config.min_agreement:.2%}. Use another "
             "export.precision, or more export.calibration_images."
         )

@@ -1,8 +1,8 @@
-"""Checkpoints of a running training: whole or not there, and continued from the newest sound one.
+"""Checkpoints of a running training: written atomically, resumed from the newest valid one.
 
-Where they lie, the environment says (``CV_FACTORY_CHECKPOINTS``): the step operator sets it. Below
-it every training has a directory of its own, named by the SHA-256 of all that shapes its weights,
-so that a changed setting never continues another training.
+The step operator names their root in ``CV_FACTORY_CHECKPOINTS``. Below it every training has a
+directory of its own, named by the SHA-256 of everything that determines its weights, so that a
+changed setting never resumes another training.
 """
 
 import fcntl
@@ -23,14 +23,14 @@ from cv_factory.artifacts.files import read_header, write_header
 from cv_factory.errors import ArtifactError
 from cv_factory.progress import say
 
-#: The directory below which trainings keep their checkpoints; without it none are kept.
+#: Environment variable with the root of all checkpoints; unset: none are kept.
 DIRECTORY_VARIABLE = "CV_FACTORY_CHECKPOINTS"
 
 _KIND, _VERSION, _TENSORS = "checkpoint", 1, "tensors.safetensors"
 _PARTIAL = ".partial-"
 _LOCK = ".lock"
-#: Seconds after which a training that nobody continued is given up: two weeks.
-_ABANDONED = 14 * 24 * 3600.0
+#: Age at which the checkpoints of a training that was not resumed are removed: two weeks.
+_MAX_AGE_S = 14 * 24 * 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +39,13 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands, and what it has found so far.
+    """Progress of a training: epoch, step, history and best epoch.
 
     Attributes:
         epoch: The epoch that is under way, from 1.
         step: The next step in it, from 0.
         history: Metrics of the finished epochs.
-        best_epoch: The best of them, 0 before the first.
+        best_epoch: Number of the best epoch, 0 before the first.
         scale: State of the loss scaling, which fp16 needs; else empty.
     """
 
@@ -58,7 +58,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A position, and the tensors of network, optimizer, average and best weights by name."""
+    """A position and the tensors of network, optimizer, moving average and best weights by name."""
 
     position: Position
     tensors: Tensors
@@ -67,15 +67,15 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one training, in one directory."""
 
-    def __init__(self, directory: Path, keep: int, first: str | None = None) -> None:
-        """Look at nothing yet.
+    def __init__(self, directory: Path, keep: int, resume_from: str | None = None) -> None:
+        """Refer to a directory; nothing is read yet.
 
         Args:
             directory: Of this training alone.
-            keep: How many are kept.
-            first: Name of the one that the training continues from; None begins it anew.
+            keep: How many checkpoints are kept.
+            resume_from: Name of the checkpoint to resume from; None starts from scratch.
         """
-        self.directory, self.first = directory, first
+        self.directory, self.resume_from = directory, resume_from
         self._keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -88,50 +88,50 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(checkpoint.tensors, partial / _TENSORS)
-        _sync(partial / _TENSORS)
+        _fsync(partial / _TENSORS)
         write_header(partial, _KIND, _VERSION, asdict(position), [_TENSORS])
-        _sync(partial)
+        _fsync(partial)
         final = self.directory / name
-        if final.exists():  # a damaged one, which was passed over
+        if final.exists():  # a damaged one, which was skipped
             shutil.rmtree(final)
         partial.rename(final)
-        _sync(self.directory)
+        _fsync(self.directory)
         for old in self._names()[: -self._keep]:
             shutil.rmtree(self.directory / old)
 
-    def choose(self) -> None:
-        """Continue from the newest checkpoint that is whole; warn of every newer one that is not.
+    def select_newest_valid(self) -> None:
+        """Resume from the newest valid checkpoint; warn of every newer one that is damaged.
 
-        One process chooses for all that train together.
+        One process selects for all that train together.
         """
         for name in reversed(self._names()):
             try:
                 position = _read_position(self.directory / name, verify=True)
             except ArtifactError as error:
-                _log.warning("A checkpoint is passed over: %s", error)
+                _log.warning("Skipping a checkpoint: %s", error)
                 continue
             say(
                 f"Continuing from checkpoint {self.directory / name}: epoch {position.epoch}, "
                 f"batch {position.step + 1}."
             )
-            self.first = name
+            self.resume_from = name
             return
 
-    def load_first(self) -> Checkpoint | None:
-        """Read the checkpoint that the training continues from; None where it begins anew."""
-        if self.first is None:
+    def load_selected(self) -> Checkpoint | None:
+        """Read the selected checkpoint; None where the training starts from scratch."""
+        if self.resume_from is None:
             return None
-        directory = self.directory / self.first
+        directory = self.directory / self.resume_from
         position = _read_position(directory, verify=False)
         return Checkpoint(position, load_tensors(directory / _TENSORS))
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is none, whole or damaged."""
+        """Whether there is no checkpoint, valid or damaged."""
         return not self._names()
 
     def clear(self) -> None:
-        """Remove all of this training's checkpoints."""
+        """Remove the directory with all checkpoints."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _names(self) -> list[str]:
@@ -141,38 +141,41 @@ class Checkpoints:
 
 
 @contextmanager
-def checkpoints_of(key: str, keep: int) -> Iterator[Checkpoints | None]:
-    """Yield the checkpoints of a training, and remove them when the block ends without an error.
+def open_checkpoints(key: str, keep: int) -> Iterator[Checkpoints | None]:
+    """Lock and yield the checkpoints of a training; remove them when the block ends without error.
 
     Args:
-        key: The SHA-256 of all that shapes its weights.
-        keep: How many are kept.
+        key: SHA-256 of everything that determines the weights (``checkpoint_key``).
+        keep: How many checkpoints are kept.
 
     Yields:
-        None where the environment names no directory, or where another process trains the same.
+        None where ``CV_FACTORY_CHECKPOINTS`` is unset, or another process holds the lock.
     """
     root = os.environ.get(DIRECTORY_VARIABLE)
     if not root:
         yield None
         return
-    _remove_abandoned(Path(root))
+    _remove_expired(Path(root))
     directory = Path(root) / key
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / _LOCK).open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("The same training runs in another process: this one keeps no checkpoints.")
+            say(
+                "The same training runs in another process, which holds its checkpoints: "
+                "this one keeps none."
+            )
             yield None
             return
         checkpoints = Checkpoints(directory, keep)
-        checkpoints.choose()
-        is_finished = False
+        checkpoints.select_newest_valid()
+        succeeded = False
         try:
             yield checkpoints
-            is_finished = True
+            succeeded = True
         finally:
-            if is_finished or checkpoints.is_empty:
+            if succeeded or checkpoints.is_empty:
                 checkpoints.clear()
 
 
@@ -181,10 +184,10 @@ def _read_position(directory: Path, *, verify: bool) -> Position:
     try:
         return Position(**{**body, "history": tuple(body["history"])})
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{directory} holds no position ({error}).") from None
+        raise ArtifactError(f"{directory} holds no training position ({error}).") from None
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -192,10 +195,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_abandoned(root: Path) -> None:
-    """Remove the directories of trainings that nobody continued for two weeks."""
+def _remove_expired(root: Path) -> None:
+    """Remove the directories of trainings that were not resumed for two weeks."""
     if not root.is_dir():
         return
     for directory in root.iterdir():
-        if directory.is_dir() and time.time() - directory.stat().st_mtime > _ABANDONED:
+        if directory.is_dir() and time.time() - directory.stat().st_mtime > _MAX_AGE_S:
             shutil.rmtree(directory, ignore_errors=True)

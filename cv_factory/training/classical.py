@@ -1,4 +1,4 @@
-"""Fits a classical estimator on the PCA features and turns it into an ONNX graph."""
+"""Training of a classical estimator on the PCA features, and its conversion to ONNX."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,13 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.models import fit_classical
 from cv_factory.models.estimator import Estimator
-from cv_factory.training.train import EpochCallback
+from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
-#: The newest that onnxmltools writes; the merged graph declares the newer one of all its parts.
-_BOOSTED_OPSET = 15
+#: Newest opset that onnxmltools supports; the export sets the merged graph to the newer one.
+_BOOSTING_OPSET = 15
 _BATCH = 4096
 
 
@@ -75,9 +75,9 @@ def _to_onnx(model: ModelConfig, estimator: Estimator, n_features: int) -> bytes
     """
     match model:
         case XGBoostConfig():
-            graph = _convert_boosted("xgboost", estimator, n_features)
+            graph = _convert_boosting("xgboost", estimator, n_features)
         case LightGBMConfig():
-            graph = _convert_boosted("lightgbm", estimator, n_features)
+            graph = _convert_boosting("lightgbm", estimator, n_features)
         case _:
             graph = _convert_sklearn(estimator, n_features)
     serialized: bytes = graph.SerializeToString(deterministic=True)
@@ -98,7 +98,7 @@ def _convert_sklearn(estimator: Estimator, n_features: int) -> onnx.ModelProto:
     return graph
 
 
-def _convert_boosted(package: str, estimator: Estimator, n_features: int) -> onnx.ModelProto:
+def _convert_boosting(package: str, estimator: Estimator, n_features: int) -> onnx.ModelProto:
     import onnxmltools
     from onnxmltools.convert.common.data_types import FloatTensorType
 
@@ -108,7 +108,7 @@ def _convert_boosted(package: str, estimator: Estimator, n_features: int) -> onn
         estimator,
         name="classical",
         initial_types=[("features", FloatTensorType([None, n_features]))],
-        target_opset=_BOOSTED_OPSET,
+        target_opset=_BOOSTING_OPSET,
         **arguments,
     )
     return graph

@@ -1,4 +1,4 @@
-"""Which device trains, in which precision, and by how many processes: settled before training."""
+"""Device, precision and number of processes of a training, checked before it starts."""
 
 import os
 import shutil
@@ -15,11 +15,11 @@ from cv_factory.errors import TrainingError
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(config: TrainConfig) -> torch.device:
-    """Return the kind of device to train on.
+def select_device(config: TrainConfig) -> torch.device:
+    """Return the device type to train on, without an index.
 
     Raises:
-        TrainingError: A GPU is asked for and there is none, the device cannot work in
+        TrainingError: There is no GPU for ``train.device=cuda``, the device does not support
             ``train.precision``, or there is no compiler for ``train.compile``.
     """
     has_gpu = torch.cuda.is_available()
@@ -36,10 +36,10 @@ def choose_device(config: TrainConfig) -> torch.device:
 
 
 def count_processes(config: TrainConfig, device: torch.device) -> int:
-    """Return how many processes train on this machine: one a GPU, or as many as are asked for.
+    """Return the number of processes on this machine: ``train.processes``, or one a GPU.
 
     Raises:
-        TrainingError: More are asked for than there are GPUs.
+        TrainingError: ``train.processes`` is larger than the number of GPUs.
     """
     if device.type == "cpu":
         return config.processes or 1
@@ -52,8 +52,8 @@ def count_processes(config: TrainConfig, device: torch.device) -> int:
     return config.processes or gpus
 
 
-def describe(device: torch.device, processes: int = 1, nodes: int = 1) -> str:
-    """Say in words what trains, such as ``the CPU (2 threads)``."""
+def describe_device(device: torch.device, processes: int = 1, nodes: int = 1) -> str:
+    """Format the device for a message, such as ``the CPU (2 threads)``."""
     name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
     if processes * nodes > 1:
         machines = f" on each of {nodes} machines" if nodes > 1 else ""
@@ -62,22 +62,22 @@ def describe(device: torch.device, processes: int = 1, nodes: int = 1) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which a forward pass has the precision fp32, bf16 or fp16."""
+    """Return the autocast context of a forward pass in fp32, bf16 or fp16."""
     dtype = _DTYPES[precision]
     if dtype == torch.float32:
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype)
 
 
-def share_cpus(processes: int) -> None:
-    """Divide the CPUs among the processes of this machine."""
+def limit_threads(processes: int) -> None:
+    """Set torch's thread count to this process's share of the CPUs."""
     if processes > 1:
         torch.set_num_threads(max(1, fitting_threads() // processes))
 
 
 @contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch and, on a CPU, forbid non-deterministic kernels; then put both back.
+def deterministic(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch and, on a CPU, require deterministic kernels; restore both at the end.
 
     On a GPU some kernels have no deterministic variant, and those that have one are slower: there
     two trainings agree but for rounding.
@@ -109,8 +109,8 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
         supported = False
     if not supported:
         raise TrainingError(
-            f"train.precision is {config.precision}, which {describe(device)} cannot work in. "
-            "Set it to fp32."
+            f"train.precision is {config.precision}, which {describe_device(device)} does not "
+            "support. Set it to fp32."
         )
 
 

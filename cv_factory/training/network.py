@@ -1,4 +1,4 @@
-"""Trains a network on what the machine has; the same seed and machine give the same weights."""
+"""Training of a network on all devices: one process, or several through the rank launcher."""
 
 import os
 
@@ -13,14 +13,20 @@ from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
 from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress, say
-from cv_factory.training.checkpoint import Checkpoints, checkpoints_of
-from cv_factory.training.device import choose_device, count_processes, describe, reproducible
-from cv_factory.training.distributed.environment import nodes_of
-from cv_factory.training.distributed.launcher import train_in_ranks
-from cv_factory.training.distributed.process_group import World
-from cv_factory.training.fit import EpochCallback, Fit, StepCallback
-from cv_factory.training.job import TrainingJob, job_key
+from cv_factory.training.callbacks import EpochCallback, StepCallback
+from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
+from cv_factory.training.device import (
+    count_processes,
+    describe_device,
+    deterministic,
+    select_device,
+)
+from cv_factory.training.distributed.cluster_environment import detect_nodes
+from cv_factory.training.distributed.process_group import ProcessGroup
+from cv_factory.training.distributed.rank_launcher import train_distributed
 from cv_factory.training.trained_model import Reference, TrainedModel
+from cv_factory.training.trainer import Trainer
+from cv_factory.training.training_job import TrainingJob, checkpoint_key
 from cv_factory.transforms.fitted import FittedTransform
 
 
@@ -48,17 +54,17 @@ def train_network(
         model=model,
         config=config,
     )
-    device = choose_device(config)
-    processes, nodes = count_processes(config, device), nodes_of(os.environ)
+    device = select_device(config)
+    processes, nodes = count_processes(config, device), detect_nodes(os.environ)
     if nodes.rank:
         raise TrainingError(
             f"This is machine {nodes.rank} of {nodes.count}, counted from 0. The step runs on "
             "machine 0 alone; run python -m cv_factory.training.distributed.node_agent here."
         )
     _check_settings(job, processes * nodes.count)
-    key = job_key(dataset, split, job, processes * nodes.count, device.type)
-    with checkpoints_of(key, config.keep_checkpoints) as checkpoints:
-        say(f"Training on {describe(device, processes, nodes.count)}.")
+    key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
+    with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
+        say(f"Training on {describe_device(device, processes, nodes.count)}.")
         with EpochProgress(config.epochs) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:
@@ -66,44 +72,46 @@ def train_network(
                 on_epoch(epoch, metrics)
 
             if processes == nodes.count == 1:
-                return fit_network(job, device, World(), checkpoints, report, progress.advance)
-            return train_in_ranks(job, device.type, processes, nodes, checkpoints, report)
+                return fit_network(
+                    job, device, ProcessGroup(), checkpoints, report, progress.advance
+                )
+            return train_distributed(job, device.type, processes, nodes, checkpoints, report)
 
 
 def fit_network(
     job: TrainingJob,
     device: torch.device,
-    world: World,
+    group: ProcessGroup,
     checkpoints: Checkpoints | None,
     on_epoch: EpochCallback,
     on_step: StepCallback,
 ) -> TrainedModel:
-    """Train in this process, as one of those of the world.
+    """Train in this process, as one of its group.
 
     Args:
-        job: What is trained on what.
-        device: This process's own.
-        world: This process's place among all.
-        checkpoints: Where the training is kept and continued from, if anywhere.
-        on_epoch: Told of each epoch.
-        on_step: Told of each step.
+        job: Data, model and settings.
+        device: Of this process.
+        group: Rank of this process, and number of all.
+        checkpoints: To write to and resume from; None for no checkpoints.
+        on_epoch: Called after each epoch.
+        on_step: Called after each step.
 
     Raises:
         TrainingError: The loss is not a number.
     """
-    with reproducible(job.config.seed, device):
+    with deterministic(job.config.seed, device):
         network = new_network(job.model, job.transform)
-        fit = Fit(network, job, device, world, checkpoints)
-        fit.run(on_epoch, on_step)
-        probabilities = fit.probabilities(job.reference)
+        trainer = Trainer(network, job, device, group, checkpoints)
+        trainer.run(on_epoch, on_step)
+        probabilities = trainer.predict_proba(job.reference)
     return TrainedModel(
         config=job.model,
         image_shape=job.image_shape,
         n_classes=job.n_classes,
         weights={k: v.cpu().contiguous().numpy() for k, v in network.state_dict().items()},
         graph=b"",
-        history=fit.history,
-        best_epoch=fit.best_epoch,
+        history=trainer.history,
+        best_epoch=trainer.best_epoch,
         reference=Reference(job.reference, probabilities),
     )
 

@@ -1,7 +1,6 @@
-"""The optimizer, its schedule and the weights of the classes, as the configuration names them.
+"""Optimizer, learning-rate schedule and class weights of a training.
 
-The schedule is a function of the position alone, so that a training that is continued needs nothing
-stored of it.
+The schedule is a function of the step alone, so that a checkpoint stores nothing of it.
 """
 
 import math
@@ -13,13 +12,13 @@ from torch import nn
 
 from cv_factory.config.train import TrainConfig
 
-#: One cycle: learning rates at its begin and end, as shares of the highest, and momentum's range.
-_FIRST, _LAST = 1 / 25, 1 / 250_000
+#: One cycle: first and last learning rate as fractions of the highest, and the momentum's range.
+_INITIAL_LR_RATIO, _FINAL_LR_RATIO = 1 / 25, 1 / 250_000
 _MOMENTUM = (0.95, 0.85)
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build AdamW, or SGD with Nesterov momentum, over the parameters that are trained."""
+    """Build AdamW, or SGD with Nesterov momentum, over the parameters that require gradients."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(
@@ -43,13 +42,12 @@ def apply_schedule(
     learning rate as well.
     """
     group = optimizer.param_groups[0]
-    group["lr"] = config.learning_rate * learning_rate_share(config, step, total)
+    group["lr"] = config.learning_rate * learning_rate_factor(config, step, total)
     if config.schedule == "one_cycle":
         high, low = _MOMENTUM
-        rise, fall = _phases(config, step, total)
-        momentum = (
-            high + (low - high) * _ease(rise) if fall is None else low + (high - low) * _ease(fall)
-        )
+        rise, fall = _schedule_progress(config, step, total)
+        ease = _cosine_ease(rise) if fall is None else 1 - _cosine_ease(fall)
+        momentum = high + (low - high) * ease
         if config.optimizer == "adamw":
             group["betas"] = (momentum, group["betas"][1])
         else:
@@ -57,48 +55,48 @@ def apply_schedule(
     return float(group["lr"])
 
 
-def learning_rate_share(config: TrainConfig, step: int, total: int) -> float:
-    """Return the learning rate of a step as a share of the highest."""
-    rise, fall = _phases(config, step, total)
+def learning_rate_factor(config: TrainConfig, step: int, total: int) -> float:
+    """Return the learning rate of a step as a fraction of the highest, in [0, 1]."""
+    rise, fall = _schedule_progress(config, step, total)
     if config.schedule == "one_cycle":
         if fall is None:
-            return _FIRST + (1 - _FIRST) * _ease(rise)
-        return 1 + (_LAST - 1) * _ease(fall)
+            return _INITIAL_LR_RATIO + (1 - _INITIAL_LR_RATIO) * _cosine_ease(rise)
+        return 1 + (_FINAL_LR_RATIO - 1) * _cosine_ease(fall)
     if fall is None:
         return rise
     match config.schedule:
         case "cosine":
-            return 1 - _ease(fall)
+            return 1 - _cosine_ease(fall)
         case "linear":
             return 1 - fall
         case _:
             return 1.0
 
 
-def _phases(config: TrainConfig, step: int, total: int) -> tuple[float, float | None]:
-    """Return how far the rise has come, and the fall that follows it (None before), in [0, 1]."""
+def _schedule_progress(config: TrainConfig, step: int, total: int) -> tuple[float, float | None]:
+    """Return the progress of the warmup and of the decay (None during warmup), in [0, 1]."""
     warmup = config.warmup * total
     if config.schedule == "one_cycle":
-        # The first and the last step stand at the ends, and one of them at the top.
+        # As torch's OneCycleLR: first and last step are the ends, and a whole step is the peak.
         top, last = warmup - 1, total - 1
         if step <= top:
             return (step / top if top > 0 else 1.0), None
         return 1.0, (step - top) / (last - top)
     if step < warmup:
-        # No step is wasted on a rate of zero.
+        # The first step has a rate above zero.
         return (step + 1) / (warmup + 1), None
     return 1.0, (step - warmup) / (total - warmup)
 
 
-def _ease(share: float) -> float:
-    """Go from 0 to 1 on half a cosine."""
-    return (1 - math.cos(math.pi * share)) / 2
+def _cosine_ease(progress: float) -> float:
+    """Map 0..1 to 0..1 along half a cosine."""
+    return (1 - math.cos(math.pi * progress)) / 2
 
 
 def class_weights(
     labels: npt.NDArray[np.int64], n_classes: int, config: TrainConfig
 ) -> torch.Tensor | None:
-    """Return the weight of each class, float32 ``(K,)``, or None where all count the same.
+    """Return the weight of each class, float32 ``(K,)``, or None for equal weights.
 
     Balanced weights are ``N / (K n_k)``, as in scikit-learn; a class without images gets 0.
     """

@@ -1,19 +1,19 @@
-"""What a training takes of the machine: processor, memory and graphics memory."""
+"""CPU, memory and GPU memory that a training uses."""
 
 import psutil
 import torch
 
 
 class SystemMetrics:
-    """Measures this process and those that it started, from one call to the next."""
+    """CPU and memory use of this process since the last measurement."""
 
     def __init__(self, device: torch.device) -> None:
-        """Begin to count processor time."""
+        """Start to count CPU time."""
         self._device = device
         self._process = psutil.Process()
         self._process.cpu_percent()
 
-    def take(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Return percent of one CPU since the last call, and memory in MB."""
         metrics = {
             "system_cpu_percent": self._process.cpu_percent(),

@@ -1,6 +1,4 @@
-"""Trains whichever model the configuration names, and keeps what its export must reproduce."""
-
-from collections.abc import Callable
+"""Training of the configured model, with the reference outputs that its export must reproduce."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +9,12 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
 from cv_factory.models import is_network
+from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
-#: Called after each epoch with its number, from 1, and its metrics.
-EpochCallback = Callable[[int, dict[str, float]], None]
-
-_REFERENCE_IMAGES = 256
+#: Validation images whose probabilities the export must reproduce.
+_N_REFERENCE_IMAGES = 256
 
 
 def train(
@@ -32,11 +29,11 @@ def train(
 
     Args:
         dataset: Images and labels.
-        split: Of this dataset; its test part is not looked at.
+        split: Of this dataset; its test part is not used.
         transform: Fitted on the training part.
-        model: Which model.
-        config: How to train it.
-        on_epoch: Told of each epoch.
+        model: Section of the model.
+        config: Training settings.
+        on_epoch: Called after each epoch.
 
     Raises:
         TrainingError: The artifacts do not belong together, a setting does not fit the data, or
@@ -44,7 +41,7 @@ def train(
     """
     _check_lineage(dataset, split, transform)
     _check_classes(dataset, split)
-    reference = dataset.images[reference_indices(split.validation)]
+    reference = dataset.images[select_reference_indices(split.validation)]
     if is_network(model):
         from cv_factory.training.network import train_network
 
@@ -54,9 +51,9 @@ def train(
     return train_classical(dataset, split, transform, model, config, reference, on_epoch)
 
 
-def reference_indices(validation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return up to 256 of the validation indices, evenly spread."""
-    n = min(_REFERENCE_IMAGES, len(validation))
+def select_reference_indices(validation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return up to 256 validation indices, evenly spaced."""
+    n = min(_N_REFERENCE_IMAGES, len(validation))
     return validation[np.linspace(0, len(validation) - 1, n).astype(np.int64)]
 
 
@@ -76,7 +73,7 @@ def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransfo
 
 
 def _check_classes(dataset: ImageDataset, split: Split) -> None:
-    """Refuse a head that does not fit the labels: it would have outputs for nothing."""
+    """Check that every class has training images: the head has an output for each."""
     n_classes = len(dataset.class_names)
     counts = np.bincount(dataset.labels[split.train], minlength=n_classes)
     missing = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]

@@ -131,8 +131,8 @@ def reproduce(trace: Trace) -> Check:
 
     Exact on an equal machine with equal packages; a difference names the packages that changed.
     """
-    from cv_factory.export.onnx_graph import export_predictor, images_to_calibrate_on
-    from cv_factory.export.quantize import reduce_precision
+    from cv_factory.export.onnx_graph import export_predictor, select_calibration_set
+    from cv_factory.export.quantize import quantize
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 
@@ -153,9 +153,9 @@ def reproduce(trace: Trace) -> Check:
     stored = versions.load_predictor(version)
     calibration = CalibrationConfig.model_validate(told["export"].get("calibration", {}))
     made_of = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
-    again = reduce_precision(
+    again = quantize(
         export_predictor(
-            trained, transform, made_of, images_to_calibrate_on(dataset, split, calibration)
+            trained, transform, made_of, select_calibration_set(dataset, split, calibration)
         ),
         dataset,
         split,

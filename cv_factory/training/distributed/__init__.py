@@ -1,1 +1,1 @@
-"""Training by several processes on one or more machines."""
+"""Distributed training: several processes on one or more machines."""

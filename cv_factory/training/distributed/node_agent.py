@@ -1,6 +1,6 @@
-"""Entry point of every machine of a training but the first (started with ``-m``).
+"""Entry point (``-m``) of every machine of a training but the first.
 
-Waits for the first machine's step to name the job, then trains with all devices of this one.
+Waits for the first machine's step to assign ranks, then runs them on the devices of this machine.
 """
 
 import json
@@ -10,25 +10,25 @@ from pathlib import Path
 
 from cv_factory.errors import CVFactoryError
 from cv_factory.progress import say
-from cv_factory.training.distributed.environment import Nodes, nodes_of
-from cv_factory.training.distributed.launcher import Group, open_store, run_ranks
+from cv_factory.training.distributed.cluster_environment import Nodes, detect_nodes
+from cv_factory.training.distributed.rank_launcher import LaunchSpec, open_store, run_workers
 
 
 def main() -> int:
-    """Work for one training and return the exit code."""
+    """Take part in one training and return the exit code."""
     try:
-        join(nodes_of(os.environ))
+        run_node(detect_nodes(os.environ))
     except CVFactoryError as error:
         say(str(error))
         return error.exit_code
     return 0
 
 
-def join(nodes: Nodes) -> None:
-    """Tell the first machine which devices this one has, and run the ranks that it names.
+def run_node(nodes: Nodes) -> None:
+    """Report this machine's GPUs to the first machine and run the ranks that it assigns.
 
     Raises:
-        TrainingError: One of them failed.
+        TrainingError: A rank failed.
     """
     import torch
 
@@ -36,7 +36,7 @@ def join(nodes: Nodes) -> None:
     store.set(f"gpus-{nodes.rank}", str(torch.cuda.device_count()))
     job = json.loads(store.get(f"job-{nodes.rank}"))
     directory = Path(job.pop("directory"))
-    run_ranks(Group(directory, nodes.address, nodes.port, **job))
+    run_workers(LaunchSpec(directory, nodes.address, nodes.port, **job))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes that train together, seen from one of them: its part of the work, their sums."""
+"""Process group of a training: shards, all-reduce, and batch normalization over all processes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +8,18 @@ from torch import distributed, nn
 
 
 @dataclass(frozen=True)
-class World:
-    """One of ``size`` processes. With a size of 1 nothing is sent anywhere."""
+class ProcessGroup:
+    """Rank of this process among ``size``. With a size of 1 nothing is communicated."""
 
     rank: int = 0
     size: int = 1
 
-    def part(self, begin: int, end: int) -> slice:
-        """Return this process's share of the items from begin to end, which all shares divide."""
+    def shard(self, begin: int, end: int) -> slice:
+        """Return this process's slice of the items from begin to end; the slices partition them."""
         n = end - begin
         return slice(begin + n * self.rank // self.size, begin + n * (self.rank + 1) // self.size)
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the sum of the tensor over all processes."""
         if self.size == 1:
             return tensor
@@ -27,17 +27,17 @@ class World:
         distributed.all_reduce(total)
         return total
 
-    def agree(self, decision: bool, device: torch.device) -> bool:
-        """Return what the first process decided."""
+    def broadcast_flag(self, flag: bool, device: torch.device) -> bool:
+        """Return the flag of rank 0."""
         if self.size == 1:
-            return decision
-        shared = torch.tensor([decision], dtype=torch.int32, device=device)
+            return flag
+        shared = torch.tensor([flag], dtype=torch.int32, device=device)
         distributed.broadcast(shared, src=0)
         return bool(shared.item())
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -53,9 +53,9 @@ class _Sum(torch.autograd.Function):
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalization over the images of all processes, with the names of the one it replaces.
+    """Batch normalization over the images of all processes; parameter names as in torch.
 
-    torch's own ``SyncBatchNorm`` works on GPUs only. While evaluating it is torch's.
+    torch's own ``SyncBatchNorm`` works on GPUs only. In evaluation mode it is torch's.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -70,11 +70,11 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims = [0, *range(2, input.dim())]
         count = torch.tensor([input.numel() / input.shape[1]], device=input.device)
         sums = torch.cat([values.sum(dims), (values * values).sum(dims), count])
-        total: torch.Tensor = _Sum.apply(sums)  # type: ignore[no-untyped-call]
+        total: torch.Tensor = _AllReduceSum.apply(sums)  # type: ignore[no-untyped-call]
         channels, n = input.shape[1], total[-1].detach()
         mean = total[:channels] / n
         variance = (total[channels:-1] / n - mean * mean).clamp_min(0)
-        self._remember(mean.detach(), variance.detach() * n / (n - 1))
+        self._update_running_stats(mean.detach(), variance.detach() * n / (n - 1))
         shape = [1, channels] + [1] * (input.dim() - 2)
         scale = torch.rsqrt(variance + self.eps)
         shift = -mean * scale
@@ -82,7 +82,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             scale, shift = scale * self.weight, shift * self.weight + self.bias
         return (values * scale.view(shape) + shift.view(shape)).to(input.dtype)
 
-    def _remember(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+    def _update_running_stats(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -92,18 +92,18 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance, momentum)
 
 
-def globalize(network: nn.Module) -> None:
-    """Replace every batch normalization inside a network by the one over all processes."""
+def convert_sync_batchnorm(network: nn.Module) -> None:
+    """Replace every batch normalization of a network by ``GlobalBatchNorm``, in place."""
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-            across = GlobalBatchNorm(
+            replacement = GlobalBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine
             ).to(next(child.buffers()).device)
-            across.load_state_dict(child.state_dict())
+            replacement.load_state_dict(child.state_dict())
             for (_, old), (_, new) in zip(
-                child.named_parameters(), across.named_parameters(), strict=True
+                child.named_parameters(), replacement.named_parameters(), strict=True
             ):
                 new.requires_grad_(old.requires_grad)
-            setattr(network, name, across)
+            setattr(network, name, replacement)
         else:
-            globalize(child)
+            convert_sync_batchnorm(child)

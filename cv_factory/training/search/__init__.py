@@ -1,1 +1,1 @@
-"""The search for model and settings: trials side by side, judged on training images alone."""
+"""Hyperparameter search: parallel trials, scored on folds of the training images."""

@@ -1,6 +1,6 @@
-"""The training images alone, in stratified folds, as files that all workers of a search read.
+"""Stratified folds of the training images, as files that all workers of a search read.
 
-Validation and test images are not among them: no trial can look at what it must not see.
+Validation and test images are not written, so that no trial can use them.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from cv_factory.config.search import SearchConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split, families_of
 from cv_factory.errors import TrainingError
-from cv_factory.training.search.job import SearchJob
+from cv_factory.training.search.search_job import SearchJob
 from cv_factory.transforms.fitted import FittedTransform, fit_transform
 
 _IMAGES = "images"
@@ -21,31 +21,31 @@ _IMAGES = "images"
 def write_folds(directory: Path, job: SearchJob) -> None:
     """Write the training images, and each fold's split and transform, into a new directory.
 
-    A fold's transform is fitted on what the fold trains on. Images that belong together (equal
-    pixels, one group) are in one fold.
+    A fold's transform is fitted on the fold's training part. Images of one group, and images with
+    equal pixels, are in the same fold.
 
     Raises:
         TrainingError: A class has fewer images than there are folds.
     """
     dataset, train = job.dataset, job.split.train
-    chosen = ImageDataset(
+    images = ImageDataset(
         images=dataset.images[train],
         manifest=dataset.manifest.iloc[train].reset_index(drop=True),
         class_names=dataset.class_names,
         source=dataset.source,
     )
     (directory / _IMAGES).mkdir(parents=True)
-    chosen.save(directory / _IMAGES)
-    for number, split in enumerate(_folds(chosen, job.config)):
+    images.save(directory / _IMAGES)
+    for number, split in enumerate(_folds(images, job.config)):
         fold = directory / f"fold-{number}"
         for name in ("split", "transform"):
             (fold / name).mkdir(parents=True)
         split.save(fold / "split")
-        fit_transform(chosen, split.train, job.transform).save(fold / "transform")
+        fit_transform(images, split.train, job.transform).save(fold / "transform")
 
 
 def read_folds(directory: Path) -> tuple[ImageDataset, list[tuple[Split, FittedTransform]]]:
-    """Read what ``write_folds`` wrote; the images stay on disk."""
+    """Read the images (memory-mapped) and each fold's split and transform."""
     folds = sorted(directory.glob("fold-*"), key=lambda path: int(path.name.split("-")[1]))
     return ImageDataset.load(directory / _IMAGES), [
         (Split.load(fold / "split"), FittedTransform.load(fold / "transform")) for fold in folds
@@ -60,20 +60,20 @@ def _folds(dataset: ImageDataset, config: SearchConfig) -> list[Split]:
             f"{dataset.class_counts[smallest]} training images. Lower it, or give more images."
         )
     groups = families_of(dataset)
-    # Without groups the simple one gives exact shares, in a fraction of the time.
-    alone = len(np.unique(groups)) == len(groups)
-    kind = StratifiedKFold if alone else StratifiedGroupKFold
-    splitter = kind(config.folds, shuffle=True, random_state=config.seed)
+    # Without groups, StratifiedKFold gives exact proportions in a fraction of the time.
+    is_ungrouped = len(np.unique(groups)) == len(groups)
+    splitter_class = StratifiedKFold if is_ungrouped else StratifiedGroupKFold
+    splitter = splitter_class(config.folds, shuffle=True, random_state=config.seed)
     rows = np.zeros(len(dataset))
-    parts = splitter.split(rows, dataset.labels, None if alone else groups)
+    parts = splitter.split(rows, dataset.labels, None if is_ungrouped else groups)
     n_used = config.folds if config.validation == "k_fold" else 1
     return [
         Split(
             train=train.astype(np.int64),
-            validation=held_out.astype(np.int64),
+            validation=validation.astype(np.int64),
             test=np.empty(0, np.int64),
             seed=config.seed,
             dataset_fingerprint=dataset.fingerprint,
         )
-        for (train, held_out), _ in zip(parts, range(n_used), strict=False)
+        for (train, validation), _ in zip(parts, range(n_used), strict=False)
     ]

@@ -1,8 +1,8 @@
-"""Searches model families and settings with Optuna: asks for trials, has them run, picks the best.
+"""Hyperparameter search with Optuna: samples trials, distributes them to workers, selects the best.
 
-Everything that decides stands in this process; workers only train. Each trial's sampler is seeded
-by the trial's number, so that what is suggested depends on the finished trials alone: with one job,
-a search that was interrupted ends as it would have without.
+This process makes all decisions; workers only train. Each trial's sampler is seeded by the trial's
+number, so that its suggestions depend on the finished trials alone: with one job, an interrupted
+search gives the same result as an uninterrupted one.
 """
 
 import json
@@ -30,77 +30,78 @@ from cv_factory.cpu import available_cpus
 from cv_factory.errors import TrainingError
 from cv_factory.progress import say
 from cv_factory.training.search.folds import write_folds
-from cv_factory.training.search.job import SearchJob
 from cv_factory.training.search.result import SearchResult, Trial
-from cv_factory.training.search.worker_pool import Message, Worker, crew
+from cv_factory.training.search.search_job import SearchJob
+from cv_factory.training.search.worker_pool import Message, Worker, worker_pool
 
 _FAMILY = "family"
-#: Trials that are drawn at random, and complete ones that the pruner waits for.
-_RANDOM_TRIALS, _BEFORE_PRUNING = 10, 4
-_ENOUGH_FOR_IMPORTANCE = 6
+#: Trials that are sampled at random before TPE.
+_STARTUP_TRIALS = 10
+#: Complete trials before the median pruner starts.
+_TRIALS_BEFORE_PRUNING = 4
+_MIN_TRIALS_FOR_IMPORTANCE = 6
 
 _STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-#: Called with each trial that ended in this run.
+#: Called with each trial that finished in this run.
 TrialCallback = Callable[[Trial], None]
 
 
 class Journal(Protocol):
-    """Where finished trials are kept, so that an interrupted search goes on."""
+    """Storage of finished trials, from which an interrupted search resumes."""
 
     def read(self) -> list[Trial]:
-        """Return the trials that ended."""
+        """Return the finished trials."""
         ...
 
     def write(self, trial: Trial) -> None:
-        """Keep a trial that ended; what was written survives a kill at any moment."""
+        """Store a finished trial atomically."""
         ...
 
 
 def search(
     job: SearchJob, journal: Journal, on_trial: TrialCallback = lambda _trial: None
 ) -> SearchResult:
-    """Try configurations on folds of the training images, and return the best one.
+    """Run the trials that the journal lacks on folds of the training images; return all trials.
 
     Args:
-        job: What is searched on what.
-        journal: Holds the trials of an earlier, interrupted call; those are not run again.
-        on_trial: Told of each trial that ended in this call.
+        job: Data, base settings and search space.
+        journal: Of finished trials; those of an interrupted call are not run again.
+        on_trial: Called with each trial that finished in this call.
 
     Raises:
-        TrainingError: No trial worked, a worker died, or a setting does not fit the data.
+        TrainingError: No trial completed, a worker died, or a setting does not fit the data.
     """
     study = _Study(job, journal)
-    missing = study.missing
-    if missing:
+    if study.pending:
         with tempfile.TemporaryDirectory(prefix="cv-factory-search-") as folder:
             directory = Path(folder)
             write_folds(directory, job)
-            size = min(job.config.jobs or available_cpus(), len(missing))
-            with crew(directory, job.config.metric, size) as (workers, messages):
+            size = min(job.config.jobs or available_cpus(), len(study.pending))
+            with worker_pool(directory, job.config.metric, size) as (workers, messages):
                 for worker in workers:
-                    study.start(worker)
-                while study.running:
-                    study.hear(messages.get(), on_trial)
+                    study.start_next_trial(worker)
+                while study.active:
+                    study.handle_message(messages.get(), on_trial)
     return study.result()
 
 
 @dataclass
-class _Running:
-    """A trial that a worker is busy with."""
+class _ActiveTrial:
+    """A trial that a worker is running."""
 
     number: int
-    asked: optuna.Trial
+    optuna_trial: optuna.Trial
     values: dict[str, Any]
-    begun: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
     steps: dict[int, float] = field(default_factory=dict)
 
 
 class _Study:
-    """Optuna's study in memory, the trials that ended, and those that run."""
+    """Optuna's in-memory study with the finished, active and pending trials."""
 
     def __init__(self, job: SearchJob, journal: Journal) -> None:
         config = job.config
@@ -109,62 +110,62 @@ class _Study:
         optuna.logging.set_verbosity(logging.WARNING)
         self._study = optuna.create_study(
             direction="maximize" if config.metric == "accuracy" else "minimize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_BEFORE_PRUNING)
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_TRIALS_BEFORE_PRUNING)
             if config.pruning
             else optuna.pruners.NopPruner(),
         )
         self._families = list(config.families)
-        self._ended: dict[int, Trial] = {}
+        self._finished: dict[int, Trial] = {}
         for trial in sorted(journal.read(), key=lambda t: t.number):
             if trial.number < config.trials:
-                self._ended[trial.number] = trial
-                self._study.add_trial(self._frozen(trial))
-        self.running: dict[Worker, _Running] = {}
-        self.missing = [n for n in range(config.trials) if n not in self._ended]
+                self._finished[trial.number] = trial
+                self._study.add_trial(self._to_frozen_trial(trial))
+        self.active: dict[Worker, _ActiveTrial] = {}
+        self.pending = [n for n in range(config.trials) if n not in self._finished]
 
-    def start(self, worker: Worker) -> None:
-        """Give a worker the next trial, if there is one."""
-        if not self.missing:
+    def start_next_trial(self, worker: Worker) -> None:
+        """Send the next pending trial to a worker, if there is one."""
+        if not self.pending:
             return
-        number = self.missing.pop(0)
-        asked, values = self._ask(number)
-        model, train = candidate(asked.params[_FAMILY], values, self._model, self._train)
-        self.running[worker] = _Running(number, asked, values)
+        number = self.pending.pop(0)
+        optuna_trial, values = self._sample_trial(number)
+        model, train = candidate(optuna_trial.params[_FAMILY], values, self._model, self._train)
+        self.active[worker] = _ActiveTrial(number, optuna_trial, values)
         dumped = {"model": model.model_dump(mode="json"), "train": train.model_dump(mode="json")}
-        worker.tell({"number": number, **dumped})
+        worker.send({"number": number, **dumped})
 
-    def hear(self, message: Message, on_trial: TrialCallback) -> None:
-        """Act on what a worker said: answer a report, or keep a trial and start the next.
+    def handle_message(self, message: Message, on_trial: TrialCallback) -> None:
+        """Handle a worker's report (answer whether to prune) or result (store it, start the next).
 
         Raises:
-            TrainingError: The worker ended in the middle of a trial.
+            TrainingError: The worker ended during a trial.
         """
         worker, content = message
         if content is None:
-            if worker in self.running:
-                raise worker.failure()
+            if worker in self.active:
+                raise worker.exit_error()
             return
-        running = self.running[worker]
+        active_trial = self.active[worker]
         if "step" in content:
-            running.steps[content["step"]] = content["score"]
-            running.asked.report(content["score"], content["step"])
-            worker.tell({"prune": running.asked.should_prune()})
+            active_trial.steps[content["step"]] = content["score"]
+            active_trial.optuna_trial.report(content["score"], content["step"])
+            worker.send({"prune": active_trial.optuna_trial.should_prune()})
             return
-        trial = self._trial(running, content)
-        del self.running[worker]
-        self._ended[trial.number] = trial
+        trial = self._build_trial(active_trial, content)
+        del self.active[worker]
+        self._finished[trial.number] = trial
         state = _STATES[trial.state]
         value = trial.score if state == TrialState.COMPLETE else None
-        self._study.tell(running.asked, value, state)
+        self._study.tell(active_trial.optuna_trial, value, state)
         self._journal.write(trial)
         on_trial(trial)
-        self._show(trial)
-        self.start(worker)
+        self._report_trial(trial)
+        self.start_next_trial(worker)
 
-    def _show(self, trial: Trial) -> None:
+    def _report_trial(self, trial: Trial) -> None:
         score = "" if trial.score is None else f"{self._config.metric} {trial.score:.4f}  "
         say(
-            f"trial {len(self._ended)}/{self._config.trials}  {trial.family} {trial.state}  "
+            f"trial {len(self._finished)}/{self._config.trials}  {trial.family} {trial.state}  "
             f"{score}{trial.seconds:.1f} s{f'  {trial.reason}' if trial.reason else ''}"
         )
 
@@ -172,43 +173,43 @@ class _Study:
         """Return all trials and the best one.
 
         Raises:
-            TrainingError: None is complete.
+            TrainingError: No trial is complete.
         """
-        trials = tuple(self._ended[number] for number in sorted(self._ended))
+        trials = tuple(self._finished[number] for number in sorted(self._finished))
         complete = [t for t in trials if t.state == "complete" and t.score is not None]
         if not complete:
             reasons = "\n".join(sorted({t.reason for t in trials if t.reason}))
-            raise TrainingError(f"None of {len(trials)} trials of the search worked:\n{reasons}")
+            raise TrainingError(f"None of {len(trials)} trials of the search completed:\n{reasons}")
         sign = 1 if self._config.metric == "accuracy" else -1
         best = max(complete, key=lambda t: (sign * float(t.score or 0.0), -t.number))
         model, train = candidate(best.family, best.values, self._model, self._train)
         importances = self._importances(complete)
         return SearchResult(self._config.metric, trials, best.number, model, train, importances)
 
-    def _ask(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
-        """Draw the settings of a trial; the first trials are one of each family."""
+    def _sample_trial(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        """Sample the settings of a trial; the first trials are one of each family."""
         seed = (self._config.seed + number) % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=max(_RANDOM_TRIALS, len(self._families))
+                seed=seed, n_startup_trials=max(_STARTUP_TRIALS, len(self._families))
             )
         if number < len(self._families):
             self._study.enqueue_trial({_FAMILY: self._families[number]})
-        asked = self._study.ask()
-        family = asked.suggest_categorical(_FAMILY, self._families)
+        optuna_trial = self._study.ask()
+        family = optuna_trial.suggest_categorical(_FAMILY, self._families)
         values = {}
         for key, distribution in self._distributions(family).items():
-            drawn = asked._suggest(f"{family}.{key}", distribution)
+            sample = optuna_trial._suggest(f"{family}.{key}", distribution)
             is_choice = isinstance(distribution, CategoricalDistribution)
-            values[key] = json.loads(drawn) if is_choice else drawn
-        return asked, values
+            values[key] = json.loads(sample) if is_choice else sample
+        return optuna_trial, values
 
     def _distributions(self, family: str) -> dict[str, BaseDistribution]:
-        return {key: _distribution(spec) for key, spec in self._config.families[family].items()}
+        return {key: _to_distribution(spec) for key, spec in self._config.families[family].items()}
 
-    def _frozen(self, trial: Trial) -> optuna.trial.FrozenTrial:
-        """Return a trial of the journal as Optuna knows it."""
+    def _to_frozen_trial(self, trial: Trial) -> optuna.trial.FrozenTrial:
+        """Convert a finished trial to Optuna's."""
         distributions: dict[str, BaseDistribution] = {
             _FAMILY: CategoricalDistribution(self._families)
         }
@@ -227,57 +228,57 @@ class _Study:
         )
 
     @staticmethod
-    def _trial(running: _Running, content: dict[str, Any]) -> Trial:
+    def _build_trial(active_trial: _ActiveTrial, content: dict[str, Any]) -> Trial:
         scores = tuple(content["fold_scores"])
         score = sum(scores) / len(scores) if scores else None
         if content["state"] == "pruned" and score is None:
-            score = running.steps[max(running.steps)]
+            score = active_trial.steps[max(active_trial.steps)]
         return Trial(
-            number=running.number,
-            family=running.asked.params[_FAMILY],
-            values=running.values,
+            number=active_trial.number,
+            family=active_trial.optuna_trial.params[_FAMILY],
+            values=active_trial.values,
             state=content["state"],
             score=score,
             fold_scores=scores,
-            steps=running.steps,
-            seconds=time.perf_counter() - running.begun,
+            steps=active_trial.steps,
+            seconds=time.perf_counter() - active_trial.start,
             reason=content["reason"],
         )
 
     def _importances(self, complete: list[Trial]) -> dict[str, dict[str, float]]:
         """Return how much of the score's variance each setting explains, by family and overall."""
-        found = {"all": _share_of_families(complete)}
+        importances = {"all": _family_variance_ratio(complete)}
         for family in self._families:
-            of_family = [trial for trial in complete if trial.family == family]
+            trials = [trial for trial in complete if trial.family == family]
             names = [f"{family}.{key}" for key in self._config.families[family]]
-            found[family] = self._importance(names, of_family)
-        return {name: importance for name, importance in found.items() if importance}
+            importances[family] = self._importance(names, trials)
+        return {name: importance for name, importance in importances.items() if importance}
 
     def _importance(self, names: list[str], trials: list[Trial]) -> dict[str, float]:
         """Run fANOVA. F. Hutter et al., An Efficient Approach for Assessing Importance, 2014."""
-        if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(names) < 2:
+        if len(trials) < _MIN_TRIALS_FOR_IMPORTANCE or len(names) < 2:
             return {}
         if len({trial.score for trial in trials}) == 1:
             return {}
         study = optuna.create_study(direction=self._study.direction)
-        study.add_trials([self._frozen(trial) for trial in trials])
+        study.add_trials([self._to_frozen_trial(trial) for trial in trials])
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self._config.seed)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
-        return {name.partition(".")[2] or name: float(value) for name, value in found.items()}
+        scores = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
+        return {name.partition(".")[2] or name: float(value) for name, value in scores.items()}
 
 
-def _share_of_families(trials: list[Trial]) -> dict[str, float]:
-    """Return which share of the scores' variance lies between families, not within them."""
+def _family_variance_ratio(trials: list[Trial]) -> dict[str, float]:
+    """Return the fraction of the scores' variance that lies between families."""
     families = np.array([trial.family for trial in trials])
     scores = np.array([trial.score for trial in trials], dtype=np.float64)
-    if len(trials) < _ENOUGH_FOR_IMPORTANCE or len(set(families)) < 2 or not scores.var():
+    if len(trials) < _MIN_TRIALS_FOR_IMPORTANCE or len(set(families)) < 2 or not scores.var():
         return {}
     means = np.array([scores[families == family].mean() for family in families])
     return {_FAMILY: float(means.var() / scores.var())}
 
 
-def _distribution(spec: Space) -> BaseDistribution:
-    """Return a range or a list of choices as Optuna's; choices as JSON, since they may be lists."""
+def _to_distribution(spec: Space) -> BaseDistribution:
+    """Convert a range or choices to Optuna's; choices become JSON, since they may be lists."""
     match spec:
         case Choices():
             return CategoricalDistribution([json.dumps(choice) for choice in spec.choices])

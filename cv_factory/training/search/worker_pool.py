@@ -1,4 +1,4 @@
-"""The worker processes of a search, and the queue on which all of them answer."""
+"""Worker pool of a search: processes, and one queue with the messages of all."""
 
 import json
 import os
@@ -14,16 +14,19 @@ from typing import Any
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import TrainingError
 
+#: Modules that are started with ``-m``.
+ENTRY_POINTS: tuple[str, ...] = ("cv_factory.training.search.trial_worker",)
+
 _ROOT = Path(__file__).resolve().parents[3]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_TAIL = 2000
+_LOG_TAIL_CHARS = 2000
 
 
 class Worker:
-    """A process that runs one trial at a time."""
+    """Process that runs one trial at a time."""
 
     def __init__(self, directory: Path, metric: str, threads: int, log: Path) -> None:
-        """Start it; what it prints goes to ``log``."""
+        """Start the process with its standard error in ``log``."""
         self._log = log
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
@@ -33,7 +36,7 @@ class Worker:
         }
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.worker", str(directory), metric],
+                [sys.executable, "-m", ENTRY_POINTS[0], str(directory), metric],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -41,8 +44,8 @@ class Worker:
                 text=True,
             )
 
-    def tell(self, content: dict[str, Any]) -> None:
-        """Send a trial or an answer.
+    def send(self, content: dict[str, Any]) -> None:
+        """Send a trial, or the answer to a report.
 
         Raises:
             TrainingError: The process has ended.
@@ -52,25 +55,25 @@ class Worker:
             self.process.stdin.write(json.dumps(content) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise self.failure() from None
+            raise self.exit_error() from None
 
-    def failure(self) -> TrainingError:
-        """Return the error of a worker that ended by itself, with what it said last."""
+    def exit_error(self) -> TrainingError:
+        """Build the error for a worker that exited, with the end of its log."""
         code = self.process.wait()
-        said = self._log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip()
+        tail = self._log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL_CHARS:].strip()
         cause = "killed: out of memory?" if code == -9 else f"exit code {code}"
-        return TrainingError(f"A worker of the search ended ({cause}). It said last:\n{said}")
+        return TrainingError(f"A worker of the search exited ({cause}). Its last output:\n{tail}")
 
 
-#: A worker and what it said; None when it ended.
+#: A worker and its message; None after it exited.
 Message = tuple[Worker, dict[str, Any] | None]
 
 
 @contextmanager
-def crew(
+def worker_pool(
     directory: Path, metric: str, size: int
 ) -> Iterator[tuple[list[Worker], "queue.Queue[Message]"]]:
-    """Start workers that share the CPUs; at the end of the block none of them runs."""
+    """Start workers that share the CPUs; kill them at the end of the block."""
     threads = max(1, available_cpus() // size)
     messages: queue.Queue[Message] = queue.Queue()
     workers: list[Worker] = []
@@ -78,7 +81,7 @@ def crew(
         for number in range(size):
             worker = Worker(directory, metric, threads, directory / f"worker-{number}.log")
             workers.append(worker)
-            threading.Thread(target=_forward, args=(worker, messages), daemon=True).start()
+            threading.Thread(target=_forward_messages, args=(worker, messages), daemon=True).start()
         yield workers, messages
     finally:
         for worker in workers:
@@ -86,7 +89,7 @@ def crew(
             worker.process.wait()
 
 
-def _forward(worker: Worker, messages: "queue.Queue[Message]") -> None:
+def _forward_messages(worker: Worker, messages: "queue.Queue[Message]") -> None:
     assert worker.process.stdout is not None, "opened as a pipe"
     for line in worker.process.stdout:
         messages.put((worker, json.loads(line)))

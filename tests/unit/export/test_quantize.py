@@ -17,7 +17,7 @@ from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.gates import Evidence, judge
 from cv_factory.evaluation.reports.evaluation_report import render_report
 from cv_factory.evaluation.scoring import evaluate_predictor
-from cv_factory.export.quantize import reduce_precision
+from cv_factory.export.quantize import quantize
 from cv_factory.inference.predictor import Predictor
 from tests.support.predictors import digits_predictor
 
@@ -30,7 +30,7 @@ def reduced(precision: str, **settings: float) -> Predictor:
     """Return the digits' calibrated network in another precision."""
     predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
     config = ExportConfig.model_validate({"precision": precision, "min_agreement": 0.9, **settings})
-    return reduce_precision(predictor, dataset, split, config)
+    return quantize(predictor, dataset, split, config)
 
 
 @pytest.mark.parametrize(("precision", "difference"), [("float16", 0.005), ("int8", 0.1)])
@@ -81,18 +81,18 @@ def test_ranges_are_read_off_training_images_alone() -> None:
     images[split.validation] = images[split.validation][::-1]
     other = replace(dataset, images=images, backing=None)
     config = ExportConfig(precision="int8", min_agreement=0.5)
-    assert reduce_precision(predictor, other, split, config).graph == reduced("int8").graph
+    assert quantize(predictor, other, split, config).graph == reduced("int8").graph
 
 
 def test_too_much_damage_stops_the_export_and_names_the_settings() -> None:
-    with pytest.raises(ExportError, match=r"In int8 .*export\.min_agreement asks for 100\.00%"):
+    with pytest.raises(ExportError, match=r"In int8 .*export\.min_agreement is 100\.00%"):
         reduced("int8", min_agreement=1.0)
 
 
 def test_what_has_no_weights_to_reduce_is_refused() -> None:
     predictor, dataset, split = digits_predictor("logistic_regression")
     with pytest.raises(ExportError, match="logistic_regression has no convolution"):
-        reduce_precision(predictor, dataset, split, ExportConfig(precision="int8"))
+        quantize(predictor, dataset, split, ExportConfig(precision="int8"))
     with pytest.raises(ValidationError, match="logistic_regression is no network"):
         TrainingPipelineConfig.model_validate(
             {"model": {"name": "logistic_regression"}, "export": {"precision": "float16"}}

@@ -20,7 +20,7 @@ from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
-from cv_factory.training.distributed.environment import Nodes, expand_hosts, nodes_of
+from cv_factory.training.distributed.cluster_environment import Nodes, detect_nodes, expand_hosts
 from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import fit_transform
@@ -118,7 +118,7 @@ def test_the_message_is_the_first_cause_with_its_traceback(
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from cv_factory.training.images import ResidentImages\n"
+        "    from cv_factory.training.batches import ResidentImages\n"
         "    def fail(*_):\n"
         "        raise OSError('the disk is on fire')\n"
         "    ResidentImages.batches = fail\n"
@@ -169,20 +169,20 @@ def test_a_batch_too_small_for_the_processes_is_refused(train_with: Train) -> No
 def test_machines_are_read_off_the_environment(
     environment: dict[str, str], expected: Nodes
 ) -> None:
-    assert nodes_of(environment) == expected
+    assert detect_nodes(environment) == expected
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
         ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_PORT"),
-        ({"SM_HOSTS": "[", "SM_CURRENT_HOST": "a"}, "not completely"),
+        ({"SM_HOSTS": "[", "SM_CURRENT_HOST": "a"}, "incompletely"),
         ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8"}, "--nproc-per-node 1"),
     ],
 )
 def test_an_incomplete_environment_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        nodes_of(environment)
+        detect_nodes(environment)
 
 
 def test_lists_of_hosts_are_expanded() -> None:

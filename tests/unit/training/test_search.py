@@ -20,8 +20,8 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import Split, split_dataset
 from cv_factory.errors import TrainingError
-from cv_factory.training.search.job import SearchJob
 from cv_factory.training.search.result import SearchResult, Trial
+from cv_factory.training.search.search_job import SearchJob
 from cv_factory.training.search.study import Journal, search
 
 FOREST = {"random_forest": {"model.n_estimators": {"low": 1, "high": 12}}}

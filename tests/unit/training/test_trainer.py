@@ -19,14 +19,14 @@ from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
-from cv_factory.training.augment import augment, draw, pad
-from cv_factory.training.device import choose_device
-from cv_factory.training.images import StreamedImages
+from cv_factory.training.augment import augment, pad, sample_augmentation
+from cv_factory.training.batches import StreamedImages
+from cv_factory.training.device import select_device
 from cv_factory.training.optimization import (
     apply_schedule,
     build_optimizer,
     class_weights,
-    learning_rate_share,
+    learning_rate_factor,
 )
 from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
@@ -140,7 +140,7 @@ def test_one_cycle_is_torch_s() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_other_schedules_rise_and_fall(schedule: str) -> None:
     config = TrainConfig.model_validate({"schedule": schedule, "warmup": 0.25})
-    shares = [learning_rate_share(config, step, 100) for step in range(100)]
+    shares = [learning_rate_factor(config, step, 100) for step in range(100)]
     assert 0 < shares[0] < 0.1
     assert shares.index(max(shares)) == 25
     assert max(shares) == 1
@@ -160,9 +160,9 @@ def test_balanced_classes_count_the_same() -> None:
 def _augmented(epoch: int, **settings: object) -> tuple[torch.Tensor, torch.Tensor]:
     config = TrainConfig.model_validate({"crop_padding": 0, **settings})
     images = torch.arange(1, 201, dtype=torch.uint8).view(20, 2, 5, 1)
-    drawn = draw(config, torch.arange(20), (2, 5), epoch, 0)
+    params = sample_augmentation(config, torch.arange(20), (2, 5), epoch, 0)
     padded = pad(images, config.crop_padding)
-    return images, augment(padded, drawn.part(slice(None), torch.device("cpu")), config)
+    return images, augment(padded, params.select(slice(None), torch.device("cpu")), config)
 
 
 def test_alternating_flips_mirror_each_image_in_every_second_epoch() -> None:
@@ -200,7 +200,7 @@ def test_a_gpu_that_is_asked_for_and_absent_is_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match=r"train\.device is cuda, but PyTorch sees no GPU"):
         train_with(device="cuda")
-    assert choose_device(TrainConfig(device="auto")).type == "cpu"
+    assert select_device(TrainConfig(device="auto")).type == "cpu"
 
 
 def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +208,10 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
         raise RuntimeError("this CPU has no bf16")
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", refuse)
-    with pytest.raises(TrainingError, match=r"train\.precision is bf16, which the CPU .* cannot"):
-        choose_device(TrainConfig(precision="bf16", device="cpu"))
+    with pytest.raises(
+        TrainingError, match=r"train\.precision is bf16, which the CPU .* does not support"
+    ):
+        select_device(TrainConfig(precision="bf16", device="cpu"))
 
 
 def test_compiling_without_a_compiler_is_refused(
@@ -242,7 +244,7 @@ def test_a_cutout_larger_than_the_image_is_refused(train_with: Train) -> None:
 def test_images_from_a_file_are_not_copied_for_other_processes(
     digits: tuple[Any, ...], tmp_path: Path
 ) -> None:
-    from cv_factory.training.job import TrainingJob
+    from cv_factory.training.training_job import TrainingJob
 
     dataset, split, transform = digits
     np.save(tmp_path / "mapped.npy", dataset.images)

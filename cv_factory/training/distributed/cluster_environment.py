@@ -1,7 +1,7 @@
-"""Which machines train together, read off the variables that torchrun, SageMaker and Slurm set.
+"""Detection of the machines of a training from the variables of torchrun, SageMaker and Slurm.
 
-One process is started on each machine; training starts one more for each device of it. The first
-machine's process runs the step, the others run ``cv_factory.training.distributed.node_agent``.
+One process is started on each machine; training starts one more for each device. The process of the
+first machine runs the step, the others run ``cv_factory.training.distributed.node_agent``.
 """
 
 import json
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from cv_factory.errors import TrainingError
 
-#: Where the first machine listens, unless the environment says otherwise.
-_PORT = 29_400
+#: Port of the first machine where the environment sets none.
+_DEFAULT_PORT = 29_400
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Nodes:
     """The machines of a training.
 
     Attributes:
-        count: How many there are.
-        rank: Which of them this is, from 0.
-        address: Name or address of the first.
-        port: Where it listens; 0 for any free port, which only a single machine can use.
+        count: Number of machines.
+        rank: Number of this machine, from 0.
+        address: Host name or IP address of the first machine.
+        port: On which the first machine listens; 0 on a single machine.
     """
 
     count: int = 1
@@ -32,32 +32,33 @@ class Nodes:
     port: int = 0
 
 
-def nodes_of(environment: Mapping[str, str]) -> Nodes:
-    """Find the machines; without any sign of others, this is the only one.
+def detect_nodes(environment: Mapping[str, str]) -> Nodes:
+    """Read the machines from the environment; a single one where no launcher's variables are set.
 
     Raises:
-        TrainingError: A variable is missing or contradicts the others.
+        TrainingError: A variable is missing or malformed.
     """
     try:
-        nodes = _read(environment)
+        nodes = _parse(environment)
     except (KeyError, ValueError) as error:
         raise TrainingError(
-            f"The environment names other machines to train with, but not completely: {error!r}."
+            f"The environment describes training on several machines incompletely: {error!r}. "
+            "Set all that the launcher (torchrun, SageMaker or Slurm) sets."
         ) from None
     return nodes
 
 
-def _read(environment: Mapping[str, str]) -> Nodes:
+def _parse(environment: Mapping[str, str]) -> Nodes:
     if "SM_HOSTS" in environment:
-        return _sagemaker(environment)
+        return _parse_sagemaker(environment)
     if "SLURM_JOB_NUM_NODES" in environment:
-        return _slurm(environment)
+        return _parse_slurm(environment)
     if "WORLD_SIZE" in environment:
-        return _torchrun(environment)
+        return _parse_torchrun(environment)
     return Nodes()
 
 
-def _torchrun(environment: Mapping[str, str]) -> Nodes:
+def _parse_torchrun(environment: Mapping[str, str]) -> Nodes:
     """Read RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun and Kubeflow set them.
 
     Raises:
@@ -77,36 +78,36 @@ def _torchrun(environment: Mapping[str, str]) -> Nodes:
     return Nodes(count, int(environment["RANK"]), environment["MASTER_ADDR"], port)
 
 
-def _sagemaker(environment: Mapping[str, str]) -> Nodes:
+def _parse_sagemaker(environment: Mapping[str, str]) -> Nodes:
     """Read SM_HOSTS and SM_CURRENT_HOST, as SageMaker's training toolkit sets them."""
     hosts = sorted(json.loads(environment["SM_HOSTS"]))
     if len(hosts) == 1:
         return Nodes()
-    return Nodes(len(hosts), hosts.index(environment["SM_CURRENT_HOST"]), hosts[0], _PORT)
+    return Nodes(len(hosts), hosts.index(environment["SM_CURRENT_HOST"]), hosts[0], _DEFAULT_PORT)
 
 
-def _slurm(environment: Mapping[str, str]) -> Nodes:
-    """Read what ``srun`` tells each task: its node, the list of nodes, and the job's number."""
+def _parse_slurm(environment: Mapping[str, str]) -> Nodes:
+    """Read SLURM_JOB_NUM_NODES, SLURM_JOB_NODELIST, SLURM_NODEID and SLURM_JOB_ID of ``srun``."""
     count = int(environment["SLURM_JOB_NUM_NODES"])
     if count == 1:
         return Nodes()
     address = expand_hosts(environment["SLURM_JOB_NODELIST"])[0]
     # Jobs that share a machine do not share a port.
-    port = _PORT + int(environment["SLURM_JOB_ID"]) % 10_000
+    port = _DEFAULT_PORT + int(environment["SLURM_JOB_ID"]) % 10_000
     return Nodes(count, int(environment["SLURM_NODEID"]), address, port)
 
 
-def expand_hosts(listed: str) -> list[str]:
+def expand_hosts(host_list: str) -> list[str]:
     """Return the names in a Slurm list of hosts, such as ``gpu[01-03,7],login``.
 
     Raises:
-        ValueError: It is no such list.
+        ValueError: It is malformed.
     """
     names: list[str] = []
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", listed):
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", host_list):
         match = re.fullmatch(r"([^\[\]]*)(?:\[([^\]]*)\])?([^\[\]]*)", part)
         if match is None:
-            raise ValueError(f"{listed!r} is no list of hosts")
+            raise ValueError(f"{host_list!r} is not a Slurm host list")
         head, ranges, tail = match.groups(default="")
         if not ranges:
             names.append(head)

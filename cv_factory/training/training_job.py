@@ -1,4 +1,4 @@
-"""All that a training works on, in memory or in a directory that other processes read."""
+"""TrainingJob: data, model and settings of a training, in memory or in a directory."""
 
 import hashlib
 import json
@@ -23,17 +23,17 @@ _IMAGES, _ARRAYS, _SETTINGS, _TRANSFORM = "images.npy", "arrays.npz", "job.json"
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained on what.
+    """Data, model and settings of a network's training.
 
     Attributes:
         images: uint8 ``(N, H, W, C)``, memory-mapped where they come from a file.
         labels: int64 ``(N,)``.
         train: Indices of the training images, int64.
         validation: Indices of the validation images, int64.
-        reference: Images uint8 ``(n, H, W, C)`` whose probabilities the trained model brings along.
-        transform: What was fitted on the training images.
-        model: Which network.
-        config: How it is trained.
+        reference: Images uint8 ``(n, H, W, C)`` for the trained model's reference outputs.
+        transform: Fitted on the training images.
+        model: Section of the network.
+        config: Training settings.
     """
 
     images: npt.NDArray[np.uint8]
@@ -97,10 +97,10 @@ class TrainingJob:
         )
 
 
-def job_key(
+def checkpoint_key(
     dataset: ImageDataset, split: Split, job: TrainingJob, processes: int, device: str
 ) -> str:
-    """Return the SHA-256 of all that shapes the weights: data, split, settings, code, device."""
+    """Return the SHA-256 of data, split, settings, code and device, which determine the weights."""
     import torch
 
     return fingerprint(

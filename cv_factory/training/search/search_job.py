@@ -1,4 +1,4 @@
-"""All that a search works on: what it looks at, and the settings that it starts from."""
+"""SearchJob: data, base settings and search space of a hyperparameter search."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,15 @@ from cv_factory.data.split import Split
 
 @dataclass(frozen=True)
 class SearchJob:
-    """What is searched on what.
+    """Data, base settings and search space.
 
     Attributes:
         dataset: Images and labels.
-        split: Of this dataset; of its parts, only the training images are looked at.
-        transform: What each fold fits on what it trains on.
-        model: What is not varied is taken from it, in trials of its family.
-        train: Likewise, in trials of every family.
-        config: What varies.
+        split: Of this dataset; only the training part is used.
+        transform: Settings of the transform that each fold fits.
+        model: Base settings of trials of its family.
+        train: Base settings of all trials.
+        config: Search space, metric and folds.
     """
 
     dataset: ImageDataset
@@ -35,10 +35,9 @@ class SearchJob:
 
     @property
     def key(self) -> str:
-        """SHA-256 of all that a trial's score depends on: a journal holds one key's trials.
+        """SHA-256 of everything that a trial's score depends on; the journal's name.
 
-        The number of trials, and how many run side by side, are left out: a search can be
-        lengthened.
+        The number of trials and of parallel jobs is excluded, so that a search can be extended.
         """
         settings: dict[str, Any] = {
             "transform": self.transform.model_dump(mode="json"),
@@ -48,5 +47,5 @@ class SearchJob:
         }
         ids = self.dataset.manifest["id"].to_numpy()[self.split.train].tolist()
         data = [self.dataset.fingerprint, fingerprint(sorted(ids))]
-        code = code_fingerprint("cv_factory.training.search.worker")
+        code = code_fingerprint("cv_factory.training.search.trial_worker")
         return fingerprint({"settings": settings, "data": data, "code": code})

@@ -1,6 +1,6 @@
-"""The weights of a network and the state of its optimizer as named arrays, and back.
+"""State of a network and its optimizer as named arrays, and back.
 
-What is read back keeps the memory layout that it had: sums over another layout differ by rounding.
+Restored tensors keep their memory layout: sums over another layout differ by rounding.
 """
 
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 
-def tensors_of(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
-    """Return contiguous copies on the CPU, under names with the prefix."""
+def to_arrays(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """Return the tensors as contiguous arrays on the CPU; ``prefix`` is put before each name."""
     return {f"{prefix}{k}": v.detach().cpu().contiguous().numpy() for k, v in tensors.items()}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy parameters and buffers into a network, where they lie."""
+    """Copy parameters and buffers into a network in place."""
     network.load_state_dict(dict(weights))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Return the state of each parameter by ``number/name``."""
+    """Return the optimizer's state tensors by ``parameter number/name``."""
     state = optimizer.state_dict()["state"]
     return {
         f"{number}/{name}": value
@@ -33,7 +33,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Restore the state of each parameter; learning rates follow from the position."""
+    """Restore what ``optimizer_tensors`` returned; the schedule sets the learning rates."""
     parameters = optimizer.param_groups[0]["params"]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():

@@ -1,15 +1,14 @@
-"""Fits a network by gradient descent: one process's view of a training, alone or with others.
+"""Trainer of a network by gradient descent, for one process of one or more.
 
-What is random in a step is drawn from the seed and the position of the step, never from a stream
-that runs on: a training that is continued, or divided among processes, does what it would have
-done.
+Every random number of a step is derived from the seed and the step's position, never from a running
+stream, so that a training that is resumed, or divided among processes, gives the same result.
 """
 
 import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -20,80 +19,88 @@ from torch.nn.functional import cross_entropy, softmax
 from torch.nn.parallel import DistributedDataParallel
 
 from cv_factory.errors import TrainingError
-from cv_factory.training.augment import augment, draw, seed_of
+from cv_factory.training.augment import augment, derive_seed, sample_augmentation
+from cv_factory.training.batches import (
+    Batch,
+    BatchSource,
+    ResidentImages,
+    StreamedImages,
+    fits_in_memory,
+)
+from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoint, Checkpoints, Position
 from cv_factory.training.device import autocast
-from cv_factory.training.distributed.process_group import World, globalize
-from cv_factory.training.images import Batch, Images, ResidentImages, StreamedImages, fits
-from cv_factory.training.job import TrainingJob
+from cv_factory.training.distributed.process_group import ProcessGroup, convert_sync_batchnorm
 from cv_factory.training.optimization import apply_schedule, build_optimizer, class_weights
-from cv_factory.training.state import load_optimizer, load_weights, optimizer_tensors, tensors_of
+from cv_factory.training.state_dicts import (
+    load_optimizer,
+    load_weights,
+    optimizer_tensors,
+    to_arrays,
+)
 from cv_factory.training.system_metrics import SystemMetrics
+from cv_factory.training.training_job import TrainingJob
 from cv_factory.transforms.normalize import Normalization
 
-#: Called after each epoch with its number, from 1, and its metrics.
-EpochCallback = Callable[[int, dict[str, float]], None]
-#: Called after each step with the number of finished steps of this epoch, and of all its steps.
-StepCallback = Callable[[int, int], None]
-
 _EVALUATION_BATCH = 1024
-#: Steps after which it is asked whether a checkpoint is due; all processes ask at the same step.
-_STEPS_BETWEEN_LOOKS = 50
+#: Steps between two checks for a due checkpoint; all processes check at the same step.
+_CHECKPOINT_CHECK_STEPS = 50
 
 
-class Fit:
-    """The state of a training: network, optimizer, position, and the best weights so far."""
+class Trainer:
+    """Trains a network: holds optimizer, position, and the best weights so far."""
 
     def __init__(
         self,
         network: nn.Module,
         job: TrainingJob,
         device: torch.device,
-        world: World,
+        group: ProcessGroup,
         checkpoints: Checkpoints | None,
     ) -> None:
-        """Put network and images on the device, and continue from the newest checkpoint."""
-        self._job, self._config, self._device, self._world = job, job.config, device, world
-        if world.size > 1:
-            globalize(network)
+        """Move network and images to the device and restore the selected checkpoint."""
+        self._job, self._config, self._device, self._group = job, job.config, device, group
+        if group.size > 1:
+            convert_sync_batchnorm(network)
         layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
         self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        self._averaged = copy.deepcopy(network) if self._config.ema_decay else network
+        self._ema_network = copy.deepcopy(network) if self._config.ema_decay else network
         self._normalize = _Normalize(job.transform.normalization, device, layout)
         self._train, self._validation = self._open_images()
-        self._weights = class_weights(job.labels[job.train], job.n_classes, self._config)
-        self._class_weights = None if self._weights is None else self._weights.to(device)
+        self._class_weights_cpu = class_weights(job.labels[job.train], job.n_classes, self._config)
+        weights = self._class_weights_cpu
+        self._class_weights = None if weights is None else weights.to(device)
         self._steps = len(job.train) // self._config.batch_size
         self._losses = torch.zeros(self._steps, device=device)
         self._optimizer = build_optimizer(network, self._config)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._config.precision == "fp16")
-        self._best: dict[str, torch.Tensor] = {}
+        self._best_weights: dict[str, torch.Tensor] = {}
         self._checkpoints = checkpoints
         self._position = Position()
-        self._continue()
-        self._parallel = self._parallelized(network)
-        model = self._parallel or network
+        self._restore_checkpoint()
+        self._ddp = self._wrap_ddp(network)
+        model = self._ddp or network
         self._model: nn.Module = torch.compile(model) if self._config.compile else model  # type: ignore[assignment]
 
     def run(self, on_epoch: EpochCallback, on_step: StepCallback) -> None:
-        """Train the epochs that are left, and load the best weights into the network.
+        """Train the remaining epochs, then load the best weights into the network.
 
         Raises:
             TrainingError: The loss is not a number.
         """
-        self._saved = time.monotonic()
+        self._last_save = time.monotonic()
         system = SystemMetrics(self._device)
         while not self._is_finished():
             epoch, first = self._position.epoch, self._position.step
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self._train_epoch(epoch, first, on_step)
             metrics = self._finish_epoch(epoch)
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             done = (self._steps - first) * self._config.batch_size
             timing = {"seconds": seconds, "images_per_second": done / seconds}
-            on_epoch(epoch, metrics | timing | system.take())
+            on_epoch(epoch, metrics | timing | system.measure())
             self._save_if_due()
-        load_weights(self.network, self._best)
+        load_weights(self.network, self._best_weights)
 
     @property
     def history(self) -> tuple[dict[str, float], ...]:
@@ -105,8 +112,8 @@ class Fit:
         """The epoch, from 1, whose weights were the best."""
         return self._position.best_epoch
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Score images uint8 ``(n, H, W, C)`` in float32: ``(n, K)``."""
+    def predict_proba(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return probabilities float32 ``(n, K)`` of images uint8 ``(n, H, W, C)``."""
         self.network.eval()
         parts = []
         with torch.inference_mode():
@@ -116,19 +123,21 @@ class Fit:
         scores: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return scores
 
-    def _open_images(self) -> tuple[Images, Images]:
+    def _open_images(self) -> tuple[BatchSource, BatchSource]:
         job, config = self._job, self._config
         n = len(job.train) + len(job.validation)
-        resident = fits(n, job.image_shape, config.crop_padding, config.resident_mb)
-        kind = ResidentImages if resident else StreamedImages
+        resident = fits_in_memory(n, job.image_shape, config.crop_padding, config.resident_mb)
+        source_class = ResidentImages if resident else StreamedImages
         train, validation = (
-            kind(job.images, torch.from_numpy(job.labels[part]), part, padding, self._device)
+            source_class(
+                job.images, torch.from_numpy(job.labels[part]), part, padding, self._device
+            )
             for part, padding in ((job.train, config.crop_padding), (job.validation, 0))
         )
         return train, validation
 
-    def _parallelized(self, network: nn.Module) -> DistributedDataParallel | None:
-        if self._world.size == 1:
+    def _wrap_ddp(self, network: nn.Module) -> DistributedDataParallel | None:
+        if self._group.size == 1:
             return None
         devices = [self._device.index] if self._device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
@@ -140,12 +149,12 @@ class Fit:
         return finished >= self._config.epochs or (finished > 0 and stalled)
 
     def _train_epoch(self, epoch: int, first: int, on_step: StepCallback) -> None:
-        """Take one pass over the shuffled images (the incomplete last batch is left out)."""
+        """Train on the shuffled images from step ``first`` on; an incomplete batch is dropped."""
         self.network.train()
         size = self._config.batch_size
-        generator = torch.Generator().manual_seed(seed_of(self._config.seed, "order", epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "order", epoch))
         order = torch.randperm(len(self._job.train), generator=generator)
-        parts = self._parts()
+        parts = self._batch_slices()
         positions = (
             order[step * size : (step + 1) * size][part]
             for step in range(first, self._steps)
@@ -155,15 +164,15 @@ class Fit:
         for step in range(first, self._steps):
             self._train_step(epoch, step, order[step * size : (step + 1) * size], parts, batches)
             on_step(step + 1, self._steps)
-            if (step + 1) % _STEPS_BETWEEN_LOOKS == 0 and step + 1 < self._steps:
-                self._move(step=step + 1)
+            if (step + 1) % _CHECKPOINT_CHECK_STEPS == 0 and step + 1 < self._steps:
+                self._update_position(step=step + 1)
                 self._save_if_due()
 
-    def _parts(self) -> list[slice]:
-        """Return which images of a batch are this process's, one part after the other."""
+    def _batch_slices(self) -> list[slice]:
+        """Return this process's slice of each of the ``accumulate`` parts of a batch."""
         size, parts = self._config.batch_size, self._config.accumulate
         bounds = [size * i // parts for i in range(parts + 1)]
-        return [self._world.part(*pair) for pair in itertools.pairwise(bounds)]
+        return [self._group.shard(*pair) for pair in itertools.pairwise(bounds)]
 
     def _train_step(
         self,
@@ -175,28 +184,28 @@ class Fit:
     ) -> None:
         config, done = self._config, (epoch - 1) * self._steps + step
         apply_schedule(self._optimizer, config, done, self._steps * config.epochs)
-        # For dropout: what a process draws depends on the step and its rank alone.
-        torch.manual_seed(seed_of(config.seed, "model", epoch, step, self._world.rank))
-        drawn = draw(config, indices, self._job.image_shape[:2], epoch, step)
+        # For dropout: its random numbers depend on step and rank alone.
+        torch.manual_seed(derive_seed(config.seed, "model", epoch, step, self._group.rank))
+        params = sample_augmentation(config, indices, self._job.image_shape[:2], epoch, step)
         total = torch.zeros((), device=self._device)
         for number, part in enumerate(parts, start=1):
             images, labels = next(batches)
-            images = augment(images, drawn.part(part, self._device), config)
-            with self._together(number == len(parts)):
+            images = augment(images, params.select(part, self._device), config)
+            with self._grad_sync_context(number == len(parts)):
                 with autocast(self._device, config.precision):
                     logits = self._model(self._normalize(images))
-                loss = self._loss(logits.float(), labels, indices)
-                # Gradients are averaged over the processes, and are to be summed.
-                scaled = self._scaler.scale(loss * self._world.size)
+                loss = self._compute_loss(logits.float(), labels, indices)
+                # DDP averages gradients over the processes, but each loss is a part of the sum.
+                scaled = self._scaler.scale(loss * self._group.size)
                 scaled.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self._losses[step] = total
-        self._update()
+        self._optimizer_step()
 
-    def _loss(
+    def _compute_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, indices: torch.Tensor
     ) -> torch.Tensor:
-        """Return this part's share of the mean loss of the whole batch."""
+        """Return the summed loss of these images over the size (or weight) of the whole batch."""
         loss = cross_entropy(
             logits,
             labels,
@@ -204,17 +213,17 @@ class Fit:
             label_smoothing=self._config.label_smoothing,
             reduction="sum",
         )
-        if self._weights is None:
+        if self._class_weights_cpu is None:
             return loss / len(indices)
-        return loss / float(self._weights[self._train.labels[indices]].sum())
+        return loss / float(self._class_weights_cpu[self._train.labels[indices]].sum())
 
-    def _together(self, is_last: bool) -> AbstractContextManager[None]:
-        """Sum gradients over the processes after the last part of a batch only."""
-        if self._parallel is not None and not is_last:
-            return self._parallel.no_sync()
+    def _grad_sync_context(self, is_last: bool) -> AbstractContextManager[None]:
+        """Return a context that synchronizes gradients after the last part of a batch only."""
+        if self._ddp is not None and not is_last:
+            return self._ddp.no_sync()
         return nullcontext()
 
-    def _update(self) -> None:
+    def _optimizer_step(self) -> None:
         if self._config.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
             parameters = [p for p in self.network.parameters() if p.grad is not None]
@@ -224,11 +233,11 @@ class Fit:
         self._optimizer.zero_grad(set_to_none=True)
         if self._config.ema_decay:
             with torch.no_grad():
-                _average(self._averaged, self.network, 1 - self._config.ema_decay)
+                _update_ema(self._ema_network, self.network, 1 - self._config.ema_decay)
 
     def _finish_epoch(self, epoch: int) -> dict[str, float]:
-        """Validate, remember the weights if they are the best so far, and go to the next epoch."""
-        losses = self._checked_losses(self._steps)
+        """Validate, store the weights if they are the best, and advance to the next epoch."""
+        losses = self._reduce_losses(self._steps)
         loss, accuracy = self._validate()
         if not math.isfinite(loss):
             raise TrainingError(
@@ -243,86 +252,88 @@ class Fit:
         }
         history = self._position.history
         best = self._position.best_epoch
-        if best == 0 or _score(metrics) > _score(history[best - 1]):
+        if best == 0 or _selection_key(metrics) > _selection_key(history[best - 1]):
             best = epoch
-            self._best = {k: v.clone() for k, v in self._averaged.state_dict().items()}
+            self._best_weights = {k: v.clone() for k, v in self._ema_network.state_dict().items()}
         self._losses.zero_()
-        self._move(epoch=epoch + 1, step=0, history=(*history, metrics), best_epoch=best)
+        self._update_position(epoch=epoch + 1, step=0, history=(*history, metrics), best_epoch=best)
         return metrics
 
     @torch.inference_mode()
     def _validate(self) -> tuple[float, float]:
-        """Return mean loss and accuracy on the validation images; every process takes a share."""
-        self._averaged.eval()
+        """Return mean loss and accuracy on the validation images, over all processes."""
+        self._ema_network.eval()
         n = len(self._validation.labels)
-        mine = torch.arange(n)[self._world.part(0, n)]
+        shard = torch.arange(n)[self._group.shard(0, n)]
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for images, labels in self._validation.batches(torch.split(mine, _EVALUATION_BATCH)):
+        for images, labels in self._validation.batches(torch.split(shard, _EVALUATION_BATCH)):
             with autocast(self._device, self._config.precision):
-                logits = self._averaged(self._normalize(images)).float()
+                logits = self._ema_network(self._normalize(images)).float()
             sums[0] += cross_entropy(logits, labels, reduction="sum")
             sums[1] += (logits.argmax(dim=1) == labels).sum()
-        loss, hits = (self._world.sum(sums) / n).tolist()
+        loss, hits = (self._group.all_reduce(sums) / n).tolist()
         return loss, hits
 
-    def _checked_losses(self, steps: int) -> torch.Tensor:
+    def _reduce_losses(self, steps: int) -> torch.Tensor:
         """Return the losses of this epoch's first steps, summed over the processes.
 
         Raises:
             TrainingError: One of them is not a number.
         """
-        losses = self._world.sum(self._losses[:steps])
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
+        losses = self._group.all_reduce(self._losses[:steps])
+        invalid = (~losses.isfinite()).nonzero()
+        if len(invalid):
             raise TrainingError(
                 f"The training loss is not a number from epoch {self._position.epoch}, batch "
-                f"{int(bad[0]) + 1} on. Lower train.learning_rate, set train.clip_norm, or use "
+                f"{int(invalid[0]) + 1} on. Lower train.learning_rate, set train.clip_norm, or use "
                 "train.precision=fp32."
             )
         return losses
 
-    def _move(self, **changes: object) -> None:
+    def _update_position(self, **changes: object) -> None:
         scale = dict(self._scaler.state_dict()) if self._scaler.is_enabled() else None
         fields = {**vars(self._position), "scale": scale, **changes}
         self._position = Position(**fields)
 
     def _save_if_due(self) -> None:
-        """Let the first process write a checkpoint, if enough time has gone by for one."""
-        due = time.monotonic() - self._saved >= self._config.checkpoint_seconds
-        if self._checkpoints is None or not self._world.agree(due, self._device):
+        """Write a checkpoint (rank 0) if ``train.checkpoint_seconds`` passed since the last."""
+        due = time.monotonic() - self._last_save >= self._config.checkpoint_seconds
+        if self._checkpoints is None or not self._group.broadcast_flag(due, self._device):
             return
-        losses = self._checked_losses(self._position.step)
-        if self._world.rank == 0:
+        losses = self._reduce_losses(self._position.step)
+        if self._group.rank == 0:
             tensors = {
-                **tensors_of("network/", self.network.state_dict()),
-                **tensors_of("best/", self._best),
-                **tensors_of("optimizer/", optimizer_tensors(self._optimizer)),
-                **tensors_of("", {"losses": losses}),
+                **to_arrays("network/", self.network.state_dict()),
+                **to_arrays("best/", self._best_weights),
+                **to_arrays("optimizer/", optimizer_tensors(self._optimizer)),
+                **to_arrays("", {"losses": losses}),
             }
             if self._config.ema_decay:
-                tensors |= tensors_of("average/", self._averaged.state_dict())
+                tensors |= to_arrays("average/", self._ema_network.state_dict())
             self._checkpoints.save(Checkpoint(self._position, tensors))
-        self._saved = time.monotonic()
+        self._last_save = time.monotonic()
 
-    def _continue(self) -> None:
-        checkpoint = self._checkpoints.load_first() if self._checkpoints is not None else None
+    def _restore_checkpoint(self) -> None:
+        checkpoint = self._checkpoints.load_selected() if self._checkpoints is not None else None
         if checkpoint is None:
             return
         self._position = checkpoint.position
         tensors = {k: torch.from_numpy(v) for k, v in checkpoint.tensors.items()}
-        load_weights(self.network, _below("network/", tensors))
+        load_weights(self.network, _strip_prefix("network/", tensors))
         if self._config.ema_decay:
-            load_weights(self._averaged, _below("average/", tensors))
-        self._best = {k: v.to(self._device) for k, v in _below("best/", tensors).items()}
-        load_optimizer(self._optimizer, _below("optimizer/", tensors))
+            load_weights(self._ema_network, _strip_prefix("average/", tensors))
+        self._best_weights = {
+            k: v.to(self._device) for k, v in _strip_prefix("best/", tensors).items()
+        }
+        load_optimizer(self._optimizer, _strip_prefix("optimizer/", tensors))
         if self._position.scale:
             self._scaler.load_state_dict(dict(self._position.scale))
-        if self._world.rank == 0:  # the others' shares are in its sum
+        if self._group.rank == 0:  # its sum holds the losses of all
             self._losses[: self._position.step] = tensors["losses"].to(self._device)
 
 
 class _Normalize:
-    """Maps uint8 ``(n, H, W, C)`` to normalized float32 ``(n, C, H, W)`` in the given layout."""
+    """Normalization of uint8 ``(n, H, W, C)`` to float32 ``(n, C, H, W)`` in a memory layout."""
 
     def __init__(
         self, normalization: Normalization, device: torch.device, layout: torch.memory_format
@@ -338,18 +349,18 @@ class _Normalize:
         return planes.contiguous(memory_format=self._layout)
 
 
-def _score(metrics: dict[str, float]) -> tuple[float, float]:
+def _selection_key(metrics: dict[str, float]) -> tuple[float, float]:
     return metrics["validation_accuracy"], -metrics["validation_loss"]
 
 
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _strip_prefix(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _average(averaged: nn.Module, network: nn.Module, share: float) -> None:
-    """Move the averaged weights by a share of the way to the network's; counts are copied."""
-    for old, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
+def _update_ema(ema: nn.Module, network: nn.Module, weight: float) -> None:
+    """Move the averaged weights towards the network's by ``weight``; integer buffers are copied."""
+    for old, new in zip(ema.state_dict().values(), network.state_dict().values(), strict=True):
         if old.is_floating_point():
-            old.lerp_(new, share)
+            old.lerp_(new, weight)
         else:
             old.copy_(new)

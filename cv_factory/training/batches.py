@@ -1,7 +1,7 @@
-"""Feeds a training with batches: from the device where the images fit there, else from their file.
+"""Batches of training images: resident on the device where they fit, else streamed from their file.
 
-Both ways give the same batches bit for bit. Streaming keeps a few batches in memory, however many
-images there are.
+Both sources give the same batches bit for bit. Streaming keeps a few batches in memory, however
+many images there are.
 """
 
 import queue
@@ -15,21 +15,21 @@ import torch
 
 from cv_factory.training.augment import pad
 
-_PREFETCHED = 4
+_PREFETCH_BATCHES = 4
 _MB = 2**20
 
 #: Padded images uint8 ``(n, H + 2 p, W + 2 p, C)`` and labels int64 ``(n,)``, on the device.
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class Images(Protocol):
-    """Labelled images of one part of the split."""
+class BatchSource(Protocol):
+    """Labeled images of one part of the split."""
 
     #: Labels int64 ``(n,)`` on the CPU.
     labels: torch.Tensor
 
-    def batches(self, wanted: Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """Yield the images at each of the wanted positions, int64 ``(n,)`` on the CPU."""
+    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
+        """Yield one batch for each tensor of positions, int64 ``(n,)`` on the CPU."""
 
 
 class ResidentImages:
@@ -50,15 +50,15 @@ class ResidentImages:
         self._images = pad(torch.from_numpy(np.ascontiguousarray(images[indices])), padding)
         self._images = self._images.to(device)
 
-    def batches(self, wanted: Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """See ``Images``."""
-        for positions in wanted:
-            here = positions.to(self._device, non_blocking=True)
-            yield self._images[here], self._labels[here]
+    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
+        """Yield batches; see ``BatchSource``."""
+        for batch in positions:
+            on_device = batch.to(self._device, non_blocking=True)
+            yield self._images[on_device], self._labels[on_device]
 
 
 class StreamedImages:
-    """Images that are read from their memory-mapped file, ahead of time, by a thread."""
+    """Images that a thread prefetches from their memory-mapped file."""
 
     def __init__(
         self,
@@ -68,61 +68,65 @@ class StreamedImages:
         padding: int,
         device: torch.device,
     ) -> None:
-        """Read nothing yet."""
+        """Refer to the images at ``indices`` of the file; nothing is read yet."""
         self.labels = labels
         self._images, self._indices = images, indices
         self._padding, self._device = padding, device
 
-    def batches(self, wanted: Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """See ``Images``."""
-        ready: queue.Queue[Batch | Exception | None] = queue.Queue(_PREFETCHED)
-        stopped = threading.Event()
-        thread = threading.Thread(target=self._read, args=(wanted, ready, stopped), daemon=True)
+    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
+        """Yield batches; see ``BatchSource``."""
+        batches: queue.Queue[Batch | Exception | None] = queue.Queue(_PREFETCH_BATCHES)
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=self._prefetch, args=(positions, batches, stop), daemon=True
+        )
         thread.start()
         try:
-            while (batch := ready.get()) is not None:
+            while (batch := batches.get()) is not None:
                 if isinstance(batch, Exception):
                     raise batch
                 images, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
                 yield images, labels
         finally:  # also where the batches are not read to the end
-            stopped.set()
+            stop.set()
             while thread.is_alive():
-                _drain(ready)
+                _drain(batches)
                 thread.join(0.01)
 
-    def _read(
+    def _prefetch(
         self,
-        wanted: Iterable[torch.Tensor],
-        ready: "queue.Queue[Batch | Exception | None]",
-        stopped: threading.Event,
+        positions: Iterable[torch.Tensor],
+        batches: "queue.Queue[Batch | Exception | None]",
+        stop: threading.Event,
     ) -> None:
         try:
-            for positions in wanted:
-                if stopped.is_set():
+            for batch in positions:
+                if stop.is_set():
                     return
-                ready.put(self._batch(positions))
+                batches.put(self._load(batch))
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            ready.put(error)  # raised where the batch is waited for
+            batches.put(error)  # raised by batches()
         finally:
-            ready.put(None)
+            batches.put(None)
 
-    def _batch(self, positions: torch.Tensor) -> Batch:
-        chosen = self._indices[positions.numpy()]
-        images = pad(torch.from_numpy(np.ascontiguousarray(self._images[chosen])), self._padding)
+    def _load(self, positions: torch.Tensor) -> Batch:
+        rows = self._indices[positions.numpy()]
+        images = pad(torch.from_numpy(np.ascontiguousarray(self._images[rows])), self._padding)
         labels = self.labels[positions]
         if self._device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
         return images, labels
 
 
-def _drain(ready: "queue.Queue[Batch | Exception | None]") -> None:
-    while not ready.empty():
-        ready.get_nowait()
+def _drain(batches: "queue.Queue[Batch | Exception | None]") -> None:
+    while not batches.empty():
+        batches.get_nowait()
 
 
-def fits(n_images: int, image_shape: tuple[int, int, int], padding: int, megabytes: int) -> bool:
-    """Whether padded images take no more than so many MiB."""
+def fits_in_memory(
+    n_images: int, image_shape: tuple[int, int, int], padding: int, megabytes: int
+) -> bool:
+    """Whether the padded images take at most ``megabytes`` MiB."""
     height, width, channels = image_shape
     size = (height + 2 * padding) * (width + 2 * padding) * channels
     return n_images * size <= megabytes * _MB

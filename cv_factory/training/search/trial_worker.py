@@ -1,11 +1,11 @@
-"""Runs the trials that it is told of, in a process of its own; ends with whoever started it.
+"""Entry point (``-m``) of a worker of the search: runs trials that it reads from standard input.
 
-One JSON object a line. In: ``{"number", "model", "train"}`` for a trial; ``{"prune": bool}`` in
-answer to a report. Out: ``{"number", "step", "score"}`` for a report, and at last ``{"number",
+One JSON object a line. Input: ``{"number", "model", "train"}`` for a trial; ``{"prune": bool}`` in
+answer to a report. Output: ``{"number", "step", "score"}`` for a report, and at last ``{"number",
 "state", "fold_scores", "reason"}``. Networks report every epoch of the first fold (steps 1, 2, …);
-every model reports the mean over the folds so far after each (steps from 10,001), so that a step
+every model reports the mean over the finished folds after each (steps from 10,001), so that a step
 means the same in all trials.
-Usage: python -m cv_factory.training.search.worker DIRECTORY METRIC
+Usage: python -m cv_factory.training.search.trial_worker DIRECTORY METRIC
 """
 
 import json
@@ -26,51 +26,51 @@ from cv_factory.models import is_network
 from cv_factory.training.search.folds import read_folds
 from cv_factory.training.train import train
 
-#: After the last possible epoch.
+#: Larger than any epoch.
 FIRST_FOLD_STEP = 10_001
-_KEYS = {"accuracy": "validation_accuracy", "log_loss": "validation_loss"}
+_METRIC_KEYS = {"accuracy": "validation_accuracy", "log_loss": "validation_loss"}
 
-#: Takes step and score; says whether to stop.
+#: Takes step and score; returns whether to prune the trial.
 Report = Callable[[int, float], bool]
 
 
 class _PrunedError(Exception):
-    """The trial is to be stopped."""
+    """The study pruned the trial."""
 
 
 def main() -> None:
     """Run trials until standard input ends."""
     directory, metric = Path(sys.argv[1]), sys.argv[2]
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries may print to standard output
     commands: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(sys.stdin, commands), daemon=True).start()
-    trials = _Trials(directory, _KEYS[metric])
+    threading.Thread(target=_read_commands, args=(sys.stdin, commands), daemon=True).start()
+    trials = _TrialRunner(directory, _METRIC_KEYS[metric])
     while True:
         command = commands.get()
         number = command["number"]
 
         def report(step: int, score: float, number: int = number) -> bool:
-            _say(answers, {"number": number, "step": step, "score": score})
+            _write_message(output, {"number": number, "step": step, "score": score})
             return bool(commands.get()["prune"])
 
         outcome = trials.run(command["model"], command["train"], report)
-        _say(answers, {"number": number, **outcome})
+        _write_message(output, {"number": number, **outcome})
 
 
-class _Trials:
-    """The images and folds, and what it takes to run a trial on them."""
+class _TrialRunner:
+    """Runs trials on the folds of a search."""
 
     def __init__(self, directory: Path, key: str) -> None:
         self._dataset, self._folds = read_folds(directory)
         self._key = key
 
     def run(self, model: Any, settings: Any, report: Report) -> dict[str, Any]:
-        """Train on each fold; a setting that does not work fails the trial, not the search."""
+        """Train on each fold; a ``CVFactoryError`` fails the trial, not the search."""
         scores: list[float] = []
         adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
         try:
-            self._run(
+            self._train_folds(
                 adapter.validate_python(model), TrainConfig.model_validate(settings), report, scores
             )
         except _PrunedError:
@@ -79,7 +79,7 @@ class _Trials:
             return {"state": "failed", "fold_scores": scores, "reason": str(error)}
         return {"state": "complete", "fold_scores": scores, "reason": ""}
 
-    def _run(
+    def _train_folds(
         self, model: ModelConfig, settings: TrainConfig, report: Report, scores: list[float]
     ) -> None:
         for fold, (split, transform) in enumerate(self._folds):
@@ -89,23 +89,23 @@ class _Trials:
                     raise _PrunedError
 
             trained = train(self._dataset, split, transform, model, settings, on_epoch)
-            # The last epoch's, not the best one's: that was chosen on these very images.
+            # The last epoch's score, since the best epoch is selected on these images.
             scores.append(trained.history[-1][self._key])
             is_last = fold == len(self._folds) - 1
             if report(FIRST_FOLD_STEP + fold, sum(scores) / len(scores)) and not is_last:
                 raise _PrunedError
 
 
-def _listen(lines: IO[str], commands: "queue.Queue[dict[str, Any]]") -> None:
-    """Pass commands on; at the end of the input, end this process at once, whatever it is doing."""
+def _read_commands(lines: IO[str], commands: "queue.Queue[dict[str, Any]]") -> None:
+    """Queue the commands; exit at once at the end of the input, when the search has ended."""
     for line in lines:
         commands.put(json.loads(line))
     os._exit(0)
 
 
-def _say(answers: IO[str], content: dict[str, Any]) -> None:
-    answers.write(json.dumps(content) + "\n")
-    answers.flush()
+def _write_message(output: IO[str], content: dict[str, Any]) -> None:
+    output.write(json.dumps(content) + "\n")
+    output.flush()
 
 
 if __name__ == "__main__":
