@@ -163,10 +163,10 @@ def test_settings_that_do_not_fit_are_named(
     if "learning_rate" in settings:
         import torch
 
-        from cv_factory.training import fit
+        from cv_factory.training import trainer
 
         monkeypatch.setattr(
-            fit, "cross_entropy", lambda x, y, **_: x.sum() * torch.tensor(float("nan"))
+            trainer, "cross_entropy", lambda x, y, **_: x.sum() * torch.tensor(float("nan"))
         )
     with pytest.raises(TrainingError, match=message):
         digits.train(SMALL, QUICK.model_copy(update=settings))
