@@ -30,8 +30,7 @@ def main() -> None:
         yield
         seconds[name] = round(time.perf_counter() - begun, 3)
 
-    config = load_config("training", Path(sys.argv[1]), overrides=sys.argv[2:])
-    assert isinstance(config, TrainingPipelineConfig)
+    config = load_config(TrainingPipelineConfig, Path(sys.argv[1]), overrides=sys.argv[2:])
     with timed("ingest"):
         from cv_factory.data.ingest import ingest
 

@@ -31,13 +31,13 @@ _BATCH = 32
 def export_small_cnn(root: Path, images: Path) -> None:
     """Export a small CNN for these images; one epoch, since speed does not depend on weights."""
     from cv_factory.config.data import DataConfig
-    from cv_factory.config.model import SmallCNNConfig
     from cv_factory.config.split import SplitConfig
     from cv_factory.config.train import TrainConfig
     from cv_factory.config.transform import TransformConfig
     from cv_factory.data.ingest import ingest
     from cv_factory.data.split import split_dataset
     from cv_factory.export.onnx_graph import export_predictor
+    from cv_factory.models.small_cnn import SmallCNNConfig
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 

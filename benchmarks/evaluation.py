@@ -14,7 +14,6 @@ import pandas as pd
 
 from benchmarks.harness import Side, compare
 from cv_factory.config.evaluate import EvaluateConfig
-from cv_factory.config.model import LogisticRegressionConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
@@ -22,6 +21,7 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.image_statistics import image_statistics
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
+from cv_factory.models.logistic_regression import LogisticRegressionConfig
 
 _IMAGES, _CLASSES, _TRAIN = 10_000, 10, 2_000
 PROMISE_SECONDS = 20.0

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.harness import RESULTS, ROOT, Side, describe_machine, run_once
 
@@ -63,7 +63,7 @@ def _train(name: str, settings: list[str]) -> dict[str, float]:
 
     file = Path(ROOT, "configs", "training.yaml")
     overrides = [f"model.name={name}", *settings]
-    config = cast(TrainingPipelineConfig, load_config("training", file, overrides=overrides))
+    config = load_config(TrainingPipelineConfig, file, overrides=overrides)
     dataset = ingest(config.data)
     split = split_dataset(dataset, config.split)
     transform = fit_transform(dataset, split.train, config.transform)

@@ -20,11 +20,12 @@ from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.ingestion import write_photographs
 from cv_factory.config.data import DataConfig
 from cv_factory.config.export import ExportConfig
-from cv_factory.config.model import ResNet18Config, SmallCNNConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.inference.predictor import Predictor
+from cv_factory.models.resnet18 import ResNet18Config
+from cv_factory.models.small_cnn import SmallCNNConfig
 
 _PRECISIONS = ("float32", "float16", "int8")
 _BATCH = 8

@@ -18,7 +18,6 @@ import psutil
 from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.serving_clients import Clients
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import LogisticRegressionConfig
 from cv_factory.config.serving import ServingConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
@@ -26,6 +25,7 @@ from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.deployment.local.endpoint import Endpoint
 from cv_factory.deployment.verify import encode_png
 from cv_factory.inference.predictor import Predictor
+from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.serving.bundle import Bundle
 
 CLIENTS = 4

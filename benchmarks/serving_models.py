@@ -7,7 +7,8 @@ on 28x28 grey. Both take uint8 images and also give 16 features, as every predic
 import io
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,10 @@ def network(name: str) -> Any:
         import torchvision
 
         return torchvision.models.resnet18(weights=None, num_classes=10).eval()
-    from cv_factory.config.model import SmallCNNConfig
-    from cv_factory.models.small_cnn import SmallCNN
+    from cv_factory.models.small_cnn import SmallCNNConfig, build
 
-    return SmallCNN(SmallCNNConfig(), SIZES[name][2], len(_CLASSES)).eval()
+    transform = SimpleNamespace(image_shape=SIZES[name], class_names=_CLASSES)
+    return build(SmallCNNConfig(), cast(Any, transform)).eval()
 
 
 def write_bundle(name: str, folder: Path, serving: ServingConfig) -> None:

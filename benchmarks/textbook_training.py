@@ -16,6 +16,8 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -70,19 +72,17 @@ def our_network() -> nn.Module:
     import numpy as np
 
     from cv_factory.config.loader import load_config
-    from cv_factory.config.model import WhitenedCNNConfig
     from cv_factory.config.training import TrainingPipelineConfig
-    from cv_factory.models.whitened_cnn import WhitenedCNN
+    from cv_factory.models.whitened_cnn import WhitenedCNNConfig, build
     from cv_factory.transforms.patches import PatchPCA
 
-    config = load_config("training", _CONFIG)
-    assert isinstance(config, TrainingPipelineConfig)
+    config = load_config(TrainingPipelineConfig, _CONFIG)
     assert isinstance(config.model, WhitenedCNNConfig), "the textbook knows no other"
     size, components = config.transform.patches.size, config.transform.patches.n_components or 16
     zeros = np.zeros((components, size**2), np.float32)
     unfitted = PatchPCA(size, zeros[0], zeros, np.zeros(components))
-    model = WhitenedCNN(config.model, unfitted, (28, 28, 1), 10)
-    return model.requires_grad_(True)
+    transform = SimpleNamespace(patches=unfitted, image_shape=(28, 28, 1), class_names=range(10))
+    return build(config.model, cast(Any, transform)).requires_grad_(True)
 
 
 def train_epoch(

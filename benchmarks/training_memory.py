@@ -29,8 +29,8 @@ def train_streamed() -> dict[str, float]:
     """Train one epoch on images of a file; return megabytes and seconds."""
     import torch._dynamo
 
-    from cv_factory.config.model import SmallCNNConfig
     from cv_factory.config.train import TrainConfig
+    from cv_factory.models.small_cnn import SmallCNNConfig
     from cv_factory.training.distributed.process_group import ProcessGroup
     from cv_factory.training.network import fit_network
     from cv_factory.training.training_job import TrainingJob

@@ -3,12 +3,15 @@
 import click
 
 from cli.execution import run_to_end
+from cli.pipeline_config import ZenMLConfig
 from cli.session import open_model
 from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from cv_factory.inference.batch_predictions import BatchPredictions
 
 
-def run_batch_inference(config: BatchInferencePipelineConfig, *, dry_run: bool, debug: bool) -> int:
+def run_batch_inference(
+    config: BatchInferencePipelineConfig, zenml: ZenMLConfig, *, dry_run: bool, debug: bool
+) -> int:
     """Score with the version in production, or the one that is asked for; return the exit code.
 
     Raises:
@@ -27,7 +30,7 @@ def run_batch_inference(config: BatchInferencePipelineConfig, *, dry_run: bool, 
     from pipelines.batch_inference import batch_inference
 
     arguments = (config, str(predictor.id), registry.model_name, version.number)
-    run = run_to_end(batch_inference, config.zenml, *arguments, debug=debug)
+    run = run_to_end(batch_inference, zenml, *arguments, debug=debug)
     if run is not None:
         _print(run.steps["predict_batch"].outputs["predictions"][0].load())
     return 0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.execution import run_to_end
+from cli.pipeline_config import ZenMLConfig, step_names
 from cli.session import open_model, user
 from cv_factory.config.deployment import (
-    DEPLOYMENT_STEPS,
     DeployedModelConfig,
     DeploymentPipelineConfig,
     EndpointConfig,
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from registry.model_registry import ModelRegistry
 
 
-def run_deployment(config: DeploymentPipelineConfig, *, dry_run: bool, debug: bool) -> int:
+def run_deployment(
+    config: DeploymentPipelineConfig, zenml: ZenMLConfig, *, dry_run: bool, debug: bool
+) -> int:
     """Deploy the version that is next, unless it is served already; return the exit code.
 
     Raises:
@@ -34,11 +36,16 @@ def run_deployment(config: DeploymentPipelineConfig, *, dry_run: bool, debug: bo
     registry = open_model(config.model.name)
     active_deployer()
     with nullcontext() if dry_run else deploying(registry.model_name):
-        return _deploy_next(config, registry, dry_run=dry_run, debug=debug)
+        return _deploy_next(config, zenml, registry, dry_run=dry_run, debug=debug)
 
 
 def _deploy_next(
-    config: DeploymentPipelineConfig, registry: "ModelRegistry", *, dry_run: bool, debug: bool
+    config: DeploymentPipelineConfig,
+    zenml: ZenMLConfig,
+    registry: "ModelRegistry",
+    *,
+    dry_run: bool,
+    debug: bool,
 ) -> int:
     from registry.deployments import is_served, next_version
 
@@ -49,14 +56,15 @@ def _deploy_next(
         click.echo(f"Nothing to do: {what} is served at {url}.")
         return 0
     if dry_run:
-        click.echo(f"Would run {', '.join(DEPLOYMENT_STEPS)} with {what}.")
+        click.echo(f"Would run {', '.join(step_names('deployment'))} with {what}.")
         click.echo("Nothing was changed (--dry-run).")
         return 0
-    return deploy_version(config, version, "deployed", is_rollback=False, debug=debug)
+    return deploy_version(config, zenml, version, "deployed", is_rollback=False, debug=debug)
 
 
 def deploy_version(
     config: DeploymentPipelineConfig,
+    zenml: ZenMLConfig,
     version: "ModelVersionResponse",
     why: str,
     *,
@@ -81,7 +89,7 @@ def deploy_version(
         why,
         is_rollback,
     )
-    run = run_to_end(deployment, config.zenml, *arguments, debug=debug)
+    run = run_to_end(deployment, zenml, *arguments, debug=debug)
     if run is not None:
         last = "smoke_test" if config.endpoint.canary_share else "promote"
         (outputs,) = run.steps[last].outputs.values()
@@ -109,7 +117,9 @@ def roll_back(
         endpoint=EndpointConfig(port=deployed_port(name)),
     )
     version = get_version(name, number)
-    return deploy_version(config, version, why, is_rollback=True, debug=False, who=who)
+    return deploy_version(
+        config, ZenMLConfig(), version, why, is_rollback=True, debug=False, who=who
+    )
 
 
 def _print(found: Deployment) -> None:

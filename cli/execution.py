@@ -10,7 +10,7 @@ from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from cli.console import quiet_tracebacks
-from cv_factory.config.orchestration import ZenMLConfig
+from cli.pipeline_config import ZenMLConfig
 from cv_factory.errors import CVFactoryError
 from stacks.failures import run_failures
 from stacks.images import step_image

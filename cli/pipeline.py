@@ -3,7 +3,9 @@
 from typing import cast
 
 from cli.options import ROOT, RunOptions
+from cli.pipeline_config import ZenMLConfig, file_schema, split_config
 from cli.session import activate_stack
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from cv_factory.config.deployment import DeploymentPipelineConfig
 from cv_factory.config.loader import load_config
@@ -20,12 +22,12 @@ def run_pipeline(options: RunOptions) -> int:
     Raises:
         CVFactoryError: A check, a step or a gate refused.
     """
-    config = read_config(options)
+    config, zenml = read_config(options)
     if isinstance(config, DeploymentPipelineConfig):
         activate_stack(options.stack)
         from cli.deployment_run import run_deployment
 
-        return run_deployment(config, dry_run=options.dry_run, debug=options.debug)
+        return run_deployment(config, zenml, dry_run=options.dry_run, debug=options.debug)
     if isinstance(config, TrainingPipelineConfig):
         _check_extras(config)
     labelled = not isinstance(config, BatchInferencePipelineConfig)
@@ -37,27 +39,27 @@ def run_pipeline(options: RunOptions) -> int:
     if isinstance(config, BatchInferencePipelineConfig):
         from cli.batch_inference_run import run_batch_inference
 
-        return run_batch_inference(config, dry_run=options.dry_run, debug=options.debug)
+        return run_batch_inference(config, zenml, dry_run=options.dry_run, debug=options.debug)
     config = _with_reference(config)
     from registry.lineage import git_lineage
 
     lineage = {
         **git_lineage(ROOT),
-        "config": config.fingerprint(),
+        "config": fingerprint(config.fingerprint_fields()),
         "stack": stack,
     }
     if options.dry_run:
         from cli.plan import print_plan
 
-        print_plan(config, source_fingerprint, lineage, stack)
+        print_plan(config, zenml, source_fingerprint, lineage, stack)
         return 0
     if isinstance(config, ValidationPipelineConfig):
         from cli.validation_run import run_validation
 
-        return run_validation(config, source_fingerprint, debug=options.debug)
+        return run_validation(config, zenml, source_fingerprint, debug=options.debug)
     from cli.training_run import run_training
 
-    return run_training(config, source_fingerprint, lineage, debug=options.debug)
+    return run_training(config, zenml, source_fingerprint, lineage, debug=options.debug)
 
 
 def _check_extras(config: TrainingPipelineConfig) -> None:
@@ -90,7 +92,7 @@ PipelineConfig = (
 )
 
 
-def read_config(options: RunOptions) -> PipelineConfig:
+def read_config(options: RunOptions) -> tuple[PipelineConfig, ZenMLConfig]:
     """Read the configuration that the options name, with presets and overrides laid over it."""
     file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
@@ -102,7 +104,7 @@ def read_config(options: RunOptions) -> PipelineConfig:
     if options.data_dir:
         defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
     overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
-    config = load_config(
-        options.pipeline, file, presets=presets, overrides=overrides, defaults=defaults
-    )
-    return cast(PipelineConfig, config)
+    schema = file_schema(options.pipeline)
+    content = load_config(schema, file, presets=presets, overrides=overrides, defaults=defaults)
+    config, zenml = split_config(options.pipeline, content)
+    return cast(PipelineConfig, config), zenml

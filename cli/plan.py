@@ -14,25 +14,27 @@ from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from cli.execution import pipeline_options
+from cli.pipeline_config import ZenMLConfig
 from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 
 
 def print_plan(
     config: TrainingPipelineConfig | ValidationPipelineConfig,
+    zenml: ZenMLConfig,
     source_fingerprint: str,
     lineage: dict[str, str],
     stack: str,
 ) -> None:
     """Print what a run with this configuration would do; nothing is stored."""
     pipeline = _prepared(config, source_fingerprint, lineage)
-    run_configuration = PipelineRunConfiguration(**pipeline_options(config.zenml))
+    run_configuration = PipelineRunConfiguration(**pipeline_options(zenml))
     snapshot = Compiler().compile(pipeline, Client().active_stack, run_configuration)
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
     for title in ("Step", "Runs", "Asks for", "State"):
         table.add_column(title)
     reused: dict[str, StepRunResponse] = {}
     for name, step in snapshot.step_configurations.items():
-        cached = _cached_run(step, reused) if config.zenml.enable_cache else None
+        cached = _cached_run(step, reused) if zenml.enable_cache else None
         if cached is not None:
             reused[name] = cached
         where = "step operator" if step.config.step_operator else "orchestrator"

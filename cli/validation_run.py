@@ -3,12 +3,13 @@
 import click
 
 from cli.execution import run_to_end
+from cli.pipeline_config import ZenMLConfig
 from cv_factory.config.training import ValidationPipelineConfig
 from cv_factory.data.validation.report import DataReport
 
 
 def run_validation(
-    config: ValidationPipelineConfig, source_fingerprint: str, *, debug: bool
+    config: ValidationPipelineConfig, zenml: ZenMLConfig, source_fingerprint: str, *, debug: bool
 ) -> int:
     """Run the pipeline, print what it found and return the exit code.
 
@@ -17,7 +18,7 @@ def run_validation(
     """
     from pipelines.validation import validation
 
-    run = run_to_end(validation, config.zenml, config, source_fingerprint, debug=debug)
+    run = run_to_end(validation, zenml, config, source_fingerprint, debug=debug)
     if run is not None:
         report: DataReport = run.steps["validate_data"].outputs["data_report"][0].load()
         _print_report(report)

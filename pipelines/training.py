@@ -2,6 +2,7 @@
 
 from zenml import pipeline
 
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.training import TrainingPipelineConfig
 from steps.evaluate import evaluate
 from steps.export import export
@@ -30,9 +31,9 @@ def training(
         found = search(dataset, parts, *sections, after=[report])
     trained = train(dataset, parts, transform, config.model, config.train, found)
     trained_on = (trained, transform, dataset, parts, config.calibration)
-    fingerprint = config.predictor_fingerprint()
-    in_float = export_float(*trained_on, fingerprint) if config.export.is_reduced else None
-    predictor = export(*trained_on, config.export, fingerprint, in_float)
+    config_fingerprint = fingerprint(config.predictor_fields())
+    in_float = export_float(*trained_on, config_fingerprint) if config.export.is_reduced else None
+    predictor = export(*trained_on, config.export, config_fingerprint, in_float)
     evaluation = evaluate(predictor, dataset, parts, config.evaluate, in_float)
     register(
         predictor,

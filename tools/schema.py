@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cv_factory.config.loader import json_schema
+from cli.pipeline_config import file_schema
 from cv_factory.config.pipelines import PIPELINE_CONFIGS
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "configs" / "schema"
@@ -44,7 +44,8 @@ def main() -> int:
 
 def schema_text(pipeline: str) -> str:
     """Return the content of a pipeline's schema file."""
-    schema = {**json_schema(pipeline), "$schema": DIALECT, "title": f"{pipeline} pipeline"}
+    content = file_schema(pipeline).model_json_schema()
+    schema = {"$schema": DIALECT, **content, "title": f"{pipeline} pipeline"}
     return json.dumps(for_editors(schema, top=True), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -3,7 +3,6 @@
 from pydantic import Field, model_validator
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.orchestration import ZenMLConfig, check_steps
 from cv_factory.config.section import RegisteredName, Section
 
 
@@ -33,23 +32,18 @@ class OutputConfig(Section):
     )
 
 
-BATCH_INFERENCE_STEPS = ("predict_batch",)
-
-
 class BatchInferencePipelineConfig(Section):
-    """Everything that the batch inference pipeline can be told."""
+    """The configuration of the batch inference pipeline."""
 
     data: DataConfig = DataConfig()
     model: BatchModelConfig = BatchModelConfig()
     output: OutputConfig = OutputConfig()
-    zenml: ZenMLConfig = ZenMLConfig()
 
     @model_validator(mode="after")
-    def _check_size_and_steps(self) -> "BatchInferencePipelineConfig":
+    def _check_size(self) -> "BatchInferencePipelineConfig":
         if self.data.height or self.data.channels:
             raise ValueError(
                 "data.height, data.width and data.channels are the predictor's to say: leave them "
                 "out"
             )
-        check_steps(self.zenml, BATCH_INFERENCE_STEPS)
         return self

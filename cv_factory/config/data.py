@@ -278,8 +278,8 @@ class DataConfig(Section):
     def _sections(self) -> tuple[str, ...]:
         return _SECTIONS_OF.get(self.source, ())
 
-    def without_location(self) -> dict[str, Any]:
-        """Return the section as plain values, less what says only where named sets lie."""
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """Return the settings that can change a result: not where named sets lie."""
         return self.model_dump(mode="json", exclude={"data_dir": True})
 
 

@@ -1,8 +1,7 @@
 """The configuration of a deployment: which version is served, where, and with which share."""
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from cv_factory.config.orchestration import ZenMLConfig, check_steps
 from cv_factory.config.section import RegisteredName, Section
 from cv_factory.config.serving import ServingConfig
 
@@ -36,18 +35,9 @@ class EndpointConfig(Section):
     )
 
 
-DEPLOYMENT_STEPS = ("build_bundle", "deploy", "smoke_test", "promote")
-
-
 class DeploymentPipelineConfig(Section):
-    """Everything that the deployment pipeline can be told."""
+    """The configuration of the deployment pipeline."""
 
     model: DeployedModelConfig = DeployedModelConfig()
     serving: ServingConfig = ServingConfig()
     endpoint: EndpointConfig = EndpointConfig()
-    zenml: ZenMLConfig = ZenMLConfig()
-
-    @model_validator(mode="after")
-    def _check_step_names(self) -> "DeploymentPipelineConfig":
-        check_steps(self.zenml, DEPLOYMENT_STEPS)
-        return self

@@ -8,17 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cv_factory.config.pipelines import PIPELINE_CONFIGS
 from cv_factory.config.section import Section
 from cv_factory.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+Schema = TypeVar("Schema", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,17 +41,17 @@ class _Layer:
 
 
 def load_config(
-    pipeline: str,
+    schema: type[Schema],
     file: Path | None = None,
     *,
     presets: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     defaults: Mapping[str, str] | None = None,
-) -> Section:
+) -> Schema:
     """Read and check the configuration of a pipeline.
 
     Args:
-        pipeline: A key of ``PIPELINE_CONFIGS``.
+        schema: The pipeline's section that holds all others.
         file: The YAML file; None for the schema's defaults.
         presets: YAML files laid over ``file``, in this order.
         overrides: ``dotted.key=value`` settings laid over all files; values are YAML.
@@ -59,13 +59,12 @@ def load_config(
             environment): the origin by which an error names them, with the ``=``-form as value.
 
     Returns:
-        The checked configuration, an instance of ``PIPELINE_CONFIGS[pipeline]``.
+        The checked configuration, an instance of ``schema``.
 
     Raises:
         ConfigError: A file is missing or is not YAML, or a key or value is wrong. All problems are
             listed, each with key, origin (file and line) and what is allowed.
     """
-    schema = PIPELINE_CONFIGS[pipeline]
     layers = [_parse_setting(text, name) for name, text in (defaults or {}).items()]
     layers += [_parse_file(path) for path in ([file] if file else []) + list(presets)]
     layers += [_parse_setting(text, "--set " + text) for text in overrides]
@@ -79,12 +78,6 @@ def load_config(
     except ValidationError as error:
         problems = [_describe(detail, schema, values, origin) for detail in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
-
-
-def json_schema(pipeline: str) -> dict[str, Any]:
-    """Return the JSON schema of a pipeline's configuration, for editors."""
-    schema = PIPELINE_CONFIGS[pipeline].model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _parse_file(path: Path) -> _Layer:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cv_factory.config.plugins import load_plugin
 from cv_factory.config.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -124,14 +125,13 @@ class PostprocessorConfig(Section):
 
     @model_validator(mode="after")
     def _check_settings(self) -> "PostprocessorConfig":
-        from cv_factory.serving.postprocessors import check_settings
-
-        check_settings(self.name, self.settings)
+        module = load_plugin("cv_factory.serving.postprocessors", self.name, "postprocessor")
+        module.Settings.model_validate(self.settings)
         return self
 
 
 class ServingConfig(Section):
-    """Everything that a service is told beside its predictor."""
+    """The configuration of a service, which a bundle holds beside its predictor."""
 
     workers: int = Field(1, ge=1, le=64, description="processes that answer")
     batching: BatchingConfig = BatchingConfig()

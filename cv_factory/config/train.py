@@ -80,7 +80,7 @@ class TrainConfig(Section):
             )
         return self
 
-    def shaping(self) -> dict[str, object]:
+    def fingerprint_fields(self) -> dict[str, object]:
         """Return the settings that can change the weights: not how and how often they are kept."""
         housekeeping = {"resident_mb", "checkpoint_seconds", "keep_checkpoints"}
         return self.model_dump(mode="json", exclude=housekeeping)

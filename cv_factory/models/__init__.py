@@ -1,61 +1,61 @@
-"""The models that a configuration can name, behind look-ups: networks and classical estimators.
+"""The models that a configuration can name: one public module a model, found by its name.
 
-A new model is one module here, its configuration section in ``cv_factory.config.model``, and one
-branch below.
+A module holds the model's section (``cv_factory.config.model_section``) and functions by name. A
+network: ``build(config, transform)``, and where training does not begin with random weights
+``initialize(network, config, transform)``. A classical model: ``fit(config, features, labels,
+seed)``, and where scikit-learn's converter does not know it ``convert(estimator, n_features)``.
+Any: ``check_available(config)``. Heavy packages are imported inside these functions, since every
+reader of a configuration imports the modules.
 """
 
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from cv_factory.config.model import (
-    EfficientNetLite0Config,
-    LightGBMConfig,
-    LogisticRegressionConfig,
-    MLPConfig,
-    MobileNetV2Config,
-    ModelConfig,
-    NetworkSection,
-    RandomForestConfig,
-    ResNet18Config,
-    SmallCNNConfig,
-    TorchvisionModelConfig,
-    WhitenedCNNConfig,
-    XGBoostConfig,
-)
+from cv_factory.config.model_section import ClassicalSection, ModelSection, NetworkSection
+from cv_factory.config.plugins import load_plugin
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import onnx
     from torch import nn
 
-    from cv_factory.models.estimator import Estimator
     from cv_factory.transforms.fitted import FittedTransform
 
+    Features: TypeAlias = npt.NDArray[np.float32]
+    Labels: TypeAlias = npt.NDArray[np.int64]
 
-def is_network(config: ModelConfig) -> bool:
+#: The package whose modules are plug-ins; ``cv_factory.code_fingerprint`` reads it.
+PLUGINS = "cv_factory.models"
+
+
+class Estimator(Protocol):
+    """A fitted classifier with scikit-learn's interface."""
+
+    classes_: "npt.NDArray[Any]"
+
+    def predict_proba(self, features: "Features") -> "npt.NDArray[Any]":
+        """Map features ``(N, k)`` to probabilities ``(N, K)``, columns in order of ``classes_``."""
+        ...
+
+
+def is_network(config: ModelSection) -> bool:
     """Whether the model is trained by gradient descent on images (else: fitted on features)."""
     return isinstance(config, NetworkSection)
 
 
-def check_available(config: ModelConfig) -> None:
+def check_available(config: ModelSection) -> None:
     """Check, before anything is created, that the named model is there on this machine.
 
     Raises:
         ConfigError: An architecture or weights are unknown, or a package is missing.
     """
-    match config:
-        case ResNet18Config() | MobileNetV2Config() | TorchvisionModelConfig():
-            from cv_factory.models.torchvision_network import check_architecture
-
-            check_architecture(config)
-        case EfficientNetLite0Config():
-            from cv_factory.models.efficientnet_lite0 import check_installed
-
-            check_installed()
-        case _:
-            pass
+    check = getattr(_module(config), "check_available", None)
+    if check is not None:
+        check(config)
 
 
-def new_network(config: ModelConfig, transform: "FittedTransform") -> "nn.Module":
+def new_network(config: ModelSection, transform: "FittedTransform") -> "nn.Module":
     """Build a network as training begins with it: first layers and pretrained weights are set.
 
     Args and returned network as for ``build_network``.
@@ -64,25 +64,13 @@ def new_network(config: ModelConfig, transform: "FittedTransform") -> "nn.Module
         TrainingError: The images are too small for it, or weights cannot be had.
     """
     network = build_network(config, transform)
-    match config:
-        case WhitenedCNNConfig():
-            from cv_factory.models.whitened_cnn import set_whitening
-
-            set_whitening(network, transform.patches)
-        case EfficientNetLite0Config():
-            from cv_factory.models.efficientnet_lite0 import set_pretrained
-
-            set_pretrained(network, config, transform.normalization)
-        case ResNet18Config() | MobileNetV2Config() | TorchvisionModelConfig():
-            from cv_factory.models.torchvision_network import set_weights
-
-            set_weights(network, config)
-        case _:
-            pass
+    initialize = getattr(_module(config), "initialize", None)
+    if initialize is not None:
+        initialize(network, config, transform)
     return network
 
 
-def build_network(config: ModelConfig, transform: "FittedTransform") -> "nn.Module":
+def build_network(config: ModelSection, transform: "FittedTransform") -> "nn.Module":
     """Build a network whose weights are loaded afterwards, as those of a trained one are.
 
     Args:
@@ -95,56 +83,63 @@ def build_network(config: ModelConfig, transform: "FittedTransform") -> "nn.Modu
 
     Raises:
         TrainingError: The images are too small for it.
+        ValueError: The model is not a network.
     """
-    shape, n_classes = transform.image_shape, len(transform.class_names)
-    match config:
-        case SmallCNNConfig():
-            from cv_factory.models.small_cnn import SmallCNN
-
-            return SmallCNN(config, shape[2], n_classes)
-        case WhitenedCNNConfig():
-            from cv_factory.models.whitened_cnn import WhitenedCNN
-
-            return WhitenedCNN(config, transform.patches, shape, n_classes)
-        case EfficientNetLite0Config():
-            from cv_factory.models.efficientnet_lite0 import build_efficientnet_lite0
-
-            return build_efficientnet_lite0(config, shape, n_classes)
-        case ResNet18Config() | MobileNetV2Config() | TorchvisionModelConfig():
-            from cv_factory.models.torchvision_network import build_torchvision_network
-
-            return build_torchvision_network(config, shape, n_classes)
-        case _:
-            raise ValueError(f"{config.name} is not a network")
+    if not isinstance(config, NetworkSection):
+        raise ValueError(f"{config.name} is not a network")
+    network: nn.Module = _module(config).build(config, transform)
+    return network
 
 
 def fit_classical(
-    config: ModelConfig,
-    features: "npt.NDArray[np.float32]",
-    labels: "npt.NDArray[np.int64]",
-    seed: int,
-) -> "Estimator":
-    """Fit an estimator on standardized features float32 ``(N, k)`` and labels int64 ``(N,)``."""
-    match config:
-        case LogisticRegressionConfig():
-            from cv_factory.models.logistic_regression import fit_logistic_regression
+    config: ModelSection, features: "Features", labels: "Labels", seed: int
+) -> Estimator:
+    """Fit an estimator on standardized features float32 ``(N, k)`` and labels int64 ``(N,)``.
 
-            return fit_logistic_regression(features, labels, config, seed)
-        case RandomForestConfig():
-            from cv_factory.models.random_forest import fit_random_forest
+    Raises:
+        ValueError: The model is not a classical one.
+    """
+    if not isinstance(config, ClassicalSection):
+        raise ValueError(f"{config.name} is not a classical model")
+    estimator: Estimator = _module(config).fit(config, features, labels, seed)
+    return estimator
 
-            return fit_random_forest(features, labels, config, seed)
-        case XGBoostConfig():
-            from cv_factory.models.xgboost_trees import fit_xgboost
 
-            return fit_xgboost(features, labels, config, seed)
-        case LightGBMConfig():
-            from cv_factory.models.lightgbm_trees import fit_lightgbm
+def convert_classical(
+    config: ModelSection, estimator: Estimator, n_features: int, opset: dict[str, int]
+) -> "onnx.ModelProto":
+    """Convert an estimator to a graph from features float32 ``(N, k)`` to probabilities.
 
-            return fit_lightgbm(features, labels, config, seed)
-        case MLPConfig():
-            from cv_factory.models.mlp import fit_mlp
+    The probabilities ``(N, K)`` are the graph's last output.
 
-            return fit_mlp(features, labels, config, seed)
-        case _:
-            raise ValueError(f"{config.name} is not a classical model")
+    Args:
+        config: The model's section.
+        estimator: What ``fit_classical`` returned.
+        n_features: k.
+        opset: ONNX operator sets by domain, for scikit-learn's converter.
+    """
+    convert = getattr(_module(config), "convert", None)
+    if convert is None:
+        return _convert_sklearn(estimator, n_features, opset)
+    graph: onnx.ModelProto = convert(estimator, n_features)
+    return graph
+
+
+def _convert_sklearn(
+    estimator: Estimator, n_features: int, opset: dict[str, int]
+) -> "onnx.ModelProto":
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    graph: onnx.ModelProto = to_onnx(
+        estimator,
+        name="classical",
+        initial_types=[("features", FloatTensorType([None, n_features]))],
+        options={"zipmap": False},
+        target_opset=opset,
+    )
+    return graph
+
+
+def _module(config: ModelSection) -> ModuleType:
+    return load_plugin(PLUGINS, config.name, "model")

@@ -1,20 +1,29 @@
 """Multinomial logistic regression."""
 
-import numpy as np
-import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
+from typing import TYPE_CHECKING, Literal
 
-from cv_factory.config.model import LogisticRegressionConfig
-from cv_factory.models.estimator import Estimator
+from pydantic import Field
+
+from cv_factory.config.model_section import ClassicalSection
+
+if TYPE_CHECKING:
+    from cv_factory.models import Estimator, Features, Labels
 
 
-def fit_logistic_regression(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    config: LogisticRegressionConfig,
-    seed: int,
-) -> Estimator:
+class LogisticRegressionConfig(ClassicalSection):
+    """Multinomial logistic regression on the standardized PCA features."""
+
+    name: Literal["logistic_regression"] = "logistic_regression"
+    C: float = Field(1.0, gt=0.0, description="inverse of the L2 penalty")
+    max_iter: int = Field(1000, ge=10)
+
+
+def fit(
+    config: LogisticRegressionConfig, features: "Features", labels: "Labels", seed: int
+) -> "Estimator":
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=config.C, max_iter=config.max_iter, random_state=seed)
     fitted: Estimator = model.fit(features, labels)
     return fitted

@@ -1,23 +1,31 @@
 """A multi-layer perceptron of scikit-learn: Adam, and early stopping on its own training loss."""
 
 import warnings
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
+from pydantic import Field
 
-from cv_factory.config.model import MLPConfig
-from cv_factory.models.estimator import Estimator
+from cv_factory.config.model_section import ClassicalSection, Width
+
+if TYPE_CHECKING:
+    from cv_factory.models import Estimator, Features, Labels
 
 
-def fit_mlp(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    config: MLPConfig,
-    seed: int,
-) -> Estimator:
+class MLPConfig(ClassicalSection):
+    """A multi-layer perceptron of scikit-learn on the standardized PCA features."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: list[Width] = Field([128], min_length=1, max_length=5, description="units a layer")
+    alpha: float = Field(1e-4, ge=0.0, description="L2 penalty")
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    max_iter: int = Field(200, ge=1, le=10_000, description="epochs at most")
+
+
+def fit(config: MLPConfig, features: "Features", labels: "Labels", seed: int) -> "Estimator":
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
     model = MLPClassifier(
         hidden_layer_sizes=tuple(config.hidden),
         alpha=config.alpha,

@@ -1,21 +1,34 @@
 """A random forest. L. Breiman, Random Forests, 2001."""
 
-import numpy as np
-import numpy.typing as npt
-from sklearn.ensemble import RandomForestClassifier
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cv_factory.config.model import RandomForestConfig
+from pydantic import Field
+
+from cv_factory.config.model_section import ClassicalSection
 from cv_factory.cpu import fitting_threads
-from cv_factory.models.estimator import Estimator
+
+if TYPE_CHECKING:
+    from cv_factory.models import Estimator, Features, Labels
 
 
-def fit_random_forest(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    config: RandomForestConfig,
-    seed: int,
-) -> Estimator:
+class RandomForestConfig(ClassicalSection):
+    """A random forest on the PCA features."""
+
+    name: Literal["random_forest"] = "random_forest"
+    n_estimators: int = Field(200, ge=1, le=5000, description="trees")
+    max_depth: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="null: until leaves are pure"
+    )
+    min_samples_leaf: int = Field(1, ge=1, le=1000)
+    max_features: Literal["sqrt", "log2"] = "sqrt"
+
+
+def fit(
+    config: RandomForestConfig, features: "Features", labels: "Labels", seed: int
+) -> "Estimator":
     """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+    from sklearn.ensemble import RandomForestClassifier
+
     model = RandomForestClassifier(
         n_estimators=config.n_estimators,
         max_depth=config.max_depth,

@@ -1,38 +1,53 @@
 """A small convolutional network for small images: a stem, then blocks that halve the resolution."""
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cv_factory.config.model import SmallCNNConfig
+from pydantic import Field
 
+from cv_factory.config.model_section import NetworkSection
 
-class SmallCNN(nn.Module):
-    """Stem and blocks of convolution, batch normalization and ReLU, then a linear head."""
+if TYPE_CHECKING:
+    from torch import nn
 
-    def __init__(self, config: SmallCNNConfig, in_channels: int, n_classes: int) -> None:
-        """Build the layers with torch's default initialization."""
-        super().__init__()
-        stem, *widths = config.channels
-        layers: list[nn.Module] = [*_convolution(in_channels, stem)]
-        for width in widths:
-            # The second convolution works on the pooled image: a quarter of the cost.
-            layers += [*_convolution(stem, width), nn.MaxPool2d(2, ceil_mode=True)]
-            layers += _convolution(width, width)
-            stem = width
-        self.backbone = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(stem, n_classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map normalized images float ``(N, C, H, W)`` to logits ``(N, K)``."""
-        features = self.backbone(images).mean(dim=(2, 3))
-        logits: torch.Tensor = self.head(self.dropout(features))
-        return logits
+    from cv_factory.transforms.fitted import FittedTransform
 
 
-def _convolution(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    return (
+class SmallCNNConfig(NetworkSection):
+    """A small convolutional network: stem, then blocks that halve the resolution."""
+
+    name: Literal["small_cnn"] = "small_cnn"
+    channels: list[Annotated[int, Field(ge=4, le=1024)]] = Field(
+        [24, 32, 64, 64], min_length=2, max_length=6, description="stem, then one number a block"
+    )
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+def build(config: SmallCNNConfig, transform: "FittedTransform") -> "nn.Module":
+    """Build stem, blocks, pooling and a linear head, with torch's default initialization."""
+    from torch import nn
+
+    from cv_factory.models._layers import GlobalMean
+
+    width, *widths = config.channels
+    backbone = _convolution(transform.image_shape[2], width)
+    for next_width in widths:
+        # The second convolution works on the pooled image: a quarter of the cost.
+        backbone += [*_convolution(width, next_width), nn.MaxPool2d(2, ceil_mode=True)]
+        backbone += _convolution(next_width, next_width)
+        width = next_width
+    network = nn.Sequential()
+    network.add_module("backbone", nn.Sequential(*backbone))
+    network.add_module("pool", GlobalMean())
+    network.add_module("dropout", nn.Dropout(config.dropout))
+    network.add_module("head", nn.Linear(width, len(transform.class_names)))
+    return network
+
+
+def _convolution(in_channels: int, out_channels: int) -> "list[nn.Module]":
+    from torch import nn
+
+    return [
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
-    )
+    ]

@@ -6,85 +6,100 @@ a head without bias. Here the whitening layer also strides, since on CPUs whatev
 resolution costs most; being frozen, it needs no backward pass.
 """
 
-import numpy as np
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
-from cv_factory.config.model import WhitenedCNNConfig
+from pydantic import Field
+
+from cv_factory.config.model_section import NetworkSection, Width
 from cv_factory.errors import TrainingError
-from cv_factory.transforms.patches import PatchPCA
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cv_factory.transforms.fitted import FittedTransform
 
 #: Added to the variances, relative to the largest: directions that hardly vary are not blown up.
 _EPSILON = 1e-3
 
 
-class WhitenedCNN(nn.Module):
-    """Whitening, blocks that halve the resolution, global maximum, linear head."""
+class WhitenedCNNConfig(NetworkSection):
+    """A convolutional network whose frozen first layer whitens patches; fast on CPUs."""
 
-    def __init__(
-        self,
-        config: WhitenedCNNConfig,
-        patches: PatchPCA,
-        image_shape: tuple[int, int, int],
-        n_classes: int,
-    ) -> None:
-        """Build the layers; the whitening layer is set by ``set_whitening``.
+    name: Literal["whitened_cnn"] = "whitened_cnn"
+    stride: int = Field(2, ge=1, le=4, description="of the whitening layer, in pixels")
+    channels: list[Width] = Field(
+        [64, 128], min_length=1, max_length=5, description="one number a block"
+    )
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    logit_scale: float = Field(1.0, gt=0.0, le=10.0, description="multiplies the head's output")
 
-        Raises:
-            TrainingError: The images are too small for the blocks.
-        """
-        super().__init__()
-        height, width, channels = image_shape
-        padding = (patches.size - config.stride) // 2 if patches.size > config.stride else 0
-        n_filters = 2 * len(patches.components)
-        self.whitening = nn.Conv2d(
-            channels, n_filters, patches.size, stride=config.stride, padding=padding
+
+def build(config: WhitenedCNNConfig, transform: "FittedTransform") -> "nn.Module":
+    """Build whitening, blocks that halve the resolution, global maximum and linear head.
+
+    The whitening layer is set by ``initialize``.
+
+    Raises:
+        TrainingError: The images are too small for the blocks.
+    """
+    from torch import nn
+
+    from cv_factory.models._layers import GlobalMax, Scale
+
+    patches = transform.patches
+    height, width, n_channels = transform.image_shape
+    padding = (patches.size - config.stride) // 2 if patches.size > config.stride else 0
+    side = (min(height, width) + 2 * padding - patches.size) // config.stride + 1
+    if side < 2 ** (len(config.channels) - 1):
+        raise TrainingError(
+            f"model.channels has {len(config.channels)} blocks and model.stride is "
+            f"{config.stride}: too many for images of {height}x{width}. Give fewer blocks or a "
+            "smaller stride."
         )
-        self.whitening.requires_grad_(False)
-        side = (min(height, width) + 2 * padding - patches.size) // config.stride + 1
-        if side < 2 ** (len(config.channels) - 1):
-            raise TrainingError(
-                f"model.channels has {len(config.channels)} blocks and model.stride is "
-                f"{config.stride}: too many for images of {height}x{width}. Give fewer blocks or a "
-                "smaller stride."
-            )
-        layers: list[nn.Module] = []
-        for index, n_channels in enumerate(config.channels):
-            layers += _block(n_filters, n_channels, pool=index < len(config.channels) - 1)
-            n_filters = n_channels
-        self.blocks = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(n_filters, n_classes, bias=False)
-        self.logit_scale = config.logit_scale
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map normalized images float ``(N, C, H, W)`` to logits ``(N, K)``."""
-        whitened = nn.functional.relu(self.whitening(images))
-        features = self.blocks(whitened).amax(dim=(2, 3))
-        logits: torch.Tensor = self.head(self.dropout(features)) * self.logit_scale
-        return logits
+    n_filters = 2 * len(patches.components)
+    whitening = nn.Conv2d(
+        n_channels, n_filters, patches.size, stride=config.stride, padding=padding
+    )
+    blocks: list[nn.Module] = []
+    for index, n_next in enumerate(config.channels):
+        blocks += _block(n_filters, n_next, pool=index < len(config.channels) - 1)
+        n_filters = n_next
+    network = nn.Sequential()
+    network.add_module("whitening", whitening.requires_grad_(False))
+    network.add_module("relu", nn.ReLU())
+    network.add_module("blocks", nn.Sequential(*blocks))
+    network.add_module("pool", GlobalMax())
+    network.add_module("dropout", nn.Dropout(config.dropout))
+    network.add_module("head", nn.Linear(n_filters, len(transform.class_names), bias=False))
+    network.add_module("scale", Scale(config.logit_scale))
+    return network
 
 
-def set_whitening(network: nn.Module, patches: PatchPCA) -> None:
+def initialize(
+    network: "nn.Module", config: WhitenedCNNConfig, transform: "FittedTransform"
+) -> None:
     """Set the first layer: each component scaled to unit variance, and its negative.
 
     Both signs, since the activation behind it would lose half of each.
     """
-    assert isinstance(network, WhitenedCNN), "built above"
+    import numpy as np
+    import torch
+
+    patches = transform.patches
     variances = patches.explained_variance
     scale = 1 / np.sqrt(variances + _EPSILON * variances[0])
     filters = patches.components.astype(np.float64) * scale[:, None]
     filters = np.concatenate([filters, -filters])
     bias = -filters @ patches.mean.astype(np.float64)
-    shape = network.whitening.weight.shape
-    with torch.no_grad():
-        network.whitening.weight.copy_(torch.from_numpy(filters.reshape(shape)))
-        assert network.whitening.bias is not None, "built with one"
-        network.whitening.bias.copy_(torch.from_numpy(bias))
+    whitening = network.get_submodule("whitening")
+    weight = torch.from_numpy(filters.reshape(whitening.weight.shape))
+    whitening.load_state_dict({"weight": weight, "bias": torch.from_numpy(bias)})
 
 
-def _block(in_channels: int, out_channels: int, *, pool: bool) -> list[nn.Module]:
+def _block(in_channels: int, out_channels: int, *, pool: bool) -> "list[nn.Module]":
     """Return convolution, pooling, convolution; the second one works on a quarter of the pixels."""
+    from torch import nn
+
     return [
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         *([nn.MaxPool2d(2, ceil_mode=True)] if pool else []),

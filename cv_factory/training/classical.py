@@ -2,22 +2,18 @@
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from sklearn.metrics import accuracy_score, log_loss
 
-from cv_factory.config.model import LightGBMConfig, ModelConfig, XGBoostConfig
+from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.models import fit_classical
-from cv_factory.models.estimator import Estimator
+from cv_factory.models import Estimator, convert_classical, fit_classical
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
-#: Newest opset that onnxmltools supports; the export sets the merged graph to the newer one.
-_BOOSTING_OPSET = 15
 _BATCH = 4096
 
 
@@ -73,42 +69,6 @@ def _to_onnx(model: ModelConfig, estimator: Estimator, n_features: int) -> bytes
 
     The probabilities are the graph's last output.
     """
-    match model:
-        case XGBoostConfig():
-            graph = _convert_boosting("xgboost", estimator, n_features)
-        case LightGBMConfig():
-            graph = _convert_boosting("lightgbm", estimator, n_features)
-        case _:
-            graph = _convert_sklearn(estimator, n_features)
+    graph = convert_classical(model, estimator, n_features, OPSET)
     serialized: bytes = graph.SerializeToString(deterministic=True)
     return serialized
-
-
-def _convert_sklearn(estimator: Estimator, n_features: int) -> onnx.ModelProto:
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType
-
-    graph: onnx.ModelProto = to_onnx(
-        estimator,
-        name="classical",
-        initial_types=[("features", FloatTensorType([None, n_features]))],
-        options={"zipmap": False},
-        target_opset=OPSET,
-    )
-    return graph
-
-
-def _convert_boosting(package: str, estimator: Estimator, n_features: int) -> onnx.ModelProto:
-    import onnxmltools
-    from onnxmltools.convert.common.data_types import FloatTensorType
-
-    convert = getattr(onnxmltools, f"convert_{package}")
-    arguments = {"zipmap": False} if package == "lightgbm" else {}
-    graph: onnx.ModelProto = convert(
-        estimator,
-        name="classical",
-        initial_types=[("features", FloatTensorType([None, n_features]))],
-        target_opset=_BOOSTING_OPSET,
-        **arguments,
-    )
-    return graph

@@ -109,7 +109,7 @@ def checkpoint_key(
             "split": {n: hashlib.sha256(i.tobytes()).hexdigest() for n, i in split.items()},
             "transform": job.transform.fingerprint,
             "model": job.model.model_dump(mode="json"),
-            "train": job.config.shaping(),
+            "train": job.config.fingerprint_fields(),
             "processes": processes,
             "device": device,
             "code": code_fingerprint("cv_factory.training.train"),

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import LogisticRegressionConfig, SmallCNNConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
@@ -15,6 +14,8 @@ from cv_factory.data.ingest import ingest
 from cv_factory.data.split import Split, split_dataset
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
+from cv_factory.models.logistic_regression import LogisticRegressionConfig
+from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.train import train
 from cv_factory.transforms.fitted import fit_transform
 

@@ -13,12 +13,12 @@ import torch._dynamo  # the optimizer would import it in every child
 
 from cv_factory.code_fingerprint import code_fingerprint
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import SmallCNNConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
+from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.network import train_network  # noqa: F401  (the same)
 from cv_factory.training.train import train
 from cv_factory.transforms.fitted import fit_transform

@@ -6,12 +6,12 @@ A program for ``test_two_hosts``: prints ``HISTORY`` and the losses as JSON.
 import json
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import SmallCNNConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
+from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.train import train
 from cv_factory.transforms.fitted import fit_transform
 

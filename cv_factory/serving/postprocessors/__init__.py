@@ -6,15 +6,15 @@ class_names)``, which returns a ``Postprocessor``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config.section import Section
+from cv_factory.config.plugins import load_plugin
+
+#: The package whose modules are plug-ins; ``cv_factory.code_fingerprint`` reads it.
+PLUGINS = "cv_factory.serving.postprocessors"
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,16 @@ class Postprocessor(Protocol):
         """Return the answer."""
 
 
-def check_settings(name: str, settings: Mapping[str, Any]) -> Section:
-    """Return the checked settings of a postprocessor.
-
-    Raises:
-        ValueError: There is no such postprocessor, or it has no such settings.
-    """
-    if find_spec(f"{__name__}.{name}") is None:
-        known = ", ".join(sorted(module.name for module in iter_modules(__path__)))
-        raise ValueError(f"there is no postprocessor {name!r}; there are: {known}")
-    section: type[Section] = import_module(f"{__name__}.{name}").Settings
-    return section.model_validate(dict(settings))
-
-
 def build_postprocessor(
     name: str, settings: Mapping[str, Any], class_names: Sequence[str]
 ) -> Postprocessor:
     """Build a postprocessor for a model's classes.
 
     Raises:
-        ValueError: The settings do not fit the classes.
+        ValueError: There is no such postprocessor, it has no such settings, or they do not fit the
+            classes.
     """
-    checked = check_settings(name, settings)
-    built: Postprocessor = import_module(f"{__name__}.{name}").build(checked, tuple(class_names))
-    return built
+    module = load_plugin(PLUGINS, name, "postprocessor")
+    checked = module.Settings.model_validate(dict(settings))
+    postprocessor: Postprocessor = module.build(checked, tuple(class_names))
+    return postprocessor

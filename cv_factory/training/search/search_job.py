@@ -42,7 +42,7 @@ class SearchJob:
         settings: dict[str, Any] = {
             "transform": self.transform.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
-            "train": self.train.shaping(),
+            "train": self.train.fingerprint_fields(),
             "search": self.config.model_dump(mode="json", exclude={"trials", "jobs"}),
         }
         ids = self.dataset.manifest["id"].to_numpy()[self.split.train].tolist()

@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 import yaml
 
+from cli.pipeline_config import file_schema
 from cv_factory.config.pipelines import PIPELINE_CONFIGS
-from cv_factory.config.training import TrainingPipelineConfig
 from tests.support.paths import ROOT
 from tools import schema as tool
 
@@ -56,7 +56,7 @@ def test_it_accepts_and_refuses_what_the_real_check_does(
 ) -> None:
     assert validator.is_valid(config) == accepted
     try:
-        TrainingPipelineConfig.model_validate(config)
+        file_schema("training").model_validate(config)
     except ValueError:
         assert not accepted
     else:

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from cli.pipeline_config import file_schema
 from cv_factory.config.loader import load_config
 from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.data.ingest import ingest
@@ -63,7 +64,7 @@ def test_a_command_of_the_page_works(command: str) -> None:
     overrides = [value for name, value in pairs if name == "--set"]
     files = [ROOT / value for name, value in pairs if name == "--config"]
     file = files[0] if files else ROOT / "configs" / f"{pipeline}.yaml"
-    loaded = load_config(pipeline, file, overrides=overrides)
+    loaded = load_config(file_schema(pipeline), file, overrides=overrides)
     config = cast(TrainingPipelineConfig | ValidationPipelineConfig, loaded)
     if files:
         return  # 70,000 images: the benchmarks run it
@@ -84,4 +85,4 @@ def test_a_command_of_the_page_works(command: str) -> None:
 def test_the_yaml_of_the_page_is_valid(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    load_config("validation", file)
+    load_config(file_schema("validation"), file)

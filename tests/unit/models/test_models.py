@@ -9,21 +9,8 @@ import pytest
 from PIL import Image
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import (
-    BackboneSection,
-    EfficientNetLite0Config,
-    LightGBMConfig,
-    LogisticRegressionConfig,
-    MLPConfig,
-    MobileNetV2Config,
-    ModelConfig,
-    RandomForestConfig,
-    ResNet18Config,
-    SmallCNNConfig,
-    TorchvisionModelConfig,
-    WhitenedCNNConfig,
-    XGBoostConfig,
-)
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.model_section import BackboneSection
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
@@ -34,6 +21,17 @@ from cv_factory.errors import ConfigError, TrainingError
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models import check_available, new_network
+from cv_factory.models.efficientnet_lite0 import EfficientNetLite0Config
+from cv_factory.models.lightgbm import LightGBMConfig
+from cv_factory.models.logistic_regression import LogisticRegressionConfig
+from cv_factory.models.mlp import MLPConfig
+from cv_factory.models.mobilenet_v2 import MobileNetV2Config
+from cv_factory.models.random_forest import RandomForestConfig
+from cv_factory.models.resnet18 import ResNet18Config
+from cv_factory.models.small_cnn import SmallCNNConfig
+from cv_factory.models.torchvision import TorchvisionModelConfig
+from cv_factory.models.whitened_cnn import WhitenedCNNConfig
+from cv_factory.models.xgboost import XGBoostConfig
 from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.embedding import check_installed

@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import SmallCNNConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
+from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from cv_factory.training.distributed.cluster_environment import Nodes, detect_nodes, expand_hosts
 from cv_factory.training.train import train

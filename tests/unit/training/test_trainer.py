@@ -12,13 +12,13 @@ import torch
 from pydantic import ValidationError
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import SmallCNNConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
+from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.augment import augment, pad, sample_augmentation
 from cv_factory.training.batches import StreamedImages
 from cv_factory.training.device import select_device

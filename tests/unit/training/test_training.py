@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.model import LogisticRegressionConfig, ModelConfig, SmallCNNConfig
+from cv_factory.config.model import ModelConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
@@ -17,6 +17,8 @@ from cv_factory.data.split import split_dataset
 from cv_factory.errors import ArtifactError, ExportError, TrainingError
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
+from cv_factory.models.logistic_regression import LogisticRegressionConfig
+from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.train import EpochCallback, train
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import fit_transform

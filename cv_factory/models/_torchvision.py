@@ -1,17 +1,19 @@
 """Classification networks of torchvision, their head replaced by one for the classes at hand."""
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-import torchvision
-from torch import nn
+from pydantic import Field
 
-from cv_factory.config.model import MobileNetV2Config, ResNet18Config, TorchvisionModelConfig
+from cv_factory.config.model_section import BackboneSection
 from cv_factory.errors import ConfigError, TrainingError
-from cv_factory.models.backbone import BackboneNetwork, build_backbone_network
 
-TorchvisionSection = ResNet18Config | MobileNetV2Config | TorchvisionModelConfig
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cv_factory.models._backbone import BackboneNetwork
+    from cv_factory.transforms.fitted import FittedTransform
 
 #: What some architectures need beside their name to answer with one tensor of random features.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -20,23 +22,36 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def architecture_of(config: TorchvisionSection) -> str:
-    """Return torchvision's name of a section's architecture."""
-    return config.architecture if isinstance(config, TorchvisionModelConfig) else config.name
+class TorchvisionSection(BackboneSection):
+    """Base of the sections whose architecture is one of torchvision's."""
+
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="pretrained weights by torchvision's name, such as IMAGENET1K_V1 (downloaded); "
+        "null: random",
+    )
+
+    @property
+    def torchvision_name(self) -> str:
+        """The architecture as torchvision calls it."""
+        return self.name
 
 
-def check_architecture(config: TorchvisionSection) -> None:
-    """Check that torchvision knows the architecture, and the weights where some are asked for.
+def check_available(config: TorchvisionSection) -> None:
+    """Check that torchvision knows the architecture, and the weights where some are named.
 
     Raises:
         ConfigError: It does not; the message has the nearest name.
     """
-    architecture = architecture_of(config)
-    known = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in known:
+    import torchvision
+
+    architecture = config.torchvision_name
+    names = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in names:
         raise ConfigError(
             f"model.architecture: torchvision has no classification network {architecture!r}."
-            f"{_suggestion(architecture, known)}"
+            f"{_suggestion(architecture, names)}"
         )
     weights = [weight.name for weight in torchvision.models.get_model_weights(architecture)]
     if config.weights is not None and config.weights not in weights:
@@ -46,19 +61,29 @@ def check_architecture(config: TorchvisionSection) -> None:
         )
 
 
-def build_torchvision_network(
-    config: TorchvisionSection, image_shape: tuple[int, int, int], n_classes: int
-) -> BackboneNetwork:
+def build(
+    config: TorchvisionSection, transform: "FittedTransform", *, small_stem: bool = False
+) -> "BackboneNetwork":
     """Build the network with random weights.
+
+    Args:
+        config: Its section.
+        transform: Gives image shape and classes.
+        small_stem: ResNets alone: a first layer of 3x3 without pooling.
 
     Raises:
         ConfigError: torchvision does not know it.
         TrainingError: The images are too small for it.
     """
-    check_architecture(config)
-    architecture = architecture_of(config)
+    import torchvision
+    from torch import nn
+
+    from cv_factory.models._backbone import build_backbone_network
+
+    check_available(config)
+    architecture = config.torchvision_name
     arguments = dict(_ARGUMENTS.get(architecture, {}))
-    height, width, _ = image_shape
+    height, width, _ = transform.image_shape
     size = (height, width) if config.input_size is None else (config.input_size,) * 2
     if architecture.startswith("vit_"):
         arguments["image_size"] = size[0]
@@ -71,15 +96,17 @@ def build_torchvision_network(
             f"Images of {size[0]}x{size[1]} do not suit {architecture} ({error}). Set "
             "model.input_size, such as 224: images are then resized inside the network."
         ) from None
-    if isinstance(config, ResNet18Config) and config.small_stem:
+    if small_stem:
         # K. He et al., Deep Residual Learning for Image Recognition, 2016, section 4.2.
         backbone.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         backbone.maxpool = nn.Identity()
     _remove_head(backbone)
-    return build_backbone_network(config, architecture, backbone, image_shape, n_classes)
+    return build_backbone_network(config, architecture, backbone, transform)
 
 
-def set_weights(network: nn.Module, config: TorchvisionSection) -> None:
+def initialize(
+    network: "BackboneNetwork", config: TorchvisionSection, transform: "FittedTransform"
+) -> None:
     """Load pretrained weights into the backbone, where the section names some.
 
     Raises:
@@ -87,8 +114,9 @@ def set_weights(network: nn.Module, config: TorchvisionSection) -> None:
     """
     if config.weights is None:
         return
-    assert isinstance(network, BackboneNetwork), "built above"
-    weights = torchvision.models.get_model_weights(architecture_of(config))[config.weights]
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(config.torchvision_name)[config.weights]
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
@@ -106,12 +134,14 @@ def set_weights(network: nn.Module, config: TorchvisionSection) -> None:
     network.backbone.load_state_dict({name: state[name] for name in own})
 
 
-def _remove_head(network: nn.Module) -> None:
+def _remove_head(network: "nn.Module") -> None:
     """Replace the last layer that has weights and gives class scores by the identity."""
+    from torch import nn
+
     layers = [name for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     network.set_submodule(layers[-1], nn.Identity())
 
 
-def _suggestion(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+def _suggestion(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f" Did you mean {near[0]!r}?" if near else ""

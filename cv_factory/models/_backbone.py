@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cv_factory.config.model import BackboneSection
+from cv_factory.config.model_section import BackboneSection
 from cv_factory.errors import TrainingError
+from cv_factory.transforms.fitted import FittedTransform
 
 
 class BackboneNetwork(nn.Module):
@@ -56,18 +57,20 @@ class BackboneNetwork(nn.Module):
 
 
 def build_backbone_network(
-    config: BackboneSection,
-    name: str,
-    backbone: nn.Module,
-    image_shape: tuple[int, int, int],
-    n_classes: int,
+    config: BackboneSection, name: str, backbone: nn.Module, transform: FittedTransform
 ) -> BackboneNetwork:
     """Put a head behind a backbone, which is tried with one image of the right shape.
+
+    Args:
+        config: The model's section.
+        name: The architecture's, for the error.
+        backbone: From RGB images float ``(N, 3, H, W)`` to features that flatten to ``(N, F)``.
+        transform: Gives image shape and classes.
 
     Raises:
         TrainingError: The images are too small for it.
     """
-    height, width, _ = image_shape
+    height, width, _ = transform.image_shape
     size = (height, width) if config.input_size is None else (config.input_size,) * 2
     backbone.eval()
     try:
@@ -79,7 +82,7 @@ def build_backbone_network(
             f"Images of {size[0]}x{size[1]} do not suit {name} ({reason}). "
             "Set model.input_size, such as 224: images are then resized inside the network."
         ) from None
-    return BackboneNetwork(config, backbone, features.shape[1], n_classes)
+    return BackboneNetwork(config, backbone, features.shape[1], len(transform.class_names))
 
 
 def set_input_scale(network: BackboneNetwork, scale: Any, shift: Any) -> None:

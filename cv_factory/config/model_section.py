@@ -1,0 +1,38 @@
+"""Base classes of the models' sections; each model's own section stands in its module.
+
+A section says by its base class how the model is trained: networks by gradient descent on images,
+classical models on the standardized PCA features.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cv_factory.config.section import Section
+
+InputSize = Annotated[int, Field(ge=16, le=1024)]
+Width = Annotated[int, Field(ge=4, le=2048)]
+
+
+class ModelSection(Section):
+    """Base of every model's section; ``name`` is that of the module in ``cv_factory.models``."""
+
+    name: str
+
+
+class NetworkSection(ModelSection):
+    """Base of models that are trained by gradient descent on normalized images."""
+
+
+class BackboneSection(NetworkSection):
+    """Base of well-known architectures: a backbone, and a head of one linear layer behind it."""
+
+    input_size: InputSize | None = Field(
+        None, description="images are resized to this square inside the graph; null: as they are"
+    )
+    freeze_backbone: bool = Field(False, description="train the head alone")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="before the head")
+
+
+class ClassicalSection(ModelSection):
+    """Base of models that are fitted on the standardized PCA features."""
