@@ -8,7 +8,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup training test test-engines lint types architecture check bench lock \
+.PHONY: help setup training test-fast test test-engines lint types architecture check bench lock \
 	schema schema-check clean install install-dev install-engines FORCE
 
 PYTHON ?=
@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 python := .venv/bin/python
 dev_extras := dev sources backbones
 # Tests of run.py wait for processes that start: two at once take little more than half the time.
-workers := --numprocesses logical --maxprocesses 4 --dist loadscope
+workers := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 help:  ## list the targets
 	@echo "CV Factory: labelled images in, a gated, traceable predictor out."
@@ -39,6 +39,9 @@ setup: install  ## install what is needed, apply the local stack and make it the
 
 training: setup  ## set up, then train on the digits that ship in scikit-learn
 	$(python) run.py --pipeline training $(ARGS)
+
+test-fast: install-dev  ## run the unit tests that take no more than moments: a minute in all
+	$(python) -m pytest tests/unit -m "not engines and not slow" $(workers) $(ARGS)
 
 test: install-dev  ## install what is needed, run every test that needs no engine
 	$(python) -m pytest tests -m "not engines" $(workers) $(ARGS)

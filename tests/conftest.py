@@ -1,4 +1,4 @@
-"""Keeps every test away from the user's own ZenML and MLflow, and finds engines or says why not."""
+"""Keeps tests from the user's ZenML and MLflow; marks and orders them; golden files, engines."""
 
 import os
 import shutil
@@ -40,6 +40,36 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ENVIRONMENT] = environment
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--update-golden``."""
+    text = "write the golden files anew instead of comparing with them; read the diff"
+    parser.addoption("--update-golden", action="store_true", help=text)
+
+
+#: Projects in the order in which their tests run, from the one that takes longest to make.
+_PROJECTS = ("trained_project", "judgements", "project", "pristine_project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and put first what takes longest.
+
+    A worker that has finished steals from the end of another's list (``--dist worksteal``), so
+    that tests of one project stay together in one worker.
+    """
+    for item in items:
+        kind = item.path.relative_to(ROOT / "tests").parts[0]
+        if kind in ("unit", "e2e"):
+            item.add_marker(kind)
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> tuple[int, bool]:
+    if not isinstance(item, pytest.Function) or item.get_closest_marker("e2e") is None:
+        return len(_PROJECTS), False
+    asked = (i for i, name in enumerate(_PROJECTS) if name in item.fixturenames)
+    return next(asked, len(_PROJECTS)), item.get_closest_marker("slow") is None
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the scratch folder."""
     if _SCRATCH in config.stash:
@@ -64,6 +94,25 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     made = [str(place) for place in places if place.exists() and place not in before]
     assert not made, f"the tests made {', '.join(made)}"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Return a function that compares a text with a file in the folder ``golden`` beside the test.
+
+    ``pytest --update-golden`` writes the files, so that a change of wording is one diff to read.
+    """
+    folder = request.path.parent / "golden"
+
+    def compare(name: str, text: str) -> None:
+        file = folder / name
+        if request.config.getoption("--update-golden"):
+            folder.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        assert file.is_file(), f"{file} is missing: pytest --update-golden writes it"
+        assert text == file.read_text(encoding="utf-8"), f"{file}: pytest --update-golden"
+
+    return compare
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 
 from cv_factory.deployment.verify import encode_png
 from tests.support.cloud import Cloud, CloudProject, documented
+from tests.support.commands import zenml_models
 from tests.support.project import Completed
-from tests.support.session import zenml_models
 from tests.support.store import snapshot
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.judgements import COMMANDS
+from tests.support.commands import Done, run_all
 from tests.support.project import Project
-from tests.support.session import Done, run_all
+from tests.support.registry_history import COMMANDS
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def trained_project(workbench: Project) -> Iterator[Project]:
 
 @pytest.fixture(scope="session")
 def judgements(workbench: Project) -> list[Done]:
-    """What ``judgements.COMMANDS`` printed; ``judged_project`` is what they left."""
+    """What ``registry_history.COMMANDS`` printed; ``judged_project`` is what they left."""
     _make_applied(workbench)
     workbench.restore("applied")
     done = run_all(workbench, *COMMANDS)

@@ -11,9 +11,9 @@ import pyarrow.dataset
 
 from cv_factory.deployment.lock import turn
 from cv_factory.deployment.verify import encode_png
+from tests.support.commands import Done, run_all, zenml_models
 from tests.support.project import Project
-from tests.support.quick import quick_training
-from tests.support.session import Done, run_all, zenml_models
+from tests.support.quick_settings import quick_training
 from tests.support.store import snapshot
 
 

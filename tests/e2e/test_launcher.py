@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.launched import command, result
+from tests.support.launcher_runs import command, result
 from tests.support.project import Project
 
 _WAYS = ("return", "raise", "exit", "sys.exit", "kill")

@@ -4,8 +4,8 @@ import json
 import sys
 from typing import Any
 
+from tests.support.commands import Done, python, run_all
 from tests.support.project import Project
-from tests.support.session import Done, python, run_all
 
 _STAGES = """
 import json
@@ -141,7 +141,7 @@ def left(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str], list[str
 def test_real_processes_race_and_are_killed_between_writes(judged_project: Project) -> None:
     """Real stores, real processes, SIGKILL; the start of Python and ZenML is paid once."""
     output = judged_project.root / "forked.json"
-    judged_project.command([sys.executable, "-m", "tests.support.forked", str(output)])
+    judged_project.command([sys.executable, "-m", "tests.support.registry_races", str(output)])
     found = json.loads(output.read_text())
 
     *both, after = found["race"]

@@ -2,8 +2,8 @@
 
 import json
 
+from tests.support.commands import python, run_all
 from tests.support.project import Project
-from tests.support.session import python, run_all
 
 #: Deployers whose services are never started; their records are real.
 _DEPLOYERS = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launched import command, result
+from tests.support.launcher_runs import command, result
 from tests.support.project import Project
 from tests.support.slurm_cluster import slurm_cluster
 from tests.support.store import snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.project import Project
-from tests.support.quick import quick_training
+from tests.support.quick_settings import quick_training
 from tests.support.store import cached_steps, mlflow_snapshot, snapshot
 
 STEPS = {

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.support.commands import run_all
 from tests.support.images import encode, write_class_folders
 from tests.support.project import Project
-from tests.support.session import run_all
 from tests.support.store import snapshot
 
 _REPORTS = """

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -159,8 +160,9 @@ class Project:
 
     def _warm(self) -> "subprocess.Popen[bytes]":
         if self._warm_python is None or self._warm_python.poll() is not None:
+            folder = tempfile.mkdtemp(prefix="warm", dir=self._saved.parent)
             self._warm_python = subprocess.Popen(
-                [sys.executable, str(_WARM_PYTHON)],
+                [sys.executable, str(_WARM_PYTHON), folder],
                 cwd=self._saved,
                 env={k: v for k, v in self.environment.items() if k != _MARK},
                 stdin=subprocess.PIPE,

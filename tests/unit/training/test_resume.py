@@ -23,7 +23,7 @@ from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import fit_transform
 from tests.support.paths import ROOT as _ROOT
-from tests.support.resumable import CONFIG, MODEL
+from tests.support.resumable_training import CONFIG, MODEL
 
 _KILLS = 4
 
@@ -45,7 +45,7 @@ class Trainer:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.resumable"],
+            [sys.executable, "-m", "tests.support.resumable_training"],
             env={**os.environ, "PYTHONPATH": str(_ROOT), DIRECTORY_VARIABLE: str(root)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

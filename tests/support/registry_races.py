@@ -1,7 +1,7 @@
 """Registry commands in processes of their own that can be killed, without paying each start.
 
 One parent imports everything and opens nothing; each command runs in a fork of it, with connections
-of its own to the real stores. Run as ``python tests/support/forked.py OUTPUT`` in a project.
+of its own to the real stores. Run as ``python -m tests.support.registry_races OUTPUT``.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Four versions of a model, and what the gates and an approver said of each."""
 
-from tests.support.quick import quick_training
+from tests.support.quick_settings import quick_training
 
 GATES = (
     "gates=[{metric: accuracy, min: 0.3}, {metric: accuracy, max_drop_vs_production: 0.01},"

@@ -1,4 +1,4 @@
-"""Runs ``launched_pipeline.py`` in a project, and reads what it reports."""
+"""Runs ``launcher_pipeline.py`` in a project, and reads what it reports."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.project import Project
 
-_SCRIPT = Path(__file__).with_name("launched_pipeline.py")
+_SCRIPT = Path(__file__).with_name("launcher_pipeline.py")
 
 
 def result(output: str) -> Any:
