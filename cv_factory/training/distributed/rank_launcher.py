@@ -5,15 +5,12 @@ ZenML, and the step fails as soon as one rank dies. Ranks end with this process,
 """
 
 import json
+import math
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +19,10 @@ from typing import TYPE_CHECKING
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.config.train import TrainConfig
 from cv_factory.errors import TrainingError
+from cv_factory.processes.group import describe_exit
+from cv_factory.processes.polling import poll_until
+from cv_factory.processes.worker import WorkerProcess
+from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE, Checkpoints
 from cv_factory.training.distributed.cluster_environment import Nodes
 from cv_factory.training.trained_model import TrainedModel
@@ -37,11 +38,9 @@ ENTRY_POINTS: tuple[str, ...] = (
 )
 #: The first machine reads its inputs before it opens the store.
 RENDEZVOUS_TIMEOUT = timedelta(hours=1)
-RESULT_DIRECTORY, EPOCH_LOG = "result", "events.jsonl"
-_POLL_INTERVAL_S = 0.05
+RESULT_DIRECTORY, EPOCH_LOG = "result", "epochs.jsonl"
 #: Time for the other ranks to write their error files after one failed: the earliest is reported.
 _ERROR_REPORT_TIMEOUT_S = 2.0
-_LOG_TAIL_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def train_distributed(
     processes: int,
     nodes: Nodes,
     checkpoints: Checkpoints | None,
-    on_epoch: Callable[[int, dict[str, float]], None],
+    on_epoch: EpochCallback,
 ) -> TrainedModel:
     """Train in several processes of this machine, and of the others of a cluster.
 
@@ -118,69 +117,43 @@ def run_workers(spec: LaunchSpec, on_poll: Callable[[], None] = lambda: None) ->
     Raises:
         TrainingError: A rank failed.
     """
-    ranks = [_WorkerProcess(spec, local) for local in range(spec.local_size)]
+    ranks = {spec.first_rank + local: _start_rank(spec, local) for local in range(spec.local_size)}
+
+    def has_ended() -> bool:
+        codes = [rank.poll() for rank in ranks.values()]
+        on_poll()  # after the exit codes: an epoch that was logged before a failure is reported
+        return any(codes) or None not in codes
+
     try:
-        while any(rank.poll() is None for rank in ranks):
-            on_poll()
-            if any(rank.poll() for rank in ranks):
-                break
-            time.sleep(_POLL_INTERVAL_S)
-        if any(rank.poll() for rank in ranks):
+        poll_until(has_ended, math.inf)
+        if any(rank.poll() for rank in ranks.values()):
             raise TrainingError(_failure_message(spec, ranks))
     finally:
-        for rank in ranks:
+        for rank in ranks.values():
             rank.kill()
 
 
-class _WorkerProcess:
-    """Process of one rank."""
-
-    def __init__(self, spec: LaunchSpec, local: int) -> None:
-        self.number = spec.first_rank + local
-        self.log = spec.directory / f"rank-{self.number}.log"
-        environment = {
-            **os.environ,
-            "RANK": str(self.number),
-            "LOCAL_RANK": str(local),
-            "LOCAL_WORLD_SIZE": str(spec.local_size),
-            "WORLD_SIZE": str(spec.world_size),
-            "MASTER_ADDR": spec.address,
-            "MASTER_PORT": str(spec.port),
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        }
-        if not spec.address:
-            # On a single machine the ranks communicate over the loopback interface alone.
-            environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
-        with self.log.open("wb") as log:
-            # The worker exits at the end of its standard input, which is this process's end.
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    ENTRY_POINTS[0],
-                    str(spec.directory),
-                ],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.wait()
-        if self._process.stdin:
-            self._process.stdin.close()
+def _start_rank(spec: LaunchSpec, local: int) -> WorkerProcess:
+    rank = spec.first_rank + local
+    variables = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local),
+        "LOCAL_WORLD_SIZE": str(spec.local_size),
+        "WORLD_SIZE": str(spec.world_size),
+        "MASTER_ADDR": spec.address,
+        "MASTER_PORT": str(spec.port),
+    }
+    if not spec.address:
+        # On a single machine the ranks communicate over the loopback interface alone.
+        variables["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+    log = spec.directory / f"rank-{rank}.log"
+    return WorkerProcess(ENTRY_POINTS[0], str(spec.directory), log=log, variables=variables)
 
 
 class _EpochLogReader:
     """Reader of the epoch log that rank 0 writes; calls ``on_epoch`` for each new line."""
 
-    def __init__(self, path: Path, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, path: Path, on_epoch: EpochCallback) -> None:
         path.touch()
         self._path, self._on_epoch = path, on_epoch
         self._offset = 0
@@ -201,31 +174,22 @@ def error_file(directory: Path, rank: int) -> Path:
     return directory / f"rank-{rank}.error.json"
 
 
-def _failure_message(spec: LaunchSpec, ranks: list[_WorkerProcess]) -> str:
+def _failure_message(spec: LaunchSpec, ranks: Mapping[int, WorkerProcess]) -> str:
     """Describe the first failure; later ones are lost connections that follow from it."""
-    killed = [rank for rank in ranks if (rank.poll() or 0) < 0]
-    deadline = time.monotonic() + _ERROR_REPORT_TIMEOUT_S
-    while time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
-        time.sleep(_POLL_INTERVAL_S)
-    if killed:
-        number, log = killed[0].number, killed[0].log
-        name = signal.Signals(-(killed[0].poll() or 0)).name
-        hint = " (often: not enough memory)" if name == "SIGKILL" else ""
-        return f"Rank {number} of {spec.world_size} was killed by {name}{hint}.\n{_log_tail(log)}"
+    killed = [number for number, rank in ranks.items() if (rank.poll() or 0) < 0]
+    poll_until(
+        lambda: all(rank.poll() is not None for rank in ranks.values()), _ERROR_REPORT_TIMEOUT_S
+    )
     reports = [json.loads(path.read_bytes()) for path in spec.directory.glob("rank-*.error.json")]
-    if reports:
-        first = min(reports, key=lambda error: float(error["time"]))
+    if reports and not killed:
+        first = min(reports, key=lambda report: float(report["time"]))
         if first["expected"]:
             return str(first["message"])
         return f"Rank {first['rank']} of {spec.world_size} failed:\n{first['traceback']}"
-    failed = next(rank for rank in ranks if rank.poll())
-    ended = f"Rank {failed.number} of {spec.world_size} ended with exit code {failed.poll()}"
-    return f"{ended}.\n{_log_tail(failed.log)}"
-
-
-def _log_tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
-    return "\n".join(lines[-_LOG_TAIL_LINES:])
+    number = killed[0] if killed else next(n for n, rank in ranks.items() if rank.poll())
+    rank = ranks[number]
+    ending = describe_exit(rank.poll() or 0)
+    return f"Rank {number} of {spec.world_size} {ending}.\n{rank.log_tail()}"
 
 
 @contextmanager
@@ -289,14 +253,3 @@ def _assign_ranks(
         }
         store.set(f"job-{node}", json.dumps({"directory": str(directory), **ranks}))
     return LaunchSpec(directory, nodes.address, nodes.port, 0, processes, sum(counts))
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the process at the other end of its standard input has ended."""
-
-    def watch() -> None:
-        while os.read(0, 1):  # not through sys.stdin, whose lock would stop a normal end
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
+from cv_factory.processes.worker import exit_with_parent
 from cv_factory.training.distributed.rank_launcher import (
     EPOCH_LOG,
     RESULT_DIRECTORY,
-    end_with_parent,
     error_file,
 )
 
@@ -30,7 +30,7 @@ _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 def main() -> int:
     """Train as rank ``RANK`` and return the exit code."""
-    end_with_parent()
+    exit_with_parent()
     directory, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     try:
         train(directory, rank, int(os.environ["WORLD_SIZE"]))
