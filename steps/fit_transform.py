@@ -12,7 +12,7 @@ from cv_factory.transforms.fitted import FittedTransform
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.transforms.fitted"))
+@step(cache_policy=depends_on("cv_factory.config.transform", "cv_factory.transforms.fitted"))
 def fit_transform(
     dataset: ImageDataset, split: Split, config: TransformConfig
 ) -> Annotated[FittedTransform, "transform"]:

@@ -18,9 +18,7 @@ from steps.caching import depends_on
 @step(
     step_operator=True,
     experiment_tracker=True,
-    cache_policy=depends_on(
-        "cv_factory.training.search.study", "cv_factory.training.search.trial_worker"
-    ),
+    cache_policy=depends_on("cv_factory.config.transform", "cv_factory.training.search.study"),
 )
 def search(
     dataset: ImageDataset,

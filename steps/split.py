@@ -11,7 +11,7 @@ from cv_factory.data.split import Split
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.data.split"))
+@step(cache_policy=depends_on("cv_factory.config.split", "cv_factory.data.split"))
 def split(dataset: ImageDataset, config: SplitConfig) -> Annotated[Split, "split"]:
     """Draw the split."""
     from cv_factory.data.split import split_dataset

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,12 @@ from scipy.sparse.csgraph import connected_components
 
 from cv_factory.artifacts.arrays import load_npz
 from cv_factory.artifacts.files import read_header, write_header
-from cv_factory.config.split import SplitConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.manifest import CHUNK, groups_of
 from cv_factory.errors import DataError
+
+if TYPE_CHECKING:
+    from cv_factory.config.split import SplitConfig
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -80,7 +83,7 @@ class Split:
         )
 
 
-def split_dataset(dataset: ImageDataset, config: SplitConfig) -> Split:
+def split_dataset(dataset: ImageDataset, config: "SplitConfig") -> Split:
     """Divide a labelled dataset.
 
     Images with equal pixels, or of one group, stay together. Within each class what stays together

@@ -6,12 +6,15 @@ an image mapped by itself lands elsewhere than in a batch, so that no predictor 
 
 import importlib.util
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config.transform import UMAPConfig
 from cv_factory.errors import ConfigError, missing_extra
+
+if TYPE_CHECKING:
+    from cv_factory.config.transform import UMAPConfig
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def check_installed() -> None:
 
 
 def fit_embedding(
-    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], config: UMAPConfig
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], config: "UMAPConfig"
 ) -> Embedding:
     """Map features float32 ``(n, k)``; the same features give the same map.
 

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.artifacts.arrays import load_tensors
 from cv_factory.artifacts.files import read_header, write_header
-from cv_factory.config.transform import PatchPCAConfig, TransformConfig, UMAPConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
 from cv_factory.transforms.embedding import Embedding, fit_embedding
@@ -24,6 +23,9 @@ from cv_factory.transforms.standardize import (
     standardization_of,
     standardize,
 )
+
+if TYPE_CHECKING:
+    from cv_factory.config.transform import PatchPCAConfig, TransformConfig, UMAPConfig
 
 _KIND, _VERSION, _TENSORS = "transform", 2, "tensors.safetensors"
 _BATCH = 4096
@@ -148,7 +150,7 @@ class FittedTransform:
 
 
 def fit_transform(
-    dataset: ImageDataset, train: npt.NDArray[np.int64], config: TransformConfig
+    dataset: ImageDataset, train: npt.NDArray[np.int64], config: "TransformConfig"
 ) -> FittedTransform:
     """Fit everything on the training images alone.
 
@@ -179,7 +181,7 @@ def _fit_patches(
     dataset: ImageDataset,
     train: npt.NDArray[np.int64],
     normalization: Normalization,
-    config: PatchPCAConfig,
+    config: "PatchPCAConfig",
 ) -> PatchPCA:
     height, width, channels = dataset.image_shape
     chosen = _spread(train, min(config.n_images, 1 + _ENOUGH_PATCHES // (height * width)))
@@ -188,7 +190,7 @@ def _fit_patches(
 
 
 def _fit_embedding(
-    dataset: ImageDataset, train: npt.NDArray[np.int64], pca: PCA, config: UMAPConfig | None
+    dataset: ImageDataset, train: npt.NDArray[np.int64], pca: PCA, config: "UMAPConfig | None"
 ) -> Embedding | None:
     if config is None:
         return None

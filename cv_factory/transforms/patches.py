@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.config.transform import PatchPCAConfig
 from cv_factory.errors import TrainingError
 from cv_factory.transforms.eigen import leading_eigenvectors
 from cv_factory.transforms.normalize import Normalization, normalize
+
+if TYPE_CHECKING:
+    from cv_factory.config.transform import PatchPCAConfig
 
 _DEFAULT_COMPONENTS = 16
 
@@ -35,7 +38,7 @@ class PatchPCA:
 def fit_patches(
     batches: Iterable[npt.NDArray[np.uint8]],
     normalization: Normalization,
-    config: PatchPCAConfig,
+    config: "PatchPCAConfig",
 ) -> PatchPCA:
     """Fit on all patches of batches uint8 ``(n, H, W, C)`` in one pass.
 
@@ -74,7 +77,7 @@ def cut_patches(images: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.fl
     return np.ascontiguousarray(rows, dtype=np.float32)
 
 
-def _n_components(config: PatchPCAConfig, dimension: int) -> int:
+def _n_components(config: "PatchPCAConfig", dimension: int) -> int:
     if config.n_components is None:
         return min(_DEFAULT_COMPONENTS, dimension)
     if config.n_components > dimension:

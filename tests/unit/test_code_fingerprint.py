@@ -1,16 +1,85 @@
-"""What a module depends on is found, and what it does not is not."""
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
+
+from cv_factory import code_fingerprint as module
 from cv_factory.code_fingerprint import code_fingerprint, source_files
+from tests.support.paths import ROOT
+
+SECTIONS = sorted(path.stem for path in (ROOT / "cv_factory/config").glob("[!_]*.py"))
+ALL = {"ingest", "split", "validate_data", "fit_transform", "search", "train", "export_float",
+       "export", "evaluate"}  # fmt: skip
+MODEL = {"search", "train", "export_float", "export"}
+#: The cached steps that a file of ``config/`` makes stale; no step for those that are not listed.
+STALE = {
+    "data": {"ingest"},
+    "split": {"split"},
+    "validation": {"validate_data"},
+    "transform": {"fit_transform", "search"},
+    "model": MODEL,
+    "model_section": MODEL,
+    "plugins": MODEL,
+    "train": {"search", "train"},
+    "search": {"search"},
+    "export": {"export_float", "export"},
+    "evaluate": {"evaluate"},
+    "metric_names": {"evaluate"},
+    "section": ALL,
+}
 
 
-def test_direct_and_indirect_imports_are_found() -> None:
+def cached_steps() -> dict[str, list[str]]:
+    """Return the modules that each cached step depends on, read off its source: no ZenML."""
+    steps = {}
+    for file in (ROOT / "steps").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "depends_on":
+                steps[file.stem] = [ast.literal_eval(argument) for argument in node.args]
+    return steps
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    shutil.copytree(ROOT / "cv_factory", tmp_path / "cv_factory")
+    monkeypatch.setattr(module, "_ROOT", tmp_path)
+    module._dependencies.cache_clear()
+    yield tmp_path
+    module._dependencies.cache_clear()
+
+
+def stale_steps(before: dict[str, str]) -> set[str]:
+    return {name for name, key in keys().items() if key != before[name]}
+
+
+def keys() -> dict[str, str]:
+    return {name: code_fingerprint(*modules) for name, modules in cached_steps().items()}
+
+
+def test_direct_and_indirect_imports_are_followed() -> None:
     files = source_files("cv_factory.transforms.fitted")
     assert "cv_factory/transforms/pca.py" in files
     assert "cv_factory/errors.py" in files, "pca imports it"
 
 
-def test_imports_inside_functions_are_found() -> None:
+def test_imports_inside_functions_are_followed() -> None:
     assert "cv_factory/training/network.py" in source_files("cv_factory.training.train")
+
+
+def test_modules_started_with_m_are_followed() -> None:
+    files = source_files("cv_factory.training.train")
+    assert "cv_factory/training/distributed/worker.py" in files
+    assert "cv_factory/training/distributed/node_agent.py" in files
+    assert "cv_factory/training/search/trial_worker.py" in source_files(
+        "cv_factory.training.search.study"
+    )
+
+
+def test_plugins_are_followed() -> None:
+    files = source_files("cv_factory.training.train")
+    assert {"cv_factory/models/mlp.py", "cv_factory/models/_layers.py"} <= set(files)
 
 
 def test_plots_are_no_part_of_training_or_fitting() -> None:
@@ -26,3 +95,48 @@ def test_the_code_fingerprint_differs_between_entry_points() -> None:
     one, other = (code_fingerprint(f"cv_factory.{m}") for m in ("data.split", "data.decode"))
     assert one != other
     assert one == code_fingerprint("cv_factory.data.split")
+
+
+def test_every_cached_step_is_covered() -> None:
+    assert set(cached_steps()) == ALL
+    assert set(STALE) <= set(SECTIONS)
+
+
+def test_editing_a_section_makes_only_the_steps_that_read_it_stale(copy: Path) -> None:
+    before = keys()
+    for section in SECTIONS:
+        file = copy / "cv_factory" / "config" / f"{section}.py"
+        text = file.read_text()
+        file.write_text(text.replace("description=", "description='' or ") + "# edited\n")
+        assert stale_steps(before) == STALE.get(section, set()), section
+        file.write_text(text)
+
+
+def test_adding_a_model_makes_neither_data_nor_transform_stale(copy: Path) -> None:
+    before = keys()
+    (copy / "cv_factory/models/perceptron.py").write_text('"""A new model."""\n')
+    module._dependencies.cache_clear()
+    assert stale_steps(before) == MODEL
+
+
+def test_editing_a_worker_makes_the_steps_that_start_it_stale(copy: Path) -> None:
+    before = keys()
+    with (copy / "cv_factory/training/distributed/worker.py").open("a") as file:
+        file.write("# edited\n")
+    assert stale_steps(before) == {"search", "train"}
+
+
+def test_a_predictor_s_code_fingerprint_ignores_what_cannot_change_it(copy: Path) -> None:
+    from cv_factory.export.fingerprints import _ROOT_MODULES
+
+    before = code_fingerprint(*_ROOT_MODULES)
+    for section in ("search", "evaluate", "serving", "gates", "loader", "register", "deployment"):
+        with (copy / "cv_factory/config" / f"{section}.py").open("a") as file:
+            file.write("# edited\n")
+        assert code_fingerprint(*_ROOT_MODULES) == before, section
+
+
+def test_entry_points_must_be_literals(copy: Path) -> None:
+    (copy / "cv_factory/processes/launcher.py").write_text("ENTRY_POINTS = (f'{__name__}.x',)\n")
+    with pytest.raises(ValueError, match="malformed node"):
+        source_files("cv_factory.processes.launcher")
