@@ -1,0 +1,56 @@
+"""One predictor for all tests of the model's behavior, trained by the library alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cv_factory.config.data import DataConfig
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import PCAConfig, TransformConfig
+from cv_factory.data.ingest import ingest
+from cv_factory.data.split import split_dataset
+from cv_factory.export.onnx_graph import export_predictor
+from cv_factory.inference.predictor import Predictor
+from cv_factory.models.small_cnn import SmallCNNConfig
+from cv_factory.training.train import train
+from cv_factory.transforms.fitted import fit_transform
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A predictor, and the images uint8 ``(N, 8, 8, 1)`` and labels of both parts of its digits."""
+
+    predictor: Predictor
+    train_images: npt.NDArray[np.uint8]
+    train_labels: npt.NDArray[np.int64]
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def predict_proba(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Return probabilities ``(N, 10)`` of images in any numeric type, clipped to uint8."""
+        pixels = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+        return self.predictor.predict(pixels).probabilities
+
+    def agreement(self, images: npt.NDArray[np.generic]) -> float:
+        """Return the fraction of changed test images that keep the class of the unchanged ones."""
+        before, after = self.predict_proba(self.images), self.predict_proba(images)
+        return float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
+
+
+@pytest.fixture(scope="session")
+def run() -> TrainedRun:
+    dataset = ingest(DataConfig())
+    split = split_dataset(dataset, SplitConfig())
+    transform = fit_transform(dataset, split.train, TransformConfig(pca=PCAConfig(n_components=16)))
+    config = TrainConfig(epochs=6, batch_size=64, crop_padding=1, device="cpu")
+    trained = train(dataset, split, transform, SmallCNNConfig(channels=[16, 32, 32]), config)
+    return TrainedRun(
+        export_predictor(trained, transform, {}),
+        dataset.images[split.train],
+        dataset.labels[split.train],
+        dataset.images[split.test],
+        dataset.labels[split.test],
+    )
