@@ -8,7 +8,7 @@ from cv_factory.config.data import DataConfig
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.export import CalibrationConfig, ExportConfig
 from cv_factory.config.gates import GateConfig
-from cv_factory.config.model import ModelConfig
+from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
 from cv_factory.config.model_section import NetworkSection
 from cv_factory.config.register import RegisterConfig
 from cv_factory.config.search import SearchConfig, check_space
@@ -17,7 +17,6 @@ from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.config.validation import ValidationConfig
-from cv_factory.models.small_cnn import SmallCNNConfig
 
 
 class ValidationPipelineConfig(Section):
@@ -42,7 +41,7 @@ class TrainingPipelineConfig(Section):
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
     transform: TransformConfig = TransformConfig()
-    model: ModelConfig = SmallCNNConfig()
+    model: ModelConfig = MODEL_SECTIONS["small_cnn"](name="small_cnn")
     train: TrainConfig = TrainConfig()
     search: SearchConfig | None = Field(
         None, description="looks for model and training settings; without the section, none"
