@@ -12,8 +12,8 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from cli.console import quiet_tracebacks
 from cli.pipeline_config import ZenMLConfig
 from cv_factory.errors import CVFactoryError
-from stacks.failures import run_failures
 from stacks.images import step_image
+from stacks.run_errors import PIPELINE_RUN_ERRORS
 
 
 def run_to_end(
@@ -32,7 +32,7 @@ def run_to_end(
     configured = pipeline.with_options(**pipeline_options(zenml))
     try:
         run = configured(*arguments)
-    except run_failures() as error:
+    except PIPELINE_RUN_ERRORS as error:
         if debug:
             raise
         raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error

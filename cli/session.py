@@ -51,7 +51,8 @@ def activate_stack(name: str | None) -> str:
         StackError: It is not applied, or lacks a component.
     """
     from stacks.check import require_applied
-    from stacks.startup import activate_only_stack_integrations, use_stack
+    from stacks.compat.zenml_active_stack import use_stack
+    from stacks.compat.zenml_integrations import activate_only_stack_integrations
 
     stack = require_applied(name)
     if name:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cv_factory.errors import StackError
+from stacks.connectivity import check_connectivity, server_mismatch
 from stacks.plan import find_stack, plan
-from stacks.reach import server_mismatch, unreachable
 from stacks.server import require_server
 from stacks.spec import STACKS_DIR, read_spec, stack_names
 
@@ -68,7 +68,7 @@ def check_stack(
         for item in plan(Client(), spec)
         if item.state != "unchanged"
     ]
-    out_of_reach = [Problem(str(error)) for error in unreachable(spec)]
+    out_of_reach = [Problem(str(error)) for error in check_connectivity(spec)]
     mismatch = server_mismatch()
     if mismatch:
         out_of_reach.append(Problem(f"{mismatch}. Install that of the server, or upgrade it."))

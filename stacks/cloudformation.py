@@ -25,7 +25,7 @@ def outputs(stack: str) -> dict[str, str]:
         ) from None
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from cv_factory.deployment.sagemaker.aws_errors import refusal
+    from cv_factory.deployment.sagemaker.aws_errors import aws_error
 
     try:
         described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
@@ -36,9 +36,9 @@ def outputs(stack: str) -> dict[str, str]:
                 "aws cloudformation deploy --template-file stacks/aws/template.yaml "
                 f"--stack-name {stack} --capabilities CAPABILITY_NAMED_IAM"
             ) from None
-        raise refusal(error, f"CloudFormation stack {stack!r} cannot be read") from None
+        raise aws_error(error, f"CloudFormation stack {stack!r} cannot be read") from None
     except BotoCoreError as error:
-        raise refusal(error, f"CloudFormation stack {stack!r} cannot be read") from None
+        raise aws_error(error, f"CloudFormation stack {stack!r} cannot be read") from None
     status = str(described["StackStatus"])
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
         raise StackError(f"CloudFormation stack {stack!r} is not complete: {status}")

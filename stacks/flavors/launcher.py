@@ -32,9 +32,9 @@ from zenml.utils import exception_utils, source_utils
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.group import GroupProcess, Job, Limits
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
+from stacks.compat.zenml_integrations import activate_only_stack_integrations
 from stacks.flavors.gpus import visible_gpus
 from stacks.flavors.slurm import Request, SlurmJob
-from stacks.startup import activate_only_stack_integrations
 
 if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo

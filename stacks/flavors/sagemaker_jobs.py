@@ -1,14 +1,12 @@
-"""Runs steps as SageMaker jobs: what ``stacks.flavors.sagemaker`` declares.
+"""Orchestrator and step operator that run steps as SageMaker jobs.
 
-ZenML does the work; this chooses instances, lets SageMaker keep the checkpoints of training jobs,
-waits for a run as long as it takes, and says at its end which step failed and why.
+They add to ZenML's: selection of the instance, checkpoints of training jobs on S3, a wait without
+time limit, and errors that name the failed step and its exception.
 """
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import zenml
 from botocore.exceptions import BotoCoreError, ClientError
 from zenml.client import Client
 from zenml.config.step_configurations import StepConfiguration
@@ -18,7 +16,6 @@ from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
     SagemakerOrchestratorSettings,
 )
 from zenml.integrations.aws.orchestrators import SagemakerOrchestrator
-from zenml.integrations.aws.step_operators import SagemakerStepOperator
 from zenml.integrations.aws.step_operators.sagemaker_step_operator import (
     STEP_JOB_NAME_METADATA_KEY,
 )
@@ -26,10 +23,11 @@ from zenml.orchestrators import SubmissionResult
 from zenml.orchestrators.publish_utils import step_exception_info
 from zenml.utils import exception_utils, settings_utils
 
-from cv_factory.deployment.sagemaker.aws_errors import refusal
+from cv_factory.deployment.sagemaker.aws_errors import aws_error
 from cv_factory.errors import CVFactoryError
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
-from stacks.flavors.sagemaker import (
+from stacks.compat.zenml_sagemaker import StepOperatorWithSession, wait_for_execution
+from stacks.flavors.sagemaker_config import (
     CHECKPOINTS_IN_JOB,
     SizedOrchestratorConfig,
     SizedStepOperatorConfig,
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.models import PipelineRunResponse, PipelineSnapshotResponse, StepRunResponse
     from zenml.stack import Stack
-
-_UNFINISHED = ("Executing", "Stopping")
 
 
 class RemoteRunError(CVFactoryError):
@@ -72,10 +68,10 @@ class SizedOrchestrator(SagemakerOrchestrator):
         config = getattr(container, "config", None)
         if not isinstance(config, StepConfiguration):  # those of a run
             return settings
-        # Where a step operator runs the step, the job that waits for it needs next to nothing.
-        waits = bool(config.step_operator)
-        resources = type(config.resource_settings)() if waits else config.resource_settings
-        instance = self.config.instance_for(resources, config.name)
+        resources = config.resource_settings
+        if config.step_operator:  # its job only waits for the step operator's
+            resources = type(resources)()
+        instance = self.config.select_instance(resources, config.name)
         arguments = {**self.config.job_arguments(instance), **settings.estimator_args}
         return settings.model_copy(update={"estimator_args": arguments})
 
@@ -97,18 +93,17 @@ class SizedOrchestrator(SagemakerOrchestrator):
         if isinstance(operator, SizedStepOperator):
             for name, step in snapshot.step_configurations.items():
                 if step.config.uses_step_operator(operator.name):
-                    operator.config.instance_for(step.config.resource_settings, name)
-                    operator.config.check_settings(operator.settings_of(step), name)
+                    operator.config.select_instance(step.config.resource_settings, name)
+                    operator.config.check_settings(operator.step_settings(step), name)
         try:
             result = super().submit_pipeline(
                 snapshot, stack, base_environment, step_environments, placeholder_run
             )
         except (ClientError, BotoCoreError) as error:
-            raise refusal(error, "SageMaker does not take the run") from error
+            raise aws_error(error, "SageMaker does not take the run") from error
         if result is None or result.wait_for_completion is None:
             return result
         arn = str((result.metadata or {})[METADATA_ORCHESTRATOR_RUN_ID])
-        # ZenML's own waits 50 minutes at most, and takes every failure for a time-out.
         return SubmissionResult(
             wait_for_completion=partial(self._wait, arn), metadata=result.metadata
         )
@@ -120,21 +115,17 @@ class SizedOrchestrator(SagemakerOrchestrator):
             RemoteRunError: It did not succeed.
         """
         client = self.sagemaker_session.sagemaker_client
-        status = "Executing"
-        while status in _UNFINISHED:
-            time.sleep(self.config.polling_interval)
-            execution = client.describe_pipeline_execution(PipelineExecutionArn=arn)
-            status = execution["PipelineExecutionStatus"]
+        status = wait_for_execution(client, arn, self.config.polling_interval)
         if status == "Succeeded":
             return
-        found = client.list_pipeline_execution_steps(PipelineExecutionArn=arn)
-        failed = [s for s in found["PipelineExecutionSteps"] if s["StepStatus"] == "Failed"]
-        reasons = [f"Step '{s['StepName']}': {_reason(arn, s)}" for s in failed]
+        steps = client.list_pipeline_execution_steps(PipelineExecutionArn=arn)
+        failed = [s for s in steps["PipelineExecutionSteps"] if s["StepStatus"] == "Failed"]
+        reasons = [f"Step '{s['StepName']}': {_failure_reason(arn, s)}" for s in failed]
         raise RemoteRunError("\n".join([f"The run on SageMaker ended as {status}.", *reasons]))
 
 
-def _reason(arn: str, step: dict[str, Any]) -> str:
-    """Return the exception that ended a step; SageMaker's word where the step reported none."""
+def _failure_reason(arn: str, step: dict[str, Any]) -> str:
+    """Return the exception that ended a step, or else SageMaker's reason."""
     runs = Client().list_pipeline_runs(orchestrator_run_id=arn, hydrate=True).items
     run_step = runs[0].steps.get(step["StepName"]) if runs else None
     info = run_step.exception_info if run_step else None
@@ -143,12 +134,8 @@ def _reason(arn: str, step: dict[str, Any]) -> str:
     return f"{(info.source or 'an exception').rpartition('.')[2]}: {info.message}"
 
 
-class SizedStepOperator(SagemakerStepOperator):
+class SizedStepOperator(StepOperatorWithSession):
     """Runs single steps as SageMaker training jobs."""
-
-    if zenml.__version__ == "0.98.0":
-        # Read there before it is ever written: every step ends with an AttributeError.
-        _sagemaker_session = None
 
     @property
     def config(self) -> SizedStepOperatorConfig:
@@ -157,11 +144,11 @@ class SizedStepOperator(SagemakerStepOperator):
 
     @property
     def settings_class(self) -> type[SizedStepOperatorSettings]:
-        """Class of what a step may set."""
+        """Class of the settings that a step may override."""
         return SizedStepOperatorSettings
 
-    def settings_of(self, step: "Step | StepRunInfo") -> SizedStepOperatorSettings:
-        """Return what holds for a step: its own, its run's, and the component's settings."""
+    def step_settings(self, step: "Step | StepRunInfo") -> SizedStepOperatorSettings:
+        """Return the settings of a step, merged from its own, its run's and the component's."""
         return cast(SizedStepOperatorSettings, self.get_settings(step))
 
     def submit(
@@ -178,7 +165,7 @@ class SizedStepOperator(SagemakerStepOperator):
         try:
             super().submit(self._sized(info), entrypoint_command, environment)
         except (ClientError, BotoCoreError) as error:
-            raise refusal(error, f"SageMaker does not take step '{info.config.name}'") from error
+            raise aws_error(error, f"SageMaker does not take step '{info.config.name}'") from error
 
     def wait(self, step_run: "StepRunResponse") -> ExecutionStatus:
         """Block until the step's job has ended, however it ends.
@@ -203,12 +190,12 @@ class SizedStepOperator(SagemakerStepOperator):
         raise error
 
     def cleanup_step_submission(self, step_run: "StepRunResponse") -> None:
-        """Remove the checkpoints of a step that succeeded: SageMaker keeps them for ever."""
+        """Delete the checkpoints of a step that succeeded: SageMaker never does."""
         if not Client().get_run_step(step_run.id).status.is_successful:
             return
-        kept = self._describe_job(step_run).get("CheckpointConfig")
-        if kept and self.config.is_kept_here(kept["S3Uri"]):
-            bucket, _, prefix = kept["S3Uri"].removeprefix("s3://").partition("/")
+        checkpoints = self._describe_job(step_run).get("CheckpointConfig")
+        if checkpoints and self.config.is_checkpoint_uri(checkpoints["S3Uri"]):
+            bucket, _, prefix = checkpoints["S3Uri"].removeprefix("s3://").partition("/")
             resource = self.sagemaker_session.boto_session.resource("s3")
             resource.Bucket(bucket).objects.filter(Prefix=f"{prefix}/").delete()
 
@@ -219,15 +206,15 @@ class SizedStepOperator(SagemakerStepOperator):
         return job
 
     def _sized(self, info: "StepRunInfo") -> "StepRunInfo":
-        """Put what a step asks for into words that ZenML passes on: it ignores resources."""
-        instance = self.config.instance_for(info.config.resource_settings, info.config.name)
-        settings = self.settings_of(info)
+        """Return the step run with its resources, which ZenML ignores, as Estimator arguments."""
+        instance = self.config.select_instance(info.config.resource_settings, info.config.name)
+        settings = self.step_settings(info)
         self.config.check_settings(settings, info.config.name)
-        # The key of ZenML's cache: the same step on the same inputs, in whichever run.
-        same = f"{info.config.name}/{info.step_run.cache_key}"
+        # ZenML's cache key identifies the same step on the same inputs in any run.
+        job = f"{info.config.name}/{info.step_run.cache_key}"
         arguments = {
             **self.config.job_arguments(instance),
-            **self.config.checkpoint_arguments(same, settings),
+            **self.config.checkpoint_arguments(job, settings),
             **settings.estimator_args,
         }
         if self.config.tags:

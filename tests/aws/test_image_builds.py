@@ -64,7 +64,7 @@ def _build(project: CloudProject, dockerfile: str) -> str:
 _BUILD = """
 import sys
 
-from stacks.startup import use_stack
+from stacks.compat.zenml_active_stack import use_stack
 
 use_stack("aws")
 

@@ -11,7 +11,7 @@ from zenml.config.step_run_info import StepRunInfo
 from zenml.enums import StackComponentType
 
 from cv_factory.errors import StackError
-from stacks.flavors.sagemaker import SizedStepOperatorConfig
+from stacks.flavors.sagemaker_config import SizedStepOperatorConfig
 
 pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("aws_extra")]
 

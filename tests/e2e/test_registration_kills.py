@@ -7,7 +7,7 @@ from tests.support.project import Project
 _SOURCE = """
 import json
 from zenml.client import Client
-from stacks.startup import activate_only_stack_integrations
+from stacks.compat.zenml_integrations import activate_only_stack_integrations
 
 activate_only_stack_integrations()
 from cv_factory.config.evaluate import EvaluateConfig

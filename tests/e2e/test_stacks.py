@@ -273,7 +273,7 @@ import os
 from zenml.client import Client
 from cv_factory.errors import StackError
 from stacks.check import require_applied
-from stacks.startup import use_stack
+from stacks.compat.zenml_active_stack import use_stack
 for name in (None, "local", "never", "nowhere", "default"):
     try:
         print("SAID", require_applied(name))

@@ -21,7 +21,7 @@ _ZENML = """
 import contextlib, io, json, sys
 from zenml.cli.cli import cli
 from zenml.client import Client
-from stacks.startup import activate_only_stack_integrations
+from stacks.compat.zenml_integrations import activate_only_stack_integrations
 
 activate_only_stack_integrations()
 services = [str(s.id) for s in Client().list_services().items]

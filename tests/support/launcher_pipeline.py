@@ -16,8 +16,8 @@ from zenml.client import Client
 from zenml.enums import ExecutionMode
 
 from cv_factory.errors import TrainingError
+from stacks.compat.zenml_integrations import activate_only_stack_integrations
 from stacks.flavors.launcher import StepProcessError
-from stacks.startup import activate_only_stack_integrations
 
 
 @step(enable_cache=False)

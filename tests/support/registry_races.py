@@ -43,7 +43,7 @@ def _import_everything() -> None:
     import zenml.zen_stores.sql_zen_store  # noqa: F401
     from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
 
-    import stacks.startup  # noqa: F401
+    import stacks.compat.zenml_integrations  # noqa: F401
 
 
 def _race(gate: Path) -> list[dict[str, Any]]:

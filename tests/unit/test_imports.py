@@ -105,7 +105,7 @@ for module in modules:
 sys.stdout = stdout
 print(*sorted(effects), sep=chr(10), end="")
 """
-_AWS_MODULES = {"stacks.flavors.sagemaker_jobs"}
+_AWS_MODULES = {"stacks.compat.zenml_sagemaker", "stacks.flavors.sagemaker_jobs"}
 
 
 def product_files() -> list[Path]:

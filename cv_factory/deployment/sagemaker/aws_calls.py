@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cv_factory.deployment.sagemaker.aws_errors import refusal
+from cv_factory.deployment.sagemaker.aws_errors import aws_error
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -71,7 +71,7 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except (ClientError, BotoCoreError) as error:
-        raise refusal(error, what) from None
+        raise aws_error(error, what) from None
 
 
 def is_missing(error: "ClientError") -> bool:

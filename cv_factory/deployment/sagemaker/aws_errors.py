@@ -39,7 +39,7 @@ class AccessError(CVFactoryError):
     exit_code = 2
 
 
-def refusal(
+def aws_error(
     error: "ClientError | BotoCoreError", what: str, *, action: str = "", resource: str = ""
 ) -> AccessError:
     """Say why AWS did not do something.

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from cv_factory.deployment.sagemaker.aws_errors import refusal
-from stacks.reach import unreachable
+from cv_factory.deployment.sagemaker.aws_errors import aws_error
+from stacks.connectivity import check_connectivity
 from stacks.spec import StackSpec
 
 
@@ -40,7 +40,7 @@ def server_stub(status: int) -> Iterator[str]:
         server.server_close()
 
 
-def _told(uri: str) -> list[str]:
+def _check_tracker(uri: str) -> list[str]:
     tracker = {
         "tracking_uri": uri,
         "tracking_username": "{{tracking.username}}",
@@ -57,12 +57,12 @@ def _told(uri: str) -> list[str]:
             "secrets": {"tracking": {"username": "me", "password": "hush"}},
         }
     )
-    return [str(error) for error in unreachable(spec)]
+    return [str(error) for error in check_connectivity(spec)]
 
 
 def test_an_mlflow_that_answers_is_not_mentioned() -> None:
     with server_stub(200) as uri:
-        assert _told(uri) == []
+        assert _check_tracker(uri) == []
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_an_mlflow_that_answers_is_not_mentioned() -> None:
 )
 def test_an_mlflow_that_refuses_is_named(status: int, expected: str) -> None:
     with server_stub(status) as uri:
-        (told,) = _told(uri)
-    assert told.startswith("experiment_tracker t: MLflow at 127.0.0.1:")
-    assert expected in told
-    assert "hush" not in told
+        (message,) = _check_tracker(uri)
+    assert message.startswith("experiment_tracker t: MLflow at 127.0.0.1:")
+    assert expected in message
+    assert "hush" not in message
 
 
 def test_a_refusal_names_action_and_resource_from_aws_words_or_ours() -> None:
@@ -82,17 +82,19 @@ def test_a_refusal_names_action_and_resource_from_aws_words_or_ours() -> None:
         "User: arn:aws:iam::1:user/me is not authorized to perform: iam:PassRole on resource: "
         "arn:aws:iam::1:role/jobs because no identity-based policy allows the iam:PassRole action"
     )
-    told = str(refusal(_denied("CreatePipeline", words), "No run"))
-    assert told.startswith("No run: permission is missing for iam:PassRole on arn:aws:iam::1:role/")
+    message = str(aws_error(_denied("CreatePipeline", words), "No run"))
+    assert message.startswith(
+        "No run: permission is missing for iam:PassRole on arn:aws:iam::1:role/"
+    )
     denied = _denied("PutObject", "Access Denied")
-    silent = refusal(denied, "x", action="s3:PutObject", resource="arn:aws:s3:::b/k")
+    silent = aws_error(denied, "x", action="s3:PutObject", resource="arn:aws:s3:::b/k")
     assert "permission is missing for s3:PutObject on arn:aws:s3:::b/k" in str(silent)
 
 
 def test_credentials_that_are_missing_or_old_are_told_apart() -> None:
-    assert "there are no AWS credentials" in str(refusal(NoCredentialsError(), "x"))
+    assert "there are no AWS credentials" in str(aws_error(NoCredentialsError(), "x"))
     expired = ClientError({"Error": {"Code": "ExpiredToken", "Message": "old"}}, "GetRole")
-    assert "aws sso login" in str(refusal(expired, "x"))
+    assert "aws sso login" in str(aws_error(expired, "x"))
 
 
 def _denied(operation: str, message: str) -> ClientError:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from zenml.config import ResourceSettings
 
 from cv_factory.errors import StackError
-from stacks.flavors.sagemaker import (
+from stacks.flavors.sagemaker_config import (
     SizedJobs,
     SizedStepOperatorConfig,
     SizedStepOperatorSettings,
@@ -41,12 +41,12 @@ _JOBS = SizedJobs.model_validate(
 def test_a_step_gets_the_first_instance_that_has_what_it_asks_for(
     asked: dict[str, object], expected: str
 ) -> None:
-    assert _JOBS.instance_for(ResourceSettings(**asked), "train").name == expected
+    assert _JOBS.select_instance(ResourceSettings(**asked), "train").name == expected
 
 
 def test_a_step_that_fits_on_none_is_told_so() -> None:
     with pytest.raises(StackError, match=r"Step 'train' asks for gpu_count 2, which none of") as e:
-        _JOBS.instance_for(ResourceSettings(gpu_count=2), "train")
+        _JOBS.select_instance(ResourceSettings(gpu_count=2), "train")
     assert "ml.t3.medium, ml.m5.xlarge, ml.g4dn.xlarge" in str(e.value)
     assert "zenml.resources" in str(e.value)
 
@@ -101,10 +101,10 @@ def test_nobody_else_says_where_checkpoints_lie_for_they_are_removed() -> None:
     config = _step_operator()
     with pytest.raises(StackError, match=r"step 'train' .*estimator_args\.checkpoint_s3_uri"):
         config.check_settings(SizedStepOperatorSettings(**elsewhere), "train")
-    assert config.is_kept_here("s3://b/checkpoints/train/key")
-    assert not config.is_kept_here("s3://b/checkpoints-of-others/train/key")
-    assert not config.is_kept_here("s3://b/my-data")
-    assert not _step_operator(checkpoints="").is_kept_here("s3://b/my-data")
+    assert config.is_checkpoint_uri("s3://b/checkpoints/train/key")
+    assert not config.is_checkpoint_uri("s3://b/checkpoints-of-others/train/key")
+    assert not config.is_checkpoint_uri("s3://b/my-data")
+    assert not _step_operator(checkpoints="").is_checkpoint_uri("s3://b/my-data")
 
 
 def _step_operator(**settings: object) -> SizedStepOperatorConfig:

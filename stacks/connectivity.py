@@ -1,8 +1,7 @@
-"""Says whether what a stack's components stand for is there, answers, and lets us in.
+"""Connectivity checks: the services behind a stack's components exist, answer and grant access.
 
-Only reads: nothing is created, written or charged for. Whether a bucket can be written to is found
-out by an upload that every S3 server must refuse after it has checked the permission, since the
-checksum that comes with it is not the content's.
+Read-only: nothing is created, written or charged for. Write access to a bucket is tested with an
+upload whose checksum is wrong: an S3 server refuses it after it has checked the permission.
 """
 
 import base64
@@ -15,36 +14,37 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cv_factory.deployment.sagemaker.aws_calls import quiet_aws_logs
-from cv_factory.deployment.sagemaker.aws_errors import refusal
+from cv_factory.deployment.sagemaker.aws_errors import aws_error
 from cv_factory.errors import CVFactoryError
 from stacks.spec import ComponentSpec, StackSpec, whole_secret_reference
 
-_SECONDS_TO_ANSWER = 15.0
+_TIMEOUT_S = 15.0
 _JOBS_SERVICE = "sagemaker.amazonaws.com"
 _PROBE_KEY = ".cv-factory-check"
 
+#: Returns boto3's client of a service.
 Client = Callable[[str], Any]
 
 
-class OutOfReachError(CVFactoryError):
-    """Something that a stack consists of is missing, does not answer, or refuses us."""
+class ConnectivityError(CVFactoryError):
+    """A service behind a component is missing, does not answer, or denies access."""
 
 
-def unreachable(spec: StackSpec) -> Iterator[OutOfReachError]:
-    """Yield an error for each component that could not do its work."""
+def check_connectivity(spec: StackSpec) -> Iterator[ConnectivityError]:
+    """Yield an error for each component whose service cannot be used."""
     region = spec.environment.get("AWS_DEFAULT_REGION")
     for kind, part in spec.components.items():
-        probe = _PROBES.get((kind, part.flavor))
-        if probe is None:
+        check = _CHECKS.get((kind, part.flavor))
+        if check is None:
             continue
         try:
-            probe(part, partial(_client, region), spec)
+            check(part, partial(_client, region), spec)
         except CVFactoryError as error:
-            yield OutOfReachError(f"{kind} {part.name}: {error}")
+            yield ConnectivityError(f"{kind} {part.name}: {error}")
 
 
 def server_mismatch() -> str:
-    """Say how the versions of ZenML's server and client differ; empty if they do not."""
+    """Return how the versions of ZenML's server and client differ; empty if they do not."""
     import zenml
     from zenml.client import Client as ZenMLClient
 
@@ -59,60 +59,66 @@ def _client(region: str | None, service: str) -> Any:
     from botocore.config import Config
 
     quiet_aws_logs()
-    patience = Config(
-        connect_timeout=5, read_timeout=_SECONDS_TO_ANSWER, retries={"max_attempts": 2}
-    )
-    return boto3.Session(region_name=region).client(service, config=patience)
+    config = Config(connect_timeout=5, read_timeout=_TIMEOUT_S, retries={"max_attempts": 2})
+    return boto3.Session(region_name=region).client(service, config=config)
 
 
-def _ask(call: Callable[..., Any], what: str, missing: str = "", **arguments: Any) -> Any:
-    """Call AWS; what it answers to a call that it does not do becomes our error.
+def _call_aws(
+    call: Callable[..., Any], resource: str, missing_code: str = "", **arguments: Any
+) -> Any:
+    """Call AWS and translate its errors.
 
     Args:
         call: Method of a client.
-        what: What is asked for, such as ``role NAME``.
-        missing: Code by which AWS says that there is no such thing.
+        resource: What is looked up, such as ``role NAME``.
+        missing_code: AWS's error code for a resource that does not exist.
         arguments: Arguments of the call.
+
+    Raises:
+        ConnectivityError: The resource does not exist.
+        AccessError: AWS denies the call or cannot be reached.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         return call(**arguments)
     except ClientError as error:
-        if error.response["Error"].get("Code") == missing:
-            raise OutOfReachError(f"there is no {what}. {_DEPLOY}") from None
-        raise refusal(error, what) from None
+        if error.response["Error"].get("Code") == missing_code:
+            raise ConnectivityError(f"there is no {resource}. {_DEPLOY}") from None
+        raise aws_error(error, resource) from None
     except BotoCoreError as error:
-        raise refusal(error, what) from None
+        raise aws_error(error, resource) from None
 
 
 def _check_bucket(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
     from botocore.exceptions import ClientError
 
     bucket, _, prefix = part.configuration["path"].removeprefix("s3://").partition("/")
-    what, arn = f"bucket {bucket}", f"arn:aws:s3:::{bucket}"
+    resource, arn = f"bucket {bucket}", f"arn:aws:s3:::{bucket}"
     s3 = client("s3")
-    _ask(s3.head_bucket, what, "404", Bucket=bucket)
-    other = base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()
+    _call_aws(s3.head_bucket, resource, "404", Bucket=bucket)
+    wrong_checksum = base64.b64encode(
+        hashlib.md5(b"other", usedforsecurity=False).digest()
+    ).decode()
     key = "/".join(filter(None, [prefix.rstrip("/"), _PROBE_KEY]))
     try:
-        s3.put_object(Bucket=bucket, Key=key, Body=b"", ContentMD5=other)
+        s3.put_object(Bucket=bucket, Key=key, Body=b"", ContentMD5=wrong_checksum)
     except ClientError as error:
         if error.response["Error"].get("Code") in ("BadDigest", "InvalidDigest"):
             return
-        raise refusal(error, what, action="s3:PutObject", resource=f"{arn}/{key}") from None
-    raise OutOfReachError(
+        raise aws_error(error, resource, action="s3:PutObject", resource=f"{arn}/{key}") from None
+    raise ConnectivityError(
         f"the S3 server stored a file whose checksum is wrong ({key}); delete it. A server that "
         "does not check what it receives cannot keep artifacts."
     )
 
 
 def _check_repository(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
-    _ask_repository(str(part.configuration.get("default_repository", "zenml")), client)
+    _check_ecr_repository(str(part.configuration.get("default_repository", "zenml")), client)
 
 
-def _ask_repository(name: str, client: Client) -> None:
-    _ask(
+def _check_ecr_repository(name: str, client: Client) -> None:
+    _call_aws(
         client("ecr").describe_repositories,
         f"repository {name}",
         "RepositoryNotFoundException",
@@ -125,24 +131,26 @@ def _check_endpoints(part: ComponentSpec, client: Client, spec: StackSpec) -> No
     _check_role(part, client, spec)
     if not settings.get("image"):
         name = str(settings["repository"]).partition("/")[2]
-        _ask_repository(name, client)
-    _ask(client("sagemaker").list_endpoints, "endpoints", MaxResults=1)
+        _check_ecr_repository(name, client)
+    _call_aws(client("sagemaker").list_endpoints, "endpoints", MaxResults=1)
 
 
 def _check_project(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
     name = part.configuration["code_build_project"]
-    found = _ask(client("codebuild").batch_get_projects, f"build project {name}", names=[name])
-    if not found["projects"]:
-        raise OutOfReachError(f"there is no build project {name}. {_DEPLOY}")
+    response = _call_aws(
+        client("codebuild").batch_get_projects, f"build project {name}", names=[name]
+    )
+    if not response["projects"]:
+        raise ConnectivityError(f"there is no build project {name}. {_DEPLOY}")
 
 
 def _check_role(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
     arn = str(part.configuration.get("execution_role") or part.configuration["role"])
     name = arn.rpartition("/")[2]
-    found = _ask(client("iam").get_role, f"role {name}", "NoSuchEntity", RoleName=name)
-    trusted = json.dumps(found["Role"]["AssumeRolePolicyDocument"])
-    if _JOBS_SERVICE not in trusted:
-        raise OutOfReachError(
+    role = _call_aws(client("iam").get_role, f"role {name}", "NoSuchEntity", RoleName=name)
+    trust_policy = json.dumps(role["Role"]["AssumeRolePolicyDocument"])
+    if _JOBS_SERVICE not in trust_policy:
+        raise ConnectivityError(
             f"SageMaker may not assume the role {name}: its trust policy does not name "
             f"{_JOBS_SERVICE}. {_DEPLOY}"
         )
@@ -158,34 +166,34 @@ def _check_mlflow(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     address = urlsplit(uri)
     credentials = (
-        _value(settings.get("tracking_username"), spec),
-        _value(settings.get("tracking_password"), spec),
+        _resolve_secret(settings.get("tracking_username"), spec),
+        _resolve_secret(settings.get("tracking_password"), spec),
     )
     try:
-        answer = httpx.post(
+        response = httpx.post(
             f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search",
             json={"max_results": 1},
             auth=credentials,
-            timeout=_SECONDS_TO_ANSWER,
+            timeout=_TIMEOUT_S,
         )
     except httpx.HTTPError as error:
-        raise OutOfReachError(
+        raise ConnectivityError(
             f"MLflow at {address.netloc} does not answer ({error}). Is it running, and may this "
             "machine reach it?"
         ) from None
-    if answer.status_code in (401, 403):
-        raise OutOfReachError(
+    if response.status_code in (401, 403):
+        raise ConnectivityError(
             f"MLflow at {address.netloc} does not accept the user and password of the stack file "
             "(CV_FACTORY_MLFLOW_USERNAME, CV_FACTORY_MLFLOW_PASSWORD)."
         )
-    if answer.status_code != 200:
-        raise OutOfReachError(
-            f"MLflow at {address.netloc} answers {answer.status_code}; is this an MLflow server?"
+    if response.status_code != 200:
+        raise ConnectivityError(
+            f"MLflow at {address.netloc} answers {response.status_code}; is this an MLflow server?"
         )
 
 
-def _value(setting: Any, spec: StackSpec) -> str:
-    """Return a setting, or the value of the secret that it refers to."""
+def _resolve_secret(setting: Any, spec: StackSpec) -> str:
+    """Return a setting, with the value of the secret that it refers to."""
     reference = whole_secret_reference(setting)
     if reference is None:
         return str(setting or "")
@@ -195,7 +203,7 @@ def _value(setting: Any, spec: StackSpec) -> str:
 
 
 _DEPLOY = "stacks/aws/template.yaml makes it: see docs/aws.md"
-_PROBES: dict[tuple[str, str], Callable[[ComponentSpec, Client, StackSpec], None]] = {
+_CHECKS: dict[tuple[str, str], Callable[[ComponentSpec, Client, StackSpec], None]] = {
     ("artifact_store", "s3"): _check_bucket,
     ("container_registry", "aws"): _check_repository,
     ("image_builder", "codebuild"): _check_project,

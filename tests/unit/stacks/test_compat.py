@@ -1,0 +1,137 @@
+"""Each cure in stacks/compat is still needed; a test that fails here says which to remove."""
+
+import importlib.util
+import inspect
+import logging
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import pytest
+import zenml
+from zenml.client import Client
+from zenml.enums import StackComponentType
+from zenml.integrations.registry import integration_registry
+
+from stacks.compat.zenml_autologging import import_no_framework_after_steps
+
+
+@pytest.fixture
+def aws_extra(missing_engine: Callable[[str], NoReturn]) -> None:
+    """End the test where the extra ``aws`` is not installed."""
+    if not all(map(importlib.util.find_spec, ("boto3", "sagemaker"))):
+        missing_engine("boto3, sagemaker not installed: make install-engines")
+
+
+def test_the_cures_are_for_the_installed_zenml() -> None:
+    assert zenml.__version__ == "0.98.0", "review stacks/compat for this version"
+
+
+def test_zenml_activates_integrations_that_no_stack_uses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    activated: list[str] = []
+    names = ("sklearn", "pytorch")
+    for name in names:
+        integration = integration_registry.integrations[name]
+        monkeypatch.setattr(integration, "activate", lambda name=name: activated.append(name))
+    chosen = {name: integration_registry.integrations[name] for name in names}
+    registry = type(integration_registry)()
+    monkeypatch.setattr(registry, "_initialize", lambda: None)
+    monkeypatch.setattr(registry, "_integrations", chosen)
+    registry.activate_integrations()
+    assert activated == list(names), "remove stacks.compat.zenml_integrations"
+
+
+def test_zenml_imports_frameworks_to_switch_off_their_autologging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker as Tracker
+
+    stock = Tracker.disable_autologging
+    monkeypatch.setattr(Tracker, "disable_autologging", stock)  # put back afterwards
+    imported: list[str] = []
+    monkeypatch.setattr("importlib.import_module", lambda name: imported.append(name))
+    logging.disable(logging.WARNING)
+    stock(object())
+    logging.disable(logging.NOTSET)
+    assert "mlflow.pytorch" in imported, "remove stacks.compat.zenml_autologging"
+    imported.clear()
+    import_no_framework_after_steps()
+    Tracker.disable_autologging(object())
+    assert not imported
+
+
+def test_zenml_parses_the_active_stacks_variable_as_an_id() -> None:
+    source = inspect.getsource(Client.active_stack_model.fget)  # type: ignore[attr-defined]
+    parses = "UUID(env_stack_id)" in "".join(source.split())
+    assert parses, "remove stacks.compat.zenml_active_stack"
+
+
+def test_zenml_creates_stacks_without_environment() -> None:
+    parameters = inspect.signature(Client.create_stack).parameters
+    assert "environment" not in parameters, "use it in stacks.plan"
+
+
+@pytest.mark.engines
+@pytest.mark.usefixtures("aws_extra")
+def test_zenmls_step_operator_reads_a_session_that_it_never_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sagemaker.session import Session
+    from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
+        SagemakerStepOperatorConfig,
+    )
+    from zenml.integrations.aws.step_operators import SagemakerStepOperator
+
+    from stacks.compat.zenml_sagemaker import StepOperatorWithSession
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    now, nobody = datetime.now(UTC), uuid.uuid4()
+    stock, cured = (
+        kind(
+            name="gpu", id=nobody, config=SagemakerStepOperatorConfig(role="role"),
+            flavor="sagemaker", type=StackComponentType.STEP_OPERATOR, user=nobody, created=now,
+            updated=now,
+        )
+        for kind in (SagemakerStepOperator, StepOperatorWithSession)
+    )  # fmt: skip
+    with pytest.raises(AttributeError, match="_sagemaker_session"):
+        stock.sagemaker_session  # noqa: B018  (passes here: remove StepOperatorWithSession)
+    assert isinstance(cured.sagemaker_session, Session)
+
+
+@pytest.mark.engines
+@pytest.mark.usefixtures("aws_extra")
+def test_zenmls_orchestrator_waits_at_most_50_minutes() -> None:
+    from zenml.integrations.aws.orchestrators import sagemaker_orchestrator as module
+
+    assert module.POLLING_DELAY * module.MAX_POLLING_ATTEMPTS == 3000
+    source = inspect.getsource(module.SagemakerOrchestrator.submit_pipeline)
+    assert "max_attempts=MAX_POLLING_ATTEMPTS" in source, "remove wait_for_execution"
+
+
+@pytest.mark.engines
+@pytest.mark.usefixtures("aws_extra")
+def test_zenmls_image_builder_forbids_what_a_docker_daemon_needs() -> None:
+    from zenml.integrations.aws.image_builders import AWSImageBuilder
+
+    source = inspect.getsource(AWSImageBuilder.build)
+    assert "privilegedModeOverride=False" in source, "remove stacks.compat.zenml_codebuild"
+
+
+@pytest.mark.engines
+@pytest.mark.usefixtures("aws_extra")
+def test_the_sagemaker_sdk_recommends_a_version_that_zenml_cannot_use() -> None:
+    command = [sys.executable, "-c", "import sagemaker"]
+    stock = subprocess.run(command, capture_output=True, text=True, check=True)
+    output = stock.stdout + stock.stderr
+    assert "SAGEMAKER_SUPPRESS_V2_WARNING" in output, "remove stacks.compat.sagemaker_sdk"
+
+
+def test_zenmls_aws_integration_requires_a_package_that_nothing_here_uses() -> None:
+    requirements = integration_registry.integrations["aws"].get_requirements()
+    assert any(line.startswith("kubernetes") for line in requirements), "see stacks.packages"
