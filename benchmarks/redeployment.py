@@ -6,7 +6,6 @@ Run: python -m benchmarks.redeployment [ROUNDS]
 """
 
 import json
-import socket
 import sys
 import tempfile
 import time
@@ -22,10 +21,11 @@ from cv_factory.config.serving import ServingConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
-from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.deployment.local.endpoint import LocalEndpoint
 from cv_factory.deployment.verify import encode_png
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.bundle import Bundle
 
 CLIENTS = 4
@@ -51,10 +51,7 @@ def train_digits() -> Predictor:
 def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
     """Replace and kill, and return the figures of each round."""
     predictor = train_digits()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    endpoint = Endpoint(folder, "127.0.0.1", port)
+    endpoint = LocalEndpoint(folder, "127.0.0.1", find_free_port(), start_timeout_s=_START_SECONDS)
     found: dict[str, list[float]] = {
         name: []
         for name in ("start_seconds", "switch_seconds", "requests", "lost_by_update",
@@ -68,8 +65,8 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
                 predictor, ServingConfig(), "digits", str(number), created="2026-01-01T00:00:00Z"
             )
             if number == 0:
-                endpoint.put_up(name, bundle, _START_SECONDS)
-                endpoint.route({name: 1.0})
+                endpoint.deploy(name, bundle, keep=endpoint.weights())
+                endpoint.set_weights({name: 1.0})
             else:
                 _round(endpoint, name, old, bundle, found)
             old = name
@@ -81,15 +78,15 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
 
 
 def _round(
-    endpoint: Endpoint, name: str, old: str, bundle: Bundle, found: dict[str, list[float]]
+    endpoint: LocalEndpoint, name: str, old: str, bundle: Bundle, found: dict[str, list[float]]
 ) -> None:
     url = f"{endpoint.url}/predict"
     image = encode_png(bundle.predictor.golden.images[0])
     with Clients(url, image, {}, CLIENTS).asking() as clients:
         begun = time.monotonic()
-        endpoint.put_up(name, bundle, _START_SECONDS)
+        endpoint.deploy(name, bundle, keep=endpoint.weights())
         started = time.monotonic()
-        endpoint.route({name: 1.0})
+        endpoint.set_weights({name: 1.0})
         switched = time.monotonic()
         endpoint.remove(old)
         clients.wait_for_answer_after(time.monotonic())

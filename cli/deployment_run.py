@@ -31,11 +31,11 @@ def run_deployment(
         CVFactoryError: There is none, it lacks an approval, a step failed, or the model is being
             deployed by somebody else; what was served before still is.
     """
-    from registry.deployments import active_deployer, deploying
+    from registry.deployments import active_deployer, lock_deployments
 
     registry = open_model(config.model.name)
     active_deployer()
-    with nullcontext() if dry_run else deploying(registry.model_name):
+    with nullcontext() if dry_run else lock_deployments(registry.model_name):
         return _deploy_next(config, zenml, registry, dry_run=dry_run, debug=debug)
 
 
@@ -47,11 +47,11 @@ def _deploy_next(
     dry_run: bool,
     debug: bool,
 ) -> int:
-    from registry.deployments import is_served, next_version
+    from registry.deployments import next_version, served_url
 
     version = next_version(registry, config.model.version)
     what = f"{registry.model_name} version {version.number} ({version.stage})"
-    url = is_served(version, config.endpoint.port) if version.stage == "production" else None
+    url = served_url(version, config.endpoint.port) if version.stage == "production" else None
     if url is not None:
         click.echo(f"Nothing to do: {what} is served at {url}.")
         return 0
@@ -102,7 +102,7 @@ def roll_back(
 ) -> int:
     """Deploy an earlier production version in place of the present one, served in the same way.
 
-    To be called within ``registry.deployments.deploying``.
+    To be called within ``registry.deployments.lock_deployments``.
 
     Raises:
         CVFactoryError: A step failed; the present version still serves.
@@ -128,10 +128,10 @@ def _print(found: Deployment) -> None:
         f"\nServed: {found.model_name} version {found.version} ({found.stage}{share}) at "
         f"{found.url}"
     )
-    if found.proof is not None:
+    if found.verification is not None:
         click.echo(
-            f"Proven: {found.proof.n_samples} golden samples, probabilities within "
-            f"{found.proof.largest_difference:.1e}"
+            f"Verified: {found.verification.n_samples} golden samples, probabilities within "
+            f"{found.verification.largest_difference:.1e}"
         )
     if found.url.startswith("http"):
         click.echo(

@@ -65,10 +65,10 @@ def _ask(url: str, api_key: str | None, images: Sequence[Path]) -> list["ImagePr
 
 def _endpoint_transport(endpoint: str) -> "BaseTransport":
     """Return what asks an endpoint on SageMaker, in the region of the AWS configuration."""
-    from cv_factory.deployment.sagemaker.aws_calls import Aws
+    from cv_factory.deployment.sagemaker.aws_calls import AwsClients
     from cv_factory.deployment.sagemaker.transport import EndpointTransport
 
-    return EndpointTransport(Aws(), endpoint.rstrip("/"))
+    return EndpointTransport(AwsClients(), endpoint.rstrip("/"))
 
 
 def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePrediction"]:

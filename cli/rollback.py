@@ -16,13 +16,13 @@ def command(
 ) -> int:
     """Put the previous production version back; the present one is archived.
 
-    Where the model is deployed, the previous version is deployed again: proven before it is given
+    Where the model is deployed, the previous version is deployed again: verified before it is given
     the requests, and without losing one.
     """
     registry = open_registry(model_name, stack)
-    from registry.deployments import deployed_bundle, deploying
+    from registry.deployments import deployed_bundle, lock_deployments
 
-    with deploying(registry.model_name):
+    with lock_deployments(registry.model_name):
         deployed = deployed_bundle(registry.model_name)
         if deployed is None:
             click.echo(str(registry.rollback(who or user(), why, to)))

@@ -18,8 +18,8 @@ class DeploymentMaterializer(NounMaterializer):
     HEADER: ClassVar[str] = "deployment.json"
 
     def facts(self, data: Deployment) -> dict[str, MetadataType]:
-        """Say what answers where, and how it was proven."""
-        proof = data.proof
+        """Say what answers where, and how it was verified."""
+        result = data.verification
         return {
             "model": f"{data.model_name} version {data.version}",
             "stage": data.stage,
@@ -27,6 +27,6 @@ class DeploymentMaterializer(NounMaterializer):
             "share": data.share,
             "service_id": data.service_id,
             "replaced": list(data.replaced),
-            "golden_samples": proof.n_samples if proof else 0,
-            "largest_difference": proof.largest_difference if proof else "not proven yet",
+            "golden_samples": result.n_samples if result else 0,
+            "largest_difference": result.largest_difference if result else "not verified yet",
         }

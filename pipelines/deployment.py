@@ -1,4 +1,4 @@
-"""A registered version becomes the service that answers: bundled, deployed, proven, promoted."""
+"""A registered version becomes the service that answers: bundled, deployed, verified, promoted."""
 
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,6 @@ def deployment(
     predictor = Client().get_artifact_version(UUID(predictor_id))
     bundle = build_bundle(predictor, config.serving, facts)
     deployed = deploy(bundle, config.endpoint)
-    proven = smoke_test(deployed, bundle)
+    verified = smoke_test(deployed, bundle)
     if config.endpoint.canary_share is None:
-        promote(proven, who=who, why=why, is_rollback=is_rollback)
+        promote(verified, who=who, why=why, is_rollback=is_rollback)

@@ -4,9 +4,9 @@ The model deployer of the active stack starts and stops services; the registry s
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from zenml.client import Client
@@ -15,8 +15,9 @@ from zenml.models import ModelVersionResponse
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
-from cv_factory.deployment.lock import turn
-from cv_factory.deployment.verify import Proof
+from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.deployment.lock import deployment_lock
+from cv_factory.deployment.verify import VerificationResult
 from cv_factory.errors import StackError
 from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
@@ -27,50 +28,52 @@ from registry.stages import TransitionRefusedError
 
 
 class Service(Protocol):
-    """A service of a model deployer."""
+    """Record of a service of a model deployer."""
 
     uuid: UUID
     config: Any
 
     @property
+    def service_name(self) -> str:
+        """Name of the service in its endpoint."""
+
+    @property
     def client_url(self) -> str:
-        """Where clients find the model, without a path."""
+        """Address of the model, without a path."""
 
     @property
     def is_running(self) -> bool:
         """Whether it answers."""
 
     @property
-    def is_put_up(self) -> bool:
-        """Whether it was ever started and proven."""
+    def is_deployed(self) -> bool:
+        """Whether it was ever started and verified."""
 
 
+@runtime_checkable
 class BundleDeployer(Protocol):
-    """A model deployer that serves bundles, such as the flavor ``bento``."""
+    """A model deployer that keeps records of services, such as the flavor ``bento``.
+
+    What its services do is asked of their ``Endpoint``.
+    """
 
     def services(self, model_name: str) -> list[Any]:
         """Return the services of a model, the newest first."""
 
-    def put_up(self, bundle: Bundle, port: int | None = None) -> Any:
-        """Start and prove a service; it is given no requests yet."""
+    def service_endpoint(self, service: Any) -> Endpoint:
+        """Return the endpoint of a service."""
 
-    def shares(self, model_name: str) -> dict[UUID, float]:
-        """Return the share of the requests that each service of a model is given."""
+    def deploy(self, bundle: Bundle, port: int | None = None) -> Any:
+        """Start and verify a service; it is given no requests yet."""
 
-    def route(self, model_name: str, weights: Mapping[UUID, float]) -> None:
-        """Give a model's requests to these services and to no others."""
+    def weights(self, model_name: str) -> dict[UUID, float]:
+        """Return the fraction of the requests that each service of a model is given."""
 
-    def prove(self, service: Any, bundle: Bundle) -> Proof:
-        """Send the golden samples to a model's address."""
-
-    def set_stage(self, service: Any, stage: str) -> None:
-        """Let a service say which stage its version is in."""
-
-    def bundle_of(self, service: Any) -> Bundle:
-        """Return what a service was put up with."""
+    def set_weights(self, model_name: str, weights: Mapping[UUID, float]) -> None:
+        """Distribute a model's requests among these services by weight; others get none."""
 
     def delete_model_server(self, uuid: UUID) -> None:
-        """Stop a service wholly and forget it."""
+        """Stop a service with all its processes and delete its record."""
 
 
 def active_deployer() -> BundleDeployer:
@@ -91,16 +94,16 @@ def active_deployer() -> BundleDeployer:
 def find_deployer() -> BundleDeployer | None:
     """Return the model deployer of the active stack; None where none serves bundles."""
     deployer: Any = Client().active_stack.model_deployer
-    return deployer if hasattr(deployer, "put_up") else None
+    return deployer if isinstance(deployer, BundleDeployer) else None
 
 
-def deploying(model_name: str) -> AbstractContextManager[None]:
-    """Return a block in which this process alone deploys a model from this machine.
+def lock_deployments(model_name: str) -> AbstractContextManager[None]:
+    """Return the lock with which this process alone deploys a model from this machine.
 
     Raises:
         BusyError: At its start, if another process does; it is named.
     """
-    return turn(Path(GlobalConfiguration().local_stores_path), model_name)
+    return deployment_lock(Path(GlobalConfiguration().local_stores_path), model_name)
 
 
 def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionResponse:
@@ -149,14 +152,14 @@ def make_bundle(predictor: Predictor, serving: ServingConfig, facts: Mapping[str
 
 
 def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Deployment:
-    """Put a bundle up beside what is served, prove it, and give it its share of the requests.
+    """Deploy a bundle beside what is served, verify it, and give it its weight.
 
     Raises:
         CVFactoryError: It does not start or answers wrongly; what was served before still is.
     """
     deployer, name = active_deployer(), bundle.model_name
-    before, running = deployer.shares(name), {s.uuid for s in deployer.services(name)}
-    service = deployer.put_up(bundle, port)
+    before, existing = deployer.weights(name), {s.uuid for s in deployer.services(name)}
+    service = deployer.deploy(bundle, port)
     deployment = Deployment(
         model_name=name,
         version=bundle.version,
@@ -164,43 +167,46 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
         service_id=str(service.uuid),
         url=service.client_url,
         share=canary_share or 1.0,
-        replaced={str(uuid): share for uuid, share in before.items() if uuid != service.uuid},
-        is_new=service.uuid not in running,
+        replaced={str(uuid): weight for uuid, weight in before.items() if uuid != service.uuid},
+        is_new=service.uuid not in existing,
         stage="staging",
     )
-    with restored_on_failure(deployment):
-        deployer.set_stage(service, "staging")
-        deployer.route(name, _weights(deployment))
+    with restore_on_failure(deployment):
+        deployer.service_endpoint(service).set_stage(service.service_name, "staging")
+        deployer.set_weights(name, _weights(deployment))
     return deployment
 
 
 @contextmanager
-def restored_on_failure(deployment: Deployment) -> Iterator[None]:
+def restore_on_failure(deployment: Deployment) -> Iterator[None]:
     """Give the requests back to what was served before if the block fails in any way."""
-    try:
+    with ExitStack() as undo:
+        undo.callback(_restore, deployment)
         yield
-    except BaseException:
-        deployer, own = active_deployer(), UUID(deployment.service_id)
-        running = {s.uuid for s in deployer.services(deployment.model_name) if s.is_running}
-        before = {UUID(n): share for n, share in deployment.replaced.items()}
-        kept = {uuid: share for uuid, share in before.items() if uuid in running}
-        if kept:
-            deployer.route(deployment.model_name, kept)
-        if deployment.is_new:
-            deployer.delete_model_server(own)
-        raise
+        undo.pop_all()
 
 
-def prove(deployment: Deployment, bundle: Bundle) -> Proof | None:
-    """Prove a deployment through the model's address; a canary was proven on its own alone.
+def _restore(deployment: Deployment) -> None:
+    """Give the requests back to what was served before, and delete a new service."""
+    deployer = active_deployer()
+    running = {str(s.uuid) for s in deployer.services(deployment.model_name) if s.is_running}
+    before = {UUID(n): weight for n, weight in deployment.replaced.items() if n in running}
+    if before:
+        deployer.set_weights(deployment.model_name, before)
+    if deployment.is_new:
+        deployer.delete_model_server(UUID(deployment.service_id))
+
+
+def verify(deployment: Deployment, bundle: Bundle) -> VerificationResult | None:
+    """Verify a deployment through the model's address; a canary was verified on its own.
 
     Raises:
-        ProofError: An answer is missing, wrong, or of another version.
+        VerificationError: An answer is missing, wrong, or of another version.
     """
     if deployment.share < 1.0:
         return None
-    deployer = active_deployer()
-    return deployer.prove(_service(deployer, deployment), bundle)
+    service, endpoint = _load_service(active_deployer(), deployment)
+    return endpoint.verify(service.service_name, bundle)
 
 
 def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) -> Deployment:
@@ -215,18 +221,19 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
     else:
         registry.promote(number, who, why)
     deployer = active_deployer()
-    deployer.set_stage(_service(deployer, deployment), "production")
+    promoted, endpoint = _load_service(deployer, deployment)
+    endpoint.set_stage(promoted.service_name, "production")
     for service in deployer.services(deployment.model_name):
         if str(service.uuid) != deployment.service_id:
             deployer.delete_model_server(service.uuid)
-    return deployment.promoted("production")
+    return deployment.with_stage("production")
 
 
-def is_served(version: ModelVersionResponse, port: int | None) -> str | None:
-    """Return where a version is all that is served of its model; None if it is not."""
+def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
+    """Return the address of a version that is all that is served of its model; else None."""
     deployer = active_deployer()
     services = deployer.services(version.model.name)
-    if len(services) != 1 or deployer.shares(version.model.name).keys() != {services[0].uuid}:
+    if len(services) != 1 or deployer.weights(version.model.name).keys() != {services[0].uuid}:
         return None
     (service,) = services
     same = (service.config.model_version, service.config.predictor)
@@ -238,7 +245,7 @@ def is_served(version: ModelVersionResponse, port: int | None) -> str | None:
 
 
 def deployed_bundle(model_name: str) -> Bundle | None:
-    """Return what was deployed last of a model; None if nothing is.
+    """Return the bundle of a model that was deployed last; None if none is.
 
     Raises:
         ArtifactError: The deployed bundle is damaged.
@@ -246,9 +253,10 @@ def deployed_bundle(model_name: str) -> Bundle | None:
     deployer = find_deployer()
     if deployer is None:
         return None
-    put_up = (service for service in deployer.services(model_name) if service.is_put_up)
-    last = next(put_up, None)
-    return deployer.bundle_of(last) if last is not None else None
+    for service in deployer.services(model_name):
+        if service.is_deployed:
+            return deployer.service_endpoint(service).load_bundle(service.service_name)
+    return None
 
 
 def deployed_port(model_name: str) -> int | None:
@@ -258,7 +266,7 @@ def deployed_port(model_name: str) -> int | None:
 
 
 def _weights(deployment: Deployment) -> dict[UUID, float]:
-    """Return the shares of a deployment and, beside a canary, of what was served before."""
+    """Return the weight of a deployment and, beside a canary, of what was served before."""
     own = UUID(deployment.service_id)
     if deployment.share == 1.0:
         return {own: 1.0}
@@ -268,15 +276,17 @@ def _weights(deployment: Deployment) -> dict[UUID, float]:
             "out endpoint.canary_share."
         )
     rest = (1.0 - deployment.share) / sum(deployment.replaced.values())
-    others = {UUID(name): share * rest for name, share in deployment.replaced.items()}
+    others = {UUID(name): weight * rest for name, weight in deployment.replaced.items()}
     return {own: deployment.share, **others}
 
 
-def _service(deployer: BundleDeployer, deployment: Deployment) -> Any:
+def _load_service(deployer: BundleDeployer, deployment: Deployment) -> tuple[Service, Endpoint]:
+    """Return the record of a deployment's service, and its endpoint."""
     services = {str(s.uuid): s for s in deployer.services(deployment.model_name)}
     if deployment.service_id not in services:
         raise StackError(f"The service {deployment.service_id} was deleted in the meantime.")
-    return services[deployment.service_id]
+    service = services[deployment.service_id]
+    return service, deployer.service_endpoint(service)
 
 
 def _card(version: ModelVersionResponse) -> str | None:

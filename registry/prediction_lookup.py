@@ -44,6 +44,9 @@ def _folders(model_name: str) -> list[Path]:
     deployer = find_deployer()
     if deployer is None:
         return []
-    services = [service for service in deployer.services(model_name) if service.is_put_up]
-    logs = {deployer.bundle_of(service).serving.log.predictions for service in services}
-    return sorted(Path(folder) for folder in logs if folder)
+    bundles = (
+        deployer.service_endpoint(service).load_bundle(service.service_name)
+        for service in deployer.services(model_name)
+        if service.is_deployed
+    )
+    return sorted({Path(b.serving.log.predictions) for b in bundles if b.serving.log.predictions})

@@ -15,7 +15,7 @@ def outputs(stack: str) -> dict[str, str]:
 
     Raises:
         StackError: There is no such stack, or it is not complete.
-        AccessError: AWS refuses to describe it.
+        AwsError: AWS refuses to describe it.
     """
     try:
         import boto3

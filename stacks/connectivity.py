@@ -76,7 +76,7 @@ def _call_aws(
 
     Raises:
         ConnectivityError: The resource does not exist.
-        AccessError: AWS denies the call or cannot be reached.
+        AwsError: AWS denies the call or cannot be reached.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

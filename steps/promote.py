@@ -1,4 +1,4 @@
-"""The proven version goes to production, and what served before is stopped."""
+"""The verified version goes to production, and what served before is stopped."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ def promote(
 ) -> Annotated[Deployment, "production"]:
     """Promote, or roll back; a refusal gives the requests back to what served before."""
     from registry.deployments import promote as promote_version
-    from registry.deployments import restored_on_failure
+    from registry.deployments import restore_on_failure
 
-    with restored_on_failure(deployment):
+    with restore_on_failure(deployment):
         return promote_version(deployment, who, why, is_rollback=is_rollback)

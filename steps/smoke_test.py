@@ -1,4 +1,4 @@
-"""The deployed service is proven where its clients will ask."""
+"""The deployed service is verified at the address of its clients."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ def smoke_test(
     deployment: Deployment, bundle: Bundle
 ) -> Annotated[Deployment, "proven_deployment"]:
     """Send the golden samples; a wrong answer gives the requests back to what served before."""
-    from registry.deployments import prove, restored_on_failure
+    from registry.deployments import restore_on_failure, verify
 
-    with restored_on_failure(deployment):
-        return deployment.proven(prove(deployment, bundle))
+    with restore_on_failure(deployment):
+        return deployment.with_verification(verify(deployment, bundle))

@@ -1,10 +1,10 @@
-"""The Deployment: which version answers where, since when nothing else does, and on which proof."""
+"""The artifact ``deployment``: the version that answers, where, and how it was verified."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cv_factory.artifacts.files import read_header, write_header
-from cv_factory.deployment.verify import Proof
+from cv_factory.deployment.verify import VerificationResult
 from cv_factory.errors import ArtifactError
 
 _KIND, _VERSION = "deployment", 1
@@ -20,11 +20,11 @@ class Deployment:
         predictor: Fingerprint of the predictor that is served.
         service_id: The model deployer's id of the service.
         url: Where clients find the model, without a path.
-        share: Of the requests that this version is given.
-        replaced: What was served before: the share of each service by its id.
+        share: Fraction of the requests that this version is given.
+        replaced: What was served before: the fraction of each service by its id.
         is_new: Whether a service was started for it; otherwise it ran already.
         stage: Of the version when the deployment was done.
-        proof: Through the front; None until it was proven there.
+        verification: Through the model's address; None until it was verified there.
     """
 
     model_name: str
@@ -36,19 +36,21 @@ class Deployment:
     replaced: dict[str, float]
     is_new: bool
     stage: str
-    proof: Proof | None = None
+    verification: VerificationResult | None = None
 
-    def proven(self, proof: Proof | None) -> "Deployment":
-        """Return the deployment with its proof; a canary has none through the front."""
-        return replace(self, proof=proof)
+    def with_verification(self, result: VerificationResult | None) -> "Deployment":
+        """Return the deployment with its verification; a canary has none through the address."""
+        return replace(self, verification=result)
 
-    def promoted(self, stage: str) -> "Deployment":
-        """Return the deployment of a version that is in a stage now."""
+    def with_stage(self, stage: str) -> "Deployment":
+        """Return the deployment with another stage of its version."""
         return replace(self, stage=stage)
 
     def save(self, directory: Path) -> None:
         """Write ``deployment.json``."""
-        write_header(directory, _KIND, _VERSION, asdict(self))
+        body = asdict(self)
+        body["proof"] = body.pop("verification")  # its name on disk
+        write_header(directory, _KIND, _VERSION, body)
 
     @classmethod
     def load(cls, directory: Path) -> "Deployment":
@@ -59,7 +61,7 @@ class Deployment:
         """
         body = read_header(directory, _KIND, _VERSION)
         try:
-            proof = Proof(**body["proof"]) if body.get("proof") else None
-            return cls(**{**body, "proof": proof})
+            stored = body.pop("proof", None)
+            return cls(**body, verification=VerificationResult(**stored) if stored else None)
         except TypeError as error:
             raise ArtifactError(f"{directory / _KIND}.json is no deployment: {error}.") from None

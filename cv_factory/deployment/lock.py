@@ -1,7 +1,7 @@
-"""One deployment of a model at a time: whoever comes second is told who holds it.
+"""Lock of a model's deployments on this machine: one at a time, and the second learns who holds it.
 
-The system itself keeps the lock and gives it back when its holder ends, however that ends: what a
-dead process wrote down is never believed.
+The operating system keeps the lock and releases it when its holder ends, however that ends: the
+note of a dead process is never believed.
 """
 
 import fcntl
@@ -22,30 +22,30 @@ class BusyError(CVFactoryError):
 
 
 class LockError(CVFactoryError):
-    """The lock of a model's deployments cannot be had from the system."""
+    """The system cannot lock a model's deployments."""
 
 
 @contextmanager
-def turn(stores: Path, model_name: str) -> Iterator[None]:
-    """Hold the deployments of a model during the block.
+def deployment_lock(stores: Path, model_name: str) -> Iterator[None]:
+    """Hold the lock of a model's deployments during the block.
 
     Args:
-        stores: ZenML's local stores, which all who deploy from this machine share.
+        stores: ZenML's local stores, shared by all deployments from this machine.
         model_name: Name of the registered model.
 
     Raises:
-        BusyError: Another process holds them; it is named.
-        LockError: The system does not give it, such as on a full disk.
+        BusyError: Another process holds it; it is named.
+        LockError: The system cannot lock, such as on a full disk.
     """
     path = stores / "deployments" / f"{model_name}.lock"
-    with _told(path, model_name):
+    with _translate_os_errors(path, model_name):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: what a full disk does not take is not tried again when the file is closed.
         file = FileIO(path, "a+")
     with file:
-        with _told(path, model_name):
+        with _translate_os_errors(path, model_name):
             _lock(file, model_name)
-        # The lock holds without a note of who has it.
+        # The lock holds without a note of its holder.
         with suppress(OSError):
             file.truncate(0)
             file.write(_note())
@@ -57,7 +57,7 @@ def turn(stores: Path, model_name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _told(path: Path, model_name: str) -> Iterator[None]:
+def _translate_os_errors(path: Path, model_name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -73,8 +73,8 @@ def _lock(file: FileIO, model_name: str) -> None:
     except BlockingIOError:
         file.seek(0)
         raise BusyError(
-            f"{model_name} is being deployed by {_holder(file.readall())}: wait until that has "
-            "ended, and give the command again."
+            f"{model_name} is being deployed by {_describe_holder(file.readall())}: wait until that "
+            "has ended, and give the command again."
         ) from None
 
 
@@ -83,10 +83,10 @@ def _note() -> bytes:
     return json.dumps({"who": _user(), "process": os.getpid(), "since": since}).encode()
 
 
-def _holder(written: bytes) -> str:
+def _describe_holder(note: bytes) -> str:
     # The holder may have the lock and not have written yet.
     with suppress(ValueError, KeyError, TypeError):
-        holder = json.loads(written)
+        holder = json.loads(note)
         return f"{holder['who']} (process {holder['process']}, since {holder['since']})"
     return "another process"
 

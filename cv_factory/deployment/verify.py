@@ -1,4 +1,4 @@
-"""Proves a running service over HTTP: it answers the golden samples of its bundle as expected."""
+"""Verification of a running service over HTTP, with the golden samples of its bundle."""
 
 import io
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import build_postprocessor
 
 
-class ProofError(CVFactoryError):
-    """A service does not answer as the predictor that it should serve."""
+class VerificationError(CVFactoryError):
+    """A service answers otherwise than the predictor that it should serve."""
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was compared, and how well it agreed."""
+class VerificationResult:
+    """What was compared, and the largest difference of a probability."""
 
     url: str
     version: str
@@ -29,14 +29,14 @@ class Proof:
     largest_difference: float
 
 
-def prove(
+def verify_golden_samples(
     url: str,
     bundle: Bundle,
     *,
     timeout: float,
     headers: Mapping[str, str] | None = None,
     transport: httpx.BaseTransport | None = None,
-) -> Proof:
+) -> VerificationResult:
     """Send the golden samples to a service and compare every answer.
 
     Labels must be equal, and probabilities within 1e-5 of those at export.
@@ -46,10 +46,10 @@ def prove(
         bundle: What it should serve.
         timeout: Seconds for one answer.
         headers: Such as an API key.
-        transport: In place of the network.
+        transport: Used instead of the network.
 
     Raises:
-        ProofError: An answer is missing, wrong, or of another version.
+        VerificationError: An answer is missing, wrong, or of another version.
     """
     contract, golden = bundle.predictor.contract, bundle.predictor.golden
     settings = bundle.serving.postprocessor
@@ -59,51 +59,53 @@ def prove(
         base_url=url, timeout=timeout, headers=headers, transport=transport, trust_env=False
     ) as client:
         for number, image in enumerate(golden.images):
-            answer = _ask(client, image, number)
+            answer = _predict(client, image, number)
             if answer.get("version") != bundle.version:
-                raise ProofError(
+                raise VerificationError(
                     f"{url} answers as version {answer.get('version')}, not as {bundle.version}."
                 )
             expected = postprocess(golden.probabilities[number])
-            (given,) = answer["predictions"]
-            difference = _difference(given["probabilities"], dict(expected.probabilities))
+            (prediction,) = answer["predictions"]
+            difference = _largest_difference(
+                prediction["probabilities"], dict(expected.probabilities)
+            )
             # Not "difference > TOLERANCE": NaN must fail as well.
-            if given["label"] != expected.label or not difference <= GOLDEN_TOLERANCE:
-                raise ProofError(
-                    f"{url} answers golden sample {number} with {given['label']!r}, expected "
+            if prediction["label"] != expected.label or not difference <= GOLDEN_TOLERANCE:
+                raise VerificationError(
+                    f"{url} answers golden sample {number} with {prediction['label']!r}, expected "
                     f"{expected.label!r} (probabilities differ by {difference:.2e}, allowed: "
                     f"{GOLDEN_TOLERANCE:g})."
                 )
             largest = max(largest, difference)
-    return Proof(url, bundle.version, len(golden.images), largest)
+    return VerificationResult(url, bundle.version, len(golden.images), largest)
 
 
-def _ask(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dict[str, Any]:
+def _predict(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dict[str, Any]:
     try:
         response = client.post(
             "/predict",
             content=encode_png(image),
-            # What the service remembers proves nothing about what it computes.
+            # A cached answer verifies nothing about what the service computes.
             headers={"Content-Type": "image/png", "Cache-Control": "no-cache"},
         )
         if response.status_code != 200:
-            raise ProofError(
+            raise VerificationError(
                 f"{client.base_url} answers golden sample {number} with status "
                 f"{response.status_code}: {response.text[:500]}"
             )
         answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise ProofError(
+        raise VerificationError(
             f"{client.base_url} does not answer golden sample {number} "
             f"({type(error).__name__}: {error})."
         ) from None
     return answer
 
 
-def _difference(given: dict[str, float], expected: dict[str, float]) -> float:
-    if given.keys() != expected.keys():
+def _largest_difference(actual: dict[str, float], expected: dict[str, float]) -> float:
+    if actual.keys() != expected.keys():
         return float("inf")
-    return max((abs(given[name] - expected[name]) for name in expected), default=0.0)
+    return max((abs(actual[name] - expected[name]) for name in expected), default=0.0)
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:

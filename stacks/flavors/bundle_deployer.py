@@ -1,13 +1,13 @@
-"""What the model deployers have in common: services of bundles, as ZenML records them.
+"""Model deployer over an ``Endpoint``: keeps ZenML's records of the services of bundles.
 
-Where and how a service runs is each deployer's own business.
+Where and how a service runs is the business of the endpoint; each flavor names one.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar, TypeVar, cast
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from zenml.client import Client
@@ -20,9 +20,10 @@ from zenml.services.service import ZENM_ENDPOINT_PREFIX, BaseDeploymentService, 
 from zenml.steps import get_step_context
 from zenml.utils.pagination_utils import depaginate
 
+from cv_factory.deployment.endpoint import Endpoint, EndpointView
 from cv_factory.serving.bundle import Bundle
 
-ServiceOfBundle = TypeVar("ServiceOfBundle", bound="BundleService")
+_MISSING, _STARTING, _UNREACHABLE = "missing", "starting", "unreachable"
 
 
 class BundleServiceConfig(ServiceConfig):
@@ -47,31 +48,91 @@ class BundleService(BaseDeploymentService):
 
     @property
     @abstractmethod
-    def client_url(self) -> str:
-        """Where clients find the model, whatever version answers, without a path."""
+    def endpoint_view(self) -> EndpointView:
+        """The model's endpoint, as far as it is known without the deployer's settings."""
 
     @property
-    def is_put_up(self) -> bool:
-        """Whether it was ever started and proven; else it is under way, or that was killed."""
+    def service_name(self) -> str:
+        """Name of the service in its endpoint."""
+        return str(self.uuid)
+
+    @property
+    def client_url(self) -> str:
+        """Address of the model without a path, whatever version answers."""
+        return self.endpoint_view.url
+
+    @property
+    def prediction_url(self) -> str | None:
+        """URL that images are sent to, whatever version answers."""
+        return self.endpoint_view.prediction_url
+
+    @property
+    def healthcheck_url(self) -> str | None:
+        """URL at which this very service says whether it is ready, if there is one."""
+        return self.endpoint_view.healthcheck_url(self.service_name)
+
+    @property
+    def is_deployed(self) -> bool:
+        """Whether it was ever started and verified; else that is under way, or was killed."""
         return self.admin_state != ServiceState.PENDING_STARTUP
 
     def get_healthcheck_url(self) -> str | None:
-        """As ``healthcheck_url``: ZenML looks at the endpoint's monitor, which there is none of."""
+        """Return ``healthcheck_url``; ZenML would ask a monitor, which there is none of."""
         return self.healthcheck_url
+
+    def check_status(self) -> tuple[ServiceState, str]:
+        """Return ZenML's state for the health of the service, and details for people."""
+        health = self.endpoint_view.health(self.service_name)
+        if health.state == _MISSING and self.admin_state != ServiceState.ACTIVE:
+            return ServiceState.INACTIVE, ""
+        if health.state in (_MISSING, _UNREACHABLE):
+            return ServiceState.ERROR, health.detail
+        if health.state == _STARTING:
+            return ServiceState.PENDING_STARTUP, health.detail
+        return ServiceState.ACTIVE, health.detail
+
+    def get_logs(self, follow: bool = False, tail: int | None = None) -> Generator[str, bool, None]:
+        """Yield the lines that the service printed.
+
+        Args:
+            follow: Go on with the lines that it prints from now on.
+            tail: Only so many of the last lines.
+        """
+        yield from self.endpoint_view.log_lines(self.service_name, follow=follow, tail=tail)
 
 
 class BundleDeployer(BaseModelDeployer):
-    """Puts bundles up, and keeps ZenML's records of them."""
+    """Deploys bundles to endpoints, and keeps ZenML's records of them."""
 
     SERVICE: ClassVar[type[BundleService]]
 
-    def _services(self, kind: type[ServiceOfBundle], model_name: str) -> list[ServiceOfBundle]:
+    @abstractmethod
+    def endpoint(self, model_name: str, port: int | None = None) -> Endpoint:
+        """Return the endpoint of a model.
+
+        Args:
+            model_name: Name of the registered model.
+            port: Where it is reached; the component's own where not given.
+
+        Raises:
+            ConfigError: A port is given, and endpoints of this flavor have none.
+        """
+
+    @abstractmethod
+    def service_config(self, endpoint: Any, **fields: str) -> BundleServiceConfig:
+        """Return what ZenML stores of a service of an endpoint, given what it serves."""
+
+    def service_endpoint(self, service: BundleService) -> Endpoint:
+        """Return the endpoint of a service."""
+        return self.endpoint(service.config.model_name, service.config.port or None)
+
+    def services(self, model_name: str) -> list[BundleService]:
         """Return the services of a model, the newest first.
 
         Not by ``find_model_server``, which stops at a page of all models' services.
         """
-        service_type = _type_of(kind)
-        found = depaginate(
+        service_type = self._service_type
+        records = depaginate(
             Client().list_services,
             sort_by="desc:created",
             service_name=f"startswith:{ZENM_ENDPOINT_PREFIX}{model_name}-",
@@ -79,65 +140,61 @@ class BundleDeployer(BaseModelDeployer):
             flavor=service_type.flavor,
             hydrate=True,
         )
-        loaded = [kind.from_model(record) for record in found if record.service_source]
-        services = [service for service in loaded if isinstance(service, kind)]
+        loaded = [self.SERVICE.from_model(record) for record in records if record.service_source]
+        services = [service for service in loaded if isinstance(service, self.SERVICE)]
         return [service for service in services if service.config.model_name == model_name]
 
-    def put_up_service(self, config: BundleServiceConfig, bundle: Bundle) -> BundleService:
-        """Start and prove a service of a bundle; it is given no requests yet.
+    def deploy(self, bundle: Bundle, port: int | None = None) -> BundleService:
+        """Start and verify a service of a bundle; it is given no requests yet.
 
         A service of the same version and predictor is started again if need be, and returned.
 
         Args:
-            config: Of the service, should it be new.
             bundle: What to serve.
+            port: Of the model's endpoint; the component's own where not given.
 
         Raises:
-            CVFactoryError: It did not start or answers wrongly; nothing of it is left.
+            ConfigError: A port is given, and endpoints of this flavor have none.
+            CVFactoryError: It did not start or answers wrongly; nothing of a new one is left.
         """
-        known = self._services(self.SERVICE, bundle.model_name)
-        for service in known:
+        endpoint = self.endpoint(bundle.model_name, port)
+        config = self.service_config(endpoint, **_bundle_fields(bundle))
+        services = self.services(bundle.model_name)
+        keep = {service.service_name for service in services}
+        for service in services:
             if _identity(service.config) == _identity(config):
-                self._start_again(service, bundle, known)
+                is_new = not service.is_deployed
+                endpoint.deploy(service.service_name, bundle, keep=keep, is_new=is_new)
                 return self._record(service, ServiceState.ACTIVE)
         version = get_model_version_id_if_exists(bundle.model_name, bundle.version)
-        record = Client().create_service(config, _type_of(self.SERVICE), version)
+        record = Client().create_service(config, self._service_type, version)
         service = self.SERVICE(uuid=record.id, config=config, status=ServiceStatus())
         with ExitStack() as undo:
             undo.callback(Client().delete_service, record.id)
-            # At once: ZenML's listings delete records that do not say their class.
+            # At once: ZenML's listings delete records without a service_source.
             self._record(service, ServiceState.PENDING_STARTUP)
-            self._start_new(service, bundle, known)
+            endpoint.deploy(service.service_name, bundle, keep=keep)
             undo.pop_all()
-            undo.callback(self._forget, service)
+            undo.callback(self._delete, service)
             self._record(service, ServiceState.ACTIVE)
             undo.pop_all()
         return service
 
-    @abstractmethod
-    def _start_new(
-        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
-    ) -> None:
-        """Start a service that was never there, and prove it.
+    def weights(self, model_name: str) -> dict[UUID, float]:
+        """Return the fraction of the requests that each service of a model is given."""
+        uuids = {service.service_name: service.uuid for service in self.services(model_name)}
+        weights = self.endpoint(model_name).weights()
+        return {uuids[name]: weight for name, weight in weights.items() if name in uuids}
 
-        Args:
-            service: Which one.
-            bundle: What it serves.
-            known: The services of the model that have been there before.
+    def set_weights(self, model_name: str, weights: Mapping[UUID, float]) -> None:
+        """Distribute a model's requests among these services by weight; others get none.
 
         Raises:
-            CVFactoryError: It did not start or answers wrongly; nothing of it is left.
+            CVFactoryError: One of them does not run, or the weights cannot be changed.
         """
-
-    @abstractmethod
-    def _start_again(
-        self, service: BundleService, bundle: Bundle, known: Sequence[BundleService]
-    ) -> None:
-        """Start a service that was there before, unless it runs, and prove it; see above.
-
-        Raises:
-            CVFactoryError: It did not start or answers wrongly.
-        """
+        services = {service.uuid: service for service in self.services(model_name)}
+        endpoint = self.service_endpoint(services[next(iter(weights))])
+        endpoint.set_weights({services[uuid].service_name: w for uuid, w in weights.items()})
 
     def deploy_model(
         self,
@@ -147,38 +204,91 @@ class BundleDeployer(BaseModelDeployer):
         continuous_deployment_mode: bool = False,
         timeout: int = 0,
     ) -> BaseService:
-        """Put up the bundle that a configuration names and give it all requests of its model.
+        """Deploy the bundle that a configuration names and give it all requests of its model.
 
         What served the model before serves until then, and is deleted afterwards, whether or not
-        ``replace`` is asked for: a model has one endpoint. The start's time-out is the component's.
+        ``replace`` is given: a model has one endpoint. The start's time-out is the component's.
 
         Raises:
             CVFactoryError: It did not start or answers wrongly; what served before still serves.
         """
-        given = cast(BundleServiceConfig, config)
-        bundle = Bundle.load(Path(given.bundle))
-        service = self.put_up(bundle, given.port or None)
-        self.route(bundle.model_name, {service.uuid: 1.0})
-        for other in self._services(self.SERVICE, bundle.model_name):
+        request = cast(BundleServiceConfig, config)
+        bundle = Bundle.load(Path(request.bundle))
+        service = self.deploy(bundle, request.port or None)
+        self.set_weights(bundle.model_name, {service.uuid: 1.0})
+        for other in self.services(bundle.model_name):
             if other.uuid != service.uuid:
                 self.delete_model_server(other.uuid)
         return service
-
-    @abstractmethod
-    def put_up(self, bundle: Bundle, port: int | None = None) -> BundleService:
-        """Start and prove a service of a bundle; it is given no requests yet."""
-
-    @abstractmethod
-    def route(self, model_name: str, weights: Mapping[UUID, float]) -> None:
-        """Give a model's requests to these services in these shares, and to no others."""
 
     def perform_deploy_model(
         self, id: UUID, config: ServiceConfig, timeout: int = 300
     ) -> BaseService:
         """Refuse: ZenML's own ``deploy_model`` calls this, and ours does not."""
-        raise NotImplementedError("deploy_model puts a bundle up")
+        raise NotImplementedError("deploy_model deploys a bundle")
 
-    def _forget(self, service: BundleService) -> None:
+    def perform_start_model(self, service: BaseService, timeout: int = 300) -> BaseService:
+        """Start a stopped service, verify it, and give it requests if nothing else has them.
+
+        Raises:
+            CVFactoryError: Its bundle is damaged, it does not become ready, or services of this
+                flavor cannot be started again.
+        """
+        started = cast(BundleService, service)
+        endpoint, name = self.service_endpoint(started), started.service_name
+        endpoint.start(name, float(timeout) or None)
+        weights = endpoint.weights()
+        others = {
+            other: weight
+            for other, weight in weights.items()
+            if other != name and endpoint.health(other).state != _MISSING
+        }
+        endpoint.set_weights(others | {name: weights.get(name) or float(not others)})
+        started.admin_state = ServiceState.ACTIVE
+        started.update_status()
+        return started
+
+    def perform_stop_model(
+        self, service: BaseService, timeout: int = 300, force: bool = False
+    ) -> BaseService:
+        """Stop a service with all its processes; it can be started again.
+
+        Raises:
+            CVFactoryError: Services of this flavor cannot be stopped.
+        """
+        stopped = cast(BundleService, service)
+        self.service_endpoint(stopped).stop(stopped.service_name)
+        stopped.admin_state = ServiceState.INACTIVE
+        stopped.update_status()
+        return stopped
+
+    def perform_delete_model(
+        self, service: BaseService, timeout: int = 300, force: bool = False
+    ) -> None:
+        """Stop a service and delete all of it; the endpoint goes with its last service."""
+        removed = cast(BundleService, service)
+        self.service_endpoint(removed).remove(removed.service_name)
+
+    @staticmethod
+    def get_model_server_info(service: BaseService) -> dict[str, str | None]:
+        """Return what ``zenml model-deployer models describe`` shows."""
+        shown = cast(BundleService, service)
+        view, name = shown.endpoint_view, shown.service_name
+        return {
+            "PREDICTION_URL": view.prediction_url,
+            "MODEL_NAME": shown.config.model_name,
+            "MODEL_VERSION": shown.config.model_version,
+            "PREDICTOR": shown.config.predictor,
+            "SHARE_OF_REQUESTS": f"{view.weights().get(name, 0.0):.0%}",
+            **view.describe(name),
+        }
+
+    @property
+    def _service_type(self) -> ServiceType:
+        service_type: ServiceType = self.SERVICE.SERVICE_TYPE
+        return service_type
+
+    def _delete(self, service: BundleService) -> None:
         """Delete a service, and then its record: one that cannot be deleted stays listed."""
         self.perform_delete_model(service)
         Client().delete_service(service.uuid)
@@ -199,14 +309,14 @@ class BundleDeployer(BaseModelDeployer):
         return service
 
 
-def described(bundle: Bundle) -> dict[str, str]:
-    """Return what ZenML stores of every service of a bundle, whatever deploys it."""
+def _bundle_fields(bundle: Bundle) -> dict[str, str]:
+    """Return the fields of a service's configuration that say what it serves, and what made it."""
     return {
         "name": f"{bundle.model_name}-{bundle.version}",
         "model_name": bundle.model_name,
         "model_version": bundle.version,
         "predictor": bundle.predictor.fingerprint,
-        **_origin(),
+        **_step_fields(),
     }
 
 
@@ -214,12 +324,7 @@ def _identity(config: BundleServiceConfig) -> tuple[str, str, int]:
     return config.model_version, config.predictor, config.port
 
 
-def _type_of(kind: type[BundleService]) -> ServiceType:
-    service_type: ServiceType = kind.SERVICE_TYPE
-    return service_type
-
-
-def _origin() -> dict[str, str]:
+def _step_fields() -> dict[str, str]:
     """Return the pipeline and step that deploy, where one does."""
     try:
         context = get_step_context()

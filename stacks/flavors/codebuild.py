@@ -51,7 +51,7 @@ class CodeBuild(AWSImageBuilder):
 
         Raises:
             ImageBuildError: The build failed; the message holds the end of its log.
-            AccessError: AWS refuses it.
+            AwsError: AWS refuses it.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -87,7 +87,7 @@ class SizedOrchestrator(SagemakerOrchestrator):
 
         Raises:
             StackError: No instance has what a step asks for, or its settings cannot be followed.
-            AccessError: AWS refuses it.
+            AwsError: AWS refuses it.
         """
         operator = stack.step_operator
         if isinstance(operator, SizedStepOperator):
@@ -158,7 +158,7 @@ class SizedStepOperator(StepOperatorWithSession):
 
         Raises:
             StackError: No instance has what the step asks for, or its settings cannot be followed.
-            AccessError: AWS refuses it.
+            AwsError: AWS refuses it.
         """
         if self.config.checkpoints:
             environment = {**environment, DIRECTORY_VARIABLE: CHECKPOINTS_IN_JOB}

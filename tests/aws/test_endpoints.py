@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.sagemaker.aws_calls import Aws
-from cv_factory.deployment.sagemaker.aws_errors import AccessError
-from cv_factory.deployment.sagemaker.endpoint import EndpointError, SagemakerEndpoint
+from cv_factory.deployment.sagemaker.aws_errors import AwsError
+from cv_factory.deployment.sagemaker.endpoint import SagemakerEndpoint
+from cv_factory.deployment.sagemaker.endpoint_resources import EndpointError
 from cv_factory.deployment.sagemaker.settings import EndpointSettings
 from cv_factory.deployment.sagemaker.transport import EndpointTransport
-from cv_factory.deployment.verify import ProofError, encode_png
+from cv_factory.deployment.verify import VerificationError, encode_png
 from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError
@@ -36,6 +36,7 @@ _SETTINGS = {
     "role": "arn:aws:iam::123456789012:role/cv-factory-endpoint",
     "region": "eu-central-1",
     "repository": _IMAGE.partition(":")[0],
+    "image": _IMAGE,
     "instances": 2,
     "subnets": "subnet-1, subnet-2",
     "security_groups": "sg-1",
@@ -65,9 +66,9 @@ def endpoint(cloud: Cloud) -> Iterator[SagemakerEndpoint]:
             if name.startswith("AWS_"):
                 patch.setenv(name, value)
         settings = EndpointSettings.model_validate({**_SETTINGS, "bucket": cloud.bucket})
-        made = SagemakerEndpoint.of_model("by_hand", settings)
-        made.put_up(_ONE, _bundle("1", cache={"max_entries": 4}), _IMAGE, set())
-        made.route({_ONE: 1.0})
+        made = SagemakerEndpoint.for_model("by_hand", settings)
+        made.deploy(_ONE, _bundle("1", cache={"max_entries": 4}))
+        made.set_weights({_ONE: 1.0})
         yield made
         made.remove(_ONE)
         assert _belongings(cloud, made) == {}
@@ -99,7 +100,7 @@ def _belongings(cloud: Cloud, endpoint: SagemakerEndpoint) -> dict[str, list[str
 
 
 def _client(endpoint: SagemakerEndpoint, variant: str | None = None) -> PredictionClient:
-    transport = EndpointTransport(Aws(endpoint.settings.region), endpoint.name, variant)
+    transport = EndpointTransport(endpoint.aws, endpoint.name, variant)
     return PredictionClient("sagemaker://endpoint", transport=transport)
 
 
@@ -182,7 +183,7 @@ def test_it_answers_refuses_and_captures_as_any_service(
 
 
 def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint) -> None:
-    transport = EndpointTransport(Aws(endpoint.settings.region), endpoint.name)
+    transport = EndpointTransport(endpoint.aws, endpoint.name)
     with httpx.Client(base_url="sagemaker://endpoint", transport=transport) as client:
 
         def is_remembered(**headers: str) -> bool:
@@ -193,36 +194,36 @@ def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint)
         assert not any(is_remembered(**{"Cache-Control": "no-cache"}) for _ in range(8))
 
 
-def test_an_update_is_proven_first_shared_out_and_loses_no_request(
+def test_an_update_is_verified_first_and_loses_no_request(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
     with _asking(endpoint) as answers:
-        proof = endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
-        assert (proof.version, proof.n_samples) == ("2", 16)
-        assert proof.largest_difference < 1e-5
+        result = endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
+        assert (result.version, result.n_samples) == ("2", 16)
+        assert result.largest_difference < 1e-5
         _until(lambda: answers()["1"] > 20)
-        assert set(answers()) == {"1"}, "a proven version is given nothing yet"
+        assert set(answers()) == {"1"}, "a verified version is given nothing yet"
         _what_serves_all_requests_stays(cloud, endpoint)
 
-        endpoint.route({_ONE: 0.9, _TWO: 0.1})
+        endpoint.set_weights({_ONE: 0.9, _TWO: 0.1})
         before = answers()
         _until(lambda: sum((answers() - before).values()) >= 150)
         share = (answers() - before)["2"] / sum((answers() - before).values())
         assert 0.02 < share < 0.2, share
         state = endpoint.state()
         assert state is not None
-        assert state.shares == {_ONE: pytest.approx(0.9), _TWO: pytest.approx(0.1)}
+        assert state.weights == {_ONE: pytest.approx(0.9), _TWO: pytest.approx(0.1)}
         assert {v.instances for v in state.variants} == {2}, "a change of weights keeps instances"
 
-        endpoint.route({_TWO: 1.0})
+        endpoint.set_weights({_TWO: 1.0})
         before = answers()
         _until(lambda: (answers() - before)["2"] > 20)
-        endpoint.route({_ONE: 1.0})
+        endpoint.set_weights({_ONE: 1.0})
         endpoint.remove(_TWO)
         before = answers()
         _until(lambda: (answers() - before)["1"] > 20)
     assert set(answers()) == {"1", "2"}, "no request was lost"
-    assert endpoint.shares() == {_ONE: 1.0}
+    assert endpoint.weights() == {_ONE: 1.0}
 
 
 def _what_serves_all_requests_stays(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
@@ -235,8 +236,8 @@ def _what_serves_all_requests_stays(cloud: Cloud, endpoint: SagemakerEndpoint) -
         cloud.going_wrong(stuck_weights=(endpoint.name,)),
         pytest.raises(EndpointError, match="SageMaker did not change the weights"),
     ):
-        _with_patience(endpoint, 0.2).route({_TWO: 1.0})
-    assert endpoint.shares() == {_ONE: 1.0}, "what was asked for is not what serves"
+        _with_patience(endpoint, 0.2).set_weights({_TWO: 1.0})
+    assert endpoint.weights() == {_ONE: 1.0}, "what was asked for is not what serves"
 
 
 def _with_patience(endpoint: SagemakerEndpoint, seconds: float) -> SagemakerEndpoint:
@@ -255,19 +256,19 @@ def test_an_interrupted_deployment_is_undone_or_says_what_ends_its_costs(
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
-    assert endpoint.shares() == {_ONE: 1.0}
+        endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
+    assert endpoint.weights() == {_ONE: 1.0}
     after = _belongings(cloud, endpoint)
     assert {kind: len(names) for kind, names in after.items()} == {
         kind: len(names) for kind, names in before.items()
     }
     with pytest.raises(EndpointError, match="is still Updating after") as told:
-        _with_patience(endpoint, 0.2).put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+        _with_patience(endpoint, 0.2).deploy(_TWO, _bundle("2"), keep={_ONE})
     assert "Nor could it be undone" in str(told.value)
     deletion = f"delete-endpoint --region eu-central-1 --endpoint-name {endpoint.name}"
     assert f"aws sagemaker {deletion}" in str(told.value)
     endpoint.remove(_TWO)
-    assert endpoint.shares() == {_ONE: 1.0}
+    assert endpoint.weights() == {_ONE: 1.0}
 
 
 def test_a_version_that_does_not_start_leaves_the_old_one(
@@ -280,12 +281,12 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
     )
     broken = replace(good, predictor=replace(good.predictor, golden=wrong))
     with pytest.raises(EndpointError) as told:
-        endpoint.put_up(_THREE, broken, _IMAGE, {_ONE})
+        endpoint.deploy(_THREE, broken, keep={_ONE})
     assert f"production variant {_THREE} did not pass the ping health check" in str(told.value)
     assert "What was served before still is." in str(told.value)
     assert "The end of its log:" in str(told.value)
     assert "it must not be used on this machine" in str(told.value), "which says why"
-    assert endpoint.shares() == {_ONE: 1.0}
+    assert endpoint.weights() == {_ONE: 1.0}
     after = _belongings(cloud, endpoint)
     assert {kind: len(names) for kind, names in after.items()} == {
         kind: len(names) for kind, names in before.items()
@@ -302,11 +303,11 @@ def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_kill
         cloud.aws("sagemaker").create_model(ModelName=name, ExecutionRoleArn=role)
     with (
         cloud.going_wrong(misdirected=(_TWO, _ONE)),
-        pytest.raises(ProofError, match="answers as version 1, not as 2"),
+        pytest.raises(VerificationError, match="answers as version 1, not as 2"),
     ):
         # As where another ZenML knows version 1.
-        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, set())
-    assert endpoint.shares() == {_ONE: 1.0}
+        endpoint.deploy(_TWO, _bundle("2"))
+    assert endpoint.weights() == {_ONE: 1.0}
     found = _belongings(cloud, endpoint)
     assert found["Bentos"] == [_ONE]
     others = f"{endpoint.name}-2-{killed}"
@@ -322,19 +323,19 @@ def test_refusals_name_action_resource_and_quota_and_leave_nothing(
 ) -> None:
     before = _belongings(cloud, endpoint)
     update = ("sagemaker:UpdateEndpoint",)
-    with cloud.going_wrong(refused_actions=update), pytest.raises(AccessError) as refused:
-        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    with cloud.going_wrong(refused_actions=update), pytest.raises(AwsError) as refused:
+        endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
     assert "permission is missing for sagemaker:UpdateEndpoint on arn:aws:sagemaker" in str(
         refused.value
     )
-    with cloud.going_wrong(over_quota=update), pytest.raises(AccessError) as scarce:
-        endpoint.put_up(_TWO, _bundle("2"), _IMAGE, {_ONE})
+    with cloud.going_wrong(over_quota=update), pytest.raises(AwsError) as scarce:
+        endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
     assert "'ml.m5.large for endpoint usage' is 0 Instances" in str(scarce.value)
     assert "Service Quotas" in str(scarce.value)
     for settings in ({"access": {"jwt": {"issuer": "i", "audience": "a", "jwks": "https://j"}}},
                      {"log": {"predictions": "/predictions"}}):  # fmt: skip
         with pytest.raises(ConfigError, match="Leave it out for this stack"):
-            endpoint.put_up(_TWO, _bundle("2", **settings), _IMAGE, {_ONE})
+            endpoint.deploy(_TWO, _bundle("2", **settings), keep={_ONE})
     assert _belongings(cloud, endpoint) == before
     with pytest.raises(EndpointError, match=f"has no variant {_TWO}"):
-        endpoint.route({_TWO: 1.0})
+        endpoint.set_weights({_TWO: 1.0})

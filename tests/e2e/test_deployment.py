@@ -2,26 +2,19 @@
 
 import re
 import signal
-import socket
 from collections import Counter
 from typing import Any
 
 import httpx
 import pyarrow.dataset
 
-from cv_factory.deployment.lock import turn
+from cv_factory.deployment.lock import deployment_lock
 from cv_factory.deployment.verify import encode_png
+from cv_factory.processes.ports import find_free_port
 from tests.support.commands import Done, run_all, zenml_models
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.store import snapshot
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def training(components: int, *, approval: bool = False) -> list[str]:
@@ -66,7 +59,7 @@ def stages(project: Project) -> dict[int, str]:
 
 
 def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
-    port = free_port()
+    port = find_free_port()
     done = run_all(
         project,
         deployment(port),
@@ -83,14 +76,14 @@ def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
     assert "No model is registered yet" in none
     assert "has no version in production" in no_production
     assert f"Served: digits version 1 (production) at http://127.0.0.1:{port}" in deployed
-    assert "Proven: 16 golden samples" in deployed
+    assert "Verified: 16 golden samples" in deployed
     assert "Nothing to do: digits version 1 (production) is served" in again
     assert "needs a person's approval" in unsigned
     assert versions_answering(port, 3) == {"1": 3}
     _the_predictions_are_there(scored)
 
-    with turn(project.zenml_config / "local_stores", "digits"):
-        done = run_all(project, deployment(free_port()), ["rollback"])
+    with deployment_lock(project.zenml_config / "local_stores", "digits"):
+        done = run_all(project, deployment(find_free_port()), ["rollback"])
     assert_codes(done, 1, 1)
     assert all("digits is being deployed by" in d.output for d in done)
 
@@ -148,4 +141,4 @@ def _zenml_knows_the_service(project: Project, port: int) -> None:
     started, deleted = zenml_models(project, "start UUID", "delete UUID")
     assert "was started" in started
     assert "was deleted" in deleted
-    assert project.processes() == [], "no process is left of a deleted service, nor its front"
+    assert project.processes() == [], "no process is left of a deleted service, nor its proxy"

@@ -8,43 +8,51 @@ from tests.support.project import Project
 #: Deployers whose services are never started; their records are real.
 _DEPLOYERS = """
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 from zenml.client import Client
 from cv_factory.errors import StackError
 from registry import deployments
-from stacks.flavors.bento import BentoDeployer, BentoServiceConfig
+from cv_factory.deployment.local.endpoint import LocalEndpoint
+from stacks.flavors.bento import BentoDeployer
+
+class StartlessEndpoint(LocalEndpoint):
+    def deploy(self, name, bundle, *, keep=(), is_new=True):
+        StartlessDeployer.on_deploy()
 
 class StartlessDeployer(BentoDeployer):
-    def _start_new(self, service, bundle, known):
-        pass
+    on_deploy = staticmethod(lambda: None)
+
+    def endpoint(self, model_name, port=None):
+        return StartlessEndpoint(Path(self.local_path) / model_name, "127.0.0.1", 3000)
 
 def made(kind):
     deployer = deployments.active_deployer()
     deployer.__class__ = kind
     return deployer
 
-def put_up(deployer, model, version):
-    bundle = SimpleNamespace(model_name=model, version=str(version))
-    named = {"name": f"{model}-{version}", "model_name": model, "model_version": str(version)}
-    config = BentoServiceConfig(**named, folder=deployer.local_path)
-    return deployer.put_up_service(config, bundle)
+def deploy(deployer, model, version):
+    predictor = SimpleNamespace(fingerprint="f")
+    bundle = SimpleNamespace(model_name=model, version=str(version), predictor=predictor)
+    return deployer.deploy(bundle)
 """
 _MANY = f"""{_DEPLOYERS}
 deployer = made(StartlessDeployer)
 for version in range(22):
-    put_up(deployer, "digits", version)
-put_up(deployer, "digits-2", 1)
+    deploy(deployer, "digits", version)
+deploy(deployer, "digits-2", 1)
 found = deployer.services("digits")
 print(json.dumps([service.config.model_version for service in found]))
 """
 _LISTED_MEANWHILE = f"""{_DEPLOYERS}
-class ListingDeployer(StartlessDeployer):
-    def _start_new(self, service, bundle, known):
-        self.find_model_server()
-        assert deployments.deployed_bundle("cats") is None
+def list_services():
+    deployer.find_model_server()
+    assert deployments.deployed_bundle("cats") is None
 
-service = put_up(made(ListingDeployer), "cats", 1)
+deployer = made(StartlessDeployer)
+StartlessDeployer.on_deploy = staticmethod(list_services)
+service = deploy(deployer, "cats", 1)
 assert Client().get_service(service.uuid).admin_state == "active"
 """
 _NOT_RECORDED = f"""{_DEPLOYERS}
@@ -59,7 +67,7 @@ class ForgetfulDeployer(StartlessDeployer):
 
 deployer = made(ForgetfulDeployer)
 try:
-    put_up(deployer, "dogs", 1)
+    deploy(deployer, "dogs", 1)
 except StackError:
     print(len(deployer.services("dogs")), "left")
 """
@@ -68,13 +76,16 @@ class FakeDeployer:
     def services(self, model_name):
         return []
 
-    def shares(self, model_name):
+    def weights(self, model_name):
         return {{}}
 
-    def put_up(self, bundle, port):
-        return SimpleNamespace(uuid=uuid4(), client_url="sagemaker://birds")
+    def deploy(self, bundle, port):
+        return SimpleNamespace(uuid=uuid4(), service_name="v1", client_url="sagemaker://birds")
 
-    def set_stage(self, service, stage):
+    def service_endpoint(self, service):
+        return self
+
+    def set_stage(self, name, stage):
         raise StackError("permission is missing for sagemaker:AddTags")
 
     def delete_model_server(self, uuid):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cv_factory.deployment.bento import build_bento
-from cv_factory.deployment.verify import Proof, prove
+from cv_factory.deployment.verify import VerificationResult, verify_golden_samples
 from cv_factory.serving.auth.api_keys import add_key
 from cv_factory.serving.bundle import Bundle
 from tests.support.docker_engine import docker_engine, image_bytes, make_base, run, wait_until
@@ -35,7 +35,7 @@ class Trial:
         image_bytes: Size of its image.
         base_bytes: Of the Debian and Python below it.
         ready_seconds: From its start until it was ready.
-        proof: What the golden samples gave, over HTTP and with a key.
+        verification: What the golden samples gave, over HTTP and with a key.
         user: Who runs in it.
         health: What the engine says of its health check.
         refused: What writing to its root directory was answered with.
@@ -47,7 +47,7 @@ class Trial:
     image_bytes: int
     base_bytes: int
     ready_seconds: float
-    proof: Proof
+    verification: VerificationResult
     user: str
     health: str
     refused: str
@@ -65,8 +65,8 @@ def main() -> int:
     sys.stdout.write(
         f"{trial.tag}: image {trial.image_bytes / 1e6:.0f} MB (of which base "
         f"{trial.base_bytes / 1e6:.0f} MB), ready in {trial.ready_seconds:.1f} s as user "
-        f"{trial.user}, {trial.health}, {trial.proof.n_samples} golden samples answered within "
-        f"{trial.proof.largest_difference:.1e}\n{took}\n"
+        f"{trial.user}, {trial.health}, {trial.verification.n_samples} golden samples within "
+        f"{trial.verification.largest_difference:.1e}\n{took}\n"
     )
     return 0
 
@@ -95,7 +95,7 @@ def try_container(bundle: Bundle, folder: Path) -> Trial:
         clock.note("image")
         key = add_key(folder / "keys.json", "try", ["predict"], None)
         seconds = _start(docker, (folder / "keys.json").read_text(encoding="utf-8"))
-        proof = prove(_URL, bundle, timeout=10.0, headers={"X-API-Key": key})
+        verification = verify_golden_samples(_URL, bundle, timeout=10.0, headers={"X-API-Key": key})
         user = run([*docker, "exec", _NAME, "id", "-un"])
         written = [*docker, "exec", "-u", "root", _NAME, "touch", "/written"]
         refused = subprocess.run(written, capture_output=True, text=True).stderr.strip()
@@ -103,7 +103,9 @@ def try_container(bundle: Bundle, folder: Path) -> Trial:
         run([*docker, "stop", "-t", "20", _NAME])
         code = int(run([*docker, "inspect", "-f", "{{.State.ExitCode}}", _NAME]))
         clock.note("run")
-    return Trial(tag, image, base, seconds, proof, user, health, refused, code, clock.seconds)
+    return Trial(
+        tag, image, base, seconds, verification, user, health, refused, code, clock.seconds
+    )
 
 
 class _Clock:

@@ -1,11 +1,11 @@
-"""The front: holds a model's stable port and hands each request to one of the running services.
+"""Reverse proxy on a model's stable port: hands each request to one of the running services.
 
 It routes requests, not connections: a client's connection stays open while the service behind it is
 replaced, and no request meets a service that is about to stop. Bytes pass through as they are; of
 HTTP/1.1 it knows where a message ends. A client's requests travel on connections of its own, so
 that nothing one client sends can end up in another's request.
 
-A supervisor holds the listening socket: while a front that was killed is started again, clients
+A supervisor holds the listening socket: while a proxy that was killed is started again, clients
 wait instead of being refused.
 """
 
@@ -27,7 +27,7 @@ from typing import cast
 import httptools
 
 from cv_factory.config.serving import LogConfig
-from cv_factory.deployment.local.routes import Backend, FrontStatus, Routes, Shares
+from cv_factory.deployment.local.routes import Backend, ProxyStatus, Routes, WeightedRoundRobin
 from cv_factory.deployment.local.supervisor import supervise
 from cv_factory.processes.log_rotation import rotate_output
 
@@ -36,17 +36,17 @@ ROUTES, STATUS = "routes.json", "status.json"
 FORWARDED = b"X-Forwarded-For"
 
 _LOOPBACK = "127.0.0.1"
-_POLL_SECONDS = 0.02
+_POLL_INTERVAL_S = 0.02
 _BACKLOG = 2048
 _MAX_HEAD = 64 * 2**10
-_HEAD_SECONDS = 10.0
-_IDLE_SECONDS = 75.0
+_HEAD_TIMEOUT_S = 10.0
+_IDLE_TIMEOUT_S = 75.0
 #: Services close a connection that was idle for 5 s: one that could be closing is not used again.
-_REUSE_SECONDS = 3.0
-_CONNECT_SECONDS = 5.0
+_REUSE_TIMEOUT_S = 3.0
+_CONNECT_TIMEOUT_S = 5.0
 
 
-class Front:
+class Proxy:
     """The state that all connections share."""
 
     def __init__(self, folder: Path) -> None:
@@ -56,32 +56,35 @@ class Front:
             folder: Holds ``routes.json``; ``status.json`` is written beside it.
         """
         self._folder = folder
-        self._shares = Shares(())
+        self._balancer = WeightedRoundRobin(())
         self._generation = -1
-        self._seen: tuple[int, int] | None = None
-        self._told: FrontStatus | None = None
+        self._routes_version: tuple[int, int] | None = None
+        self._saved_status: ProxyStatus | None = None
         self.in_flight: Counter[str] = Counter()
         self.clients: set[Client] = set()
 
     def pick(self, without: frozenset[str] = frozenset()) -> Backend | None:
         """Return which service is to answer the next request."""
-        return self._shares.pick(without)
+        return self._balancer.pick(without)
 
     def follow_routes(self) -> None:
-        """Put changed routes in force and tell what is going on."""
+        """Put changed routes in force and save the status."""
         path = self._folder / ROUTES
         if path.exists():
-            status = path.stat()
-            if self._seen != (status.st_mtime_ns, status.st_ino):
-                self._seen = (status.st_mtime_ns, status.st_ino)
+            file = path.stat()
+            if self._routes_version != (file.st_mtime_ns, file.st_ino):
+                self._routes_version = (file.st_mtime_ns, file.st_ino)
                 routes = Routes.load(path)
-                self._generation, self._shares = routes.generation, Shares(routes.backends)
-        told = FrontStatus(self._generation, {k: n for k, n in self.in_flight.items() if n})
-        if told != self._told:
-            # A full disk keeps nobody from being served: whoever waits for this says what is wrong.
+                self._generation, self._balancer = (
+                    routes.generation,
+                    WeightedRoundRobin(routes.backends),
+                )
+        status = ProxyStatus(self._generation, {k: n for k, n in self.in_flight.items() if n})
+        if status != self._saved_status:
+            # On a full disk requests are served all the same; who waits for the status reports it.
             with suppress(OSError):
-                told.save(self._folder / STATUS)
-                self._told = told
+                status.save(self._folder / STATUS)
+                self._saved_status = status
 
     def close_overdue(self) -> None:
         """Close connections whose client is idle, or takes too long to say what it wants."""
@@ -93,8 +96,8 @@ class Front:
 class Client(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
         self._address = b""
@@ -103,18 +106,18 @@ class Client(asyncio.Protocol):
         self._is_head_request = self._is_last = self._is_answered = False
         self._upstream: Upstream | None = None
         self._exchange: Exchange | None = None
-        self.deadline = time.monotonic() + _HEAD_SECONDS
+        self.deadline = time.monotonic() + _HEAD_TIMEOUT_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]).encode() if peer else b"unknown"
-        self._front.clients.add(self)
+        self._proxy.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client, and what it was waiting for."""
-        self._front.clients.discard(self)
+        self._proxy.clients.discard(self)
         if self._exchange is not None:
             self._exchange.end()
             self._exchange = None
@@ -187,7 +190,7 @@ class Client(asyncio.Protocol):
             self.close_answered()
             return
         self._head_is_complete = self._request_is_complete = False
-        self.deadline = time.monotonic() + _IDLE_SECONDS
+        self.deadline = time.monotonic() + _IDLE_TIMEOUT_S
 
     def refuse(self, status: int, detail: str) -> None:
         """Answer that the request cannot be handed on, and close."""
@@ -216,7 +219,7 @@ class Client(asyncio.Protocol):
             self._upstream.abort()
         self._transport.write_eof()
         self._transport.resume_reading()
-        self.deadline = time.monotonic() + _HEAD_SECONDS
+        self.deadline = time.monotonic() + _HEAD_TIMEOUT_S
 
     def close(self) -> None:
         """Close the connection once everything is written."""
@@ -230,9 +233,9 @@ class Client(asyncio.Protocol):
         self._head[end:end] = b"\r\n" + FORWARDED + b": " + self._address
         request, self._head = bytes(self._head), bytearray()
         self.deadline = float("inf")
-        self._exchange = Exchange(self._front, self, self._is_head_request)
-        kept, self._upstream = self._upstream, None
-        self._exchange.begin(request, kept)
+        self._exchange = Exchange(self._proxy, self, self._is_head_request)
+        upstream, self._upstream = self._upstream, None
+        self._exchange.begin(request, upstream)
 
     def use(self, upstream: "Upstream | None") -> None:
         """Keep the connection to the service that answers this client."""
@@ -242,8 +245,8 @@ class Client(asyncio.Protocol):
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, front: Front, client: Client, is_head_request: bool) -> None:
-        self._front = front
+    def __init__(self, proxy: Proxy, client: Client, is_head_request: bool) -> None:
+        self._proxy = proxy
         self.client = client
         self.is_head_request = is_head_request
         self.has_answer = False
@@ -252,19 +255,19 @@ class Exchange:
         self._waiting = bytearray()
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, request: bytes, kept: "Upstream | None") -> None:
+    def begin(self, request: bytes, upstream: "Upstream | None") -> None:
         """Send the beginning of a request to a service, on a kept connection where it fits."""
-        backend = self._front.pick()
+        backend = self._proxy.pick()
         if backend is None:
             self.client.refuse(503, "No service is running behind this address.")
             return
         self._count(backend)
-        if kept is not None and kept.serves(backend):
-            self._attach(kept)
-            kept.write(request)
+        if upstream is not None and upstream.serves(backend):
+            self._attach(upstream)
+            upstream.write(request)
             return
-        if kept is not None:
-            kept.transport.close()
+        if upstream is not None:
+            upstream.transport.close()
         self._waiting += request
         self._task = asyncio.get_running_loop().create_task(self._connect(backend))
 
@@ -298,23 +301,23 @@ class Exchange:
 
     def _count(self, backend: Backend | None) -> None:
         if self._backend is not None:
-            self._front.in_flight[self._backend.name] -= 1
+            self._proxy.in_flight[self._backend.name] -= 1
         if backend is not None:
-            self._front.in_flight[backend.name] += 1
+            self._proxy.in_flight[backend.name] += 1
         self._backend = backend
 
     async def _connect(self, backend: Backend) -> None:
         """Connect to a service, or to another one where that is gone."""
         loop = asyncio.get_running_loop()
-        gone: set[str] = set()
+        unreachable: set[str] = set()
         chosen: Backend | None = backend
         while chosen is not None:
             connecting = loop.create_connection(partial(Upstream, chosen), _LOOPBACK, chosen.port)
             try:
-                _, upstream = await asyncio.wait_for(connecting, _CONNECT_SECONDS)
+                _, upstream = await asyncio.wait_for(connecting, _CONNECT_TIMEOUT_S)
             except (OSError, TimeoutError):
-                gone.add(chosen.name)
-                chosen = self._front.pick(frozenset(gone))
+                unreachable.add(chosen.name)
+                chosen = self._proxy.pick(frozenset(unreachable))
                 self._count(chosen)
                 continue
             self._task = None
@@ -350,7 +353,7 @@ class Upstream(asyncio.Protocol):
 
     def serves(self, backend: Backend) -> bool:
         """Whether this connection leads to a service and can be used again."""
-        fresh = time.monotonic() - self._idle_since < _REUSE_SECONDS
+        fresh = time.monotonic() - self._idle_since < _REUSE_TIMEOUT_S
         same = (self._backend.name, self._backend.port) == (backend.name, backend.port)
         return same and fresh and not self._is_lost and not self.transport.is_closing()
 
@@ -423,20 +426,20 @@ class Upstream(asyncio.Protocol):
 async def serve(folder: Path, listening: socket.socket) -> None:
     """Take connections until this process is asked to end (SIGTERM)."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    front = Front(folder)
-    front.follow_routes()
-    server = await loop.create_server(partial(Client, front), sock=listening, backlog=_BACKLOG)
+        loop.add_signal_handler(number, stop_requested.set)
+    proxy = Proxy(folder)
+    proxy.follow_routes()
+    server = await loop.create_server(partial(Client, proxy), sock=listening, backlog=_BACKLOG)
     async with server:
         checked = time.monotonic()
-        while not ended.is_set():
-            front.follow_routes()
+        while not stop_requested.is_set():
+            proxy.follow_routes()
             if time.monotonic() - checked > 1.0:
                 checked = time.monotonic()
-                front.close_overdue()
-            await asyncio.sleep(_POLL_SECONDS)
+                proxy.close_overdue()
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
 
 def _serve(folder: Path, listening: socket.socket) -> None:
@@ -446,18 +449,18 @@ def _serve(folder: Path, listening: socket.socket) -> None:
 
 
 def main() -> None:
-    """Run a front: ``python -m cv_factory.deployment.local.proxy FOLDER HOST PORT``."""
+    """Run a proxy: ``python -m cv_factory.deployment.local.proxy FOLDER HOST PORT``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("host")
     parser.add_argument("port", type=int)
-    given = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
-    place = (given.host, given.port)
-    with socket.create_server(place, family=family, backlog=_BACKLOG) as listening:
-        sys.exit(supervise(partial(_serve, given.folder, listening)))
+    arguments = parser.parse_args()
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    address = (arguments.host, arguments.port)
+    with socket.create_server(address, family=family, backlog=_BACKLOG) as listening:
+        sys.exit(supervise(partial(_serve, arguments.folder, listening)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which services a front hands requests to, and in which shares: a file that the front watches."""
+"""Routes of a proxy: the services behind it and their weights, in a file that the proxy watches."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from cv_factory.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Backend:
-    """A service behind a front: its name, its port on this machine, its share of the requests."""
+    """A service behind a proxy: its name, its port on this machine, its weight."""
 
     name: str
     port: int
@@ -22,10 +22,10 @@ class Backend:
 
 @dataclass(frozen=True)
 class Routes:
-    """Where requests go.
+    """The services that requests go to.
 
     Attributes:
-        generation: Raised with every change, so that one can see which one is in force.
+        generation: Incremented with every change, so that the one in force can be told.
         backends: Those that are given requests.
     """
 
@@ -52,8 +52,8 @@ class Routes:
 
 
 @dataclass(frozen=True)
-class FrontStatus:
-    """What a front says of itself: the routes in force, and unanswered requests by service."""
+class ProxyStatus:
+    """Status of a proxy: the generation in force, and unanswered requests by service."""
 
     generation: int
     in_flight: Mapping[str, int]
@@ -63,7 +63,7 @@ class FrontStatus:
         write_atomic(path, canonical_json(asdict(self)).encode())
 
     @classmethod
-    def load(cls, path: Path) -> "FrontStatus | None":
+    def load(cls, path: Path) -> "ProxyStatus | None":
         """Read the file; None where there is none."""
         try:
             return TypeAdapter(cls).validate_python(json.loads(path.read_bytes()))
@@ -71,7 +71,7 @@ class FrontStatus:
             return None
 
 
-class Shares:
+class WeightedRoundRobin:
     """Picks backends in proportion to their weights, evenly interleaved.
 
     Smooth weighted round robin, as in nginx: of any N requests in a row, a backend of weight w is
@@ -79,16 +79,16 @@ class Shares:
     """
 
     def __init__(self, backends: Iterable[Backend]) -> None:
-        """Start with nobody ahead."""
+        """Start with equal credits."""
         self._credit = {backend: 0.0 for backend in backends if backend.weight > 0}
 
     def pick(self, without: frozenset[str] = frozenset()) -> Backend | None:
-        """Return whose turn it is; None where nobody is left."""
-        able = [backend for backend in self._credit if backend.name not in without]
-        if not able:
+        """Return the backend of the next request; None where none is left."""
+        candidates = [backend for backend in self._credit if backend.name not in without]
+        if not candidates:
             return None
-        for backend in able:
+        for backend in candidates:
             self._credit[backend] += backend.weight
-        chosen = max(able, key=lambda backend: self._credit[backend])
-        self._credit[chosen] -= sum(backend.weight for backend in able)
+        chosen = max(candidates, key=lambda backend: self._credit[backend])
+        self._credit[chosen] -= sum(backend.weight for backend in candidates)
         return chosen

@@ -1,4 +1,4 @@
-"""Calls of AWS: the clients of one region, and every refusal turned into an error that says why."""
+"""Clients of AWS for one region, and the translation of every error that they raise."""
 
 import logging
 from collections.abc import Iterator
@@ -12,27 +12,27 @@ from cv_factory.deployment.sagemaker.aws_errors import aws_error
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-_SECONDS_TO_CONNECT = 10
-#: SageMaker gives a container 60 seconds for an answer.
-_SECONDS_TO_ANSWER = 70
+_CONNECT_TIMEOUT_S = 10
+#: SageMaker gives a container 60 seconds to respond.
+_READ_TIMEOUT_S = 70
 
 
 def quiet_aws_logs() -> None:
-    """Keep AWS's libraries from telling of every place in which they look for settings."""
+    """Silence AWS's libraries, which log every place in which they look for settings."""
     for name in ("botocore", "sagemaker", "sagemaker.config"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
-class Aws:
-    """The clients of a region, made when they are first used.
+class AwsClients:
+    """The clients of a region, created when they are first used.
 
     Attributes:
         region: Of everything; None for that of the caller's AWS configuration.
     """
 
     region: str | None = None
-    _made: dict[str, Any] = field(default_factory=dict, repr=False)
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _session(self) -> Any:
@@ -43,28 +43,28 @@ class Aws:
 
     def client(self, service: str) -> Any:
         """Return the client of a service, such as ``sagemaker``."""
-        if service not in self._made:
+        if service not in self._clients:
             from botocore.config import Config
 
-            patience = Config(
-                connect_timeout=_SECONDS_TO_CONNECT,
-                read_timeout=_SECONDS_TO_ANSWER,
+            config = Config(
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                read_timeout=_READ_TIMEOUT_S,
                 retries={"mode": "standard", "max_attempts": 5},
                 max_pool_connections=32,
             )
-            self._made[service] = self._session.client(service, config=patience)
-        return self._made[service]
+            self._clients[service] = self._session.client(service, config=config)
+        return self._clients[service]
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Turn what AWS answers to a call that it does not do into our error.
+def translate_aws_errors(what: str) -> Iterator[None]:
+    """Translate what botocore raises in the block into an error that names the cause.
 
     Args:
-        what: What does not work then, the beginning of a sentence.
+        what: What fails then, the beginning of the message.
 
     Raises:
-        AccessError: Names action and resource where a permission is missing, or the quota.
+        AwsError: Names action and resource where a permission is missing, or the quota.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -75,7 +75,7 @@ def told(what: str) -> Iterator[None]:
 
 
 def is_missing(error: "ClientError") -> bool:
-    """Whether SageMaker says that there is no such thing: it has no code for that alone."""
+    """Whether SageMaker reports a missing resource, for which it has no code of its own."""
     detail = error.response["Error"]
     return detail.get("Code") in ("ValidationException", "ValidationError") and (
         "Could not find" in detail.get("Message", "")

@@ -1,6 +1,6 @@
 """Bentos in a bucket, file by file: SageMaker puts them into a container without unpacking."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from cv_factory.deployment.bento import build_bento
-from cv_factory.deployment.sagemaker.aws_calls import Aws, told
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 from cv_factory.serving.bundle import Bundle
 
 #: Of a Bento, where its bundle lies.
 _BUNDLE = "src/bundle/"
 _THREADS = 8
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BentoStore:
         prefix: Of all of them, with a slash at its end.
     """
 
-    aws: Aws
+    aws: AwsClients
     bucket: str
     prefix: str
 
@@ -41,7 +41,7 @@ class BentoStore:
 
         Raises:
             BentoError: It cannot be built.
-            AccessError: S3 refuses it.
+            AwsError: S3 refuses it.
         """
         with TemporaryDirectory(prefix="cv-factory-bento-") as scratch:
             folder = Path(scratch, "bento")
@@ -54,15 +54,15 @@ class BentoStore:
                 with path.open("rb") as content:
                     s3.put_object(Bucket=self.bucket, Key=key, Body=content)
 
-            with told(f"The Bento cannot be stored at {self.uri(variant)}"):
+            with translate_aws_errors(f"The Bento cannot be stored at {self.uri(variant)}"):
                 _for_all(put, files)
 
-    def bundle(self, variant: str) -> Bundle:
+    def load_bundle(self, variant: str) -> Bundle:
         """Download a variant's bundle.
 
         Raises:
             ArtifactError: It is damaged, or not there.
-            AccessError: S3 refuses it.
+            AwsError: S3 refuses it.
         """
         start = f"{self.prefix}{variant}/{_BUNDLE}"
         s3 = self.aws.client("s3")
@@ -74,20 +74,20 @@ class BentoStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 s3.download_file(self.bucket, key, str(target))
 
-            with told(f"The bundle at s3://{self.bucket}/{start} cannot be read"):
+            with translate_aws_errors(f"The bundle at s3://{self.bucket}/{start} cannot be read"):
                 _for_all(get, list(self._keys(start)))
             return Bundle.load(folder)
 
-    def keep_only(self, variants: set[str]) -> None:
+    def prune(self, keep: Collection[str]) -> None:
         """Delete the Bentos of all other variants.
 
         Raises:
-            AccessError: S3 refuses it.
+            AwsError: S3 refuses it.
         """
-        with told(f"s3://{self.bucket}/{self.prefix} cannot be tidied up"):
-            kept = tuple(f"{self.prefix}{variant}/" for variant in variants)
+        with translate_aws_errors(f"s3://{self.bucket}/{self.prefix} cannot be pruned"):
+            prefixes = tuple(f"{self.prefix}{variant}/" for variant in keep)
             delete = partial(self.aws.client("s3").delete_object, Bucket=self.bucket)
-            keys = [key for key in self._keys(self.prefix) if not key.startswith(kept)]
+            keys = [key for key in self._keys(self.prefix) if not key.startswith(prefixes)]
             _for_all(lambda key: delete(Key=key), keys)
 
     def _keys(self, prefix: str) -> Iterator[str]:
@@ -96,7 +96,7 @@ class BentoStore:
             yield from (found["Key"] for found in page.get("Contents", []))
 
 
-def _for_all(work: Callable[[Thing], object], things: Sequence[Thing]) -> None:
+def _for_all(work: Callable[[Item], object], items: Sequence[Item]) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(work, things):
+        for _ in pool.map(work, items):
             pass

@@ -1,429 +1,277 @@
 """A model's endpoint on SageMaker: its variants are the versions that are served.
 
-A version is put up as a variant beside the others, without requests, is proven there, and is then
-given its weight. SageMaker alone knows what serves: nothing of it is kept here. Whatever belongs to
-an endpoint and serves nothing is deleted with every change, also what a killed one has left.
+A version is deployed as a variant beside the others, without requests, is verified there, and is
+then given its weight. SageMaker alone knows what serves: nothing of it is kept here. Resources of
+an endpoint that serve nothing are deleted with every change, also what a killed one has left.
 """
 
 import math
-import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from cv_factory.deployment.endpoint import Endpoint
 from cv_factory.deployment.sagemaker import names
-from cv_factory.deployment.sagemaker.aws_calls import Aws, is_missing, told
-from cv_factory.deployment.sagemaker.aws_errors import AccessError
-from cv_factory.deployment.sagemaker.bento_store import BentoStore
-from cv_factory.deployment.sagemaker.logs import EndpointLogs
-from cv_factory.deployment.sagemaker.scaling import Scaling
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients
+from cv_factory.deployment.sagemaker.endpoint_resources import EndpointError, EndpointResources
+from cv_factory.deployment.sagemaker.endpoint_state import FAILED, IN_SERVICE, EndpointState
+from cv_factory.deployment.sagemaker.endpoint_view import SagemakerEndpointView
+from cv_factory.deployment.sagemaker.scaling import VariantScaling
 from cv_factory.deployment.sagemaker.settings import EndpointSettings
-from cv_factory.deployment.sagemaker.transport import EndpointTransport, endpoint_url
-from cv_factory.deployment.verify import Proof, prove
-from cv_factory.errors import ConfigError, CVFactoryError
+from cv_factory.deployment.sagemaker.transport import EndpointTransport
+from cv_factory.deployment.verify import VerificationResult, verify_golden_samples
+from cv_factory.errors import ConfigError, CVFactoryError, StackError
+from cv_factory.processes.polling import poll_until
 from cv_factory.serving.bundle import Bundle
 
-_CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
-_SERVING, _FAILED = "InService", "Failed"
-_PREFIX = "endpoints"
-_STAGE_TAG = "cv-factory:stage"
-_LINES_SHOWN = 20
-_ANSWER_SECONDS = 60.0
-
-
-class EndpointError(CVFactoryError):
-    """SageMaker did not do to an endpoint what it was asked to."""
+_REQUEST_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A variant as it serves now."""
-
-    name: str
-    weight: float
-    instances: int
-
-
-@dataclass(frozen=True)
-class State:
-    """What SageMaker says of an endpoint.
-
-    Attributes:
-        status: Its word, such as ``InService``.
-        config: Name of the configuration in force.
-        reason: Why the last change failed; empty where none did.
-        variants: Those that serve.
-    """
-
-    status: str
-    config: str
-    reason: str
-    variants: tuple[Variant, ...]
-
-    @property
-    def names(self) -> set[str]:
-        """Names of the variants."""
-        return {variant.name for variant in self.variants}
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """The share of the requests that each variant is given, without those of none."""
-        weights = {variant.name: variant.weight for variant in self.variants if variant.weight}
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
-
-
-def state_of(aws: Aws, endpoint: str) -> State | None:
-    """Return what SageMaker says of an endpoint; None where there is none of that name.
-
-    Raises:
-        AccessError: It refuses to say.
-    """
-    from botocore.exceptions import ClientError
-
-    with told(f"The endpoint {endpoint} cannot be looked at"):
-        try:
-            found = aws.client("sagemaker").describe_endpoint(EndpointName=endpoint)
-        except ClientError as error:
-            if is_missing(error):
-                return None
-            raise
-    variants = tuple(
-        Variant(
-            variant["VariantName"],
-            # Not DesiredWeight: that is what was asked for, whatever became of it.
-            float(variant.get("CurrentWeight", 0.0)),
-            int(variant.get("DesiredInstanceCount") or variant.get("CurrentInstanceCount") or 1),
-        )
-        for variant in found.get("ProductionVariants", [])
-    )
-    return State(
-        status=found["EndpointStatus"],
-        config=found["EndpointConfigName"],
-        reason=found.get("FailureReason", ""),
-        variants=variants,
-    )
-
-
-@dataclass(frozen=True)
-class SagemakerEndpoint:
-    """The endpoint of one model, there or not.
+class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
+    """The endpoint of one model, whether or not it exists; its services are variants.
 
     Attributes:
         name: Its name.
-        settings: Of new variants and of the endpoint.
         aws: The clients.
+        settings: Of new variants and of the endpoint.
+        build_image: Returns the image of a new variant where the settings name none.
     """
 
-    name: str
     settings: EndpointSettings
-    aws: Aws
+    build_image: Callable[[], str] | None = None
 
     @classmethod
-    def of_model(cls, model_name: str, settings: EndpointSettings) -> "SagemakerEndpoint":
+    def for_model(
+        cls,
+        model_name: str,
+        settings: EndpointSettings,
+        build_image: Callable[[], str] | None = None,
+    ) -> "SagemakerEndpoint":
         """Return the endpoint of a model."""
         name = names.endpoint_name(settings.name_prefix, model_name)
-        return cls(name, settings, Aws(settings.region))
+        return cls(name, AwsClients(settings.region), settings, build_image)
 
-    def state(self) -> State | None:
-        """Return what SageMaker says; see ``state_of``."""
-        return state_of(self.aws, self.name)
+    def deploy(
+        self, name: str, bundle: Bundle, *, keep: Collection[str] = (), is_new: bool = True
+    ) -> VerificationResult:
+        """Add and verify a variant; one that serves already is only verified.
 
-    def shares(self) -> dict[str, float]:
-        """Return the share of the requests that each variant is given, without those of none."""
-        state = self.state()
-        return state.shares if state is not None else {}
-
-    def put_up(self, variant: str, bundle: Bundle, image: str, known: Collection[str]) -> Proof:
-        """Add a variant that serves a bundle, and prove it; it is given no requests yet.
-
-        The very first variant is the exception: SageMaker has no endpoint whose weights are all 0.
-
-        Args:
-            variant: Its name; one that serves already is only proven.
-            bundle: What it serves.
-            image: What it runs in.
-            known: Names of the other variants that shall stay, as do those that have requests.
+        It is given no requests yet, but for the very first one: SageMaker has no endpoint whose
+        weights are all 0. Other variants that have requests stay like those of ``keep``.
 
         Raises:
             CVFactoryError: It did not start or answers wrongly; nothing of it is left, and what
                 was served before still is.
         """
         _require_servable(bundle)
-        before = self._changeable()
-        if before is not None and variant in before.names:
-            proof = self.prove(bundle, variant)
-            # Whoever put it up may have been killed before that.
-            self._scaling.begin(variant)
-            return proof
-        self._tidy_up(set(known))
-        kept = self._staying(before, known) if before is not None else []
-        # Otherwise an unproven version would be given requests beside those that serve.
-        weight = 0.0 if any(other["InitialVariantWeight"] for other in kept) else 1.0
-        with self._taken_back_on_failure(variant, known):
-            self._store.upload(variant, bundle)
-            self._create_model(variant, image)
-            self._change(before, [*kept, self._new_variant(variant, weight)], variant)
-            proof = self.prove(bundle, variant)
-            self._scaling.begin(variant)
-        self._tidy_up({*known, variant})
-        return proof
+        image = self._image()
+        state = self._changeable_state()
+        if state is not None and name in state.names:
+            result = self.verify_variant(bundle, name)
+            # A deployment that was killed before this left it unscaled.
+            self._scaling.start(name)
+            return result
+        others = set(keep) - {name}
+        self._resources.delete_unused(others)
+        retained = self._retained_variants(state, others) if state is not None else []
+        # Otherwise an unverified version would be given requests beside those that serve.
+        weight = 0.0 if any(other["InitialVariantWeight"] for other in retained) else 1.0
+        with ExitStack() as undo:
+            undo.push(partial(self._undo_deployment, name, others))
+            self._resources.bentos.upload(name, bundle)
+            self._resources.create_model(name, image)
+            specs = [*retained, self._resources.new_variant_spec(name, weight)]
+            self._resources.set_variants(state, specs, name)
+            result = self.verify_variant(bundle, name)
+            self._scaling.start(name)
+            undo.pop_all()
+        self._resources.delete_unused({*others, name})
+        return result
 
-    def route(self, weights: Mapping[str, float]) -> None:
-        """Give requests to these variants in these shares, and to no others.
-
-        Raises:
-            CVFactoryError: One of them does not serve, or SageMaker does not change the weights.
-        """
-        state = self._changeable()
-        if state is None or (weights.keys() - state.names):
-            missing = ", ".join(sorted(weights.keys() - (state.names if state else set())))
-            raise EndpointError(f"The endpoint {self.name} has no variant {missing}: deploy again.")
-        desired = [
-            {
-                "VariantName": variant.name,
-                "DesiredWeight": weights.get(variant.name, 0.0),
-                # Where it is not said, SageMaker takes the configuration's.
-                "DesiredInstanceCount": variant.instances,
-            }
-            for variant in state.variants
-        ]
-        with told(f"The weights of endpoint {self.name} cannot be changed"):
-            self._sagemaker.update_endpoint_weights_and_capacities(
-                EndpointName=self.name, DesiredWeightsAndCapacities=desired
-            )
-        deadline = time.monotonic() + self.settings.start_timeout
-        while not _is_weighted(settled := self._settled(), weights):
-            is_serving = settled is not None and settled.status == _SERVING
-            if not is_serving or time.monotonic() > deadline:
-                raise self._failure(settled, "did not change the weights of")
-            time.sleep(self.settings.polling_interval)
-
-    def prove(self, bundle: Bundle, variant: str | None = None) -> Proof:
-        """Send the golden samples of a bundle to the endpoint, as any client would.
-
-        Args:
-            bundle: What it should serve.
-            variant: That is to answer; by weight where none is named.
+    def start(self, name: str, timeout_s: float | None = None) -> VerificationResult:
+        """Refuse: a variant that is gone is deployed anew.
 
         Raises:
-            ProofError: An answer is missing, wrong, or of another version.
-            AccessError: SageMaker does not hand the requests on.
+            StackError: Always.
         """
-        transport = EndpointTransport(self.aws, self.name, variant)
-        url = endpoint_url(self.name)
-        return prove(url, bundle, timeout=_ANSWER_SECONDS, transport=transport)
+        raise StackError(
+            "A variant of an endpoint on SageMaker is not started: deploy the version "
+            "(python run.py --pipeline deployment)."
+        )
 
-    def remove(self, variant: str) -> None:
-        """Take a variant away with all that belongs to it; the endpoint goes with the last one.
+    def stop(self, name: str) -> None:
+        """Refuse: what is stopped would still be charged for.
+
+        Raises:
+            StackError: Always.
+        """
+        raise StackError(
+            f"The variant {name} of an endpoint on SageMaker is not stopped: delete it (zenml "
+            "model-deployer models delete UUID)."
+        )
+
+    def remove(self, name: str) -> None:
+        """Delete a variant with all its resources; the endpoint goes with the last one.
 
         Raises:
             CVFactoryError: It has all requests and is not the last one, or SageMaker does not
                 change the endpoint.
         """
-        state = self._settled()
+        state = self._resources.await_settled()
         if state is not None:
-            self._require_requests_elsewhere(state, variant)
-        self._scaling.end(variant)
-        if state is not None and variant in state.names:
-            self._drop(state, variant)
-        self._tidy_up(state.names - {variant} if state else set())
+            self._require_weight_elsewhere(state, name)
+        self._scaling.stop(name)
+        if state is not None and name in state.names:
+            self._drop(state, name)
+        self._resources.delete_unused(state.names - {name} if state else set())
 
-    def set_stage(self, variant: str, stage: str) -> None:
-        """Let a variant's SageMaker model say which stage its version is in.
+    def prune(self, keep: Collection[str]) -> None:
+        """Delete the resources of all other variants that do not serve.
 
         Raises:
-            AccessError: AWS refuses it.
+            CVFactoryError: AWS refuses it.
         """
-        with told(f"The model of variant {variant} cannot be tagged"):
-            model = names.sagemaker_model(self.name, variant)
-            arn = self._sagemaker.describe_model(ModelName=model)["ModelArn"]
-            tags = [{"Key": _STAGE_TAG, "Value": stage}]
-            self._sagemaker.add_tags(ResourceArn=arn, Tags=tags)
+        self._resources.await_settled()
+        self._resources.delete_unused(keep)
 
-    def bundle_of(self, variant: str) -> Bundle:
-        """Return what a variant was put up with.
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Distribute the requests among these variants by weight; others are given none.
+
+        Raises:
+            CVFactoryError: One of them does not serve, or SageMaker does not change the weights.
+        """
+        state = self._changeable_state()
+        missing = weights.keys() - (state.names if state else set())
+        if state is None or missing:
+            listed = ", ".join(sorted(missing))
+            raise EndpointError(f"The endpoint {self.name} has no variant {listed}: deploy again.")
+        self._resources.request_weights(state, dict(weights))
+
+        def is_done() -> bool:
+            settled = self._resources.await_settled()
+            if not _has_weights(settled, weights) and (
+                settled is None or settled.status != IN_SERVICE
+            ):
+                raise self._resources.failure(settled, "did not change the weights of")
+            return _has_weights(settled, weights)
+
+        settings = self.settings
+        if not poll_until(is_done, settings.start_timeout, settings.polling_interval):
+            raise self._resources.failure(self.state(), "did not change the weights of")
+
+    def verify(self, name: str, bundle: Bundle) -> VerificationResult:
+        """Send the golden samples to the endpoint, as any client would.
+
+        Raises:
+            VerificationError: An answer is missing, wrong, or of another version.
+            AwsError: SageMaker does not hand the requests on.
+        """
+        return self.verify_variant(bundle, None)
+
+    def verify_variant(self, bundle: Bundle, variant: str | None) -> VerificationResult:
+        """Send the golden samples to a variant; to the one chosen by weight where it is None."""
+        transport = EndpointTransport(self.aws, self.name, variant)
+        return verify_golden_samples(
+            self.url, bundle, timeout=_REQUEST_TIMEOUT_S, transport=transport
+        )
+
+    def load_bundle(self, name: str) -> Bundle:
+        """Return the bundle that a variant was deployed from.
 
         Raises:
             CVFactoryError: It is damaged, or cannot be read.
         """
-        return self._store.bundle(variant)
+        return self._resources.bentos.load_bundle(name)
 
-    @cached_property
-    def logs(self) -> EndpointLogs:
-        """What its containers print."""
-        return EndpointLogs(self.aws, self.name)
-
-    @cached_property
-    def _store(self) -> BentoStore:
-        return BentoStore(self.aws, self.settings.bucket, f"{_PREFIX}/{self.name}/")
-
-    @cached_property
-    def _scaling(self) -> Scaling:
-        return Scaling(self.aws, self.name, self.settings.autoscaling)
-
-    @property
-    def _sagemaker(self) -> Any:
-        return self.aws.client("sagemaker")
-
-    def _create_model(self, variant: str, image: str) -> None:
-        source = {
-            "S3Uri": self._store.uri(variant),
-            "S3DataType": "S3Prefix",
-            "CompressionType": "None",
-        }
-        with told(f"SageMaker takes no model for variant {variant}"):
-            self._sagemaker.create_model(
-                ModelName=names.sagemaker_model(self.name, variant),
-                PrimaryContainer={"Image": image, "ModelDataSource": {"S3DataSource": source}},
-                **self.settings.model_arguments,
-            )
-
-    def _new_variant(self, variant: str, weight: float) -> dict[str, Any]:
-        settings = self.settings
-        least = settings.autoscaling.min_instances if settings.autoscaling else 1
-        return {
-            "VariantName": variant,
-            "ModelName": names.sagemaker_model(self.name, variant),
-            "InstanceType": settings.instance_type,
-            "InitialInstanceCount": max(settings.instances, least),
-            "InitialVariantWeight": weight,
-            "ContainerStartupHealthCheckTimeoutInSeconds": settings.container_timeout,
-        }
-
-    def _staying(self, state: State, known: Collection[str]) -> list[dict[str, Any]]:
-        """Return the variants that stay beside a new one, and scale the others no more."""
-        # Whoever put up what has requests need not have told this caller's ZenML.
-        staying = {*known, *state.shares}
-        for leaving in sorted(state.names - staying):
-            self._scaling.end(leaving)
-        return self._kept(state, staying)
-
-    def _kept(self, state: State, known: Collection[str]) -> list[dict[str, Any]]:
-        """Return variants that serve as a new configuration has them: weighted, scaled as now."""
-        with told(f"The configuration of endpoint {self.name} cannot be read"):
-            found = self._sagemaker.describe_endpoint_config(EndpointConfigName=state.config)
-        configured = {v["VariantName"]: v for v in found["ProductionVariants"]}
-        return [
-            {
-                **configured[now.name],
-                "InitialVariantWeight": now.weight,
-                "InitialInstanceCount": now.instances,
-            }
-            for now in state.variants
-            if now.name in known
-        ]
-
-    def _change(self, state: State | None, variants: list[dict[str, Any]], new: str = "") -> None:
-        """Make an endpoint of these variants, or make it of these; SageMaker keeps it serving.
+    def set_stage(self, name: str, stage: str) -> None:
+        """Tag a variant's SageMaker model with the stage of its version.
 
         Raises:
-            AccessError: SageMaker refuses at once.
-            EndpointError: It tried and failed, or is not done in time.
+            AwsError: AWS refuses it.
         """
-        config = names.new_config_name(self.name)
-        verb = "create" if state is None else "update"
-        with told(f"SageMaker does not {verb} the endpoint {self.name}"):
-            self._sagemaker.create_endpoint_config(
-                EndpointConfigName=config,
-                ProductionVariants=variants,
-                **self.settings.config_arguments,
-            )
-            asked = {"EndpointName": self.name, "EndpointConfigName": config}
-            if state is None:
-                self._sagemaker.create_endpoint(**asked, Tags=self.settings.aws_tags)
-            else:
-                self._sagemaker.update_endpoint(**asked)
-        settled = self._settled()
-        if settled is None or (settled.status, settled.config) != (_SERVING, config):
-            raise self._failure(settled, f"could not {verb}", new)
+        self._resources.tag_model(name, stage)
 
-    def _drop(self, state: State, variant: str) -> None:
-        """Take a variant away, and with the last one the endpoint."""
-        kept = self._kept(state, state.names - {variant})
-        if kept:
-            self._change(state, kept)
+    @cached_property
+    def _resources(self) -> EndpointResources:
+        return EndpointResources(self.name, self.settings, self.aws)
+
+    @cached_property
+    def _scaling(self) -> VariantScaling:
+        return VariantScaling(self.aws, self.name, self.settings.autoscaling)
+
+    def _image(self) -> str:
+        if self.settings.image is not None:
+            return self.settings.image
+        if self.build_image is None:
+            raise ConfigError("image: name the image that new variants of the endpoint run in.")
+        return self.build_image()
+
+    def _retained_variants(
+        self, state: EndpointState, keep: Collection[str]
+    ) -> list[dict[str, Any]]:
+        """Return the variants that stay beside a new one, and stop scaling the others."""
+        # A variant that has requests may be in the records of another ZenML.
+        retained = {*keep, *state.weights}
+        for leaving in sorted(state.names - retained):
+            self._scaling.stop(leaving)
+        return self._resources.variant_specs(state, retained)
+
+    def _drop(self, state: EndpointState, variant: str) -> None:
+        """Delete a variant, and with the last one the endpoint."""
+        specs = self._resources.variant_specs(state, state.names - {variant})
+        if specs:
+            self._resources.set_variants(state, specs)
         else:
-            self._delete()
+            self._resources.delete_endpoint()
 
-    def _require_requests_elsewhere(self, state: State, variant: str) -> None:
-        """Refuse to take the only variant with requests away from others: SageMaker would, too."""
+    def _require_weight_elsewhere(self, state: EndpointState, variant: str) -> None:
+        """Refuse to delete the only variant with requests beside others, as SageMaker would."""
         others = ", ".join(sorted(state.names - {variant}))
-        if others and state.shares.keys() == {variant}:
+        if others and state.weights.keys() == {variant}:
             raise EndpointError(
                 f"The variant {variant} has all requests of endpoint {self.name}, beside {others}: "
                 "give requests to another one first (deploy its version: python run.py --pipeline "
-                f"deployment), or delete the others first. {self._end_of_costs}"
+                "deployment), or delete the others first. "
+                f"{self._resources.deletion_hint}"
             )
 
-    def _delete(self) -> None:
-        with told(f"The endpoint {self.name} cannot be deleted"):
-            self._sagemaker.delete_endpoint(EndpointName=self.name)
-        state = self._settled()
-        if state is not None:
-            raise self._failure(state, "did not delete")
-
-    @contextmanager
-    def _taken_back_on_failure(self, variant: str, known: Collection[str]) -> Iterator[None]:
-        """Undo what the block did to put a variant up if it fails in any way."""
+    def _undo_deployment(
+        self,
+        variant: str,
+        keep: Collection[str],
+        _kind: type[BaseException] | None,
+        failure: BaseException | None,
+        _traceback: object,
+    ) -> None:
+        """Delete a variant whose deployment failed, as soon as SageMaker allows it."""
         try:
-            yield
-        except BaseException as failure:
-            try:
-                self._take_back(variant, known)
-            # To be interrupted again is likely: SageMaker takes minutes.
-            except (CVFactoryError, KeyboardInterrupt) as error:
-                raise EndpointError(
-                    f"{_said(failure)}\nNor could it be undone: {_said(error)}\n"
-                    f"{self._end_of_costs}"
-                ) from failure
-            raise
+            self._scaling.stop(variant)
+            state = self._resources.await_settled()
+            if state is not None and (state.status == FAILED or variant in state.names):
+                self._drop(state, variant)
+            self._resources.delete_unused(keep)
+        # To be interrupted again is likely: SageMaker takes minutes.
+        except (CVFactoryError, KeyboardInterrupt) as error:
+            raise EndpointError(
+                f"{_message(failure)}\nNor could it be undone: {_message(error)}\n"
+                f"{self._resources.deletion_hint}"
+            ) from failure
 
-    def _take_back(self, variant: str, known: Collection[str]) -> None:
-        """Undo what was done to put a variant up, as soon as SageMaker allows it."""
-        self._scaling.end(variant)
-        state = self._settled()
-        if state is not None and (state.status == _FAILED or variant in state.names):
-            self._drop(state, variant)
-        self._tidy_up(set(known))
-
-    def _tidy_up(self, variants: set[str]) -> None:
-        """Delete every configuration, model and Bento of this endpoint that nothing needs.
-
-        Args:
-            variants: To be kept even if they do not serve.
-        """
-        state = self.state()
-        kept = variants | (state.names if state else set())
-        client = self._sagemaker
-        with told(f"What endpoint {self.name} has left cannot be deleted"):
-            for config in self._listed("list_endpoint_configs", "EndpointConfig", "-c"):
-                if names.is_config_of(self.name, config) and (not state or config != state.config):
-                    client.delete_endpoint_config(EndpointConfigName=config)
-            for model in self._listed("list_models", "Model", "-v"):
-                variant = names.variant_of(self.name, model)
-                if variant is not None and variant not in kept:
-                    client.delete_model(ModelName=model)
-        self._store.keep_only(kept)
-
-    def _listed(self, operation: str, kind: str, infix: str) -> list[str]:
-        pages = self._sagemaker.get_paginator(operation).paginate(NameContains=self.name + infix)
-        return [found[f"{kind}Name"] for page in pages for found in page[f"{kind}s"]]
-
-    def _changeable(self) -> State | None:
-        """Return the endpoint when SageMaker takes changes; None where there is none.
+    def _changeable_state(self) -> EndpointState | None:
+        """Return the state when SageMaker takes changes; None where there is no endpoint.
 
         Raises:
             EndpointError: It is in a state that can only be deleted.
         """
-        state = self._settled()
-        if state is not None and state.status == _FAILED:
+        state = self._resources.await_settled()
+        if state is not None and state.status == FAILED:
             # It never served: SageMaker keeps a serving one when an update fails.
-            self._delete()
+            self._resources.delete_endpoint()
             return None
-        if state is not None and state.status != _SERVING:
+        if state is not None and state.status != IN_SERVICE:
             raise EndpointError(
                 f"The endpoint {self.name} cannot be changed: it is {state.status}"
                 f"{f' ({state.reason})' if state.reason else ''}. Delete what is served (zenml "
@@ -431,60 +279,18 @@ class SagemakerEndpoint:
             )
         return state
 
-    def _settled(self) -> State | None:
-        """Wait until SageMaker does nothing to the endpoint any more.
 
-        Raises:
-            EndpointError: It takes longer than it may.
-        """
-        deadline = time.monotonic() + self.settings.start_timeout
-        while (state := self.state()) is not None and state.status in _CHANGING:
-            if time.monotonic() > deadline:
-                raise EndpointError(
-                    f"The endpoint {self.name} is still {state.status} after "
-                    f"{self.settings.start_timeout:g} s, and SageMaker goes on. Try again later, "
-                    "or raise start_timeout of the model deployer."
-                )
-            time.sleep(self.settings.polling_interval)
-        return state
-
-    @property
-    def _end_of_costs(self) -> str:
-        """How a user ends all of it where this program cannot."""
-        place = f"--region {self.settings.region} --endpoint-name {self.name}"
-        return (
-            f"The endpoint {self.name} costs as long as it is there. To delete it with all that "
-            f"it serves: aws sagemaker wait endpoint-in-service {place}; "
-            f"aws sagemaker delete-endpoint {place}"
-        )
-
-    def _failure(self, state: State | None, what: str, variant: str = "") -> EndpointError:
-        status = state.status if state else "not there any more"
-        reason = state.reason if state and state.reason else "it gave no reason"
-        served = "What was served before still is." if state and state.status == _SERVING else ""
-        first = f"SageMaker {what} the endpoint {self.name}: {reason} (it is {status}). {served}"
-        return EndpointError("\n".join([first.strip(), *self._log_end(variant)]))
-
-    def _log_end(self, variant: str) -> list[str]:
-        """Return the last lines of a variant's log, or why they cannot be had."""
-        try:
-            lines = self.logs.lines(variant, _LINES_SHOWN) if variant else []
-        except AccessError as error:
-            lines = [str(error)]
-        return ["The end of its log:", *(f"  {line}" for line in lines)] if lines else []
-
-
-def _is_weighted(state: State | None, weights: Mapping[str, float]) -> bool:
+def _has_weights(state: EndpointState | None, weights: Mapping[str, float]) -> bool:
     """Whether requests go to these variants by these weights, and to no others."""
-    served = {v.name: v.weight for v in state.variants} if state is not None else {}
-    return weights.keys() <= served.keys() and all(
+    current = {v.name: v.weight for v in state.variants} if state is not None else {}
+    return weights.keys() <= current.keys() and all(
         # SageMaker keeps weights in single precision.
         math.isclose(weight, weights.get(name, 0.0), rel_tol=1e-5)
-        for name, weight in served.items()
+        for name, weight in current.items()
     )
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException | None) -> str:
     return str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""The image that services run in on SageMaker: what it is built from, and whether it is there.
+"""Container image of the services on SageMaker: its build context, and whether it is built.
 
 It holds no code and no model, so that one image serves all versions until the lock changes.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv_factory
 from cv_factory.deployment.bento import REQUIREMENTS, pinned
-from cv_factory.deployment.sagemaker.aws_calls import Aws, told
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 
 _ROOT = Path(cv_factory.__file__).resolve().parents[1]
 CONTAINERFILE = _ROOT / "stacks" / "aws" / "service.Containerfile"
@@ -23,8 +23,8 @@ class ServiceImage:
         repository: Its registry and name, without a tag.
     """
 
-    def __init__(self, aws: Aws, repository: str) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, aws: AwsClients, repository: str) -> None:
+        """Prepare; nothing is sent yet."""
         self._aws = aws
         self.repository = repository
 
@@ -50,12 +50,12 @@ class ServiceImage:
         """Whether the repository has it.
 
         Raises:
-            AccessError: ECR refuses to say.
+            AwsError: ECR refuses to say.
         """
         ecr = self._aws.client("ecr")
         _, _, tag = self.name.rpartition(":")
         _, _, name = self.repository.partition("/")
-        with told(f"The image repository {name} cannot be read"):
+        with translate_aws_errors(f"The image repository {name} cannot be read"):
             try:
                 ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])
             except ecr.exceptions.ImageNotFoundException:

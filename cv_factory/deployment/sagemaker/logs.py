@@ -1,14 +1,14 @@
-"""What an endpoint's containers print: SageMaker keeps it in CloudWatch, a stream an instance."""
+"""Logs of an endpoint's containers in CloudWatch, where SageMaker keeps a stream per instance."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cv_factory.deployment.sagemaker.aws_calls import Aws, told
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 
 _GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
-_SECONDS_BETWEEN_LOOKS = 2.0
+_POLL_INTERVAL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EndpointLogs:
         endpoint: Name of the endpoint.
     """
 
-    aws: Aws
+    aws: AwsClients
     endpoint: str
 
     def lines(self, variant: str, tail: int | None = None) -> list[str]:
@@ -31,7 +31,7 @@ class EndpointLogs:
             tail: No more than so many of the last lines.
 
         Raises:
-            AccessError: CloudWatch refuses it.
+            AwsError: CloudWatch refuses it.
         """
         events = self._events(variant) if tail is None else self._last_events(variant, tail)
         return [event["message"].rstrip("\n") for event in events]
@@ -42,7 +42,7 @@ class EndpointLogs:
         yield from self.lines(variant, tail)
         seen: set[str] = set()
         while True:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_INTERVAL_S)
             for event in self._events(variant, startTime=since):
                 if event["eventId"] not in seen:
                     seen.add(event["eventId"])
@@ -50,20 +50,20 @@ class EndpointLogs:
 
     def _events(self, variant: str, **limits: Any) -> list[dict[str, Any]]:
         logs = self.aws.client("logs")
-        with told(f"The logs of variant {variant} cannot be read"):
+        with translate_aws_errors(f"The logs of variant {variant} cannot be read"):
             pages = logs.get_paginator("filter_log_events").paginate(
                 logGroupName=self._group, logStreamNamePrefix=f"{variant}/", **limits
             )
             try:
-                found = [event for page in pages for event in page["events"]]
+                events = [event for page in pages for event in page["events"]]
             except logs.exceptions.ResourceNotFoundException:
                 return []
-        return sorted(found, key=_time_of)
+        return sorted(events, key=_timestamp)
 
     def _last_events(self, variant: str, n: int) -> list[dict[str, Any]]:
         logs = self.aws.client("logs")
-        found: list[dict[str, Any]] = []
-        with told(f"The logs of variant {variant} cannot be read"):
+        events: list[dict[str, Any]] = []
+        with translate_aws_errors(f"The logs of variant {variant} cannot be read"):
             pages = logs.get_paginator("describe_log_streams").paginate(
                 logGroupName=self._group, logStreamNamePrefix=f"{variant}/"
             )
@@ -74,15 +74,15 @@ class EndpointLogs:
             except logs.exceptions.ResourceNotFoundException:
                 return []
             for stream in streams:
-                found += logs.get_log_events(
+                events += logs.get_log_events(
                     logGroupName=self._group, logStreamName=stream, limit=n
                 )["events"]
-        return sorted(found, key=_time_of)[-n:] if n else []
+        return sorted(events, key=_timestamp)[-n:] if n else []
 
     @property
     def _group(self) -> str:
         return _GROUP.format(endpoint=self.endpoint)
 
 
-def _time_of(event: dict[str, Any]) -> int:
+def _timestamp(event: dict[str, Any]) -> int:
     return int(event["timestamp"])

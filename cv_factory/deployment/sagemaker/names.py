@@ -1,4 +1,4 @@
-"""The names of an endpoint and of all that belongs to it: valid on SageMaker, and told apart.
+"""Names of an endpoint and of its resources: valid on SageMaker, and unambiguous.
 
 SageMaker takes 63 letters, digits and hyphens. An endpoint is ``PREFIX-MODEL``; its variants are
 ``vVERSION-ID``, its configurations ``ENDPOINT-cID``, and a variant's model is ``ENDPOINT-VARIANT``.
@@ -14,7 +14,7 @@ _ID_LENGTH = 8
 
 
 def endpoint_name(prefix: str, model_name: str) -> str:
-    """Return the name of a model's endpoint, another one for each model.
+    """Return the name of a model's endpoint, unique to the model.
 
     A name that SageMaker would not take is changed, and ends with a checksum of what it was.
     """
@@ -32,7 +32,7 @@ def variant_name(version: str, service_id: str) -> str:
 
 
 def new_config_name(endpoint: str) -> str:
-    """Return a name that no configuration of an endpoint has had."""
+    """Return a new unique name of a configuration of an endpoint."""
     return f"{endpoint}-c{secrets.token_hex(_ID_LENGTH // 2)}"
 
 
@@ -41,12 +41,12 @@ def sagemaker_model(endpoint: str, variant: str) -> str:
     return f"{endpoint}-{variant}"
 
 
-def is_config_of(endpoint: str, name: str) -> bool:
+def is_endpoint_config(endpoint: str, name: str) -> bool:
     """Whether a name is that of a configuration of this very endpoint."""
     return re.fullmatch(rf"{re.escape(endpoint)}-c[0-9a-f]{{8}}", name) is not None
 
 
-def variant_of(endpoint: str, model: str) -> str | None:
+def parse_variant(endpoint: str, model: str) -> str | None:
     """Return the variant that a SageMaker model belongs to; None if it is another endpoint's."""
-    found = re.fullmatch(rf"{re.escape(endpoint)}-(v\d+-[0-9a-f]{{8}})", model)
-    return found[1] if found else None
+    match = re.fullmatch(rf"{re.escape(endpoint)}-(v\d+-[0-9a-f]{{8}})", model)
+    return match[1] if match else None

@@ -1,16 +1,16 @@
-"""Lets the number of a variant's instances follow its load: application autoscaling."""
+"""Application autoscaling of a variant's instances by its load."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from cv_factory.deployment.sagemaker.aws_calls import Aws, told
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 from cv_factory.deployment.sagemaker.settings import Autoscaling
 
 _METRIC = "SageMakerVariantInvocationsPerInstance"
 
 
 @dataclass(frozen=True)
-class Scaling:
+class VariantScaling:
     """The scaling of an endpoint's variants.
 
     Attributes:
@@ -19,20 +19,20 @@ class Scaling:
         policy: None where the number of instances does not change.
     """
 
-    aws: Aws
+    aws: AwsClients
     endpoint: str
     policy: Autoscaling | None
 
-    def begin(self, variant: str) -> None:
+    def start(self, variant: str) -> None:
         """Scale a variant by the policy, where there is one.
 
         Raises:
-            AccessError: AWS refuses it.
+            AwsError: AWS refuses it.
         """
         if self.policy is None:
             return
         client = self.aws.client("application-autoscaling")
-        with told(f"The variant {variant} cannot be scaled"):
+        with translate_aws_errors(f"The variant {variant} cannot be scaled"):
             client.register_scalable_target(
                 **self._target(variant),
                 MinCapacity=self.policy.min_instances,
@@ -50,19 +50,19 @@ class Scaling:
                 },
             )
 
-    def end(self, variant: str) -> None:
-        """Scale a variant no more: SageMaker removes none that is scaled.
+    def stop(self, variant: str) -> None:
+        """Stop scaling a variant: SageMaker removes none that is scaled.
 
         Raises:
-            AccessError: AWS refuses it.
+            AwsError: AWS refuses it.
         """
         client = self.aws.client("application-autoscaling")
         target = self._target(variant)
-        with told(f"The scaling of variant {variant} cannot be ended"):
-            found = client.describe_scalable_targets(
+        with translate_aws_errors(f"The scaling of variant {variant} cannot be stopped"):
+            response = client.describe_scalable_targets(
                 ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]
             )
-            if found["ScalableTargets"]:
+            if response["ScalableTargets"]:
                 client.deregister_scalable_target(**target)
 
     def _target(self, variant: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a stack file says of its endpoints: instances, network, key, scaling, capture of data."""
+"""Settings of a stack's endpoints: instances, network, key, scaling, capture of data."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
 
 
 class Autoscaling(BaseModel):
-    """How the number of a variant's instances follows what it is asked.
+    """How the number of a variant's instances follows its invocations.
 
     Attributes:
         min_instances: Never fewer.
@@ -116,8 +116,8 @@ class EndpointSettings(BaseModel):
         }
         if self.subnets:
             arguments["VpcConfig"] = {
-                "Subnets": _listed(self.subnets),
-                "SecurityGroupIds": _listed(self.security_groups),
+                "Subnets": _split(self.subnets),
+                "SecurityGroupIds": _split(self.security_groups),
             }
         return arguments
 
@@ -144,5 +144,5 @@ class EndpointSettings(BaseModel):
         }
 
 
-def _listed(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]

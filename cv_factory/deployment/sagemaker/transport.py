@@ -1,14 +1,11 @@
-"""Asks an endpoint as if it were any server that speaks HTTP: ``invoke_endpoint`` as a transport.
-
-So what proves and asks the service elsewhere proves and asks it here.
-"""
+"""HTTPX transport over ``invoke_endpoint``: clients of the service reach an endpoint unchanged."""
 
 import json
 from typing import Any
 
 import httpx
 
-from cv_factory.deployment.sagemaker.aws_calls import Aws, told
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 
 #: ``sagemaker://ENDPOINT``: how the commands of this project name an endpoint.
 SCHEME = "sagemaker"
@@ -26,13 +23,13 @@ class EndpointTransport(httpx.BaseTransport):
     there the service finds ``Cache-Control``.
     """
 
-    def __init__(self, aws: Aws, endpoint: str, variant: str | None = None) -> None:
-        """Nothing is asked yet.
+    def __init__(self, aws: AwsClients, endpoint: str, variant: str | None = None) -> None:
+        """Prepare; nothing is sent yet.
 
         Args:
             aws: The clients.
             endpoint: Its name.
-            variant: The one that is to answer; by weight where none is named.
+            variant: The one that responds; chosen by weight where it is None.
         """
         self._aws = aws
         self._arguments: dict[str, Any] = {"EndpointName": endpoint}
@@ -40,19 +37,19 @@ class EndpointTransport(httpx.BaseTransport):
             self._arguments["TargetVariant"] = variant
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Return what the container answered, refusals as well.
+        """Return the response of the container, whatever its status.
 
         Raises:
-            AccessError: SageMaker does not hand the request on.
+            AwsError: SageMaker does not hand the request on.
         """
         name = self._arguments["EndpointName"]
         attributes = {}
         if control := request.headers.get("Cache-Control"):
             attributes["CustomAttributes"] = f"cache-control={control}"
-        with told(f"The endpoint {name} cannot be asked"):
+        with translate_aws_errors(f"The endpoint {name} cannot be invoked"):
             runtime = self._aws.client("sagemaker-runtime")
             try:
-                answer = runtime.invoke_endpoint(
+                response = runtime.invoke_endpoint(
                     **self._arguments,
                     **attributes,
                     Body=request.read(),
@@ -63,14 +60,14 @@ class EndpointTransport(httpx.BaseTransport):
                 return httpx.Response(status, content=_message(error.response), request=request)
         return httpx.Response(
             200,
-            headers={"Content-Type": answer["ContentType"]},
-            content=answer["Body"].read(),
+            headers={"Content-Type": response["ContentType"]},
+            content=response["Body"].read(),
             request=request,
         )
 
 
 def _message(response: dict[str, Any]) -> bytes:
-    """Return the body of the container's own answer."""
+    """Return the body of the container's own response."""
     message = response.get("OriginalMessage") or json.dumps(
         {"detail": response["Error"].get("Message", "")}
     )

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -12,13 +11,15 @@ import numpy as np
 import pytest
 
 from cv_factory.config.serving import LogConfig
-from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.deployment.local.endpoint import LocalEndpoint
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import DaemonError
+from cv_factory.processes.polling import poll_until
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
 from cv_factory.serving.postprocessors import PostprocessedPrediction
-from tests.unit.deployment.test_endpoint import START, ask, bundle_of, free_port, left_of
+from tests.unit.deployment.test_endpoint import START, ask, bundle_of, left_of
 
 pytestmark = pytest.mark.engines
 
@@ -41,26 +42,32 @@ def small_disk(
 
 
 def test_a_full_disk_stops_the_deployment_and_not_the_service(small_disk: Path) -> None:
-    endpoint = Endpoint(small_disk / "digits", "127.0.0.1", free_port(), drain_seconds=5.0)
+    endpoint = LocalEndpoint(
+        small_disk / "digits",
+        "127.0.0.1",
+        find_free_port(),
+        start_timeout_s=START,
+        drain_timeout_s=5.0,
+    )
     try:
-        endpoint.put_up("one", bundle_of("1"), START)
-        endpoint.route({"one": 1.0})
+        endpoint.deploy("one", bundle_of("1"))
+        endpoint.set_weights({"one": 1.0})
         assert ask(endpoint).json()["version"] == "1"
         _fill(small_disk)
         with pytest.raises(DaemonError, match=r"two cannot be written \(.*No space left"):
-            endpoint.put_up("two", bundle_of("2"), START)
+            endpoint.deploy("two", bundle_of("2"), keep={"one"})
         with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
-            endpoint.route({"one": 0.5})
-        # Nor is a front ended that lost its supervisor, before another can take its place.
+            endpoint.set_weights({"one": 0.5})
+        # Nor is a proxy ended that lost its supervisor, before another can take its place.
         _kill_supervisor(endpoint)
         with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
-            endpoint.route({"one": 0.5})
+            endpoint.set_weights({"one": 0.5})
         assert [path.name for path in (endpoint.folder / "services").iterdir()] == ["one"]
         # Nor does what cannot be logged keep anyone from being answered.
         assert [ask(endpoint).json()["version"] for _ in range(50)] == ["1"] * 50
         (small_disk / "filler").unlink()
         _logs_again(endpoint)
-        endpoint.route({"one": 1.0})
+        endpoint.set_weights({"one": 1.0})
         assert endpoint.is_open
     finally:
         endpoint.remove("one")
@@ -100,16 +107,13 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert poll_until(condition, 10.0, 0.02)
 
 
-def _kill_supervisor(endpoint: Endpoint) -> None:
-    front = daemon.load_process(endpoint.folder / "front")
-    assert front is not None
-    os.kill(front.pid, signal.SIGKILL)
+def _kill_supervisor(endpoint: LocalEndpoint) -> None:
+    proxy = daemon.load_process(endpoint.folder / "front")
+    assert proxy is not None
+    os.kill(proxy.pid, signal.SIGKILL)
     _until(lambda: not endpoint.is_open)
 
 
@@ -124,7 +128,7 @@ def _fill(place: Path) -> None:
                 continue
 
 
-def _logs_again(endpoint: Endpoint) -> None:
+def _logs_again(endpoint: LocalEndpoint) -> None:
     def is_logged() -> bool:
         assert ask(endpoint, **{"X-Request-ID": "after-the-flood"}).status_code == 200
         return "after-the-flood" in endpoint.log_file("one").read_text()

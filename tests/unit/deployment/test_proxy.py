@@ -1,4 +1,4 @@
-"""The front: every request reaches a service that runs, whole, once, and in the right share."""
+"""The proxy: every request reaches a service that runs, whole, once, and in the right share."""
 
 import asyncio
 import http.client
@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from cv_factory.deployment.local.proxy import ROUTES, STATUS
-from cv_factory.deployment.local.routes import Backend, FrontStatus, Routes, Shares
+from cv_factory.deployment.local.routes import Backend, ProxyStatus, Routes, WeightedRoundRobin
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -76,8 +76,8 @@ class EchoServer(ThreadingHTTPServer):
         return Backend(self.name, self.server_port, weight)
 
 
-class RunningFront:
-    """A front in a process of its own."""
+class RunningProxy:
+    """A proxy in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,8 +103,8 @@ class RunningFront:
             assert self.process.poll() is None
             time.sleep(0.005)
 
-    def status(self) -> FrontStatus | None:
-        return FrontStatus.load(self.folder / STATUS)
+    def status(self) -> ProxyStatus | None:
+        return ProxyStatus.load(self.folder / STATUS)
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -120,8 +120,8 @@ class RunningFront:
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFront]:
-    running = RunningFront(tmp_path_factory.mktemp("front"))
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
+    running = RunningProxy(tmp_path_factory.mktemp("proxy"))
     yield running
     running.process.terminate()
     assert running.process.wait(10) == 0
@@ -143,32 +143,34 @@ def ask(client: http.client.HTTPConnection, body: bytes = b"x", path: str = "/")
 
 
 def test_a_canary_is_given_its_share_request_by_request(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
     old, new = servers
-    front.route(old.backend(0.75), new.backend(0.25))
-    client = front.connect()
+    proxy.route(old.backend(0.75), new.backend(0.25))
+    client = proxy.connect()
     assert Counter(ask(client) for _ in range(100)) == {"old": 75, "new": 25}
 
 
 def test_shares_are_kept_to_the_request() -> None:
-    shares = Shares([Backend("a", 1, 0.7), Backend("b", 2, 0.2), Backend("c", 3, 0.1)])
-    picked = [backend.name for backend in (shares.pick() for _ in range(1000)) if backend]
+    balancer = WeightedRoundRobin(
+        [Backend("a", 1, 0.7), Backend("b", 2, 0.2), Backend("c", 3, 0.1)]
+    )
+    picked = [backend.name for backend in (balancer.pick() for _ in range(1000)) if backend]
     for end in range(10, 1001, 10):
         counts = Counter(picked[:end])
         assert all(abs(counts[n] - end * w) <= 1 for n, w in (("a", 0.7), ("b", 0.2), ("c", 0.1)))
 
 
 def test_no_request_is_lost_and_none_is_late_when_the_service_changes_under_load(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
     old, new = servers
-    front.route(old.backend(1.0))
+    proxy.route(old.backend(1.0))
     answered: list[str] = []
     stop = threading.Event()
 
     def load() -> None:
-        client = front.connect()
+        client = proxy.connect()
         while not stop.is_set():
             answered.append(ask(client, b"y" * 3000))
 
@@ -180,8 +182,8 @@ def test_no_request_is_lost_and_none_is_late_when_the_service_changes_under_load
         while len(answered) < seen + 20:
             time.sleep(0.001)
         server = (new, old)[number % 2]
-        front.route(server.backend(1.0))
-        while (status := front.status()) and status.in_flight.keys() - {server.name}:
+        proxy.route(server.backend(1.0))
+        while (status := proxy.status()) and status.in_flight.keys() - {server.name}:
             time.sleep(0.001)
         settled = len(answered) + len(threads)
         while len(answered) < settled + 10:
@@ -194,10 +196,10 @@ def test_no_request_is_lost_and_none_is_late_when_the_service_changes_under_load
 
 
 def test_bodies_of_any_size_and_form_pass_unchanged(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
-    front.route(servers[0].backend(1.0))
-    client = front.connect()
+    proxy.route(servers[0].backend(1.0))
+    client = proxy.connect()
     large = bytes(range(256)) * 40_000
     assert ask(client, large) == "old"
     client.request("POST", "/", body=iter([b"abc", large, b"d"]), encode_chunked=True,
@@ -209,16 +211,16 @@ def test_bodies_of_any_size_and_form_pass_unchanged(
     assert (head.status, head.read()) == (200, b"")
     assert ask(client) == "old"
     expecting = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
-    answer = front.exchange(expecting + b"Connection: close\r\n\r\nhi")
+    answer = proxy.exchange(expecting + b"Connection: close\r\n\r\nhi")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n")
     assert answer.endswith(b"\r\n\r\nhi")
 
 
 def test_the_last_forwarded_address_is_the_clients_own(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
-    front.route(servers[0].backend(1.0))
-    client = front.connect()
+    proxy.route(servers[0].backend(1.0))
+    client = proxy.connect()
     client.request("GET", "/", headers={"X-Forwarded-For": "203.0.113.7"})
     response = client.getresponse()
     response.read()
@@ -226,24 +228,24 @@ def test_the_last_forwarded_address_is_the_clients_own(
 
 
 def test_an_answer_that_comes_before_the_whole_request_arrives(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
-    front.route(servers[0].backend(1.0))
+    proxy.route(servers[0].backend(1.0))
     head = b"POST /too-large HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
-    assert front.exchange(head + b"z" * 500_000).startswith(b"HTTP/1.1 413 ")
+    assert proxy.exchange(head + b"z" * 500_000).startswith(b"HTTP/1.1 413 ")
 
 
 def test_what_cannot_be_handed_on_is_answered_with_a_problem(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
     get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    front.route()
-    assert front.exchange(get).startswith(b"HTTP/1.1 503 ")
+    proxy.route()
+    assert proxy.exchange(get).startswith(b"HTTP/1.1 503 ")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = Backend("dead", unused.getsockname()[1], 1.0)
-        front.route(dead)
-        refused = front.exchange(get)
+        proxy.route(dead)
+        refused = proxy.exchange(get)
         assert refused.startswith(b"HTTP/1.1 502 ")
         problem = json.loads(refused.split(b"\r\n\r\n")[1])
         assert problem == {
@@ -252,22 +254,22 @@ def test_what_cannot_be_handed_on_is_answered_with_a_problem(
             "status": 502,
             "detail": "The service behind this address does not run.",
         }
-        front.route(dead, servers[1].backend(0.01))
-        assert ask(front.connect()) == "new"
-    front.route(servers[0].backend(1.0))
+        proxy.route(dead, servers[1].backend(0.01))
+        assert ask(proxy.connect()) == "new"
+    proxy.route(servers[0].backend(1.0))
     smuggled = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"
     for wrong in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", smuggled + b"\r\n0\r\n\r\n"):
-        assert front.exchange(wrong).startswith(b"HTTP/1.1 400 ")
-    assert front.exchange(b"GET /" + b"a" * 70_000).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+        assert proxy.exchange(wrong).startswith(b"HTTP/1.1 400 ")
+    assert proxy.exchange(b"GET /" + b"a" * 70_000).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
 
 
 def test_a_hundred_clients_are_served_at_once(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
-    front.route(servers[0].backend(0.5), servers[1].backend(0.5))
+    proxy.route(servers[0].backend(0.5), servers[1].backend(0.5))
 
     async def slow() -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         head = await reader.readuntil(b"\r\n\r\n")
         writer.close()
@@ -283,16 +285,16 @@ def test_a_hundred_clients_are_served_at_once(
 
 
 def test_a_killed_front_is_started_again_and_clients_wait_for_it(
-    front: RunningFront, servers: tuple[EchoServer, EchoServer]
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
-    front.route(servers[0].backend(1.0))
-    assert ask(front.connect()) == "old"
+    proxy.route(servers[0].backend(1.0))
+    assert ask(proxy.connect()) == "old"
     for _ in range(3):
-        (serving,) = psutil.Process(front.process.pid).children()
+        (serving,) = psutil.Process(proxy.process.pid).children()
         serving.kill()
-        assert [ask(front.connect()) for _ in range(5)] == ["old"] * 5
-    front.route(servers[1].backend(1.0))
-    assert ask(front.connect()) == "new"
+        assert [ask(proxy.connect()) for _ in range(5)] == ["old"] * 5
+    proxy.route(servers[1].backend(1.0))
+    assert ask(proxy.connect()) == "new"
 
 
 def test_what_ends_again_and_again_is_not_started_for_ever(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from cv_factory.deployment.sagemaker import names
-from cv_factory.deployment.sagemaker.aws_calls import Aws
+from cv_factory.deployment.sagemaker.aws_calls import AwsClients
 from cv_factory.deployment.sagemaker.image import ServiceImage
 from cv_factory.deployment.sagemaker.settings import EndpointSettings
 from stacks.spec import read_spec
@@ -87,7 +87,7 @@ def test_the_stack_file_holds_settings_that_are_valid() -> None:
 
 
 def test_the_image_holds_no_torch_no_code_and_no_root() -> None:
-    image = ServiceImage(Aws("eu-central-1"), _NEEDED["repository"])
+    image = ServiceImage(AwsClients("eu-central-1"), _NEEDED["repository"])
     assert re.fullmatch(re.escape(_NEEDED["repository"]) + ":[0-9a-f]{16}", image.name)
     requirements = {line.split("==")[0] for line in image.files["requirements.txt"].splitlines()}
     assert "onnxruntime" in requirements

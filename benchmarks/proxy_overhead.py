@@ -1,9 +1,9 @@
-"""What a model's front costs: one service, asked at its own port and through the front.
+"""What a model's proxy costs: one service, asked at its own port and through the proxy.
 
 The default small CNN on 28x28, one worker, API keys and logs on. ``wrk`` (Debian: wrk) asks for
 SECONDS (default 3) at 1, 8 and 32 connections over loopback, in ROUNDS (default 3) of alternating
-order; on few cores client, front and service share them.
-Run: python -m benchmarks.front_overhead [ROUNDS [SECONDS]]
+order; on few cores client, proxy and service share them.
+Run: python -m benchmarks.proxy_overhead [ROUNDS [SECONDS]]
 """
 
 import json
@@ -16,29 +16,31 @@ from benchmarks.harness import RESULTS, Spread, describe_machine
 from benchmarks.serving import CONNECTIONS, Server, free_port, wrk
 from benchmarks.serving_models import write_bundle
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.local.endpoint import Endpoint
+from cv_factory.deployment.local.endpoint import LocalEndpoint
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 from cv_factory.serving.bundle import Bundle
 
 _START_SECONDS = 120.0
-_SIDES = ("direct", "front")
+_SIDES = ("direct", "proxy")
 #: By connections and side, the figures of each round.
 Figures = dict[int, dict[str, list[dict[str, float]]]]
 
 
 def measure(folder: Path, rounds: int, seconds: int) -> Figures:
-    """Start a service and its front, load both, and return the figures."""
+    """Start a service and its proxy, load both, and return the figures."""
     write_bundle("small_cnn", folder, ServingConfig())
     key = add_key(folder / "keys.json", "load", ["predict"], None)
     variables = {FILE_VARIABLE: str(folder / "keys.json")}
-    endpoint = Endpoint(folder / "endpoint", "127.0.0.1", free_port(), variables)
+    endpoint = LocalEndpoint(
+        folder / "endpoint", "127.0.0.1", free_port(), variables, _START_SECONDS
+    )
     try:
-        endpoint.put_up("one", Bundle.load(folder / "bundle"), _START_SECONDS)
-        endpoint.route({"one": 1.0})
+        endpoint.deploy("one", Bundle.load(folder / "bundle"))
+        endpoint.set_weights({"one": 1.0})
         service = endpoint.running("one")
         if service is None:
             raise RuntimeError("the service ended")
-        ports = {"direct": service.port, "front": endpoint.port}
+        ports = {"direct": service.port, "proxy": endpoint.port}
         asked = Server([], {}, "/predict", "image/png", folder / "image.png")
         return _load(asked, ports, f"Bearer {key}", rounds, seconds)
     finally:
@@ -66,14 +68,14 @@ def report(figures: Figures) -> None:
     from rich.table import Table
 
     rounds = len(figures[CONNECTIONS[0]]["direct"])
-    table = Table(title=f"front_overhead ({rounds} rounds, medians)", title_justify="left")
+    table = Table(title=f"proxy_overhead ({rounds} rounds, medians)", title_justify="left")
     sides = (f"{side}: /s, p50, p99 ms" for side in _SIDES)
     for title in ("connections", *sides, "rate: ratio", "p50: ms added"):
         table.add_column(title, justify="right")
     for connections, found in figures.items():
-        pairs = list(zip(found["direct"], found["front"], strict=True))
-        ratio = Spread.of([front["rate"] / direct["rate"] for direct, front in pairs])
-        added = Spread.of([front["p50"] - direct["p50"] for direct, front in pairs])
+        pairs = list(zip(found["direct"], found["proxy"], strict=True))
+        ratio = Spread.of([proxy["rate"] / direct["rate"] for direct, proxy in pairs])
+        added = Spread.of([proxy["p50"] - direct["p50"] for direct, proxy in pairs])
         table.add_row(
             str(connections),
             *(_cell(found[side]) for side in _SIDES),
@@ -101,7 +103,7 @@ def main() -> int:
     report(figures)
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = json.dumps({"machine": machine, "figures": figures}, indent=2)
-    (RESULTS / "front_overhead.json").write_text(result + "\n", encoding="utf-8")
+    (RESULTS / "proxy_overhead.json").write_text(result + "\n", encoding="utf-8")
     return 0
 
 
