@@ -72,9 +72,10 @@ def _lock(file: FileIO, model_name: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
+        holder = _describe_holder(file.readall())
         raise BusyError(
-            f"{model_name} is being deployed by {_describe_holder(file.readall())}: wait until that "
-            "has ended, and give the command again."
+            f"{model_name} is being deployed by {holder}: wait until that has ended, and give the "
+            "command again."
         ) from None
 
 

@@ -40,10 +40,10 @@ def test_what_belongs_to_another_endpoint_is_not_taken_for_ones_own() -> None:
         variant = names.variant_name("1", "0f8fad5b-d9cb-469f-a165-70867728950e")
         model, config = names.sagemaker_model(endpoint, variant), names.new_config_name(endpoint)
         other = {own: longer, longer: own}[endpoint]
-        assert names.variant_of(endpoint, model) == variant
-        assert names.is_config_of(endpoint, config)
-        assert names.variant_of(other, model) is None
-        assert not names.is_config_of(other, config)
+        assert names.parse_variant(endpoint, model) == variant
+        assert names.is_endpoint_config(endpoint, config)
+        assert names.parse_variant(other, model) is None
+        assert not names.is_endpoint_config(other, config)
 
 
 @pytest.mark.parametrize(
