@@ -6,17 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cv_factory.config.data import DataConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.config.transform import PCAConfig, TransformConfig
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import split_dataset
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.small_cnn import SmallCNNConfig
-from cv_factory.training.train import train
-from cv_factory.transforms.fitted import fit_transform
+from tests.support.digits import load_digits
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,12 @@ class TrainedRun:
 
 @pytest.fixture(scope="session")
 def run() -> TrainedRun:
-    dataset = ingest(DataConfig())
-    split = split_dataset(dataset, SplitConfig())
-    transform = fit_transform(dataset, split.train, TransformConfig(pca=PCAConfig(n_components=16)))
+    digits = load_digits(n_components=16)
     config = TrainConfig(epochs=6, batch_size=64, crop_padding=1, device="cpu")
-    trained = train(dataset, split, transform, SmallCNNConfig(channels=[16, 32, 32]), config)
+    trained = digits.train(SmallCNNConfig(channels=[16, 32, 32]), config)
+    dataset, split = digits.dataset, digits.split
     return TrainedRun(
-        export_predictor(trained, transform, {}),
+        export_predictor(trained, digits.transform, {}),
         dataset.images[split.train],
         dataset.labels[split.train],
         dataset.images[split.test],

@@ -5,19 +5,15 @@ from functools import cache
 
 import numpy as np
 
-from cv_factory.config.data import DataConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import Split, split_dataset
+from cv_factory.data.split import Split
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.models.small_cnn import SmallCNNConfig
-from cv_factory.training.train import train
-from cv_factory.transforms.fitted import fit_transform
+from cv_factory.training.trained_model import TrainedModel
+from tests.support.digits import load_digits
 
 _MODELS = {
     "logistic_regression": LogisticRegressionConfig(),
@@ -30,13 +26,17 @@ def digits_predictor(
     model: str, *, calibrated: bool = False
 ) -> tuple[Predictor, ImageDataset, Split]:
     """Return a predictor of 600 digits, the digits, and their split."""
-    dataset = ingest(DataConfig(limit=600))
-    split = split_dataset(dataset, SplitConfig())
-    transform = fit_transform(dataset, split.train, TransformConfig(pca=PCAConfig(n_components=16)))
+    digits = load_digits(600, n_components=16)
+    trained = _train(model)
+    calibration_set = (digits.dataset, digits.split.validation) if calibrated else None
+    predictor = export_predictor(trained, digits.transform, {}, calibration_set)
+    return predictor, digits.dataset, digits.split
+
+
+@cache
+def _train(model: str) -> TrainedModel:
     config = TrainConfig(epochs=4, batch_size=32, crop_padding=1)
-    trained = train(dataset, split, transform, _MODELS[model], config)
-    held_out = (dataset, split.validation) if calibrated else None
-    return export_predictor(trained, transform, {}, held_out), dataset, split
+    return load_digits(600, n_components=16).train(_MODELS[model], config)
 
 
 def with_wrong_golden_samples(predictor: Predictor) -> Predictor:

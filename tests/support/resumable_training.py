@@ -1,4 +1,4 @@
-"""Trains on a few digits as often as it is asked to, each time in a process of its own.
+"""Trains on digits once for every line on standard input, each time in a forked process.
 
 A program for ``test_resume``: each line on standard input forks a process that trains and prints
 ``PID number``, then ``TRAINED fingerprint`` if it is left to finish. Importing torch only once
@@ -12,16 +12,10 @@ import torch
 import torch._dynamo  # the optimizer would import it in every child
 
 from cv_factory.code_fingerprint import code_fingerprint
-from cv_factory.config.data import DataConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.config.transform import PCAConfig, TransformConfig
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import split_dataset
 from cv_factory.models.small_cnn import SmallCNNConfig
-from cv_factory.training.network import train_network  # noqa: F401  (the same)
-from cv_factory.training.train import train
-from cv_factory.transforms.fitted import fit_transform
+from cv_factory.training.network import train_network  # noqa: F401  (imported before the fork)
+from tests.support.digits import load_digits
 
 MODEL = SmallCNNConfig(channels=[4, 8], dropout=0.2)
 CONFIG = TrainConfig(
@@ -39,17 +33,14 @@ def main() -> None:
     """Train once for every line."""
     # Threads do not survive a fork.
     torch.set_num_threads(1)
-    dataset = ingest(DataConfig())
-    split = split_dataset(dataset, SplitConfig())
-    config = TransformConfig(pca=PCAConfig(n_components=4))
-    transform = fit_transform(dataset, split.train, config)
-    # Known before the fork, like the imports.
-    assert dataset.content_hash
+    digits = load_digits()
+    # Computed before the fork, like the imports.
+    assert digits.dataset.content_hash
     assert code_fingerprint("cv_factory.training.train")
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:
-            trained = train(dataset, split, transform, MODEL, CONFIG)
+            trained = digits.train(MODEL, CONFIG)
             print(f"TRAINED {trained.fingerprint}", flush=True)
             os._exit(0)
         print(f"PID {child}", flush=True)

@@ -1,31 +1,24 @@
-"""Several processes that train one network: the same result as one, and an end where one dies."""
+"""Several processes that train one network: equal results, and one failure message."""
 
 import json
 import signal
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from cv_factory.config.data import DataConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.config.transform import PCAConfig, TransformConfig
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
 from cv_factory.models.small_cnn import SmallCNNConfig
+from cv_factory.processes.polling import poll_until
+from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from cv_factory.training.distributed.cluster_environment import Nodes, detect_nodes, expand_hosts
-from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
-from cv_factory.transforms.fitted import fit_transform
+from tests.support.digits import load_digits
 
-SMALL = SmallCNNConfig(channels=[4, 8])
 CONFIG = TrainConfig(epochs=2, batch_size=33, crop_padding=1, precision="fp32", device="cpu")
 
 _SECOND_OF_TWO = {
@@ -35,109 +28,89 @@ _SECOND_OF_TWO = {
     "MASTER_PORT": "29500",
 }
 
-Train = Callable[..., TrainedModel]
+#: What rank 1 runs first: once, it fails in its third epoch.
+_FAILURE_IN_EPOCH_3 = """\
+import os, pathlib
+marker = pathlib.Path(__file__).with_name("fail")
+if os.environ.get("RANK") == "1" and marker.exists():
+    marker.unlink()
+    from cv_factory.training.batches import ResidentImages
+    batches, calls = ResidentImages.batches, []
+    def fail(self, positions):
+        calls.append(1)
+        if len(calls) == 5:  # training and validation images are read once an epoch
+            raise OSError("the disk is on fire")
+        return batches(self, positions)
+    ResidentImages.batches = fail
+"""
 
 
-@pytest.fixture(scope="module")
-def train_with() -> Train:
-    dataset = ingest(DataConfig(limit=400))
-    split = split_dataset(dataset, SplitConfig())
-    config = TransformConfig(pca=PCAConfig(n_components=4))
-    transform = fit_transform(dataset, split.train, config)
-
-    def run(**settings: object) -> TrainedModel:
-        on_epoch = settings.pop("on_epoch", lambda *_: None)
-        changed = TrainConfig.model_validate({**CONFIG.model_dump(), **settings})
-        return train(dataset, split, transform, SMALL, changed, on_epoch)  # type: ignore[arg-type]
-
-    return run
+def train_with(on_epoch: EpochCallback = lambda *_: None, **settings: object) -> TrainedModel:
+    config = TrainConfig.model_validate({**CONFIG.model_dump(), **settings})
+    return load_digits(400).train(SmallCNNConfig(channels=[4, 8]), config, on_epoch)
 
 
-class StoppedError(Exception):
-    """Ends a training from within, between two epochs."""
-
-
-def test_two_processes_find_what_one_does_even_when_they_are_stopped(
-    train_with: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.slow
+def test_two_processes_resume_after_a_failure_and_match_one_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told: list[int] = []
-
-    def stop(epoch: int, _metrics: dict[str, float]) -> None:
-        told.append(epoch)
-        if epoch == 2:
-            raise StoppedError
-
     settings = {"epochs": 3, "accumulate": 2, "class_weights": "balanced", "clip_norm": 1.0}
     alone = train_with(**settings)
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    (tmp_path / "fail").touch()
+    (tmp_path / "sitecustomize.py").write_text(_FAILURE_IN_EPOCH_3)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoints = tmp_path / "checkpoints"
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(checkpoints))
     settings |= {"processes": 2, "checkpoint_seconds": 0.0}
-    with pytest.raises(StoppedError):
-        train_with(**settings, on_epoch=stop)
-    assert told == [1, 2]
-    together = train_with(**settings, on_epoch=lambda epoch, _metrics: told.append(epoch))
-    assert told[2] in (2, 3), "it went on where it was"
-    assert not list(tmp_path.iterdir())
-    assert together.best_epoch == alone.best_epoch
-    for one, other in zip(alone.history, together.history, strict=True):
+    epochs: list[int] = []
+
+    def on_epoch(epoch: int, _metrics: dict[str, float]) -> None:
+        epochs.append(epoch)
+
+    with pytest.raises(TrainingError, match=r"(?s)Rank 1 of 2 failed:.*the disk is on fire"):
+        train_with(on_epoch, **settings)
+    assert epochs == [1, 2]
+    resumed = train_with(on_epoch, **settings)
+    assert epochs[2] in (2, 3), "resumed from a checkpoint"
+    assert not list(checkpoints.iterdir())
+    assert resumed.best_epoch == alone.best_epoch
+    for one, other in zip(alone.history, resumed.history, strict=True):
         assert other == pytest.approx(one, rel=1e-3)
     np.testing.assert_allclose(
-        together.reference.probabilities, alone.reference.probabilities, atol=2e-3
+        resumed.reference.probabilities, alone.reference.probabilities, atol=2e-3
     )
 
 
-def test_a_rank_that_dies_ends_the_training_and_the_others(train_with: Train) -> None:
-    killed: list[psutil.Process] = []
+def test_a_killed_rank_ends_the_training_and_the_others() -> None:
     ranks: list[psutil.Process] = []
 
-    def kill_second() -> None:
-        deadline = time.monotonic() + 60
-        while not killed and time.monotonic() < deadline:
-            for child in psutil.Process().children():
-                if child.environ().get("RANK") == "1":
-                    ranks.extend(psutil.Process().children())
-                    killed.append(child)
-                    child.send_signal(signal.SIGKILL)
-                    return
-            threading.Event().wait(0.05)
+    def second_rank_runs() -> bool:
+        for child in psutil.Process().children():
+            if child.environ().get("RANK") == "1":
+                ranks.extend(psutil.Process().children())
+                child.send_signal(signal.SIGKILL)
+                return True
+        return False
 
-    killer = threading.Thread(target=kill_second)
+    killer = threading.Thread(target=poll_until, args=(second_rank_runs, 60))
     killer.start()
     with pytest.raises(TrainingError, match=r"Rank 1 of 2 was killed by SIGKILL"):
         train_with(epochs=10_000, processes=2)
     killer.join()
-    assert killed
+    assert ranks
     gone, alive = psutil.wait_procs(ranks, timeout=10)
     assert len(gone) >= 1
     assert not alive
 
 
-def test_the_message_is_the_first_cause_with_its_traceback(
-    train_with: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # What a rank's Python runs first: the second of them fails inside its training.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "if os.environ.get('RANK') == '1':\n"
-        "    from cv_factory.training.batches import ResidentImages\n"
-        "    def fail(*_):\n"
-        "        raise OSError('the disk is on fire')\n"
-        "    ResidentImages.batches = fail\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(TrainingError, match=r"(?s)Rank 1 of 2 failed:.*the disk is on fire"):
-        train_with(processes=2)
-
-
-def test_the_step_runs_on_the_first_machine_alone(
-    train_with: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_step_runs_on_the_first_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in _SECOND_OF_TWO.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TrainingError, match="This is machine 1 of 2, counted from 0"):
         train_with()
 
 
-def test_a_batch_too_small_for_the_processes_is_refused(train_with: Train) -> None:
+def test_a_batch_too_small_for_the_processes_is_refused() -> None:
     with pytest.raises(TrainingError, match=r"train\.batch_size is 4, which 4 processes"):
         train_with(batch_size=4, processes=4)
 
@@ -166,7 +139,7 @@ def test_a_batch_too_small_for_the_processes_is_refused(train_with: Train) -> No
         ),
     ],
 )
-def test_machines_are_read_off_the_environment(
+def test_machines_are_detected_from_the_environment(
     environment: dict[str, str], expected: Nodes
 ) -> None:
     assert detect_nodes(environment) == expected

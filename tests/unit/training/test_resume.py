@@ -12,16 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cv_factory.config.data import DataConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.config.transform import PCAConfig, TransformConfig
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import split_dataset
+from cv_factory.processes.polling import poll_until
+from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
-from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
-from cv_factory.transforms.fitted import fit_transform
+from tests.support.digits import load_digits
 from tests.support.paths import ROOT as _ROOT
 from tests.support.resumable_training import CONFIG, MODEL
 
@@ -39,8 +35,8 @@ def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-class Trainer:
-    """Trains in a process of its own, which can be killed."""
+class TrainingServer:
+    """Process that trains in forks, which can be killed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,26 +72,26 @@ class Trainer:
 
 
 @pytest.fixture
-def trainer(checkpoints: Path) -> Iterator[Trainer]:
-    trainer = Trainer(checkpoints)
+def trainer(checkpoints: Path) -> Iterator[TrainingServer]:
+    trainer = TrainingServer(checkpoints)
     yield trainer
     trainer.stop()
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_weights(trainer: Trainer) -> None:
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(trainer: TrainingServer) -> None:
     trainer.start()
-    begun = time.monotonic()
+    start = time.monotonic()
     expected = trainer.finish()
-    whole = time.monotonic() - begun
+    duration = time.monotonic() - start
     assert not list(trainer.root.iterdir()), "checkpoints are removed after success"
-    reached = ""
+    newest = ""
     moments = random.Random(4)
     for _ in range(_KILLS):
         pid = trainer.start()
-        before = reached
-        while (reached := _newest(trainer.root)) <= before:
-            assert time.monotonic() - begun < 120
-        threading.Event().wait(moments.uniform(0, 0.1) * whole)
+        assert poll_until(lambda: _newest(trainer.root) > newest, 120, interval_s=0.005)  # noqa: B023
+        newest = _newest(trainer.root)
+        threading.Event().wait(moments.uniform(0, 0.1) * duration)
         os.kill(pid, signal.SIGKILL)
     trainer.start()
     assert trainer.finish() == expected
@@ -106,66 +102,52 @@ def _newest(root: Path) -> str:
     return max((path.name for path in root.glob("*/[0-9]*")), default="")
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[object, ...]:
-    dataset = ingest(DataConfig(limit=300))
-    split = split_dataset(dataset, SplitConfig())
-    config = TransformConfig(pca=PCAConfig(n_components=4))
-    return dataset, split, fit_transform(dataset, split.train, config)
+def _train(on_epoch: EpochCallback = lambda *_: None, **changes: object) -> TrainedModel:
+    config = TrainConfig.model_validate({**CONFIG.model_dump(), **changes})
+    return load_digits(300).train(MODEL, config, on_epoch)
 
 
-def _train(digits: tuple[object, ...], stop_after: int = 0, **changes: object) -> TrainedModel:
-    def on_epoch(epoch: int, _metrics: dict[str, float]) -> None:
-        if epoch == stop_after:
+def _interrupt(after: int = 3, **changes: object) -> None:
+    def stop(epoch: int, _metrics: dict[str, float]) -> None:
+        if epoch == after:
             raise StoppedError
 
-    config = TrainConfig.model_validate({**CONFIG.model_dump(), **changes})
-    return train(*digits, MODEL, config, on_epoch)  # type: ignore[arg-type]
-
-
-def _interrupt(digits: tuple[object, ...], **changes: object) -> None:
     with pytest.raises(StoppedError):
-        _train(digits, stop_after=3, **changes)
+        _train(stop, **changes)
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    digits: tuple[object, ...],
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     checkpoints: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected = _train(digits, precision="fp16", optimizer="sgd").fingerprint
-    _interrupt(digits, precision="fp16", optimizer="sgd")
-    kept = sorted(checkpoints.glob("*/*/tensors.safetensors"))
-    assert len(kept) == CONFIG.keep_checkpoints
-    content = bytearray(kept[-1].read_bytes())
+    expected = _train(precision="fp16", optimizer="sgd").fingerprint
+    _interrupt(precision="fp16", optimizer="sgd")
+    files = sorted(checkpoints.glob("*/*/tensors.safetensors"))
+    assert len(files) == CONFIG.keep_checkpoints
+    content = bytearray(files[-1].read_bytes())
     content[-1] ^= 1
-    kept[-1].write_bytes(content)
-    seen: list[int] = []
-    config = CONFIG.model_copy(update={"precision": "fp16", "optimizer": "sgd"})
-    again = train(*digits, MODEL, config, lambda e, _m: seen.append(e))  # type: ignore[arg-type]
-    assert again.fingerprint == expected
-    assert seen == [2, 3], "one epoch had to be done again, not all of them"
-    assert f"{kept[-1]} does not match its checksum" in caplog.text
-    assert f"Continuing from checkpoint {kept[0].parent}: epoch 2," in capsys.readouterr().err
+    files[-1].write_bytes(content)
+    epochs: list[int] = []
+    resumed = _train(lambda e, _m: epochs.append(e), precision="fp16", optimizer="sgd")
+    assert resumed.fingerprint == expected
+    assert epochs == [2, 3], "one epoch had to be done again, not all of them"
+    assert f"{files[-1]} does not match its checksum" in caplog.text
+    assert f"Continuing from checkpoint {files[0].parent}: epoch 2," in capsys.readouterr().err
 
 
-def test_nothing_stays_of_a_training_that_ends_before_its_first_checkpoint(
-    digits: tuple[object, ...], checkpoints: Path
-) -> None:
-    with pytest.raises(StoppedError):
-        _train(digits, stop_after=1, checkpoint_seconds=1000.0)
+def test_a_training_without_a_checkpoint_leaves_no_directory(checkpoints: Path) -> None:
+    _interrupt(after=1, checkpoint_seconds=1000.0)
     assert not list(checkpoints.iterdir())
 
 
-def test_another_setting_never_continues_it(digits: tuple[object, ...], checkpoints: Path) -> None:
-    _interrupt(digits)
+def test_a_changed_setting_never_resumes_it(checkpoints: Path) -> None:
+    _interrupt()
     before = {path.name for path in checkpoints.iterdir()}
-    expected = _train(digits, learning_rate=1e-3, resident_mb=0)
+    expected = _train(learning_rate=1e-3, resident_mb=0)
     assert {path.name for path in checkpoints.iterdir()} == before
     assert len(expected.history) == 3
-    # Where the images lie changes no weight: this continues what was interrupted.
-    seen: list[int] = []
-    config = CONFIG.model_copy(update={"resident_mb": 0})
-    train(*digits, MODEL, config, lambda epoch, _m: seen.append(epoch))  # type: ignore[arg-type]
-    assert seen == [3]
+    # Where the images lie changes no weight: this resumes the interrupted training.
+    epochs: list[int] = []
+    _train(lambda epoch, _m: epochs.append(epoch), resident_mb=0)
+    assert epochs == [3]

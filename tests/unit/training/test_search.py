@@ -1,4 +1,4 @@
-"""The search: sees training images alone, and goes on where it was interrupted."""
+"""The search: uses training images alone, and resumes after an interruption."""
 
 import os
 import re
@@ -12,17 +12,17 @@ import numpy as np
 import psutil
 import pytest
 
-from cv_factory.config.data import DataConfig
 from cv_factory.config.search import SearchConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import Split, split_dataset
+from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
+from cv_factory.training.search.folds import write_folds
 from cv_factory.training.search.result import SearchResult, Trial
 from cv_factory.training.search.search_job import SearchJob
 from cv_factory.training.search.study import Journal, search
+from tests.support.digits import load_digits
+from tests.support.paths import ROOT
 
 FOREST = {"random_forest": {"model.n_estimators": {"low": 1, "high": 12}}}
 FAMILIES = {
@@ -31,7 +31,7 @@ FAMILIES = {
 }
 
 
-class InMemory:
+class InMemoryJournal:
     """A journal that ends with the test."""
 
     def __init__(self, *trials: Trial) -> None:
@@ -59,26 +59,26 @@ def job(dataset: ImageDataset, split: Split, **settings: object) -> SearchJob:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[ImageDataset, Split]:
-    dataset = ingest(DataConfig(limit=300))
-    return dataset, split_dataset(dataset, SplitConfig())
+    digits = load_digits(300)
+    return digits.dataset, digits.split
 
 
 def run(
     digits: tuple[ImageDataset, Split], journal: Journal | None = None, **settings: object
 ) -> SearchResult:
-    return search(job(*digits, **settings), journal or InMemory())
+    return search(job(*digits, **settings), journal or InMemoryJournal())
 
 
 @pytest.fixture(scope="module")
-def found(digits: tuple[ImageDataset, Split]) -> tuple[SearchResult, InMemory]:
-    journal = InMemory()
+def search_run(digits: tuple[ImageDataset, Split]) -> tuple[SearchResult, InMemoryJournal]:
+    journal = InMemoryJournal()
     return run(digits, journal, pruning=False), journal
 
 
 def test_every_family_is_tried_and_the_best_trial_wins(
-    found: tuple[SearchResult, InMemory],
+    search_run: tuple[SearchResult, InMemoryJournal],
 ) -> None:
-    result, _ = found
+    result, _ = search_run
     assert [t.number for t in result.trials] == [0, 1, 2, 3]
     assert {t.family for t in result.trials} == set(FAMILIES)
     assert all(t.state == "complete" and len(t.fold_scores) == 2 for t in result.trials)
@@ -89,8 +89,10 @@ def test_every_family_is_tried_and_the_best_trial_wins(
     assert getattr(result.model, key.removeprefix("model.")) == result.winner.values[key]
 
 
-def test_it_is_read_back(found: tuple[SearchResult, InMemory], tmp_path: Path) -> None:
-    result, _ = found
+def test_a_result_is_loaded_as_saved(
+    search_run: tuple[SearchResult, InMemoryJournal], tmp_path: Path
+) -> None:
+    result, _ = search_run
     result.save(tmp_path)
     loaded = SearchResult.load(tmp_path)
     assert loaded == result
@@ -98,23 +100,23 @@ def test_it_is_read_back(found: tuple[SearchResult, InMemory], tmp_path: Path) -
 
 
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(
-    digits: tuple[ImageDataset, Split], found: tuple[SearchResult, InMemory]
+    digits: tuple[ImageDataset, Split], search_run: tuple[SearchResult, InMemoryJournal]
 ) -> None:
-    whole, journal = found
-    rest = InMemory(*journal.trials[:2])
+    whole, journal = search_run
+    rest = InMemoryJournal(*journal.trials[:2])
     resumed = run(digits, rest, pruning=False)
     assert resumed.fingerprint == whole.fingerprint
     assert [t.number for t in rest.trials] == [0, 1, 2, 3]
 
 
-def test_only_the_training_images_are_looked_at(
-    digits: tuple[ImageDataset, Split], found: tuple[SearchResult, InMemory]
+def test_only_the_training_images_are_used(
+    digits: tuple[ImageDataset, Split], search_run: tuple[SearchResult, InMemoryJournal]
 ) -> None:
     dataset, split = digits
     images = np.array(dataset.images)
     images[split.validation] = images[split.test] = 0
     blinded = replace(dataset, images=images, backing=None)
-    assert run((blinded, split), pruning=False).fingerprint == found[0].fingerprint
+    assert run((blinded, split), pruning=False).fingerprint == search_run[0].fingerprint
 
 
 def test_a_setting_that_does_not_work_fails_its_trial_and_says_why(
@@ -130,7 +132,13 @@ def test_a_setting_that_does_not_work_fails_its_trial_and_says_why(
     assert "train.batch_size is 60000" in result.trials[0].reason
     assert result.model.name == "logistic_regression"
     with pytest.raises(TrainingError, match=r"None of 1 trials .*\n.*batch_size is 60000"):
-        run(digits, InMemory(result.trials[0]), families=families, trials=1, validation="hold_out")
+        run(
+            digits,
+            InMemoryJournal(result.trials[0]),
+            families=families,
+            trials=1,
+            validation="hold_out",
+        )
 
 
 def test_more_folds_than_images_of_a_class_are_refused(
@@ -143,7 +151,7 @@ def test_more_folds_than_images_of_a_class_are_refused(
         run((dataset, few), folds=5)
 
 
-def test_the_journal_of_other_settings_is_another_one(digits: tuple[ImageDataset, Split]) -> None:
+def test_other_settings_have_another_journal(digits: tuple[ImageDataset, Split]) -> None:
     def key(**settings: object) -> str:
         return job(*digits, **settings).key
 
@@ -165,7 +173,7 @@ def test_the_journal_of_other_settings_is_another_one(digits: tuple[ImageDataset
         ({"torchvision": {}}, "architecture: field required"),
     ],
 )
-def test_a_wrong_space_is_refused_by_name(families: dict[str, object], message: str) -> None:
+def test_an_invalid_space_is_named(families: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         configured(families=families)
 
@@ -175,19 +183,20 @@ def test_without_the_section_there_is_no_search() -> None:
     assert SearchConfig.model_validate({"families": {"mlp": {}}}).trials == 20
 
 
-def test_workers_end_with_a_killed_search(tmp_path: Path) -> None:
-    script = tmp_path / "run_search.py"
-    script.write_text(_SLOW_SEARCH)
-    process = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+@pytest.mark.slow
+def test_workers_end_with_a_killed_search(
+    digits: tuple[ImageDataset, Split], tmp_path: Path
+) -> None:
+    write_folds(tmp_path / "folds", job(*digits))
+    command = [sys.executable, "-c", _POOL_WITH_BUSY_WORKERS, str(tmp_path / "folds")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == "a trial ended\n"
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert children
+        assert process.stdout.readline() == "busy\n"
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) == 2
         os.kill(process.pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(workers, timeout=30)
         assert not alive
     finally:
         process.kill()
@@ -195,14 +204,18 @@ def test_workers_end_with_a_killed_search(tmp_path: Path) -> None:
         process.stdout.close()
 
 
-_SLOW_SEARCH = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
-import tests.unit.training.test_search as t
+#: Each worker trains a forest on two folds; "busy" is printed when one begins its second.
+_POOL_WITH_BUSY_WORKERS = """
+import sys, time
+from pathlib import Path
+from cv_factory.training.search.worker_pool import worker_pool
 
-dataset = t.ingest(t.DataConfig(limit=300))
-ended = lambda trial: print("a trial ended", flush=True)
-if __name__ == "__main__":
-    split = t.split_dataset(dataset, t.SplitConfig())
-    t.search(t.job(dataset, split, trials=1000, jobs=2), t.InMemory(), ended)
+with worker_pool(Path(sys.argv[1]), "accuracy", 2) as (workers, messages):
+    for worker in workers:
+        model = {"name": "random_forest", "n_estimators": 50}
+        worker.send({"number": 0, "model": model, "train": {}})
+    worker, report = messages.get()
+    worker.send({"prune": False})
+    print("busy" if "step" in report else report, flush=True)
+    time.sleep(60)
 """

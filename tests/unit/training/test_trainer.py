@@ -11,12 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cv_factory.config.data import DataConfig
-from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.config.transform import PCAConfig, TransformConfig
-from cv_factory.data.ingest import ingest
-from cv_factory.data.split import split_dataset
 from cv_factory.errors import TrainingError
 from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.augment import augment, pad, sample_augmentation
@@ -28,9 +23,9 @@ from cv_factory.training.optimization import (
     class_weights,
     learning_rate_factor,
 )
-from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
-from cv_factory.transforms.fitted import fit_transform
+from cv_factory.training.training_job import TrainingJob
+from tests.support.digits import load_digits
 
 SMALL = SmallCNNConfig(channels=[4, 8])
 BASE = {"epochs": 2, "batch_size": 32, "crop_padding": 1, "device": "cpu"}
@@ -39,17 +34,9 @@ Train = Callable[..., TrainedModel]
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Any, ...]:
-    dataset = ingest(DataConfig(limit=300))
-    split = split_dataset(dataset, SplitConfig())
-    config = TransformConfig(pca=PCAConfig(n_components=4))
-    return dataset, split, fit_transform(dataset, split.train, config)
-
-
-@pytest.fixture(scope="module")
-def train_with(digits: tuple[Any, ...]) -> Train:
+def train_with() -> Train:
     def run(**settings: object) -> TrainedModel:
-        return train(*digits, SMALL, TrainConfig.model_validate({**BASE, **settings}))
+        return load_digits(300).train(SMALL, TrainConfig.model_validate({**BASE, **settings}))
 
     return run
 
@@ -92,13 +79,15 @@ def test_streaming_ends_its_thread_and_reports_its_errors() -> None:
 
     images = np.zeros((8, 4, 4, 1), np.uint8)
     labels, indices = torch.zeros(8, dtype=torch.int64), np.arange(8)
-    wanted = [torch.arange(2)] * 100
-    stream = StreamedImages(images, labels, indices, 0, torch.device("cpu")).batches(iter(wanted))
+    positions = [torch.arange(2)] * 100
+    stream = StreamedImages(images, labels, indices, 0, torch.device("cpu")).batches(
+        iter(positions)
+    )
     assert next(stream)[0].shape == (2, 4, 4, 1)
     stream.close()  # type: ignore[attr-defined]
     broken = StreamedImages(images.view(Broken), labels, indices, 0, torch.device("cpu"))
     with pytest.raises(OSError, match="the file is gone"):
-        list(broken.batches(wanted))
+        list(broken.batches(positions))
 
 
 def test_early_stopping_ends_the_training(train_with: Train) -> None:
@@ -110,7 +99,7 @@ def test_early_stopping_ends_the_training(train_with: Train) -> None:
 
 
 @pytest.mark.engines
-def test_compiled_it_finds_what_it_finds_otherwise(
+def test_a_compiled_network_trains_alike(
     train_with: Train, plain: TrainedModel, engine: Callable[..., str]
 ) -> None:
     engine("g++", "clang++")
@@ -120,20 +109,20 @@ def test_compiled_it_finds_what_it_finds_otherwise(
     assert set(compiled.weights) == set(plain.weights)
 
 
-def test_one_cycle_is_torch_s() -> None:
+def test_one_cycle_matches_torch() -> None:
     total = 40
     config = TrainConfig(learning_rate=0.01)
-    mine, theirs = (
+    ours, torchs = (
         build_optimizer(torch.nn.Linear(2, 2), config),
         build_optimizer(torch.nn.Linear(2, 2), config),
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.01, total_steps=total)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(torchs, max_lr=0.01, total_steps=total)
     for step in range(total):
-        apply_schedule(mine, config, step, total)
-        one, other = mine.param_groups[0], theirs.param_groups[0]
+        apply_schedule(ours, config, step, total)
+        one, other = ours.param_groups[0], torchs.param_groups[0]
         assert one["lr"] == pytest.approx(other["lr"], rel=1e-9)
         assert one["betas"][0] == pytest.approx(other["betas"][0])
-        theirs.step()
+        torchs.step()
         schedule.step()
 
 
@@ -149,7 +138,7 @@ def test_other_schedules_rise_and_fall(schedule: str) -> None:
     assert 0 < shares[-1] < 0.02
 
 
-def test_balanced_classes_count_the_same() -> None:
+def test_balanced_class_weights() -> None:
     labels = np.array([0] * 90 + [2] * 10)
     weights = class_weights(labels, 3, TrainConfig(class_weights="balanced"))
     assert weights is not None
@@ -165,7 +154,7 @@ def _augmented(epoch: int, **settings: object) -> tuple[torch.Tensor, torch.Tens
     return images, augment(padded, params.select(slice(None), torch.device("cpu")), config)
 
 
-def test_alternating_flips_mirror_each_image_in_every_second_epoch() -> None:
+def test_alternating_flips_mirror_each_image_every_second_epoch() -> None:
     settings = {"horizontal_flip": True, "flip": "alternating"}
     images, first = _augmented(1, **settings)
     _, second = _augmented(2, **settings)
@@ -241,12 +230,9 @@ def test_a_cutout_larger_than_the_image_is_refused(train_with: Train) -> None:
         train_with(cutout=8)
 
 
-def test_images_from_a_file_are_not_copied_for_other_processes(
-    digits: tuple[Any, ...], tmp_path: Path
-) -> None:
-    from cv_factory.training.training_job import TrainingJob
-
-    dataset, split, transform = digits
+def test_images_from_a_file_are_not_copied_for_other_processes(tmp_path: Path) -> None:
+    digits = load_digits(300)
+    dataset, split, transform = digits.dataset, digits.split, digits.transform
     np.save(tmp_path / "mapped.npy", dataset.images)
     mapped = replace(dataset, images=np.load(tmp_path / "mapped.npy", mmap_mode="r"))
     job = TrainingJob(

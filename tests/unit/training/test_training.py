@@ -1,4 +1,4 @@
-"""Training and export of digits: what is told and kept, and what is refused."""
+"""Training and export of digits: reports, the best epoch, parity, and refused inputs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,72 +6,53 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cv_factory.config.data import DataConfig
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.errors import ArtifactError, ExportError, TrainingError
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.models.small_cnn import SmallCNNConfig
-from cv_factory.training.train import EpochCallback, train
+from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import fit_transform
+from tests.support.digits import Digits, load_digits
 
 SMALL = SmallCNNConfig(channels=[8, 8, 16])
 QUICK = TrainConfig(epochs=5, batch_size=64, crop_padding=1)
 
 
-class Case:
-    """Digits, split and transformed."""
-
-    def __init__(self, **data: object) -> None:
-        self.dataset = ingest(DataConfig.model_validate(data))
-        self.split = split_dataset(self.dataset, SplitConfig())
-        config = TransformConfig(pca=PCAConfig(n_components=16))
-        self.transform = fit_transform(self.dataset, self.split.train, config)
-
-    def train(
-        self,
-        model: ModelConfig,
-        config: TrainConfig = QUICK,
-        on_epoch: EpochCallback = lambda _epoch, _metrics: None,
-    ) -> TrainedModel:
-        return train(self.dataset, self.split, self.transform, model, config, on_epoch)
+#: Epochs and their metrics, as reported by the callback.
+EpochReports = list[tuple[int, dict[str, float]]]
 
 
 @pytest.fixture(scope="module")
-def digits() -> Case:
-    return Case()
-
-
-#: Epochs and their metrics, as training told them.
-Told = list[tuple[int, dict[str, float]]]
+def digits() -> Digits:
+    return load_digits(n_components=16)
 
 
 @pytest.fixture(scope="module")
-def told_and_trained(digits: Case) -> tuple[Told, TrainedModel]:
-    told: Told = []
-    trained = digits.train(SMALL, on_epoch=lambda epoch, metrics: told.append((epoch, metrics)))
-    return told, trained
+def reports_and_model(digits: Digits) -> tuple[EpochReports, TrainedModel]:
+    reports: EpochReports = []
+    trained = digits.train(SMALL, QUICK, lambda epoch, metrics: reports.append((epoch, metrics)))
+    return reports, trained
 
 
 @pytest.fixture(scope="module")
-def trained(told_and_trained: tuple[Told, TrainedModel]) -> TrainedModel:
-    return told_and_trained[1]
+def trained(reports_and_model: tuple[EpochReports, TrainedModel]) -> TrainedModel:
+    return reports_and_model[1]
 
 
 @pytest.fixture(scope="module")
-def predictor(trained: TrainedModel, digits: Case) -> Predictor:
+def predictor(trained: TrainedModel, digits: Digits) -> Predictor:
     return export_predictor(trained, digits.transform, {})
 
 
-def test_its_features_are_the_transform_s(predictor: Predictor, digits: Case) -> None:
+def test_features_match_the_transform(predictor: Predictor, digits: Digits) -> None:
     from cv_factory.transforms.pca import project
 
     images = digits.dataset.images[:50]
@@ -79,13 +60,13 @@ def test_its_features_are_the_transform_s(predictor: Predictor, digits: Case) ->
     np.testing.assert_allclose(predictor.predict(images).features, expected, atol=1e-4)
 
 
-def test_a_graph_that_is_none_is_refused(predictor: Predictor) -> None:
+def test_an_invalid_graph_is_refused(predictor: Predictor) -> None:
     broken = replace(predictor, graph=b"\x80\x04\x95junk")
     with pytest.raises(ArtifactError, match="not valid ONNX"):
         broken.predict(predictor.golden.images)
 
 
-def test_an_exchanged_graph_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_changed_graph_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     predictor.save(tmp_path)
     (tmp_path / "predictor.onnx").write_bytes(predictor.graph[:-1] + b"\x00")
     with pytest.raises(ArtifactError, match=r"predictor\.onnx does not match its checksum"):
@@ -98,8 +79,8 @@ def test_images_of_another_shape_are_refused(predictor: Predictor, shape: tuple[
         predictor.predict(np.zeros(shape, np.uint8))
 
 
-def test_an_export_that_differs_from_the_live_model_is_refused(digits: Case) -> None:
-    trained = digits.train(LogisticRegressionConfig())
+def test_an_export_that_differs_from_the_live_model_is_refused(digits: Digits) -> None:
+    trained = digits.train(LogisticRegressionConfig(), QUICK)
     wrong = trained.reference.probabilities.copy()
     wrong[3, 4] += 2e-4
     changed = replace(trained, reference=replace(trained.reference, probabilities=wrong))
@@ -110,11 +91,11 @@ def test_an_export_that_differs_from_the_live_model_is_refused(digits: Case) -> 
         export_predictor(changed, digits.transform, {})
 
 
-def test_large_colour_images_go_through_the_whole_graph() -> None:
+def test_large_color_images_go_through_the_whole_graph() -> None:
     rng = np.random.default_rng(0)
-    case = Case(limit=300)
+    manifest, names = load_digits(300).dataset.manifest, load_digits(300).dataset.class_names
     images = rng.integers(0, 256, (300, 66, 70, 3), dtype=np.uint8)
-    dataset = ImageDataset(images, case.dataset.manifest, case.dataset.class_names, "noise")
+    dataset = ImageDataset(images, manifest, names, "noise")
     split = split_dataset(dataset, SplitConfig())
     transform = fit_transform(dataset, split.train, TransformConfig(pca=PCAConfig(n_components=8)))
     assert transform.pca.pool > 1
@@ -124,7 +105,7 @@ def test_large_colour_images_go_through_the_whole_graph() -> None:
         export_predictor(trained, transform, {})
 
 
-def test_bf16_trains_and_exports(digits: Case) -> None:
+def test_bf16_trains_and_exports(digits: Digits) -> None:
     settings = {"precision": "bf16", "horizontal_flip": True, "epochs": 1}
     config = QUICK.model_copy(update=settings)
     trained = digits.train(SMALL, config)
@@ -132,7 +113,9 @@ def test_bf16_trains_and_exports(digits: Case) -> None:
     assert all(v.dtype != np.uint16 for v in trained.weights.values())
 
 
-def test_the_best_epoch_is_kept(trained: TrainedModel, predictor: Predictor, digits: Case) -> None:
+def test_the_best_epoch_is_kept(
+    trained: TrainedModel, predictor: Predictor, digits: Digits
+) -> None:
     accuracies = [row["validation_accuracy"] for row in trained.history]
     assert accuracies[trained.best_epoch - 1] == max(accuracies)
     images = digits.dataset.images[digits.split.validation]
@@ -141,14 +124,14 @@ def test_the_best_epoch_is_kept(trained: TrainedModel, predictor: Predictor, dig
     assert accuracies[trained.best_epoch - 1] == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_epoch_is_reported(told_and_trained: tuple[Told, TrainedModel]) -> None:
-    told, _ = told_and_trained
-    assert [epoch for epoch, _ in told] == [1, 2, 3, 4, 5]
+def test_every_epoch_is_reported(reports_and_model: tuple[EpochReports, TrainedModel]) -> None:
+    reports, _ = reports_and_model
+    assert [epoch for epoch, _ in reports] == [1, 2, 3, 4, 5]
     learned = {"train_loss", "validation_loss", "validation_accuracy", "learning_rate"}
     measured = {"seconds", "images_per_second", "system_cpu_percent", "system_rss_mb"}
-    assert set(told[0][1]) >= learned | measured
-    assert told[0][1]["system_rss_mb"] > 10
-    assert told[-1][1]["learning_rate"] < told[0][1]["learning_rate"]
+    assert set(reports[0][1]) >= learned | measured
+    assert reports[0][1]["system_rss_mb"] > 10
+    assert reports[-1][1]["learning_rate"] < reports[0][1]["learning_rate"]
 
 
 @pytest.mark.parametrize(
@@ -159,8 +142,8 @@ def test_every_epoch_is_reported(told_and_trained: tuple[Told, TrainedModel]) ->
         ({"learning_rate": 10.0, "epochs": 30}, "not a number from epoch"),
     ],
 )
-def test_settings_that_do_not_fit_are_named(
-    digits: Case, settings: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+def test_settings_that_do_not_fit_the_data_are_named(
+    digits: Digits, settings: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "learning_rate" in settings:
         import torch
@@ -174,13 +157,13 @@ def test_settings_that_do_not_fit_are_named(
         digits.train(SMALL, QUICK.model_copy(update=settings))
 
 
-def test_a_split_of_another_dataset_is_refused(digits: Case) -> None:
+def test_a_split_of_another_dataset_is_refused(digits: Digits) -> None:
     other = replace(digits.split, dataset_fingerprint="0" * 64)
     with pytest.raises(TrainingError, match="split was made for another dataset"):
         train(digits.dataset, other, digits.transform, SMALL, QUICK)
 
 
-def test_the_test_split_is_not_looked_at(trained: TrainedModel, digits: Case) -> None:
+def test_the_test_split_is_not_used(trained: TrainedModel, digits: Digits) -> None:
     images = np.array(digits.dataset.images)
     images[digits.split.test] = 0
     blinded = replace(digits.dataset, images=images, backing=None)
