@@ -17,7 +17,7 @@ from cv_factory.evaluation.behaviour import (
     Cost,
     PrecisionCost,
 )
-from cv_factory.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from cv_factory.evaluation.corruptions import SEVERITIES, corrupt, corruption_names
 from cv_factory.evaluation.intervals import wilson
 from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import track
@@ -45,7 +45,7 @@ def measure_robustness(
         labels: True classes, int64 ``(n,)``.
         config: Seed and confidence.
     """
-    cases = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    cases = [(name, severity) for name in corruption_names() for severity in SEVERITIES]
     results = []
     for name, severity in track(cases, f"Scoring {len(images)} images under corruptions"):
         corrupted = corrupt(images, name, severity, config.seed)

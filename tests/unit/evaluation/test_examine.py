@@ -6,7 +6,7 @@ import pytest
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation import examine
-from cv_factory.evaluation.corruptions import CORRUPTIONS, corrupt
+from cv_factory.evaluation.corruptions import corrupt, corruption_names
 from cv_factory.evaluation.explain import choose, classical_head, explain, occlusion
 from cv_factory.evaluation.graph_size import count
 from cv_factory.evaluation.scoring import evaluate_predictor
@@ -15,7 +15,7 @@ from tests.support.predictors import digits_predictor
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", corruption_names())
 def test_corruptions_are_seeded_and_grow_with_severity(name, channels):
     rng = np.random.default_rng(0)
     smooth = np.cumsum(rng.normal(size=(12, 24, 20, channels)), axis=2)
@@ -70,7 +70,7 @@ def test_robustness_counts_right_answers():
     images = np.full((40, 8, 8, 1), 200, dtype=np.uint8)
     config = EvaluateConfig(bootstrap_samples=100)
     results = examine.measure_robustness(Bright(), images, np.ones(40, dtype=np.int64), config)
-    assert len(results) == 3 * len(CORRUPTIONS)
+    assert len(results) == 3 * len(corruption_names())
     by_name = {(r.name, r.severity): r for r in results}
     assert by_name["gaussian_blur", 3].accuracy == 1.0
     # Every second image is darkened by 0.4 of the range, to 98.
