@@ -17,11 +17,11 @@ def run_batch_inference(
     Raises:
         CVFactoryError: There is no such version, or the step failed.
     """
-    from registry.versions import predictor_artifact, serving_version
+    from registry.versions import PREDICTOR, get_version_or_production, linked_artifact
 
     registry = open_model(config.model.name)
-    version = serving_version(registry.model_name, config.model.version)
-    predictor = predictor_artifact(version)
+    version = get_version_or_production(registry.model_name, config.model.version)
+    predictor = linked_artifact(version, PREDICTOR)
     what = f"{registry.model_name} version {version.number} ({version.stage or 'no stage'})"
     if dry_run:
         click.echo(f"Would score source {config.data.source!r} with {what}.")

@@ -20,9 +20,9 @@ def command(version: int, html: Path | None, model_name: str | None, stack: str 
     """Draw the model card of a VERSION anew: its stage and its approver are those of now."""
     registry = open_registry(model_name, stack)
     from cv_factory.evaluation.reports.model_card import render_html, render_markdown
-    from registry.card_content import stored_card
+    from registry.card_content import load_card_content
 
-    content = stored_card(registry, version)
+    content = load_card_content(registry, version)
     if html is None:
         click.echo(render_markdown(content))
     else:

@@ -79,11 +79,11 @@ def deploy_version(
     """
     from pipelines.deployment import deployment
     from registry.deployments import bundle_facts
-    from registry.versions import predictor_artifact
+    from registry.versions import PREDICTOR, linked_artifact
 
     arguments = (
         config,
-        str(predictor_artifact(version).id),
+        str(linked_artifact(version, PREDICTOR).id),
         bundle_facts(version),
         who or user(),
         why,

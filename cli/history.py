@@ -7,7 +7,7 @@ import click
 from cli.session import MODEL_OPTION, STACK_OPTION, open_registry
 
 if TYPE_CHECKING:
-    from registry.audit.log import Entry
+    from registry.audit.log import AuditEntry
 
 
 @click.command("history")
@@ -25,7 +25,7 @@ def command(model_name: str | None, stack: str | None) -> int:
     return 0
 
 
-def describe(entry: "Entry") -> str:
+def describe(entry: "AuditEntry") -> str:
     """Return what an entry is about, in words."""
     detail = entry.detail
     if entry.kind == "intent":

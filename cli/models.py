@@ -20,9 +20,9 @@ def command(model_name: str | None, stack: str | None) -> int:
     registry = open_registry(model_name, stack)
     from rich.console import Console
 
-    from registry.versions import all_versions
+    from registry.versions import list_versions
 
-    versions = all_versions(registry.model_name)
+    versions = list_versions(registry.model_name)
     Console(highlight=False).print(_table(registry.model_name, versions))
     return 0
 

@@ -78,9 +78,9 @@ def _with_reference(
     """Put the id of the dataset to compare with, if there is one, in the place of its name."""
     if config.validation.reference is None:
         return config
-    from registry.stored_datasets import dataset_version_id
+    from registry.stored_datasets import resolve_dataset_id
 
-    found = {"reference": dataset_version_id(config.validation.reference)}
+    found = {"reference": resolve_dataset_id(config.validation.reference)}
     return config.model_copy(update={"validation": config.validation.model_copy(update=found)})
 
 

@@ -68,9 +68,9 @@ def open_model(model_name: str | None) -> "ModelRegistry":
         CVFactoryError: The model is not registered.
     """
     from registry.model_registry import ModelRegistry
-    from registry.versions import the_model
+    from registry.versions import resolve_model_name
 
-    registry = ModelRegistry(the_model(model_name))
+    registry = ModelRegistry(resolve_model_name(model_name))
     outcome = registry.recover()
     if outcome is not None:
         click.echo(str(outcome))

@@ -11,7 +11,7 @@ from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 
 if TYPE_CHECKING:
     from registry.model_registry import ModelRegistry
-    from registry.provenance.trace import Check, Link
+    from registry.provenance.trace import TraceCheck, TraceLink
 
 
 def _subject(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
@@ -58,7 +58,7 @@ def command(
     version = subject
     if isinstance(version, str):
         version = _version_that_predicted(version, registry, predictions)
-    found = trace.collect(registry, version)
+    found = trace.collect_trace(registry, version)
     _print_chain(registry.model_name, version, found.links)
     if provenance is not None:
         write_file(provenance, json.dumps(found.provenance, indent=2) + "\n")
@@ -71,14 +71,14 @@ def command(
 def _version_that_predicted(
     prediction_id: str, registry: "ModelRegistry", folder: Path | None
 ) -> int:
-    from registry.prediction_lookup import logged_prediction
+    from registry.prediction_lookup import find_logged_prediction
 
-    prediction = logged_prediction(registry.model_name, prediction_id, folder)
+    prediction = find_logged_prediction(registry.model_name, prediction_id, folder)
     click.echo(f"Prediction {prediction_id}: {prediction['label']} ({prediction['time']})")
     return int(prediction["version"])
 
 
-def _print_chain(name: str, version: int, links: tuple["Link", ...]) -> None:
+def _print_chain(name: str, version: int, links: tuple["TraceLink", ...]) -> None:
     from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
@@ -92,7 +92,7 @@ def _print_chain(name: str, version: int, links: tuple["Link", ...]) -> None:
     Console(highlight=False, soft_wrap=True).print(tree)
 
 
-def _print_checks(checks: list["Check"]) -> int:
+def _print_checks(checks: list["TraceCheck"]) -> int:
     for check in checks:
         mark = click.style("ok", fg="green") if check.ok else click.style("DIFFERS", fg="red")
         click.echo(f"{mark:<8} {check.name}: {check.detail}")

@@ -1,4 +1,4 @@
-"""Where batch predictions go: the folder that was asked for, or one in the stack's store."""
+"""Output folder of batch predictions: the configured one, or one in the stack's store."""
 
 from zenml.client import Client
 from zenml.utils.io_utils import is_remote
@@ -11,7 +11,7 @@ from cv_factory.inference.batch_output import OutputFolder
 _FOLDER = "batch_predictions"
 
 
-def output_folder(config: OutputConfig, job: BatchJob) -> OutputFolder:
+def open_output_folder(config: OutputConfig, job: BatchJob) -> OutputFolder:
     """Open the output folder of a job; the same job is given the same folder every time.
 
     Raises:

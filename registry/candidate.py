@@ -1,4 +1,4 @@
-"""A predictor with everything that speaks for or against it, as it was trained or from storage."""
+"""A predictor with its evidence: of the running pipeline, or loaded for a registered version."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ from registry.run_reference import step_parameters
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A predictor, and everything that speaks for or against it."""
+class RegistrationCandidate:
+    """A predictor with everything that decides on its registration and shows on its card."""
 
     predictor: Predictor
     evaluation: Evaluation
@@ -28,19 +28,19 @@ class Candidate:
     settings: TrainConfig
 
 
-def stored_candidate(version: ModelVersionResponse) -> Candidate:
+def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
     """Load a version's candidate from the artifacts and the run that are linked to it.
 
     Raises:
-        ArtifactError: One of them is gone or damaged.
+        ArtifactError: One of them was deleted or is damaged.
     """
-    told = step_parameters(versions.run_of(version))
-    return Candidate(
+    parameters = step_parameters(versions.training_run(version))
+    return RegistrationCandidate(
         predictor=versions.load_predictor(version),
-        evaluation=versions.load_artifact(version, "evaluation", Evaluation),
-        trained=versions.load_artifact(version, "trained_model", TrainedModel),
-        dataset=versions.load_artifact(version, "dataset", ImageDataset),
-        split=versions.load_artifact(version, "split", Split),
-        report=versions.load_artifact(version, "data_report", DataReport),
-        settings=TrainConfig.model_validate(told["train"]["config"]),
+        evaluation=versions.load_linked_artifact(version, "evaluation", Evaluation),
+        trained=versions.load_linked_artifact(version, "trained_model", TrainedModel),
+        dataset=versions.load_linked_artifact(version, "dataset", ImageDataset),
+        split=versions.load_linked_artifact(version, "split", Split),
+        report=versions.load_linked_artifact(version, "data_report", DataReport),
+        settings=TrainConfig.model_validate(parameters["train"]["config"]),
     )

@@ -1,7 +1,7 @@
-"""Collects what a model card shows: of a candidate being registered, or of a version as it is now.
+"""Content of a model card: of a candidate being registered, or of a version as it is now.
 
 Approval and promotion come after registration, so the card that a run stores shows neither. The
-card of now is drawn from the same stored artifacts, and from the registry.
+present card is drawn from the same stored artifacts, and from the registry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,41 +12,41 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.plots.drawing import sample_grid, training_curves
 from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
 from registry import versions
-from registry.audit.log import Entry
-from registry.candidate import Candidate, stored_candidate
+from registry.audit.log import AuditEntry
+from registry.candidate import RegistrationCandidate, load_candidate
 from registry.model_registry import ModelRegistry
+from registry.provenance.statement import package_lineage
 
-_PACKAGE = "package_"
-_SAMPLES = 16
+_N_SAMPLES = 16
 
 
-def stored_card(registry: ModelRegistry, number: int) -> CardContent:
-    """Arrange the card of a version as it stands now: its stage, its last verdicts, its approver.
+def load_card_content(registry: ModelRegistry, number: int) -> CardContent:
+    """Return the card content of a version with its present stage, verdicts and approver.
 
     Raises:
         RegistryError: There is no such version.
-        ArtifactError: One of its artifacts, or its run, is gone or damaged.
+        ArtifactError: One of its artifacts, or its run, was deleted or is damaged.
     """
     version = versions.get_version(registry.model_name, number)
-    return card_content(
-        stored_candidate(version),
+    return build_card_content(
+        load_candidate(version),
         version,
         version.stage or "none",
         registry.verdicts(number),
-        versions.lineage_of(version),
+        versions.version_lineage(version),
         registry.approval(version),
     )
 
 
-def card_content(
-    candidate: Candidate,
+def build_card_content(
+    candidate: RegistrationCandidate,
     version: ModelVersionResponse,
     stage: str,
     verdicts: Sequence[GateVerdict],
     lineage: Mapping[str, str],
-    approval: Entry | None,
+    approval: AuditEntry | None,
 ) -> CardContent:
-    """Arrange the card of a version."""
+    """Return the card content of a version with the given stage, verdicts and approval."""
     dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
     height, width, channels = dataset.image_shape
     classes = ", ".join(dataset.class_names[:20]) + (" …" if len(dataset.class_names) > 20 else "")
@@ -80,30 +80,28 @@ def card_content(
         training=_training(candidate),
         evaluation=candidate.evaluation,
         verdicts=verdicts,
-        lineage={k: v for k, v in lineage.items() if not k.startswith(_PACKAGE)},
-        packages={
-            k.removeprefix(_PACKAGE): v for k, v in lineage.items() if k.startswith(_PACKAGE)
-        },
-        approver=_signature(approval) if approval else None,
+        lineage={k: v for k, v in lineage.items() if not k.startswith(versions.PACKAGE_PREFIX)},
+        packages=package_lineage(lineage),
+        approver=_format_approval(approval) if approval else None,
         pictures=_pictures(candidate),
     )
 
 
-def _signature(approval: Entry) -> str:
+def _format_approval(approval: AuditEntry) -> str:
     when = approval.when.replace("T", " ").removesuffix("+00:00")
     return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
 
 
-def _parameters(candidate: Candidate) -> int:
-    """Return what the exported graph holds, or where that was not counted, what was trained."""
+def _parameters(candidate: RegistrationCandidate) -> int:
+    """Return the number of parameters of the graph or, if not measured, of the trained model."""
     cost = candidate.evaluation.behaviour.cost
     if cost is not None:
         return cost.parameters
     return sum(int(tensor.size) for tensor in candidate.trained.weights.values())
 
 
-def _training(candidate: Candidate) -> dict[str, str]:
-    """Return the settings of model and training as text."""
+def _training(candidate: RegistrationCandidate) -> dict[str, str]:
+    """Return the settings of model and training as text, by ``section.key``."""
     model = candidate.trained.config.model_dump(mode="json")
     train = candidate.settings.model_dump(mode="json")
     sections = {"model": model, "train": train}
@@ -112,8 +110,8 @@ def _training(candidate: Candidate) -> dict[str, str]:
     }
 
 
-def _pictures(candidate: Candidate) -> dict[str, bytes]:
-    test = candidate.split.test[:_SAMPLES]
+def _pictures(candidate: RegistrationCandidate) -> dict[str, bytes]:
+    test = candidate.split.test[:_N_SAMPLES]
     titles = [candidate.dataset.class_names[i] for i in candidate.dataset.labels[test]]
     pictures = {"Test images": sample_grid(candidate.dataset.images[test], titles)}
     if len(candidate.trained.history) > 1:

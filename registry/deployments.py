@@ -23,7 +23,8 @@ from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 from registry import versions
-from registry.model_registry import ModelRegistry, fingerprint_of
+from registry.artifact_loader import load_artifact
+from registry.model_registry import ModelRegistry
 from registry.stages import TransitionRefusedError
 
 
@@ -120,7 +121,7 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
         if staged:
             found = versions.get_version(registry.model_name, staged[0])
         else:
-            found = versions.serving_version(registry.model_name, None)
+            found = versions.get_version_or_production(registry.model_name, None)
     if found.stage != "production":
         registry.require_promotable(found)
     return found
@@ -237,7 +238,10 @@ def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
         return None
     (service,) = services
     same = (service.config.model_version, service.config.predictor)
-    if same != (str(version.number), fingerprint_of(version)) or not service.is_running:
+    if (
+        same != (str(version.number), versions.predictor_fingerprint(version))
+        or not service.is_running
+    ):
         return None
     if port is not None and service.config.port != port:
         return None
@@ -291,5 +295,4 @@ def _load_service(deployer: BundleDeployer, deployment: Deployment) -> tuple[Ser
 
 def _card(version: ModelVersionResponse) -> str | None:
     artifact = version.get_artifact("registration")
-    registration = artifact.load() if artifact is not None else None
-    return registration.card_html if isinstance(registration, Registration) else None
+    return load_artifact(artifact, Registration).card_html if artifact is not None else None

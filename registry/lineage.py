@@ -1,4 +1,4 @@
-"""Where a run's code came from, read off git and the installed packages."""
+"""Lineage of a run's code: the git commit and the installed packages."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -29,20 +29,20 @@ def git_lineage(root: Path) -> dict[str, str]:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that shape a predictor, as ``package_NAME``."""
-    found = {}
+    installed = {}
     for name in _PACKAGES:
         try:
-            found[f"package_{name}"] = version(name)
+            installed[f"package_{name}"] = version(name)
         except PackageNotFoundError:
-            found[f"package_{name}"] = "not installed"
-    return found
+            installed[f"package_{name}"] = "not installed"
+    return installed
 
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

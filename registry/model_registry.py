@@ -1,4 +1,4 @@
-"""The registry of one model: its versions, their stages, approvals and history."""
+"""Registry of one model: its versions, their stages, approvals and history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,55 +11,55 @@ from cv_factory.artifacts.files import fingerprint
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.gates import GateVerdict
 from registry import versions
-from registry.audit.files import log_files
-from registry.audit.log import AuditLog, Entry
+from registry.audit.files import open_log_files
+from registry.audit.log import AuditEntry, AuditLog
 from registry.mlflow.mirror import MlflowMirror
-from registry.provenance.statement import stored_statement
+from registry.provenance.statement import rebuild_statement
 from registry.stages import (
-    Outcome,
+    StageTransitions,
     TransitionRefusedError,
-    Transitions,
+    TransitionResult,
     open_intent,
     production_history,
 )
 
 
 class ModelRegistry:
-    """Stages in ZenML, shown in MLflow, logged in the active stack's artifact store."""
+    """Stages in ZenML, mirrored to MLflow, logged in the active stack's artifact store."""
 
     def __init__(self, model_name: str) -> None:
         """Open the registry of a model, which need not exist yet."""
         self.model_name = model_name
-        self.log = AuditLog(log_files(Client().active_stack.artifact_store, model_name))
+        self.log = AuditLog(open_log_files(Client().active_stack.artifact_store, model_name))
         self.mirror = MlflowMirror(model_name)
-        self._transitions = Transitions(self.log, self, self.mirror)
+        self._transitions = StageTransitions(self.log, self, self.mirror)
 
-    def recover(self) -> Outcome | None:
-        """Finish or take back what was interrupted; None if nothing was.
+    def recover(self) -> TransitionResult | None:
+        """Complete or undo an interrupted transition; None if there is none.
 
         Raises:
-            ArtifactError: The log was changed or cut: what looks interrupted may not have been.
+            ArtifactError: The log was changed or cut, so that an open intent proves nothing.
         """
         if open_intent(self.log.entries()) is None:
             return None
         self.check_log()
-        outcome = self._transitions.recover()
-        if outcome is not None:
-            self._keep_head()
-        return outcome
+        result = self._transitions.recover()
+        if result is not None:
+            self._store_log_head()
+        return result
 
     def stages(self) -> dict[int, str]:
         """Return the stage of each version, by number."""
-        return {v.number: v.stage or "none" for v in versions.all_versions(self.model_name)}
+        return {v.number: v.stage or "none" for v in versions.list_versions(self.model_name)}
 
     def set_stage(self, version: int, stage: str) -> None:
-        """Move one version in ZenML alone; ``promote`` and its like are for everybody else."""
+        """Move one version in ZenML alone, for ``StageTransitions``; others call ``promote``."""
         versions.set_stage(self.model_name, version, stage)
 
     def record_registration(
         self, version: int, predictor: str, verdicts: Sequence[GateVerdict], who: str
     ) -> None:
-        """Log that a version was registered, once."""
+        """Log once that a version was registered."""
         entries = self.check_log()
         if any(e.kind == "registered" and e.detail["version"] == version for e in entries):
             return
@@ -69,50 +69,50 @@ class ModelRegistry:
             "verdicts": [asdict(verdict) for verdict in verdicts],
         }
         self.log.append(entries, "registered", who, "a run evaluated a new predictor", detail)
-        self._keep_head()
+        self._store_log_head()
 
     def stage(
         self, version: int, stage: str, verdicts: Sequence[GateVerdict], who: str, why: str
-    ) -> Outcome:
+    ) -> TransitionResult:
         """Move a version to ``staging``, or back to ``none``, on the verdicts of the gates."""
         detail = {"verdicts": [asdict(verdict) for verdict in verdicts]}
         return self._move("stage", version, stage, who, why, detail)
 
-    def approve(self, version: int, who: str, why: str) -> Entry:
-        """Sign a version off: this predictor with this provenance, and no other.
+    def approve(self, version: int, who: str, why: str) -> AuditEntry:
+        """Approve a version: this predictor with this provenance, and no other.
 
         Raises:
             RegistryError: There is no such version.
-            ArtifactError: Its predictor or its run is gone, so that nobody can vouch for it.
+            ArtifactError: Its predictor or its run was deleted.
         """
         self.recover()
-        found = versions.get_version(self.model_name, version)
+        approved = versions.get_version(self.model_name, version)
         detail = {
             "version": version,
-            "predictor": fingerprint_of(found),
-            "provenance": fingerprint(stored_statement(found)),
+            "predictor": versions.predictor_fingerprint(approved),
+            "provenance": fingerprint(rebuild_statement(approved)),
         }
         entry = self.log.append(self.check_log(), "approved", who, why, detail)
-        self._keep_head()
+        self._store_log_head()
         return entry
 
-    def approval(self, version: ModelVersionResponse) -> Entry | None:
-        """Return the last approval of a version's very predictor; None if there is none."""
-        wanted = version.number, fingerprint_of(version)
+    def approval(self, version: ModelVersionResponse) -> AuditEntry | None:
+        """Return the last approval of a version with its present predictor; None without one."""
+        key = version.number, versions.predictor_fingerprint(version)
         for entry in reversed(self.log.entries()):
-            about = entry.detail.get("version"), entry.detail.get("predictor")
-            if entry.kind == "approved" and about == wanted:
+            entry_key = entry.detail.get("version"), entry.detail.get("predictor")
+            if entry.kind == "approved" and entry_key == key:
                 return entry
         return None
 
     def verdicts(self, version: int) -> tuple[GateVerdict, ...]:
-        """Return what the gates said when a version was registered, or when they last moved it."""
+        """Return the gates' verdicts from a version's registration, or its last move by gates."""
         for entry in reversed(self.log.entries()):
-            if "verdicts" in entry.detail and _version_of(entry) == version:
+            if "verdicts" in entry.detail and _entry_version(entry) == version:
                 return tuple(GateVerdict(**verdict) for verdict in entry.detail["verdicts"])
         return ()
 
-    def promote(self, version: int, who: str, why: str) -> Outcome:
+    def promote(self, version: int, who: str, why: str) -> TransitionResult:
         """Put a staged version into production; the version that was there is archived.
 
         Raises:
@@ -120,37 +120,37 @@ class ModelRegistry:
             LogConflictError: Another transition began at the same time and won.
         """
         self.recover()
-        found = versions.get_version(self.model_name, version)
-        if found.stage == "production":
-            return Outcome("promote", "unchanged", ())
-        approval = self.require_promotable(found)
-        detail: dict[str, Any] = {"predictor": fingerprint_of(found)}
+        staged = versions.get_version(self.model_name, version)
+        if staged.stage == "production":
+            return TransitionResult("promote", "unchanged", ())
+        approval = self.require_promotable(staged)
+        detail: dict[str, Any] = {"predictor": versions.predictor_fingerprint(staged)}
         if approval is not None:
             detail["approval"] = {"entry": approval.number, "who": approval.who}
         return self._move("promote", version, "production", who, why, detail)
 
-    def require_promotable(self, found: ModelVersionResponse) -> Entry | None:
-        """Return a version's approval, where there is one.
+    def require_promotable(self, version: ModelVersionResponse) -> AuditEntry | None:
+        """Return a version's approval, if it has one.
 
         Raises:
             TransitionRefusedError: It is not staged, or lacks the approval that it needs.
         """
-        version, stage = found.number, found.stage or "none"
+        number, stage = version.number, version.stage or "none"
         if stage != "staging":
             raise TransitionRefusedError(
-                f"Version {version} has the stage {stage}: only a version in staging, which passed "
+                f"Version {number} has the stage {stage}: only a version in staging, which passed "
                 "its gates, goes to production (run.py rollback goes back to an earlier one)."
             )
-        approval = self.approval(found)
-        if str(found.run_metadata.get(versions.NEEDS_APPROVAL)) == "true" and approval is None:
+        approval = self.approval(version)
+        if str(version.run_metadata.get(versions.NEEDS_APPROVAL)) == "true" and approval is None:
             raise TransitionRefusedError(
-                f"Version {version} needs a person's approval. Run: python run.py approve "
-                f"{version} --model {self.model_name} --by NAME --reason WHY"
+                f"Version {number} needs a person's approval. Run: python run.py approve "
+                f"{number} --model {self.model_name} --by NAME --reason WHY"
             )
         return approval
 
-    def rollback(self, who: str, why: str, to: int | None = None) -> Outcome:
-        """Put the version that was in production before back there, or a certain earlier one.
+    def rollback(self, who: str, why: str, to: int | None = None) -> TransitionResult:
+        """Put the previous production version, or the earlier one ``to``, back into production.
 
         Raises:
             TransitionRefusedError: There is none to go back to.
@@ -159,7 +159,7 @@ class ModelRegistry:
         return self._move("rollback", target, "production", who, why, {})
 
     def rollback_target(self, to: int | None = None) -> int:
-        """Return the version that a rollback would put into production.
+        """Return the number of the version that a rollback would put into production.
 
         Raises:
             TransitionRefusedError: There is none to go back to.
@@ -179,8 +179,8 @@ class ModelRegistry:
             )
         return to or earlier[0]
 
-    def check_log(self) -> tuple[Entry, ...]:
-        """Read the log, checking its chain, and its end against what was kept elsewhere.
+    def check_log(self) -> tuple[AuditEntry, ...]:
+        """Read the log; check its chain, and its end against the head that MLflow holds.
 
         Raises:
             ArtifactError: The log was changed or cut.
@@ -191,8 +191,8 @@ class ModelRegistry:
             number, sha256 = head
             if len(entries) < number or entries[number - 1].sha256 != sha256:
                 raise ArtifactError(
-                    f"Audit log: entry {number} is not the one that MLflow remembers: the log was "
-                    "cut or rewritten."
+                    f"Audit log: entry {number} is not the one that MLflow holds the hash of: the log "
+                    "was cut or rewritten. Restore it from a backup of the artifact store."
                 )
         return entries
 
@@ -204,25 +204,20 @@ class ModelRegistry:
         who: str,
         why: str,
         detail: Mapping[str, Any],
-    ) -> Outcome:
-        # Nothing is written after a log that was cut: the new end would hide it.
+    ) -> TransitionResult:
+        # A cut log must not be continued: its new end would hide the cut.
         self.check_log()
-        outcome = self._transitions.move(action, version, stage, who=who, why=why, detail=detail)
-        self._keep_head()
-        return outcome
+        result = self._transitions.move(action, version, stage, who=who, why=why, detail=detail)
+        self._store_log_head()
+        return result
 
-    def _keep_head(self) -> None:
+    def _store_log_head(self) -> None:
         last = self.log.entries()[-1]
-        self.mirror.show_log_head(last.number, last.sha256)
+        self.mirror.store_log_head(last.number, last.sha256)
 
 
-def fingerprint_of(version: ModelVersionResponse) -> str:
-    """Return the fingerprint of a version's predictor, as it was registered."""
-    return str(version.run_metadata.get("predictor", ""))
-
-
-def _version_of(entry: Entry) -> int:
-    """Return the version that an entry is about: of a move, the one that was asked for."""
+def _entry_version(entry: AuditEntry) -> int:
+    """Return the version of an entry; of a transition, the one that was requested."""
     changes = entry.detail.get("changes")
     number: int = changes[-1]["version"] if changes else entry.detail["version"]
     return number

@@ -1,4 +1,4 @@
-"""Finds what a service of a model once answered, in the logs that its services keep."""
+"""Look-up of an earlier prediction in the prediction logs of a model's services."""
 
 from pathlib import Path
 from typing import Any
@@ -8,34 +8,35 @@ from cv_factory.serving.logging.prediction_log import find_prediction
 from registry.deployments import find_deployer
 
 
-def logged_prediction(
+def find_logged_prediction(
     model_name: str, prediction_id: str, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return a prediction of a model.
+    """Return the record of a prediction of a model.
 
     Args:
         model_name: The model.
-        prediction_id: As the service gave it.
-        folder: Of the prediction log; None for those of the model's services on the active stack.
+        prediction_id: The id that the service answered with.
+        folder: Folder of the prediction log; None for those of the model's services on the active
+            stack.
 
     Raises:
-        ConfigError: No log has it, none is kept, or another model answered.
+        ConfigError: No log has it, there is no log, or another model answered.
     """
     folders = [folder] if folder else _folders(model_name)
     if not folders:
         raise ConfigError(
-            f"No service of {model_name} keeps a prediction log (serving.log.predictions). "
-            "Name the folder of an earlier one: --predictions FOLDER"
+            f"No service of {model_name} writes a prediction log (serving.log.predictions). "
+            "Add the folder of an earlier one: --predictions FOLDER"
         )
-    found = filter(None, (find_prediction(folder, prediction_id) for folder in folders))
-    prediction = next(found, None)
+    matches = filter(None, (find_prediction(folder, prediction_id) for folder in folders))
+    prediction = next(matches, None)
     if prediction is None:
         names = ", ".join(map(str, folders))
         raise ConfigError(f"Prediction {prediction_id} is not in {names}.")
     if prediction["model"] != model_name:
         raise ConfigError(
             f"Prediction {prediction_id} was answered by model {prediction['model']}, not by "
-            f"{model_name}: --model {prediction['model']}"
+            f"{model_name}. Add --model {prediction['model']}"
         )
     return prediction
 

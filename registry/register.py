@@ -1,4 +1,4 @@
-"""Judges an evaluated predictor and registers it: once a predictor, on evidence, with lineage."""
+"""Judges an evaluated predictor, registers it once, with lineage, and stages it if it passed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +15,19 @@ from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html, render_markdown
 from cv_factory.evaluation.scoring import rescore_predictor
 from registry import versions
-from registry.candidate import Candidate
-from registry.card_content import card_content
+from registry.candidate import RegistrationCandidate
+from registry.card_content import build_card_content
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry
-from registry.provenance.statement import statement
+from registry.provenance.statement import build_statement
 from registry.run_reference import RunReference
 
-#: Stages that a training run may change; production and archived are other commands' business.
-_OPEN_STAGES = ("none", "staging")
+#: Stages that a training run may change; promotion and rollback change the others.
+_CHANGEABLE_STAGES = ("none", "staging")
 
 
 def register_candidate(
-    candidate: Candidate,
+    candidate: RegistrationCandidate,
     gates: Sequence[GateConfig],
     evaluate: EvaluateConfig,
     config: RegisterConfig,
@@ -36,9 +36,9 @@ def register_candidate(
 ) -> Registration:
     """Judge the candidate, register it if it is new, and set the stage that the gates allow.
 
-    A predictor with an equal fingerprint is registered once; running again only brings its stage
-    in line with the present gates. Without any gate nothing is proven, so nothing is staged. A run
-    that was killed on the way is completed by the next one.
+    A predictor with an equal fingerprint is registered once; registering it again only updates its
+    stage by the present gates. Without gates nothing is staged. The next run completes the
+    registration of one that was killed.
 
     Raises:
         StackError: The active stack cannot mirror to MLflow.
@@ -47,20 +47,21 @@ def register_candidate(
     """
     model_name, fingerprint = config.model_name, candidate.predictor.fingerprint
     registry = ModelRegistry(model_name)
-    registry.mirror.require()
+    registry.mirror.check_connection()
     registry.recover()
     verdicts = _judge(candidate, gates, evaluate, model_name)
     version = versions.find_version(model_name, fingerprint)
     is_new = version is None
     if version is None:
         version = versions.create_version(model_name, fingerprint, _description(candidate))
-    facts = _lineage(candidate, lineage, run)
-    _describe(registry, version, candidate, facts, run)
-    _require_approval(version, config)
+    full_lineage = _full_lineage(candidate, lineage, run)
+    _complete_version(registry, version, candidate, full_lineage, run)
+    _store_approval_requirement(version, config)
     registry.record_registration(version.number, fingerprint, verdicts, run.run_name)
-    stage = _bring_to_stage(registry, version.number, verdicts, run.run_name)
+    stage = _update_stage(registry, version.number, verdicts, run.run_name)
     version = versions.get_version(model_name, version.number)
-    content = card_content(candidate, version, stage, verdicts, facts, registry.approval(version))
+    approval = registry.approval(version)
+    content = build_card_content(candidate, version, stage, verdicts, full_lineage, approval)
     return Registration(
         model_name=model_name,
         version=version.number,
@@ -68,19 +69,22 @@ def register_candidate(
         is_new=is_new,
         predictor_fingerprint=fingerprint,
         verdicts=verdicts,
-        lineage=facts,
-        provenance=statement(candidate.predictor, facts, run.parameters),
+        lineage=full_lineage,
+        provenance=build_statement(candidate.predictor, full_lineage, run.parameters),
         card_markdown=render_markdown(content),
         card_html=render_html(content),
     )
 
 
 def _judge(
-    candidate: Candidate, gates: Sequence[GateConfig], config: EvaluateConfig, model_name: str
+    candidate: RegistrationCandidate,
+    gates: Sequence[GateConfig],
+    config: EvaluateConfig,
+    model_name: str,
 ) -> tuple[GateVerdict, ...]:
-    """Judge against the bounds, and against production on the same test images where asked."""
-    findings = {r.name: r.severity for r in candidate.report.expectations if not r.success}
-    evidence = Evidence(candidate.evaluation, data_findings=findings, config=config)
+    """Judge by absolute bounds and, for relative gates, by production on the same test images."""
+    data_findings = {r.name: r.severity for r in candidate.report.expectations if not r.success}
+    evidence = Evidence(candidate.evaluation, data_findings=data_findings, config=config)
     relative = any(gate.bound[0].endswith("vs_production") for gate in gates)
     production = versions.find_production(model_name) if relative else None
     if production is None:
@@ -95,14 +99,14 @@ def _judge(
     return judge(gates, replace(evidence, production=scored))
 
 
-def _describe(
+def _complete_version(
     registry: ModelRegistry,
     version: ModelVersionResponse,
-    candidate: Candidate,
-    facts: Mapping[str, str],
+    candidate: RegistrationCandidate,
+    lineage: Mapping[str, str],
     run: RunReference,
 ) -> None:
-    """Give a version its artifacts, metadata and mirror, unless an earlier run did."""
+    """Add artifacts, metadata and the mirror to a version, unless an earlier run did."""
     if version.run_metadata.get(versions.COMPLETE):
         return
     versions.link_artifacts(version, run.artifact_version_ids.values(), run.run_id)
@@ -110,33 +114,33 @@ def _describe(
         f"{versions.METRIC_PREFIX}{name}": value for name, value in _metrics(candidate).items()
     }
     summary = {"predictor": candidate.predictor.fingerprint, "evaluation": _summary(candidate)}
-    versions.describe_version(version, {**facts, **metrics, **summary})
-    registry.mirror.show_version(versions.get_version(registry.model_name, version.number))
-    # Written last: a run that was killed before this line is completed by the next one.
-    versions.describe_version(version, {versions.COMPLETE: True})
+    versions.add_metadata(version, {**lineage, **metrics, **summary})
+    registry.mirror.update_version(versions.get_version(registry.model_name, version.number))
+    # Written last: the next run completes the version of a run that was killed before this line.
+    versions.add_metadata(version, {versions.COMPLETE: True})
 
 
-def _require_approval(version: ModelVersionResponse, config: RegisterConfig) -> None:
-    wanted = str(config.manual_approval).lower()
-    if str(version.run_metadata.get(versions.NEEDS_APPROVAL)) != wanted:
-        versions.describe_version(version, {versions.NEEDS_APPROVAL: wanted})
+def _store_approval_requirement(version: ModelVersionResponse, config: RegisterConfig) -> None:
+    requirement = str(config.manual_approval).lower()
+    if str(version.run_metadata.get(versions.NEEDS_APPROVAL)) != requirement:
+        versions.add_metadata(version, {versions.NEEDS_APPROVAL: requirement})
 
 
-def _bring_to_stage(
+def _update_stage(
     registry: ModelRegistry, version: int, verdicts: Sequence[GateVerdict], who: str
 ) -> str:
-    """Set the stage where a training run may; return the stage that holds now."""
+    """Stage or unstage a version by its verdicts; return the stage that holds then."""
     passed = bool(verdicts) and all_passed(verdicts)
-    wanted = "staging" if passed else "none"
+    stage = "staging" if passed else "none"
     current = registry.stages()[version]
-    if current not in _OPEN_STAGES or current == wanted:
+    if current not in _CHANGEABLE_STAGES or current == stage:
         return current
     why = "all gates passed" if passed else "a gate failed"
-    registry.stage(version, wanted, verdicts, who, why)
-    return wanted
+    registry.stage(version, stage, verdicts, who, why)
+    return stage
 
 
-def _summary(candidate: Candidate) -> str:
+def _summary(candidate: RegistrationCandidate) -> str:
     """Return the evaluation in one line."""
     accuracy = candidate.evaluation.metrics["accuracy"]
     line = f"accuracy {accuracy.value:.4f}"
@@ -148,19 +152,20 @@ def _summary(candidate: Candidate) -> str:
     return line
 
 
-def _metrics(candidate: Candidate) -> dict[str, float]:
+def _metrics(candidate: RegistrationCandidate) -> dict[str, float]:
     metrics = candidate.evaluation.metrics.items()
     return {name: metric.value for name, metric in metrics if metric.value is not None}
 
 
-def _lineage(candidate: Candidate, lineage: Mapping[str, str], run: RunReference) -> dict[str, str]:
+def _full_lineage(
+    candidate: RegistrationCandidate, lineage: Mapping[str, str], run: RunReference
+) -> dict[str, str]:
     contract = candidate.predictor.contract
     hashes = {f"{name}_fingerprint": value for name, value in contract.fingerprints.items()}
-    # The run's configuration with its gates, not only what shaped the predictor.
-    where = {"pipeline_run": run.run_name, **run.urls}
+    run_links = {"pipeline_run": run.run_name, **run.urls}
     deployment = {"zenml_deployment": str(Client().zen_store.get_deployment_id())}
-    return {**hashes, **lineage, **where, **deployment, **package_versions()}
+    return {**hashes, **lineage, **run_links, **deployment, **package_versions()}
 
 
-def _description(candidate: Candidate) -> str:
+def _description(candidate: RegistrationCandidate) -> str:
     return f"{candidate.trained.config.name} trained on {candidate.dataset.source}"

@@ -1,4 +1,4 @@
-"""Reads off a step's context what its run stored, and what its run was told."""
+"""Reference to the running pipeline run: its stored artifacts and its steps' parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunReference:
-    """Where the candidate's artifacts and metrics are stored.
+    """The run that trained a candidate.
 
     Attributes:
         run_id: The ZenML pipeline run.
         run_name: Its name.
         artifact_version_ids: Artifacts to link, by name.
-        urls: Where a person can look at the run, by name.
-        parameters: What the run's steps were told, by step.
+        urls: Pages that show the run, by name.
+        parameters: Parameters of the run's steps, by step.
     """
 
     run_id: UUID
@@ -29,8 +29,8 @@ class RunReference:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reference_of(context: "StepContext") -> RunReference:
-    """Return the run of the register step, and everything that the steps before it stored."""
+def build_run_reference(context: "StepContext") -> RunReference:
+    """Return the reference to the register step's run, with the outputs of the earlier steps."""
     from zenml.utils.dashboard_utils import get_run_url
 
     run = context.pipeline_run
@@ -39,7 +39,9 @@ def reference_of(context: "StepContext") -> RunReference:
         run_id=run.id,
         run_name=run.name,
         artifact_version_ids={
-            name: found[0].id for step in run.steps.values() for name, found in step.outputs.items()
+            name: outputs[0].id
+            for step in run.steps.values()
+            for name, outputs in step.outputs.items()
         },
         urls={"pipeline_run_url": url} if url else {},
         parameters=step_parameters(run),

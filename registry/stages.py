@@ -1,8 +1,8 @@
 """Moves versions between stages so that a kill at any point leaves the old or the new state.
 
 ZenML (the truth), MLflow (the mirror) and the audit log share no transaction. So the intent is
-logged first; every write can be repeated; and whoever comes next finishes what was begun, or takes
-back what had not changed anything yet. The log's numbering lets only one transition begin.
+logged first, every write can be repeated, and the next command completes an interrupted transition,
+or undoes one that had not changed anything. The log's numbering lets only one transition begin.
 """
 
 import os
@@ -15,22 +15,23 @@ from typing import Any, Protocol
 import psutil
 
 from cv_factory.errors import CVFactoryError
-from registry.audit.log import AuditLog, Entry, LogConflictError
+from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 
 STAGES = ("none", "staging", "production", "archived")
-_EXCLUSIVE = ("staging", "production")
-#: After so many seconds a transition of another machine counts as abandoned.
-LEASE_SECONDS = 300.0
+#: Stages that one version at most can have.
+_EXCLUSIVE_STAGES = ("staging", "production")
+#: Age at which an open transition that another machine began counts as abandoned.
+LEASE_S = 300.0
 
 
 class TransitionRefusedError(CVFactoryError):
-    """A version may not be moved as asked."""
+    """A version may not be moved to the stage."""
 
     exit_code = 3
 
 
 class StageStore(Protocol):
-    """Where stages are true."""
+    """Source of truth for the stages."""
 
     def stages(self) -> dict[int, str]:
         """Return the stage of each version, by number."""
@@ -40,15 +41,15 @@ class StageStore(Protocol):
 
 
 class StageMirror(Protocol):
-    """Where stages are shown as well."""
+    """Second place that shows the stages."""
 
-    def show(self, stages: Mapping[int, str]) -> None:
-        """Make the mirror show these stages; repeating changes nothing."""
+    def update_stages(self, stages: Mapping[int, str]) -> None:
+        """Make the mirror agree with these stages; repeating changes nothing."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """One version's move."""
+class StageChange:
+    """Move of one version."""
 
     version: int
     from_stage: str
@@ -56,39 +57,40 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a transition.
+class TransitionResult:
+    """How a transition ended.
 
     Attributes:
         action: Such as ``promote``.
         result: ``done``, ``undone`` or ``unchanged``.
-        changes: The moves; the last one is the version that was asked about.
-        was_recovered: Whether somebody else had begun it.
+        changes: The moves; the last one is that of the requested version.
+        was_recovered: Whether an earlier process began it.
     """
 
     action: str
     result: str
-    changes: tuple[Change, ...]
+    changes: tuple[StageChange, ...]
     was_recovered: bool = False
 
     def __str__(self) -> str:
-        """Return a sentence."""
+        """Return one sentence for the command line."""
         if self.result == "unchanged":
             return f"Nothing to {self.action}: the version is there already."
         moves = ", ".join(
             f"version {c.version} {c.from_stage} → {c.to_stage}" for c in self.changes
         )
-        begun = "An interrupted " if self.was_recovered else ""
-        verb = {"done": "finished" if self.was_recovered else "done"}.get(self.result, self.result)
-        return f"{begun}{self.action} was {verb}: {moves}."
+        if not self.was_recovered:
+            return f"{self.action} was {self.result}: {moves}."
+        verb = "finished" if self.result == "done" else self.result
+        return f"An interrupted {self.action} was {verb}: {moves}."
 
 
-#: Intents that this process is working on right now.
-_ACTIVE: set[int] = set()
+#: Numbers of the intents that this process is completing.
+_ACTIVE_INTENTS: set[int] = set()
 
 
-class Transitions:
-    """The stages of one registered model's versions."""
+class StageTransitions:
+    """Transitions of one registered model's versions."""
 
     def __init__(self, log: AuditLog, store: StageStore, mirror: StageMirror) -> None:
         self._log, self._store, self._mirror = log, store, mirror
@@ -102,8 +104,8 @@ class Transitions:
         who: str,
         why: str,
         detail: Mapping[str, Any] | None = None,
-    ) -> Outcome:
-        """Move a version; whichever version holds an exclusive stage makes room.
+    ) -> TransitionResult:
+        """Move a version; the version that holds an exclusive stage is archived.
 
         Args:
             action: ``stage``, ``promote``, ``rollback`` or ``archive``, for the log.
@@ -115,90 +117,71 @@ class Transitions:
 
         Raises:
             LogConflictError: Another transition began at the same time and won.
-            TransitionRefusedError: There is no such version, or another transition is under way.
+            TransitionRefusedError: There is no such version, or another transition is in progress.
         """
         self.recover()
         entries = self._log.entries()
-        stages = self._store.stages()
-        if version not in stages:
-            known = ", ".join(map(str, sorted(stages))) or "none"
-            raise TransitionRefusedError(f"There is no version {version}; versions: {known}.")
-        changes = _plan(stages, version, to_stage)
+        changes = _plan_changes(self._store.stages(), version, to_stage)
         if not changes:
-            return Outcome(action, "unchanged", ())
-        intent = self._log.append(
-            entries,
-            "intent",
-            who,
-            why,
-            {
-                **(detail or {}),
-                "action": action,
-                "changes": [asdict(change) for change in changes],
-                "owner": _owner(),
-            },
-        )
-        _ACTIVE.add(intent.number)
+            return TransitionResult(action, "unchanged", ())
+        intent_detail = {
+            **(detail or {}),
+            "action": action,
+            "changes": [asdict(change) for change in changes],
+            "owner": _current_process(),
+        }
+        intent = self._log.append(entries, "intent", who, why, intent_detail)
+        _ACTIVE_INTENTS.add(intent.number)
         try:
-            self._finish(intent, changes)
+            self._complete(intent, changes)
         finally:
-            _ACTIVE.discard(intent.number)
-        return Outcome(action, "done", changes)
+            _ACTIVE_INTENTS.discard(intent.number)
+        return TransitionResult(action, "done", changes)
 
-    def recover(self) -> Outcome | None:
-        """Finish what somebody began and did not end, or take it back; None if nothing is open.
+    def recover(self) -> TransitionResult | None:
+        """Complete an interrupted transition, or undo it if it changed nothing; None without one.
 
         Raises:
-            TransitionRefusedError: Whoever began it is still at work.
+            TransitionRefusedError: The process that began it is still running.
         """
-        entries = self._log.entries()
-        intent = open_intent(entries)
+        intent = open_intent(self._log.entries())
         if intent is None:
             return None
-        if self._is_at_work(intent):
+        if _is_in_progress(intent):
             raise TransitionRefusedError(
                 f"{intent.who} is moving versions right now (audit log entry {intent.number}, "
                 f"{intent.when}): try again in a moment."
             )
-        changes = tuple(Change(**change) for change in intent.detail["changes"])
+        action, changes = intent.detail["action"], _changes(intent)
         stages = self._store.stages()
-        action = intent.detail["action"]
         if all(stages.get(change.version, "none") == change.from_stage for change in changes):
-            self._close("undone", intent, "nothing had been changed yet")
-            return Outcome(action, "undone", changes, was_recovered=True)
-        self._finish(intent, changes)
-        return Outcome(action, "done", changes, was_recovered=True)
+            self._log_end("undone", intent, "nothing had been changed yet")
+            return TransitionResult(action, "undone", changes, was_recovered=True)
+        self._complete(intent, changes)
+        return TransitionResult(action, "done", changes, was_recovered=True)
 
-    def _finish(self, intent: Entry, changes: Sequence[Change]) -> None:
+    def _complete(self, intent: AuditEntry, changes: Sequence[StageChange]) -> None:
         for change in changes:
             if self._store.stages().get(change.version) != change.to_stage:
                 self._store.set_stage(change.version, change.to_stage)
-        self._mirror.show(self._store.stages())
-        self._close("done", intent, intent.why)
+        self._mirror.update_stages(self._store.stages())
+        self._log_end("done", intent, intent.why)
 
-    def _close(self, kind: str, intent: Entry, why: str) -> None:
-        """Log how a transition ended, unless somebody else has done so."""
+    def _log_end(self, kind: str, intent: AuditEntry, why: str) -> None:
+        """Log the end of a transition, unless another process has done so."""
         entries = self._log.entries()
-        if is_closed(entries, intent):
+        if _is_closed(entries, intent):
             return
         detail = {"intent": intent.number, "action": intent.detail["action"]}
         try:
             self._log.append(entries, kind, intent.who, why, detail)
         except LogConflictError:
-            if not is_closed(self._log.entries(), intent):
+            if not _is_closed(self._log.entries(), intent):
                 raise
 
-    def _is_at_work(self, intent: Entry) -> bool:
-        owner = intent.detail["owner"]
-        if owner["host"] != socket.gethostname():
-            return time.time() - float(owner["begun"]) < LEASE_SECONDS
-        if owner["process"] != os.getpid():
-            return _runs(owner["process"], float(owner["process_begun"]))
-        return intent.number in _ACTIVE
 
-
-def open_intent(entries: Sequence[Entry]) -> Entry | None:
-    """Return the intent that has not ended, if there is one."""
+def open_intent(entries: Sequence[AuditEntry]) -> AuditEntry | None:
+    """Return the intent without an end, if there is one."""
     for entry in reversed(entries):
         if entry.kind in ("done", "undone"):
             return None
@@ -207,26 +190,15 @@ def open_intent(entries: Sequence[Entry]) -> Entry | None:
     return None
 
 
-def is_closed(entries: Sequence[Entry], intent: Entry) -> bool:
-    """Return whether an intent has ended."""
-    ends = [e for e in entries if e.kind in ("done", "undone")]
-    return any(entry.detail["intent"] == intent.number for entry in ends)
+def production_history(entries: Sequence[AuditEntry]) -> list[int]:
+    """Return the versions that a rollback can go back through; the last one is in production.
 
-
-def finished(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the intents that ended as ``done``, oldest first."""
-    done = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
-    return [entry for entry in entries if entry.number in done]
-
-
-def production_history(entries: Sequence[Entry]) -> list[int]:
-    """Return the versions that a rollback can walk back through; the last one is in production.
-
-    A promotion adds one; a rollback takes away those after the version that it goes back to.
+    A promotion adds one; a rollback removes those after the version that it goes back to.
     """
     history: list[int] = []
-    for intent in finished(entries):
-        for change in (Change(**c) for c in intent.detail["changes"]):
+    completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
+    for intent in (entry for entry in entries if entry.number in completed):
+        for change in _changes(intent):
             if change.to_stage == "production":
                 if intent.detail["action"] == "rollback" and change.version in history:
                     del history[history.index(change.version) :]
@@ -234,18 +206,32 @@ def production_history(entries: Sequence[Entry]) -> list[int]:
     return history
 
 
-def _plan(stages: Mapping[int, str], version: int, to_stage: str) -> tuple[Change, ...]:
+def _changes(intent: AuditEntry) -> tuple[StageChange, ...]:
+    return tuple(StageChange(**change) for change in intent.detail["changes"])
+
+
+def _is_closed(entries: Sequence[AuditEntry], intent: AuditEntry) -> bool:
+    ends = [entry for entry in entries if entry.kind in ("done", "undone")]
+    return any(entry.detail["intent"] == intent.number for entry in ends)
+
+
+def _plan_changes(
+    stages: Mapping[int, str], version: int, to_stage: str
+) -> tuple[StageChange, ...]:
+    if version not in stages:
+        numbers = ", ".join(map(str, sorted(stages))) or "none"
+        raise TransitionRefusedError(f"There is no version {version}; versions: {numbers}.")
     if stages[version] == to_stage:
         return ()
-    making_room = [
-        Change(other, stage, "archived")
+    archived = [
+        StageChange(other, stage, "archived")
         for other, stage in sorted(stages.items())
-        if stage == to_stage and to_stage in _EXCLUSIVE
+        if stage == to_stage and to_stage in _EXCLUSIVE_STAGES
     ]
-    return (*making_room, Change(version, stages[version], to_stage))
+    return (*archived, StageChange(version, stages[version], to_stage))
 
 
-def _owner() -> dict[str, Any]:
+def _current_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
@@ -254,9 +240,18 @@ def _owner() -> dict[str, Any]:
     }
 
 
-def _runs(process: int, begun: float) -> bool:
-    """Return whether that very process still runs: numbers are used again."""
+def _is_in_progress(intent: AuditEntry) -> bool:
+    owner = intent.detail["owner"]
+    if owner["host"] != socket.gethostname():
+        return time.time() - float(owner["begun"]) < LEASE_S
+    if owner["process"] != os.getpid():
+        return _is_process_alive(owner["process"], float(owner["process_begun"]))
+    return intent.number in _ACTIVE_INTENTS
+
+
+def _is_process_alive(process_id: int, start_time: float) -> bool:
+    """Return whether the process that began then still runs; process ids are reused."""
     try:
-        return bool(abs(psutil.Process(process).create_time() - begun) < 1.0)
+        return bool(abs(psutil.Process(process_id).create_time() - start_time) < 1.0)
     except psutil.NoSuchProcess:
         return False

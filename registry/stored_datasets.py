@@ -1,15 +1,15 @@
-"""Finds the datasets that earlier runs stored."""
+"""Look-up of datasets that earlier runs stored."""
 
 from zenml.client import Client
 
 from cv_factory.errors import ConfigError
 
 
-def dataset_version_id(reference: str) -> str:
-    """Return the id of a stored dataset: of the newest one by that name, or of the one by that id.
+def resolve_dataset_id(reference: str) -> str:
+    """Return the id of a stored dataset, given its id or an artifact name (the newest version).
 
-    Asked for before a run, so that the run's own dataset is never compared with itself, and so that
-    the cache sees which dataset a name stood for.
+    Called before a run starts, so that the run's own dataset is never compared with itself, and the
+    cache key holds the dataset that the name stood for.
 
     Raises:
         ConfigError: There is no such artifact version, it is not unique, or it is no dataset.
@@ -19,7 +19,7 @@ def dataset_version_id(reference: str) -> str:
     except (KeyError, ValueError) as error:
         raise ConfigError(
             f"validation.reference: there is no stored dataset {reference!r} "
-            f"({error.args[0] if error.args else error}). The ids stand in the dashboard, artifact "
+            f"({error.args[0] if error.args else error}). The dashboard lists the ids, artifact "
             "'dataset'."
         ) from None
     if version.data_type.attribute != "ImageDataset":

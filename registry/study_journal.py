@@ -1,7 +1,7 @@
-"""Keeps the finished trials of a search in the stack's artifact store, where a re-run finds them.
+"""Storage of a search's finished trials in the stack's artifact store, for a re-run to continue.
 
-One small object a trial, written once: object stores cannot append, and need no lock this way. It
-is the one place that every machine a step may run on can reach, whatever the stack.
+One small object a trial, written once: object stores cannot append, and need no lock this way. The
+artifact store is the one place that a step can reach on every machine of every stack.
 """
 
 import json
@@ -12,22 +12,22 @@ from cv_factory.training.search.result import Trial
 
 
 class StudyJournal:
-    """The trials of one study, by its key."""
+    """Finished trials of one study, identified by its key."""
 
     def __init__(self, key: str) -> None:
-        """Open the journal; nothing is created before the first trial ends."""
+        """Open the journal; the first ``write`` creates it."""
         self._store = Client().active_stack.artifact_store
         self._directory = f"{self._store.path.rstrip('/')}/searches/{key}"
 
     def read(self) -> list[Trial]:
-        """Return the trials that ended."""
+        """Return the finished trials."""
         if not self._store.isdir(self._directory):
             return []
         names = [str(name).rpartition("/")[2] for name in self._store.listdir(self._directory)]
         return [self._read(name) for name in sorted(names) if name.endswith(".json")]
 
     def write(self, trial: Trial) -> None:
-        """Keep a trial; a kill while writing leaves a file of another name, which is not read."""
+        """Store a trial; a kill while writing leaves a file of another name, which is ignored."""
         self._store.makedirs(self._directory)
         name = f"{self._directory}/trial-{trial.number:05d}.json"
         with self._store.open(f"{name}.part", "w") as file:

@@ -1,12 +1,11 @@
 """Model versions in ZenML's model control plane, the source of truth for versions and stages."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.enums import ModelStages
-from zenml.exceptions import DoesNotExistException
 from zenml.metadata.metadata_types import MetadataType
 from zenml.models import (
     ArtifactVersionResponse,
@@ -20,127 +19,93 @@ from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
+from registry.artifact_loader import load_artifact
 
-_Noun = TypeVar("_Noun")
-
-
-class RegistryError(CVFactoryError):
-    """A model or version that was named is not there, or not named clearly."""
-
-    exit_code = 2
-
+_ArtifactT = TypeVar("_ArtifactT")
 
 #: Name under which a version's predictor is linked to it.
 PREDICTOR = "predictor"
 #: Metadata of a version under this prefix are test metrics.
 METRIC_PREFIX = "test_"
-#: Metadata of a version that needs an approval before production: ``true`` or ``false``.
+#: Metadata of a version under this prefix are versions of installed packages.
+PACKAGE_PREFIX = "package_"
+#: Metadata that says whether a version needs an approval before production: ``true`` or ``false``.
 NEEDS_APPROVAL = "needs_approval"
-#: Metadata of a version that everything is known of.
+#: Metadata of a version whose artifacts, lineage and mirror are all written.
 COMPLETE = "lineage_complete"
 
 
-def find_version(model_name: str, fingerprint: str) -> ModelVersionResponse | None:
-    """Return the version of a model that holds this very predictor, or None."""
-    if not _model_exists(model_name):
-        return None
-    found = Client().list_model_versions(
-        model=model_name, tags=_fingerprint_tag(fingerprint), hydrate=True
-    )
-    return found.items[0] if found.items else None
+class RegistryError(CVFactoryError):
+    """A model or a version does not exist, or its name is ambiguous."""
+
+    exit_code = 2
 
 
-def find_production(model_name: str) -> ModelVersionResponse | None:
-    """Return the version of a model that is in production, or None."""
-    if not _model_exists(model_name):
-        return None
-    found = Client().list_model_versions(
-        model=model_name, stage=ModelStages.PRODUCTION, hydrate=True
-    )
-    return found.items[0] if found.items else None
+def resolve_model_name(name: str | None = None) -> str:
+    """Return ``name``, or the name of the only registered model.
+
+    Raises:
+        RegistryError: There is no such model, or there are several and no name is given.
+    """
+    names = sorted(model.name for model in depaginate(Client().list_models))
+    if not names:
+        raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
+    if name is None and len(names) > 1:
+        raise RegistryError(f"Several models are registered. Add --model with one of: {names}.")
+    if name is not None and name not in names:
+        raise RegistryError(f"There is no model {name}; registered: {', '.join(names)}.")
+    return name or names[0]
 
 
-def serving_version(model_name: str, number: int | None) -> ModelVersionResponse:
-    """Return the version in production, or a certain one.
+def get_version(model_name: str, number: int) -> ModelVersionResponse:
+    """Return a version by its number.
 
     Raises:
         RegistryError: There is none.
     """
-    if number is not None:
-        return get_version(model_name, number)
-    found = find_production(model_name)
-    if found is None:
+    matches = _list_versions(model_name, number=number)
+    if not matches:
+        raise RegistryError(f"Model {model_name} has no version {number}: see run.py models.")
+    return matches[0]
+
+
+def list_versions(model_name: str) -> list[ModelVersionResponse]:
+    """Return every version of a model, the newest first."""
+    return sorted(_list_versions(model_name), key=lambda version: -version.number)
+
+
+def find_version(model_name: str, fingerprint: str) -> ModelVersionResponse | None:
+    """Return the version of a model that holds the predictor with this fingerprint, or None."""
+    return next(iter(_list_versions(model_name, tags=_fingerprint_tag(fingerprint))), None)
+
+
+def find_production(model_name: str) -> ModelVersionResponse | None:
+    """Return the version of a model that is in production, or None."""
+    return next(iter(_list_versions(model_name, stage=ModelStages.PRODUCTION)), None)
+
+
+def get_version_or_production(model_name: str, number: int | None) -> ModelVersionResponse:
+    """Return the version with this number or, without a number, the one in production.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    version = find_production(model_name) if number is None else get_version(model_name, number)
+    if version is None:
         raise RegistryError(
             f"Model {model_name} has no version in production. Run: python run.py --pipeline "
-            "deployment, or python run.py promote VERSION; or name a version (model.version)."
+            "deployment, or python run.py promote VERSION; or set model.version."
         )
-    return found
+    return version
 
 
-def predictor_artifact(version: ModelVersionResponse) -> ArtifactVersionResponse:
-    """Return the stored predictor that is linked to a version, without loading it.
-
-    Raises:
-        ArtifactError: The version has none.
-    """
-    return _linked(version, PREDICTOR)
+def predictor_fingerprint(version: ModelVersionResponse) -> str:
+    """Return the fingerprint of a version's predictor, as it was registered."""
+    return str(version.run_metadata.get(PREDICTOR, ""))
 
 
-def load_predictor(version: ModelVersionResponse) -> Predictor:
-    """Load the predictor that is linked to a version.
-
-    Raises:
-        ArtifactError: The version has none, or it is damaged.
-    """
-    return load_artifact(version, PREDICTOR, Predictor)
-
-
-def load_artifact(version: ModelVersionResponse, name: str, kind: type[_Noun]) -> _Noun:
-    """Load an artifact that is linked to a version.
-
-    Raises:
-        ArtifactError: There is none of this name, its files are gone or damaged, or it is none.
-    """
-    about = f"{version.model.name} version {version.number}"
-    artifact = _linked(version, name)
-    try:
-        loaded = artifact.load()
-    except (OSError, DoesNotExistException) as error:
-        raise ArtifactError(f"{about}: its {name} at {artifact.uri} is gone ({error}).") from error
-    if not isinstance(loaded, kind):
-        raise ArtifactError(f"{about}: artifact {artifact.id} is no {kind.__name__}.")
-    return loaded
-
-
-def _linked(version: ModelVersionResponse, name: str) -> ArtifactVersionResponse:
-    artifact = version.get_artifact(name)
-    if artifact is None:
-        about = f"{version.model.name} version {version.number}"
-        raise ArtifactError(
-            f"{about} has no {name} linked to it: it was not registered by this project, or the "
-            "artifact was deleted. It can not be used; register it anew by training again."
-        )
-    return artifact
-
-
-def run_of(version: ModelVersionResponse) -> PipelineRunResponse:
-    """Return the run that made a version.
-
-    Raises:
-        ArtifactError: It is gone.
-    """
-    name = str(version.run_metadata.get("pipeline_run", ""))
-    try:
-        return Client().get_pipeline_run(name, allow_name_prefix_match=False)
-    except KeyError:
-        raise ArtifactError(
-            f"{version.model.name} version {version.number} was made by the run {name or '?'}, "
-            "which ZenML does not have any more: what it was told is lost."
-        ) from None
-
-
-def lineage_of(version: ModelVersionResponse) -> dict[str, str]:
-    """Return what is known of a version's making, without its metrics and the registry's marks."""
+def version_lineage(version: ModelVersionResponse) -> dict[str, str]:
+    """Return a version's metadata without its metrics and the registry's own marks."""
     marks = (PREDICTOR, "evaluation", NEEDS_APPROVAL, COMPLETE)
     return {
         key: str(value)
@@ -149,8 +114,60 @@ def lineage_of(version: ModelVersionResponse) -> dict[str, str]:
     }
 
 
+def training_run(version: ModelVersionResponse) -> PipelineRunResponse:
+    """Return the pipeline run that made a version.
+
+    Raises:
+        ArtifactError: It was deleted.
+    """
+    name = str(version.run_metadata.get("pipeline_run", ""))
+    try:
+        return Client().get_pipeline_run(name, allow_name_prefix_match=False)
+    except KeyError:
+        raise ArtifactError(
+            f"{version.model.name} version {version.number} was made by the run {name or '?'}, "
+            "which was deleted from ZenML: its parameters are lost."
+        ) from None
+
+
+def linked_artifact(version: ModelVersionResponse, name: str) -> ArtifactVersionResponse:
+    """Return an artifact that is linked to a version, without loading it.
+
+    Raises:
+        ArtifactError: The version has none of this name.
+    """
+    artifact = version.get_artifact(name)
+    if artifact is None:
+        raise ArtifactError(
+            f"{version.model.name} version {version.number} has no artifact {name!r} linked to it: "
+            "it was not registered by this project, or the artifact was deleted. Register it anew "
+            "by training again."
+        )
+    return artifact
+
+
+def load_linked_artifact(
+    version: ModelVersionResponse, name: str, artifact_class: type[_ArtifactT]
+) -> _ArtifactT:
+    """Load an artifact that is linked to a version.
+
+    Raises:
+        ArtifactError: There is none of this name, or its files are gone or damaged.
+    """
+    artifact = linked_artifact(version, name)
+    try:
+        return load_artifact(artifact, artifact_class)
+    except ArtifactError as error:
+        raise ArtifactError(f"{version.model.name} version {version.number}: {error}") from error
+
+
+def load_predictor(version: ModelVersionResponse) -> Predictor:
+    """Load the predictor that is linked to a version; raises as ``load_linked_artifact``."""
+    return load_linked_artifact(version, PREDICTOR, Predictor)
+
+
 def create_version(model_name: str, fingerprint: str, description: str) -> ModelVersionResponse:
-    """Create the model if need be, and a version that can be found by its predictor."""
+    """Create a version that ``find_version`` finds, and its model if there is none yet."""
     client = Client()
     if not _model_exists(model_name):
         client.create_model(model_name)
@@ -175,58 +192,21 @@ def link_artifacts(
     )
 
 
-def describe_version(version: ModelVersionResponse, metadata: Mapping[str, MetadataType]) -> None:
+def add_metadata(version: ModelVersionResponse, metadata: Mapping[str, MetadataType]) -> None:
     """Add metadata to a version."""
     log_metadata(metadata=dict(metadata), model_version_id=version.id)
 
 
-def set_stage(model_name: str, version: int, stage: str) -> None:
-    """Move a version to a stage; whichever version held it is archived."""
-    Client().update_model_version(
-        model_name, _by_number(model_name, version).id, stage=stage, force=True
-    )
+def set_stage(model_name: str, number: int, stage: str) -> None:
+    """Move a version to a stage; ZenML archives the version that held it."""
+    version = get_version(model_name, number)
+    Client().update_model_version(model_name, version.id, stage=stage, force=True)
 
 
-def get_version(model_name: str, number: int) -> ModelVersionResponse:
-    """Return a version by its number.
-
-    Raises:
-        RegistryError: There is none.
-    """
-    version = _by_number(model_name, number)
-    return Client().get_model_version(model_name, version.id)
-
-
-def all_versions(model_name: str) -> list[ModelVersionResponse]:
-    """Return every version of a model, the newest first."""
+def _list_versions(model_name: str, **filters: Any) -> list[ModelVersionResponse]:
     if not _model_exists(model_name):
         return []
-    found = depaginate(Client().list_model_versions, model=model_name, hydrate=True)
-    return sorted(found, key=lambda version: -version.number)
-
-
-def the_model(name: str | None = None) -> str:
-    """Return the name of the model that was named, or of the one model that is registered.
-
-    Raises:
-        RegistryError: There is no such model, or there are several and none was named.
-    """
-    names = sorted(model.name for model in depaginate(Client().list_models))
-    if not names:
-        raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
-    if name is None and len(names) > 1:
-        raise RegistryError(f"Say which model with --model: {', '.join(names)}.")
-    if name is not None and name not in names:
-        raise RegistryError(f"There is no model {name}; registered: {', '.join(names)}.")
-    return name or names[0]
-
-
-def _by_number(model_name: str, number: int) -> ModelVersionResponse:
-    if _model_exists(model_name):
-        found = Client().list_model_versions(model=model_name, number=number).items
-        if found:
-            return found[0]
-    raise RegistryError(f"Model {model_name} has no version {number}: see run.py models.")
+    return depaginate(Client().list_model_versions, model=model_name, hydrate=True, **filters)
 
 
 def _fingerprint_tag(fingerprint: str) -> str:

@@ -35,13 +35,13 @@ def register(
     found: SearchResult | None = None,
 ) -> Annotated[Registration, "registration"]:
     """Never cached: what is in production, and so the verdict, changes between runs."""
-    from registry.candidate import Candidate
+    from registry.candidate import RegistrationCandidate
     from registry.register import register_candidate
-    from registry.run_reference import reference_of
+    from registry.run_reference import build_run_reference
 
     settings = found.train if found is not None else train
-    candidate = Candidate(
+    candidate = RegistrationCandidate(
         predictor, evaluation, trained_model, dataset, split, data_report, settings
     )
-    reference = reference_of(get_step_context())
+    reference = build_run_reference(get_step_context())
     return register_candidate(candidate, gates, evaluate, config, lineage, reference)

@@ -21,6 +21,7 @@ def validate_data(
     dataset: ImageDataset, split: Split, config: ValidationConfig
 ) -> Annotated[DataReport, "data_report"]:
     """Validate through the stack's data validator; a failed expectation stops the run."""
+    from registry.artifact_loader import load_artifact
     from registry.mlflow.tracking import log_report
 
     client = Client()
@@ -28,7 +29,7 @@ def validate_data(
     assert validator is not None, "the command line has checked the stack"
     reference = None
     if config.reference:
-        reference = client.get_artifact_version(config.reference).load()
+        reference = load_artifact(client.get_artifact_version(config.reference), ImageDataset)
     report: DataReport = validator.data_validation(dataset, reference, split=split, config=config)
     log_report(report)
     if not report.ok:

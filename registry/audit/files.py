@@ -1,4 +1,4 @@
-"""Where the audit log lies: small files that are made once and never changed."""
+"""Storage of the audit log: small files that are created once and never changed."""
 
 import os
 import tempfile
@@ -18,7 +18,7 @@ _FOLDER = "cv_factory_audit"
 
 
 class LogFiles(Protocol):
-    """A folder whose files can be made, once each, and read."""
+    """Folder of files that can be created once each, and read."""
 
     def names(self) -> list[str]:
         """Return the names of the files, sorted."""
@@ -27,35 +27,35 @@ class LogFiles(Protocol):
         """Return a file's content."""
 
     def create(self, name: str, content: bytes) -> None:
-        """Make a file, whole or not at all.
+        """Create a file, whole or not at all.
 
         Raises:
-            FileExistsError: There is one of this name that somebody else made.
-            ArtifactError: The folder can not be written.
+            FileExistsError: Another process created one of this name.
+            ArtifactError: The folder cannot be written.
         """
 
 
 class LocalLogFiles:
-    """Files in a folder of this machine."""
+    """Log files in a folder of this machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def names(self) -> list[str]:
         """Return the names of the files, sorted."""
-        with _reported(str(self._folder), (OSError,)):
+        with _translate_errors(str(self._folder), (OSError,)):
             if not self._folder.is_dir():
                 return []
             return sorted(path.name for path in self._folder.glob("*.json"))
 
     def read(self, name: str) -> bytes:
         """Return a file's content."""
-        with _reported(str(self._folder), (OSError,)):
+        with _translate_errors(str(self._folder), (OSError,)):
             return (self._folder / name).read_bytes()
 
     def create(self, name: str, content: bytes) -> None:
-        """Make a file: written beside its place, then linked there, which only one can do."""
-        with _reported(str(self._folder), (OSError,)):
+        """Create a file: write it beside its place, then link it there, which only one can do."""
+        with _translate_errors(str(self._folder), (OSError,)):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._link(name, content)
 
@@ -72,38 +72,38 @@ class LocalLogFiles:
 
 
 class RemoteLogFiles:
-    """Objects in a ZenML artifact store; the store refuses to make one twice (If-None-Match)."""
+    """Log files in a ZenML artifact store, which refuses to create one twice (If-None-Match)."""
 
     def __init__(self, store: "BaseArtifactStore", folder: str) -> None:
         self._store, self._folder = store, folder
 
     def names(self) -> list[str]:
         """Return the names of the objects, sorted."""
-        self._forget()
-        with _reported(self._folder, self._errors):
+        self._invalidate_cache()
+        with _translate_errors(self._folder, self._errors):
             if not self._store.exists(self._folder):
                 return []
-            listed = list(self._store.listdir(self._folder))
-        names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in listed)
+            paths = list(self._store.listdir(self._folder))
+        names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
         return sorted(name for name in names if name.endswith(".json"))
 
     def read(self, name: str) -> bytes:
         """Return an object's content."""
         path = f"{self._folder}/{name}"
-        with _reported(self._folder, self._errors), self._store.open(path, "rb") as file:
+        with _translate_errors(self._folder, self._errors), self._store.open(path, "rb") as file:
             content: bytes = file.read()
         return content
 
     def create(self, name: str, content: bytes) -> None:
-        """Make an object in one request."""
+        """Create an object in one request."""
         try:
             with self._store.open(f"{self._folder}/{name}", "xb") as file:
                 file.write(content)
         except self._errors as error:
             # Servers refuse in different words (412 with or without its reason, 409), and a request
-            # that is sent again because its answer was lost is refused by what it made itself.
+            # that is sent again because its answer was lost is refused by the object it created itself.
             if name not in self.names():
-                raise _unreachable(self._folder, error) from error
+                raise _store_error(self._folder, error) from error
             if self.read(name) != content:
                 raise FileExistsError(f"{self._folder}/{name}") from error
 
@@ -112,31 +112,31 @@ class RemoteLogFiles:
         filesystem = getattr(self._store, "filesystem", None)
         return errors_of(filesystem) if filesystem is not None else (OSError,)
 
-    def _forget(self) -> None:
-        """Drop what this process knows of the store: another may have written since."""
+    def _invalidate_cache(self) -> None:
+        """Drop the cached listing of the store: another process may have written since."""
         filesystem = getattr(self._store, "filesystem", None)
         if filesystem is not None:
             filesystem.invalidate_cache()
 
 
 @contextmanager
-def _reported(folder: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+def _translate_errors(folder: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
         raise
     except errors as error:
-        raise _unreachable(folder, error) from error
+        raise _store_error(folder, error) from error
 
 
-def _unreachable(folder: str, error: Exception) -> ArtifactError:
+def _store_error(folder: str, error: Exception) -> ArtifactError:
     return ArtifactError(
-        f"The audit log in {folder} can not be reached ({error}). Check the artifact store of the "
-        "active stack and what it lets you do: zenml artifact-store describe"
+        f"The audit log in {folder} cannot be reached ({error}). Check the artifact store of the "
+        "active stack and your permissions: zenml artifact-store describe"
     )
 
 
-def log_files(store: "BaseArtifactStore", model_name: str) -> LogFiles:
+def open_log_files(store: "BaseArtifactStore", model_name: str) -> LogFiles:
     """Return the folder of a model's audit log in an artifact store."""
     from zenml.utils.io_utils import is_remote
 

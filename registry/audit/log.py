@@ -1,7 +1,7 @@
 """The audit log: who moved which version, when, why and on which evidence.
 
-Entries are numbered files that are made once. Each holds the SHA-256 of the one before, so that a
-changed, removed or inserted entry shows; two writers can not both make the same number.
+Entries are numbered files that are created once. Each holds the SHA-256 of the one before, so that
+a changed, removed or inserted entry shows; two writers cannot both create the same number.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from cv_factory.artifacts.files import canonical_json
 from cv_factory.errors import ArtifactError, CVFactoryError
 from registry.audit.files import LogFiles
 
-_NOTHING = "0" * 64
+_NO_PREVIOUS = "0" * 64
 
 
 class LogConflictError(CVFactoryError):
-    """Somebody else wrote to the audit log in between."""
+    """Another process wrote to the audit log in between."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the log.
+class AuditEntry:
+    """One entry of the log.
 
     Attributes:
         number: From 1.
@@ -34,8 +34,8 @@ class Entry:
         kind: ``registered``, ``approved``, ``intent``, ``done`` or ``undone``.
         who: A person, or the run that did it.
         when: ISO 8601, UTC.
-        why: In words.
-        detail: What it is about, by kind.
+        why: One line of text.
+        detail: JSON-serializable; its fields depend on the kind.
     """
 
     number: int
@@ -52,68 +52,61 @@ class Entry:
 
     @property
     def sha256(self) -> str:
-        """What the next entry holds as ``previous``."""
+        """SHA-256 of the entry's file, which the next entry holds as ``previous``."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 class AuditLog:
-    """The log of one registered model."""
+    """Audit log of one registered model."""
 
     def __init__(self, files: LogFiles) -> None:
         self._files = files
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[AuditEntry, ...]:
         """Read the whole log and check its chain.
 
         Raises:
             ArtifactError: An entry is missing, damaged, or was changed after it was written.
         """
-        found: list[Entry] = []
+        entries: list[AuditEntry] = []
         for number, name in enumerate(self._files.names(), start=1):
             content = self._files.read(name)
-            try:
-                entry = TypeAdapter(Entry).validate_python(json.loads(content))
-            except (ValueError, ValidationError) as error:
-                raise ArtifactError(
-                    f"Audit log: {name} is damaged ({error}). Nothing is moved until the file is "
-                    "back as it was: restore it from a backup of the artifact store."
-                ) from None
-            previous = found[-1].sha256 if found else _NOTHING
-            if name != _name(number) or entry.number != number:
+            entry = _parse_entry(name, content)
+            if name != _file_name(number) or entry.number != number:
                 raise ArtifactError(f"Audit log: entry {number} is missing before {name}.")
-            if entry.previous != previous:
+            if entry.previous != (entries[-1].sha256 if entries else _NO_PREVIOUS):
                 raise ArtifactError(
                     f"Audit log: entry {number} does not follow from entry {number - 1}: one of "
                     "them was changed after it was written."
                 )
             if content != entry.to_bytes():
                 raise ArtifactError(f"Audit log: {name} was changed after it was written.")
-            found.append(entry)
-        return tuple(found)
+            entries.append(entry)
+        return tuple(entries)
 
     def append(
         self,
-        after: tuple[Entry, ...],
+        after: tuple[AuditEntry, ...],
         kind: str,
         who: str,
         why: str,
         detail: Mapping[str, Any],
-    ) -> Entry:
+    ) -> AuditEntry:
         """Add an entry.
 
         Args:
-            after: The log as the caller knows it.
-            kind: See ``Entry``.
-            who: See ``Entry``.
-            why: See ``Entry``.
+            after: The log as the caller has read it.
+            kind: See ``AuditEntry``.
+            who: See ``AuditEntry``.
+            why: See ``AuditEntry``.
             detail: JSON-serializable.
 
         Raises:
             LogConflictError: The log has grown since; nothing was written.
         """
-        entry = Entry(
+        entry = AuditEntry(
             number=len(after) + 1,
-            previous=after[-1].sha256 if after else _NOTHING,
+            previous=after[-1].sha256 if after else _NO_PREVIOUS,
             kind=kind,
             who=who,
             when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,14 +115,24 @@ class AuditLog:
             detail=json.loads(canonical_json(dict(detail))),
         )
         try:
-            self._files.create(_name(entry.number), entry.to_bytes())
+            self._files.create(_file_name(entry.number), entry.to_bytes())
         except FileExistsError:
             raise LogConflictError(
                 f"Somebody else wrote entry {entry.number} of the audit log at the same time: "
-                "nothing was changed. Look at 'run.py history', then try again."
+                "nothing was changed. See python run.py history, then try again."
             ) from None
         return entry
 
 
-def _name(number: int) -> str:
+def _parse_entry(name: str, content: bytes) -> AuditEntry:
+    try:
+        return TypeAdapter(AuditEntry).validate_python(json.loads(content))
+    except (ValueError, ValidationError) as error:
+        raise ArtifactError(
+            f"Audit log: {name} is damaged ({error}). No version is moved until you restore the "
+            "file from a backup of the artifact store."
+        ) from None
+
+
+def _file_name(number: int) -> str:
     return f"{number:08d}.json"

@@ -1,4 +1,4 @@
-"""What the running training step reports to the stack's MLflow tracker."""
+"""Reports of the running step to the stack's MLflow tracker."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
-"""A version's provenance: an in-toto statement with SLSA's provenance predicate.
+"""Provenance of a version: an in-toto statement with SLSA's provenance predicate.
 
-The shape is that of https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1; what this
-project puts where stands in docs/provenance.md. An approval holds the SHA-256 of the statement.
+The formats are https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1;
+docs/provenance.md says what each field holds. An approval holds the SHA-256 of the statement.
 """
 
 import hashlib
@@ -14,26 +14,25 @@ from zenml.models import ModelVersionResponse
 
 from cv_factory.inference.predictor import Predictor
 from registry import versions
-from registry.audit.log import Entry
+from registry.audit.log import AuditEntry
 from registry.run_reference import step_parameters
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
-#: Names docs/provenance.md, wherever that is published.
+#: Identifies the build type that docs/provenance.md describes.
 BUILD_TYPE = "urn:uuid:6c0f8a52-4be2-4d0e-9a0d-3f6e2b7c51d4"
 _INPUTS = ("data", "split", "transform", "model", "config", "code")
-_PACKAGE = "package_"
 
 
-def statement(
+def build_statement(
     predictor: Predictor, lineage: Mapping[str, str], parameters: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the statement about a predictor.
+    """Return the in-toto statement about a predictor.
 
     Args:
         predictor: Its files are the subjects.
         lineage: Git commit, run, stack, packages.
-        parameters: What the run's steps were told, by step.
+        parameters: Parameters of the run's steps, by step.
     """
     return {
         "_type": _STATEMENT,
@@ -56,7 +55,7 @@ def statement(
             "runDetails": {
                 "builder": {
                     "id": f"urn:uuid:{lineage['zenml_deployment']}",
-                    "version": {"zenml": lineage.get(f"{_PACKAGE}zenml", "unknown")},
+                    "version": {"zenml": lineage.get(f"{versions.PACKAGE_PREFIX}zenml", "unknown")},
                 },
                 "metadata": {"invocationId": lineage.get("pipeline_run", "unknown")},
             },
@@ -64,31 +63,38 @@ def statement(
     }
 
 
-def stored_statement(version: ModelVersionResponse) -> dict[str, Any]:
-    """Derive a version's statement again from what is stored of it.
+def rebuild_statement(version: ModelVersionResponse) -> dict[str, Any]:
+    """Derive a version's statement again from its stored predictor, metadata and run.
 
     Raises:
-        ArtifactError: Its predictor or its run is gone.
+        ArtifactError: Its predictor or its run was deleted.
     """
-    parameters = step_parameters(versions.run_of(version))
-    return statement(versions.load_predictor(version), versions.lineage_of(version), parameters)
+    parameters = step_parameters(versions.training_run(version))
+    lineage = versions.version_lineage(version)
+    return build_statement(versions.load_predictor(version), lineage, parameters)
 
 
-def with_approval(found: Mapping[str, Any], approval: Entry) -> dict[str, Any]:
-    """Return a statement that also says who signed it off, when, why and where that is logged."""
-    predicate = found["predicate"]
-    signed = {
+def add_approval(statement: Mapping[str, Any], approval: AuditEntry) -> dict[str, Any]:
+    """Return a statement that also holds the approval and its entry in the audit log."""
+    predicate = statement["predicate"]
+    extension = {
         "who": approval.who,
         "when": approval.when,
         "why": approval.why,
         "auditLogEntry": {"number": approval.number, "sha256": approval.sha256},
     }
-    details = {**predicate["runDetails"], "cvfactory_approval": signed}
-    return {**found, "predicate": {**predicate, "runDetails": details}}
+    details = {**predicate["runDetails"], "cvfactory_approval": extension}
+    return {**statement, "predicate": {**predicate, "runDetails": details}}
+
+
+def package_lineage(lineage: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of packages in a lineage, by the package's name."""
+    prefix = versions.PACKAGE_PREFIX
+    return {k.removeprefix(prefix): v for k, v in lineage.items() if k.startswith(prefix)}
 
 
 def _files(predictor: Predictor) -> dict[str, str]:
-    """Return the SHA-256 of each file of a predictor, as it lies in the artifact store."""
+    """Return the SHA-256 of each file of a predictor, equal to that in the artifact store."""
     with TemporaryDirectory() as folder:
         predictor.save(Path(folder))
         return {
@@ -106,14 +112,13 @@ def _source(lineage: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _inputs(predictor: Predictor) -> list[dict[str, Any]]:
-    known = predictor.contract.fingerprints
-    return [{"name": n, "digest": {"sha256": known[n]}} for n in _INPUTS if n in known]
+    hashes = predictor.contract.fingerprints
+    return [{"name": n, "digest": {"sha256": hashes[n]}} for n in _INPUTS if n in hashes]
 
 
 def _packages(lineage: Mapping[str, str]) -> list[dict[str, Any]]:
-    found = {k.removeprefix(_PACKAGE): v for k, v in lineage.items() if k.startswith(_PACKAGE)}
     return [
         {"uri": f"pkg:pypi/{name}@{version}"}
-        for name, version in sorted(found.items())
+        for name, version in sorted(package_lineage(lineage).items())
         if version != "not installed"
     ]

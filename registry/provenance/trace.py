@@ -1,4 +1,4 @@
-"""The chain from a predictor back to its images, from stored lineage; verified and reproduced."""
+"""Chain from a predictor back to its images, collected from lineage, verified and reproduced."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -15,31 +15,30 @@ from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 from registry import versions
-from registry.audit.log import Entry
+from registry.audit.log import AuditEntry
 from registry.lineage import package_versions
-from registry.model_registry import ModelRegistry, fingerprint_of
-from registry.provenance.statement import stored_statement, with_approval
+from registry.model_registry import ModelRegistry
+from registry.provenance.statement import add_approval, package_lineage, rebuild_statement
 
 _ARTIFACTS = ("predictor", "evaluation", "trained_model", "transform", "split", "dataset")
-_BATCH = 1024
 
 
 @dataclass(frozen=True)
-class Link:
-    """One thing in the chain, and what is known of it."""
+class TraceLink:
+    """One element of the chain, with its facts by name."""
 
     name: str
     facts: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Check:
-    """Whether something stored is what the lineage says."""
+class TraceCheck:
+    """Comparison of a stored thing with the lineage."""
 
     name: str
     ok: bool
@@ -48,132 +47,134 @@ class Check:
 
 @dataclass(frozen=True)
 class Trace:
-    """A version's chain.
+    """Chain of a version.
 
     Attributes:
         version: The version.
         links: From the predictor to the approver.
         statement: In-toto statement about the predictor, derived from what is stored.
-        approval: Who signed it off; None if nobody did.
+        approval: Its approval; None if it has none.
     """
 
     version: ModelVersionResponse
-    links: tuple[Link, ...]
+    links: tuple[TraceLink, ...]
     statement: Mapping[str, Any]
-    approval: Entry | None
+    approval: AuditEntry | None
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What the run's steps were told, by step."""
-        told: Mapping[str, Any] = self.statement["predicate"]["buildDefinition"][
-            "externalParameters"
-        ]
-        return told
+        """Parameters of the run's steps, by step."""
+        definition = self.statement["predicate"]["buildDefinition"]
+        parameters: Mapping[str, Any] = definition["externalParameters"]
+        return parameters
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """The statement, with the approval if there is one."""
-        return with_approval(self.statement, self.approval) if self.approval else self.statement
+        return add_approval(self.statement, self.approval) if self.approval else self.statement
 
 
-def collect(registry: ModelRegistry, number: int) -> Trace:
-    """Read a version's chain off ZenML and the audit log.
+def collect_trace(registry: ModelRegistry, number: int) -> Trace:
+    """Collect a version's chain from ZenML and the audit log.
 
     Raises:
         RegistryError: There is no such version.
         ArtifactError: An artifact or the run is no longer linked to it.
     """
     version = versions.get_version(registry.model_name, number)
-    facts = {key: str(value) for key, value in version.run_metadata.items()}
+    metadata = {key: str(value) for key, value in version.run_metadata.items()}
     approval = registry.approval(version)
-    signed = {"who": approval.who, "when": approval.when, "why": approval.why} if approval else {}
     links = (
-        *(_artifact_link(version, name, facts) for name in _ARTIFACTS),
-        Link("config", {"sha256": facts.get("config", "?"), "run": facts.get("pipeline_run", "?")}),
-        Link("commit", {k: facts.get(k, "?") for k in ("git_commit", "git_dirty")}),
-        Link("packages", _packages(facts)),
-        Link("stack", {"name": facts.get("stack", "?")}),
-        Link("approver", signed or {"approved by": "nobody"}),
+        *(_artifact_link(version, name, metadata) for name in _ARTIFACTS),
+        TraceLink(
+            "config",
+            {"sha256": metadata.get("config", "?"), "run": metadata.get("pipeline_run", "?")},
+        ),
+        TraceLink("commit", {k: metadata.get(k, "?") for k in ("git_commit", "git_dirty")}),
+        TraceLink("packages", package_lineage(metadata)),
+        TraceLink("stack", {"name": metadata.get("stack", "?")}),
+        TraceLink("approver", _approver(approval)),
     )
-    return Trace(version, links, stored_statement(version), approval)
+    return Trace(version, links, rebuild_statement(version), approval)
 
 
-def verify(trace: Trace) -> Iterator[Check]:
-    """Derive every hash again from the stored artifacts, and compare with the lineage."""
+def verify(trace: Trace) -> Iterator[TraceCheck]:
+    """Compute every hash again from the stored artifacts, and compare it with the lineage."""
     version = trace.version
     predictor = versions.load_predictor(version)
     contract = predictor.contract.fingerprints
-    yield _compare("predictor", fingerprint_of(version), predictor.fingerprint)
-    dataset = versions.load_artifact(version, "dataset", ImageDataset)
-    split = versions.load_artifact(version, "split", Split)
+    yield _compare("predictor", versions.predictor_fingerprint(version), predictor.fingerprint)
+    dataset = versions.load_linked_artifact(version, "dataset", ImageDataset)
+    split = versions.load_linked_artifact(version, "split", Split)
     yield _check_pixels(dataset)
     yield _compare("dataset", contract.get("data", ""), dataset.fingerprint)
     yield _compare("split's dataset", dataset.fingerprint, split.dataset_fingerprint)
-    transform = versions.load_artifact(version, "transform", FittedTransform)
+    transform = versions.load_linked_artifact(version, "transform", FittedTransform)
     yield _compare("transform", contract.get("transform", ""), transform.fingerprint)
-    trained = versions.load_artifact(version, "trained_model", TrainedModel)
+    trained = versions.load_linked_artifact(version, "trained_model", TrainedModel)
     yield _compare("model", contract.get("model", ""), trained.fingerprint)
-    evaluation = versions.load_artifact(version, "evaluation", Evaluation)
+    evaluation = versions.load_linked_artifact(version, "evaluation", Evaluation)
     yield _compare(
         "evaluation's predictor", predictor.fingerprint, evaluation.predictor_fingerprint
     )
     golden = predictor.golden
-    answered = predictor.predict(golden.images).probabilities
-    difference = float(np.abs(answered - golden.probabilities).max())
-    yield Check("golden samples", difference <= 1e-5, f"differ by {difference:.1e} at most")
+    probabilities = predictor.predict(golden.images).probabilities
+    difference = float(np.abs(probabilities - golden.probabilities).max())
+    yield TraceCheck("golden samples", difference <= 1e-5, f"differ by {difference:.1e} at most")
     if trace.approval is not None:
-        signed = str(trace.approval.detail["provenance"])
-        yield _compare("provenance that was approved", signed, fingerprint(dict(trace.statement)))
+        approved = str(trace.approval.detail["provenance"])
+        yield _compare("provenance that was approved", approved, fingerprint(dict(trace.statement)))
 
 
-def reproduce(trace: Trace) -> Check:
+def reproduce(trace: Trace) -> TraceCheck:
     """Fit, train and export again from the stored images and settings, and compare the bytes.
 
     Exact on an equal machine with equal packages; a difference names the packages that changed.
     """
+    stored = versions.load_predictor(trace.version)
+    check = _compare(
+        "predictor.onnx, trained again",
+        hashlib.sha256(stored.graph).hexdigest(),
+        hashlib.sha256(_train_again(trace, stored).graph).hexdigest(),
+    )
+    changed = _changed_packages(trace.version)
+    if check.ok or not changed:
+        return check
+    return TraceCheck(check.name, False, f"{check.detail}; other packages: {', '.join(changed)}")
+
+
+def _train_again(trace: Trace, stored: Predictor) -> Predictor:
     from cv_factory.export.onnx_graph import export_predictor, select_calibration_set
     from cv_factory.export.quantize import quantize
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
 
-    version, told = trace.version, trace.parameters
-    dataset = versions.load_artifact(version, "dataset", ImageDataset)
-    split = versions.load_artifact(version, "split", Split)
+    parameters = trace.parameters
+    dataset = versions.load_linked_artifact(trace.version, "dataset", ImageDataset)
+    split = versions.load_linked_artifact(trace.version, "split", Split)
     transform = fit_transform(
-        dataset, split.train, TransformConfig.model_validate(told["fit_transform"]["config"])
+        dataset, split.train, TransformConfig.model_validate(parameters["fit_transform"]["config"])
     )
-    settings = told["train"]
+    model, config = parameters["train"]["model"], parameters["train"]["config"]
     trained = train(
-        dataset,
-        split,
-        transform,
-        _model_config(settings["model"]),
-        TrainConfig.model_validate(settings["config"]),
+        dataset, split, transform, _model_config(model), TrainConfig.model_validate(config)
     )
-    stored = versions.load_predictor(version)
-    calibration = CalibrationConfig.model_validate(told["export"].get("calibration", {}))
-    made_of = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
-    again = quantize(
-        export_predictor(
-            trained, transform, made_of, select_calibration_set(dataset, split, calibration)
-        ),
-        dataset,
-        split,
-        ExportConfig.model_validate(told["export"].get("config", {})),
+    export = parameters["export"]
+    calibration = CalibrationConfig.model_validate(export.get("calibration", {}))
+    inputs = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
+    float_predictor = export_predictor(
+        trained, transform, inputs, select_calibration_set(dataset, split, calibration)
     )
-    check = _compare(
-        "predictor.onnx, trained again",
-        hashlib.sha256(stored.graph).hexdigest(),
-        hashlib.sha256(again.graph).hexdigest(),
-    )
-    changed = [
-        f"{key.removeprefix('package_')} {version.run_metadata.get(key)} → {now}"
+    export_config = ExportConfig.model_validate(export.get("config", {}))
+    return quantize(float_predictor, dataset, split, export_config)
+
+
+def _changed_packages(version: ModelVersionResponse) -> list[str]:
+    return [
+        f"{key.removeprefix(versions.PACKAGE_PREFIX)} {version.run_metadata.get(key)} → {now}"
         for key, now in package_versions().items()
         if version.run_metadata.get(key) != now
     ]
-    if check.ok or not changed:
-        return check
-    return Check(check.name, False, f"{check.detail}; other packages: {', '.join(changed)}")
 
 
 def _model_config(settings: Mapping[str, Any]) -> ModelConfig:
@@ -183,40 +184,41 @@ def _model_config(settings: Mapping[str, Any]) -> ModelConfig:
     return adapter.validate_python(dict(settings))
 
 
-def _artifact_link(version: ModelVersionResponse, name: str, facts: Mapping[str, str]) -> Link:
-    artifact = version.get_artifact(name)
-    if artifact is None:
-        raise ArtifactError(
-            f"Version {version.number} has no {name} linked to it: it can not be traced."
-        )
+def _artifact_link(
+    version: ModelVersionResponse, name: str, version_metadata: Mapping[str, str]
+) -> TraceLink:
+    artifact = versions.linked_artifact(version, name)
     metadata = artifact.run_metadata
-    shown = {"artifact": str(artifact.id), "where": artifact.uri}
+    facts = {"artifact": str(artifact.id), "where": artifact.uri}
     hashes = ("fingerprint", "data_fingerprint", "predictor_fingerprint")
-    shown |= {key: str(metadata[key]) for key in hashes if key in metadata}
+    facts |= {key: str(metadata[key]) for key in hashes if key in metadata}
     if name == "dataset":
-        shown["source"] = str(metadata.get("source", "?"))
+        facts["source"] = str(metadata.get("source", "?"))
     if name == "evaluation":
-        shown["summary"] = facts.get("evaluation", "?")
+        facts["summary"] = version_metadata.get("evaluation", "?")
     if name == "split":
-        shown["sha256 of its ids"] = facts.get("split_fingerprint", "?")
-    return Link(name, shown)
+        facts["sha256 of its ids"] = version_metadata.get("split_fingerprint", "?")
+    return TraceLink(name, facts)
 
 
-def _packages(facts: Mapping[str, str]) -> dict[str, str]:
-    prefix = "package_"
-    return {k.removeprefix(prefix): v for k, v in facts.items() if k.startswith(prefix)}
+def _approver(approval: AuditEntry | None) -> dict[str, str]:
+    if approval is None:
+        return {"approved by": "nobody"}
+    return {"who": approval.who, "when": approval.when, "why": approval.why}
 
 
-def _check_pixels(dataset: ImageDataset) -> Check:
-    """Hash every image again: the dataset's fingerprint rests on these."""
+def _check_pixels(dataset: ImageDataset) -> TraceCheck:
+    """Hash every image again: the dataset's fingerprint is computed from these hashes."""
     stored = dataset.manifest["pixels_sha256"].tolist()
-    wrong = 0
-    for i, image in enumerate(dataset.images):
-        wrong += hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() != stored[i]
-    return Check("pixels", wrong == 0, f"{wrong} of {len(dataset)} images differ from their hash")
+    wrong = sum(
+        hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() != sha256
+        for image, sha256 in zip(dataset.images, stored, strict=True)
+    )
+    return TraceCheck("pixels", wrong == 0, f"{wrong} of {len(dataset)} images differ from their hash")
 
 
-def _compare(name: str, expected: str, found: str) -> Check:
-    if expected == found:
-        return Check(name, True, found[:16])
-    return Check(name, False, f"lineage says {expected[:16] or 'nothing'}, found {found[:16]}")
+def _compare(name: str, expected: str, actual: str) -> TraceCheck:
+    if expected == actual:
+        return TraceCheck(name, True, actual[:16])
+    detail = f"lineage says {expected[:16] or 'nothing'}, stored is {actual[:16]}"
+    return TraceCheck(name, False, detail)

@@ -19,7 +19,7 @@ from registry.audit.files import LocalLogFiles
 from registry.mlflow.mirror import MlflowMirror
 from registry.model_registry import ModelRegistry
 from registry import register as registering
-from registry.candidate import Candidate
+from registry.candidate import RegistrationCandidate
 from registry.register import register_candidate
 from registry.run_reference import RunReference
 from registry.stages import open_intent
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 left = None
 # The card takes a second to draw and writes nothing.
-registering.card_content = lambda *_: None
+registering.build_card_content = lambda *_: None
 registering.render_html = registering.render_markdown = lambda _: ""
 
 
@@ -49,9 +49,9 @@ def counted(owner, name):
     setattr(owner, name, write)
 
 
-for name in ("create_version", "link_artifacts", "describe_version", "set_stage"):
+for name in ("create_version", "link_artifacts", "add_metadata", "set_stage"):
     counted(versions, name)
-for name in ("show_version", "show", "show_log_head"):
+for name in ("update_version", "update_stages", "store_log_head"):
     counted(MlflowMirror, name)
 counted(LocalLogFiles, "create")
 
@@ -65,7 +65,7 @@ reference = RunReference(run.id, run.name, {name: a.id for name, a in found.item
 
 def register(model):
     register_candidate(
-        Candidate(*loaded, TrainConfig()),
+        RegistrationCandidate(*loaded, TrainConfig()),
         [GateConfig(metric="accuracy", min=0.5)],
         EvaluateConfig(),
         RegisterConfig(model_name=model),

@@ -35,8 +35,8 @@ last.write_bytes(canonical_json(entry | {"who": "Eve"}).encode())
 """
 _CUT = _FORGE.rsplit("entry =", 1)[0] + "last.unlink()"
 _RELABEL = """
-from registry.versions import describe_version, get_version
-describe_version(get_version("digits", 4), {"git_commit": "d" * 40})
+from registry.versions import add_metadata, get_version
+add_metadata(get_version("digits", 4), {"git_commit": "d" * 40})
 """
 
 

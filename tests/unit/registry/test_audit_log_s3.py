@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from cv_factory.errors import ArtifactError
-from registry.audit.files import LogFiles, log_files
-from registry.audit.log import AuditLog, Entry, LogConflictError
+from registry.audit.files import LogFiles, open_log_files
+from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from tests.support.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.engines
@@ -29,12 +29,14 @@ def files(url: str, secret: str = "secret") -> LogFiles:
         name="s3", id=uuid4(), config=config, flavor="s3", type=StackComponentType.ARTIFACT_STORE,
         user=None, created=now, updated=now,
     )  # fmt: skip
-    return log_files(store, "digits")
+    return open_log_files(store, "digits")
 
 
-def race(url: str, known: tuple[Entry, ...]) -> tuple[list[Entry], list[LogConflictError]]:
+def race(
+    url: str, known: tuple[AuditEntry, ...]
+) -> tuple[list[AuditEntry], list[LogConflictError]]:
     """Let three writers, each with a connection of its own, append to the log at once."""
-    won: list[Entry] = []
+    won: list[AuditEntry] = []
     lost: list[LogConflictError] = []
     gate = threading.Barrier(3)
 

@@ -11,8 +11,8 @@ import pytest
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.inference.predictor import Predictor
-from registry.audit.log import Entry
-from registry.provenance.statement import BUILD_TYPE, statement, with_approval
+from registry.audit.log import AuditEntry
+from registry.provenance.statement import BUILD_TYPE, add_approval, build_statement
 from tests.support.predictors import digits_predictor
 
 URI = {"type": "string", "pattern": r"^[a-z][a-z0-9+.\-]*:\S+$"}
@@ -92,7 +92,9 @@ LINEAGE = {
     "package_zenml": "0.98.0",
     "package_torch": "not installed",
 }
-APPROVAL = Entry(3, "0" * 64, "approved", "Ada Łovelace", "2026-11-21T12:00:00+00:00", "ok", {})
+APPROVAL = AuditEntry(
+    3, "0" * 64, "approved", "Ada Łovelace", "2026-11-21T12:00:00+00:00", "ok", {}
+)
 
 
 @pytest.fixture
@@ -107,9 +109,9 @@ def check(found: dict[str, Any]) -> None:
 
 
 def test_the_statement_is_valid_with_and_without_an_approval(predictor: Predictor) -> None:
-    found = statement(predictor, LINEAGE, {"train": {"config": {"seed": 0}}})
+    found = build_statement(predictor, LINEAGE, {"train": {"config": {"seed": 0}}})
     check(found)
-    signed = with_approval(found, APPROVAL)
+    signed = add_approval(found, APPROVAL)
     check(signed)
     approval = signed["predicate"]["runDetails"]["cvfactory_approval"]
     assert approval["auditLogEntry"] == {"number": 3, "sha256": APPROVAL.sha256}
@@ -123,15 +125,15 @@ def test_the_statement_is_valid_with_and_without_an_approval(predictor: Predicto
 def test_the_subjects_are_the_files_that_lie_in_the_store(predictor, tmp_path) -> None:
     predictor.save(tmp_path)
     stored = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()}
-    found = statement(predictor, LINEAGE, {})
+    found = build_statement(predictor, LINEAGE, {})
     assert {s["name"]: s["digest"]["sha256"] for s in found["subject"]} == stored
     assert set(stored) == {"contract.json", "golden.npz", "predictor.onnx"}
-    again = statement(Predictor.load(tmp_path), LINEAGE, {})
+    again = build_statement(Predictor.load(tmp_path), LINEAGE, {})
     assert fingerprint(again) == fingerprint(found)
 
 
 def test_what_is_not_known_is_left_out(predictor: Predictor) -> None:
-    found = statement(predictor, {**LINEAGE, "git_commit": "unknown"}, {})
+    found = build_statement(predictor, {**LINEAGE, "git_commit": "unknown"}, {})
     check(found)
     resolved = found["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert "source" not in {dependency.get("name") for dependency in resolved}

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from cv_factory.errors import ArtifactError
-from registry import stages as transitions
+from registry import stages
 from registry.audit.files import LocalLogFiles
 from registry.audit.log import AuditLog, LogConflictError
-from registry.stages import TransitionRefusedError, Transitions, production_history
+from registry.stages import StageTransitions, TransitionRefusedError, production_history
 
 
 class Killed(BaseException):
@@ -40,7 +40,7 @@ class World:
         self._write()
         self.truth[version] = stage
 
-    def show(self, stages: Mapping[int, str]):
+    def update_stages(self, stages: Mapping[int, str]):
         self._write()
         self.shown = dict(stages)
 
@@ -56,7 +56,7 @@ class World:
 
     def transitions(self):
         """As a new process would make them."""
-        return Transitions(self.log(), self, self)
+        return StageTransitions(self.log(), self, self)
 
     def kinds(self):
         return [entry.kind for entry in self.log().entries()]
@@ -169,10 +169,10 @@ def test_a_transition_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
         promote(world)
     world.kill_before = None
     # As if it were another process of this machine, first alive and then dead.
-    monkeypatch.setattr(transitions.os, "getpid", lambda: -1)
+    monkeypatch.setattr(stages.os, "getpid", lambda: -1)
     with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
         promote(world, 3)
-    monkeypatch.setattr(transitions, "_runs", lambda process, begun: False)
+    monkeypatch.setattr(stages, "_is_process_alive", lambda process, start: False)
     assert world.transitions().recover().result == "undone"
 
 
@@ -182,10 +182,10 @@ def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, mon
     with pytest.raises(Killed):
         promote(world)
     world.kill_before = None
-    monkeypatch.setattr(transitions.socket, "gethostname", lambda: "elsewhere")
+    monkeypatch.setattr(stages.socket, "gethostname", lambda: "elsewhere")
     with pytest.raises(TransitionRefusedError):
         world.transitions().recover()
-    monkeypatch.setattr(transitions, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(stages, "LEASE_S", 0.0)
     assert world.transitions().recover().result == "done"
 
 
