@@ -191,7 +191,7 @@ class ModelRegistry:
             number, sha256 = head
             if len(entries) < number or entries[number - 1].sha256 != sha256:
                 raise ArtifactError(
-                    f"Audit log: entry {number} is not the one that MLflow holds the hash of: the log "
+                    f"Audit log: entry {number} does not have the hash that MLflow holds: the log "
                     "was cut or rewritten. Restore it from a backup of the artifact store."
                 )
         return entries

@@ -22,7 +22,7 @@ def predict_batch(
     """Never cached: what is missing in the output is scored, and no more than that."""
     from cv_factory.data.sources import open_source
     from cv_factory.inference.batch import BatchJob, ScoringModel, score
-    from registry.batch_output import open_output_folder
+    from registry.batch_destination import open_output_folder
 
     model = ScoringModel(model_name, model_version, predictor)
     with open_source(data, labelled=False) as source:

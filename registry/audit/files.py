@@ -100,8 +100,8 @@ class RemoteLogFiles:
             with self._store.open(f"{self._folder}/{name}", "xb") as file:
                 file.write(content)
         except self._errors as error:
-            # Servers refuse in different words (412 with or without its reason, 409), and a request
-            # that is sent again because its answer was lost is refused by the object it created itself.
+            # Servers answer 412, with or without a reason, or 409. A request that is sent again
+            # because its answer was lost is refused because of the object it created itself.
             if name not in self.names():
                 raise _store_error(self._folder, error) from error
             if self.read(name) != content:

@@ -35,8 +35,8 @@ def _translate_mlflow_errors(method: Callable[_P, _R]) -> Callable[_P, _R]:
             return method(*args, **kwargs)
         except MlflowException as error:
             raise StackError(
-                f"The MLflow request failed ({error}). ZenML holds the truth and the audit log what "
-                "was begun: run the command again when MLflow works."
+                f"The MLflow request failed ({error}). ZenML and the audit log hold what was "
+                "begun: run the command again when MLflow works."
             ) from error
 
     return call
@@ -143,7 +143,7 @@ def _connect() -> "MlflowClient":
     tracker = Client().active_stack.experiment_tracker
     if tracker is None or tracker.flavor != "mlflow":
         raise StackError(
-            "The active stack has no MLflow experiment tracker, whose registry mirrors the versions. "
+            "The active stack has no MLflow experiment tracker, whose registry mirrors versions. "
             "Run: python -m stacks apply local --set"
         )
     from mlflow import MlflowClient

@@ -214,7 +214,9 @@ def _check_pixels(dataset: ImageDataset) -> TraceCheck:
         hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() != sha256
         for image, sha256 in zip(dataset.images, stored, strict=True)
     )
-    return TraceCheck("pixels", wrong == 0, f"{wrong} of {len(dataset)} images differ from their hash")
+    return TraceCheck(
+        "pixels", wrong == 0, f"{wrong} of {len(dataset)} images differ from their hash"
+    )
 
 
 def _compare(name: str, expected: str, actual: str) -> TraceCheck:
