@@ -24,7 +24,7 @@ class EndpointConfig(Section):
     """Where the model is reached."""
 
     port: int | None = Field(
-        None, ge=1, le=65_535, description="of the model's front; the model deployer's if not given"
+        None, ge=1, le=65_535, description="of the model's proxy; the model deployer's if not given"
     )
     canary_share: float | None = Field(
         None,

@@ -1,7 +1,7 @@
-"""Builds a Bento of a bundle: its files, the code that serves them, and pinned requirements.
+"""Builder of a Bento: the files of a bundle, the code that serves them, pinned requirements.
 
 The same bundle, code and lock give the same bytes and the same tag, whenever and wherever it is
-built: nothing in it tells the time or the place. Run: ``python -m cv_factory.deployment.bento
+built: nothing in it depends on time or place. Run: ``python -m cv_factory.deployment.bento
 BUNDLE TARGET``.
 """
 
@@ -97,60 +97,62 @@ def build_bento(bundle: Bundle, target: Path) -> str:
         bundle.save(context / "bundle")
         _copy_code(context)
         lock = (_ROOT / "requirements.lock").read_text(encoding="utf-8")
-        (context / "requirements.txt").write_text(pinned(REQUIREMENTS, lock), encoding="utf-8")
+        (context / "requirements.txt").write_text(
+            pin_requirements(REQUIREMENTS, lock), encoding="utf-8"
+        )
         version = f"{bundle.version}-{_digest(context)[:16]}"
         built = _run_bentoml(context, home, version)
         shutil.copytree(built, target)
-    _remove_time_and_place(target, bundle.created)
+    _replace_creation_time(target, bundle.created)
     (target / "Containerfile").write_text(_CONTAINERFILE, encoding="utf-8")
     return f"cv_factory:{version}"
 
 
-def pinned(names: tuple[str, ...], lock: str) -> str:
-    """Return the requirements with all that they need in turn, each as the lock pins it.
+def pin_requirements(names: tuple[str, ...], lock: str) -> str:
+    """Return the requirements and their dependencies, each pinned as in the lock, a line each.
 
-    What needs what is read off the installed packages.
+    The dependencies are read off the installed packages.
 
     Raises:
         BentoError: One of them is not in the lock, or not installed.
     """
-    lines = {}
+    versions = {}
     for line in lock.splitlines():
         if line and not line.startswith((" ", "#")):
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate():
-                lines[canonicalize_name(requirement.name)] = str(requirement.specifier)
-    found: dict[str, str] = {}
-    waiting = [Requirement(name) for name in names]
-    while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        if name not in lines:
+                versions[canonicalize_name(requirement.name)] = str(requirement.specifier)
+    pinned: dict[str, str] = {}
+    queue = [Requirement(name) for name in names]
+    while queue:
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in versions:
             raise BentoError(f"{name} is not in requirements.lock. Run: make lock")
-        is_known = name in found and not wanted.extras
-        found[name] = lines[name]
-        if not is_known:
-            waiting += _needed(wanted)
-    return "".join(f"{name}{version}\n" for name, version in sorted(found.items()))
+        is_visited = name in pinned and not requirement.extras
+        pinned[name] = versions[name]
+        if not is_visited:
+            queue += _dependencies(requirement)
+    return "".join(f"{name}{version}\n" for name, version in sorted(pinned.items()))
 
 
-def _needed(wanted: Requirement) -> list[Requirement]:
+def _dependencies(requirement: Requirement) -> list[Requirement]:
+    """Return the direct dependencies of an installed package, with those of its extras."""
     try:
-        listed = distribution(wanted.name).requires or []
+        lines = distribution(requirement.name).requires or []
     except PackageNotFoundError:
-        raise BentoError(f"{wanted.name} is not installed. Run: make setup") from None
-    needed = [Requirement(line) for line in listed]
-    extras = ["", *wanted.extras]
+        raise BentoError(f"{requirement.name} is not installed. Run: make setup") from None
+    extras = ["", *requirement.extras]
 
-    def applies(requirement: Requirement) -> bool:
-        marker = requirement.marker
+    def applies(dependency: Requirement) -> bool:
+        marker = dependency.marker
         return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 
-    return [requirement for requirement in needed if applies(requirement)]
+    return [dependency for dependency in map(Requirement, lines) if applies(dependency)]
 
 
 def _copy_code(context: Path) -> None:
-    """Copy the modules that serving reaches, and the pages beside them."""
+    """Copy the modules that serving imports, and the pages beside them."""
     served = _ROOT / "cv_factory" / "serving"
     modules = [
         ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -175,7 +177,7 @@ def _digest(folder: Path) -> str:
 
 
 def _run_bentoml(context: Path, home: Path, version: str) -> Path:
-    """Build in a process of its own, which imports the copied code and no other."""
+    """Run BentoML in a process of its own, which imports the copied code and no other."""
     environment = {
         **os.environ,
         "BENTOML_HOME": str(home),
@@ -183,7 +185,7 @@ def _run_bentoml(context: Path, home: Path, version: str) -> Path:
         "PYTHONPATH": str(context),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", _BUILD, str(context), version],
         cwd=context,
         env=environment,
@@ -192,23 +194,23 @@ def _run_bentoml(context: Path, home: Path, version: str) -> Path:
     )
     paths = [
         line.removeprefix("BENTO ")
-        for line in done.stdout.splitlines()
+        for line in completed.stdout.splitlines()
         if line.startswith("BENTO ")
     ]
-    if done.returncode or not paths:
-        raise BentoError(f"BentoML could not build the Bento:\n{done.stderr[-2000:]}")
+    if completed.returncode or not paths:
+        raise BentoError(f"BentoML could not build the Bento:\n{completed.stderr[-2000:]}")
     return Path(paths[0])
 
 
-def _remove_time_and_place(bento: Path, created: str) -> None:
-    """Let ``bento.yaml`` say when the version was made, not when the Bento was."""
+def _replace_creation_time(bento: Path, created: str) -> None:
+    """Write into ``bento.yaml`` when the version was made, not when the Bento was."""
     file = bento / "bento.yaml"
     lines = file.read_text(encoding="utf-8").splitlines()
-    kept = [
+    replaced = [
         f"creation_time: '{created}'" if line.startswith("creation_time:") else line
         for line in lines
     ]
-    file.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    file.write_text("\n".join(replaced) + "\n", encoding="utf-8")
 
 
 @click.command()

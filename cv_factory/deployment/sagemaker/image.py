@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import cv_factory
-from cv_factory.deployment.bento import REQUIREMENTS, pinned
+from cv_factory.deployment.bento import REQUIREMENTS, pin_requirements
 from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 
 _ROOT = Path(cv_factory.__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ class ServiceImage:
         """
         return {
             "Dockerfile": CONTAINERFILE.read_text(encoding="utf-8"),
-            "requirements.txt": pinned(REQUIREMENTS, _LOCK.read_text(encoding="utf-8")),
+            "requirements.txt": pin_requirements(REQUIREMENTS, _LOCK.read_text(encoding="utf-8")),
         }
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.bento import REQUIREMENTS, BentoError, build_bento, pinned
+from cv_factory.deployment.bento import REQUIREMENTS, BentoError, build_bento, pin_requirements
 from cv_factory.serving.bundle import Bundle
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
@@ -60,10 +60,10 @@ def test_the_same_bundle_gives_the_same_bento_and_it_answers_by_its_own_code(
 
 def test_requirements_are_the_locks_and_hold_nothing_of_training() -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    lines = pinned(REQUIREMENTS, lock).splitlines()
+    lines = pin_requirements(REQUIREMENTS, lock).splitlines()
     assert all(f"{line} " in lock or f"{line}\n" in lock for line in lines)
     names = {line.partition("==")[0] for line in lines}
     assert {"bentoml", "onnxruntime", "starlette", "uvicorn", "cryptography"} <= names
     assert not {"torch", "zenml", "great-expectations", "scikit-learn", "mlflow"} & names
     with pytest.raises(BentoError, match="not in requirements"):
-        pinned(("left-pad",), lock)
+        pin_requirements(("left-pad",), lock)
