@@ -13,10 +13,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
-from benchmarks.serving import CONNECTIONS, Server, free_port, wrk
+from benchmarks.serving import CONNECTIONS, Server, wrk
 from benchmarks.serving_models import write_bundle
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.local.endpoint import LocalEndpoint
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 from cv_factory.serving.bundle import Bundle
 
@@ -32,7 +33,7 @@ def measure(folder: Path, rounds: int, seconds: int) -> Figures:
     key = add_key(folder / "keys.json", "load", ["predict"], None)
     variables = {FILE_VARIABLE: str(folder / "keys.json")}
     endpoint = LocalEndpoint(
-        folder / "endpoint", "127.0.0.1", free_port(), variables, _START_SECONDS
+        folder / "endpoint", "127.0.0.1", find_free_port(), variables, _START_SECONDS
     )
     try:
         endpoint.deploy("one", Bundle.load(folder / "bundle"))

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from benchmarks.harness import RESULTS, ROOT, BenchmarkError, Spread, describe_m
 from benchmarks.serving_baselines import FOLDER, mlflow_body
 from benchmarks.serving_models import SIZES, write_bundle
 from cv_factory.config.serving import ServingConfig
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 
 CONNECTIONS = (1, 8, 32)
@@ -208,17 +208,10 @@ def measure(
         bares.append(bare(folder))
         names = list(loads) if number % 2 == 0 else list(loads)[::-1]
         for name in names:
-            port = free_port()
+            port = find_free_port()
             loads[name].append(load(server(name, folder, port), port, authorization, seconds))
             sys.stderr.write(f"{model} {name}: {loads[name][-1]}\n")
     return {"bare": bares, "servers": loads}
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def report(model: str, measured: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness import RESULTS, Spread, describe_machine
-from benchmarks.serving import OURS, free_port, running, server, wrk
+from benchmarks.serving import OURS, running, server, wrk
 from benchmarks.serving_clients import Clients
 from benchmarks.serving_models import write_bundle
 from cv_factory.config.serving import ServingConfig
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.auth.api_keys import add_key
 
 _LOADS = (32, 320)
@@ -36,7 +37,7 @@ def main() -> int:
         folder = Path(directory) / "resnet18"
         write_bundle("resnet18", folder, ServingConfig())
         key = f"Bearer {add_key(folder / 'keys.json', 'load', ['predict'], None)}"
-        port = free_port()
+        port = find_free_port()
         chosen = server(OURS, folder, port)
         url = f"http://127.0.0.1:{port}{chosen.path}"
         image, headers = chosen.body.read_bytes(), {"Authorization": key}

@@ -3,7 +3,6 @@
 import _thread
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError
 from tests.support.cloud import Cloud
 from tests.support.predictors import digits_predictor
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 
@@ -128,13 +128,6 @@ def _asking(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]
             client.result()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
 def test_what_is_made_is_as_the_settings_say(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
     sagemaker = cloud.aws("sagemaker")
     state = endpoint.state()
@@ -175,7 +168,7 @@ def test_it_answers_refuses_and_captures_as_any_service(
         lines[:] = endpoint.logs.lines(_ONE, tail=50)
         return any('"status":422' in line for line in lines)
 
-    _until(is_logged)
+    wait_until(is_logged, 60)
     assert endpoint.logs.lines(_ONE, tail=1) == lines[-1:]
     whole = endpoint.logs.lines(_ONE)
     assert len(whole) >= len(lines)
@@ -190,7 +183,7 @@ def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint)
             image = {"content": _digit(), "headers": {"Content-Type": "image/png", **headers}}
             return "cached" in client.post("/predict", **image).json()
 
-        _until(lambda: all(is_remembered() for _ in range(8)))
+        wait_until(lambda: all(is_remembered() for _ in range(8)), 60)
         assert not any(is_remembered(**{"Cache-Control": "no-cache"}) for _ in range(8))
 
 
@@ -201,13 +194,13 @@ def test_an_update_is_verified_first_and_loses_no_request(
         result = endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
         assert (result.version, result.n_samples) == ("2", 16)
         assert result.largest_difference < 1e-5
-        _until(lambda: answers()["1"] > 20)
+        wait_until(lambda: answers()["1"] > 20, 60)
         assert set(answers()) == {"1"}, "a verified version is given nothing yet"
         _what_serves_all_requests_stays(cloud, endpoint)
 
         endpoint.set_weights({_ONE: 0.9, _TWO: 0.1})
         before = answers()
-        _until(lambda: sum((answers() - before).values()) >= 150)
+        wait_until(lambda: sum((answers() - before).values()) >= 150, 60)
         share = (answers() - before)["2"] / sum((answers() - before).values())
         assert 0.02 < share < 0.2, share
         state = endpoint.state()
@@ -217,11 +210,11 @@ def test_an_update_is_verified_first_and_loses_no_request(
 
         endpoint.set_weights({_TWO: 1.0})
         before = answers()
-        _until(lambda: (answers() - before)["2"] > 20)
+        wait_until(lambda: (answers() - before)["2"] > 20, 60)
         endpoint.set_weights({_ONE: 1.0})
         endpoint.remove(_TWO)
         before = answers()
-        _until(lambda: (answers() - before)["1"] > 20)
+        wait_until(lambda: (answers() - before)["1"] > 20, 60)
     assert set(answers()) == {"1", "2"}, "no request was lost"
     assert endpoint.weights() == {_ONE: 1.0}
 
@@ -251,7 +244,9 @@ def test_an_interrupted_deployment_is_undone_or_says_what_ends_its_costs(
     before = _belongings(cloud, endpoint)
 
     def interrupt() -> None:
-        _until(lambda: (state := endpoint.state()) is not None and state.status == "Updating")
+        wait_until(
+            lambda: (state := endpoint.state()) is not None and state.status == "Updating", 60
+        )
         _thread.interrupt_main()
 
     threading.Thread(target=interrupt).start()

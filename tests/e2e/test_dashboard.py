@@ -5,7 +5,6 @@ Set ``CV_FACTORY_SCREENSHOTS=FOLDER`` to keep what the browser saw.
 
 import os
 import re
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cv_factory.processes.ports import find_free_port
 from tests.support.project import Project
 from tests.support.store import snapshot
 
@@ -50,9 +50,7 @@ _BROWSER_OPTIONS = [
 @contextmanager
 def dashboard(project: Project) -> Iterator[str]:
     """Serve the project's dashboard on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     project.environment["ZENML_AUTO_OPEN_DASHBOARD"] = "false"
     project.zenml("login", "--local", "--port", str(port), timeout=240)
     try:

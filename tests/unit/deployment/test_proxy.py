@@ -18,6 +18,7 @@ import pytest
 
 from cv_factory.deployment.local.proxy import ROUTES, STATUS
 from cv_factory.deployment.local.routes import Backend, ProxyStatus, Routes, WeightedRoundRobin
+from cv_factory.processes.ports import find_free_port
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -81,9 +82,7 @@ class RunningProxy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_free_port()
         command = [
             "-m",
             "cv_factory.deployment.local.proxy",

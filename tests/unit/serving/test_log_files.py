@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
 from cv_factory.serving.postprocessors import PostprocessedPrediction
 from tests.support.digits_service import digit, post, served
+from tests.support.waiting import wait_until
 
 _SCORES = np.full(40, 0.1, np.float32)
 _LINES = 4000
@@ -44,14 +44,6 @@ from cv_factory.processes.log_rotation import rotate_output
 rotate_output(2**26, 4)
 raise SystemExit("last words")
 """
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def put(log: PredictionLog, prediction_id: str) -> None:
@@ -134,7 +126,7 @@ def test_a_reader_goes_on_in_a_renamed_file_while_others_may_write_to_it_and_clo
         old.close()
         assert list(log.lines()) == ["late"]
         assert holds_renamed()
-        until(lambda: not holds_renamed())
+        wait_until(lambda: not holds_renamed())
         with path.open("a") as new:
             new.write("newer\n")
         assert list(log.lines()) == ["newer"]
@@ -223,7 +215,7 @@ def test_a_file_that_was_begun_again_while_it_was_to_be_removed_stays(tmp_path: 
         fcntl.flock(file, fcntl.LOCK_SH)
         log = PredictionLog(tmp_path, "digits", "1", LogConfig(prediction_files=2))
         put(log, "one")
-        until(is_awaited)
+        wait_until(is_awaited)
         names[0].unlink()
         names[0].write_text("begun again")
     log.close()
@@ -245,7 +237,7 @@ def test_a_log_that_cannot_be_written_says_so_once_a_second(
     shutil.rmtree(folder)
     for number in range(10):
         put(log, "lost")
-        until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop
+        wait_until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop
     log.close()
     told = capsys.readouterr().err.count("log-unwritable")
     assert 1 <= told <= 1 + (time.monotonic() - begun)

@@ -1,0 +1,17 @@
+"""Waiting for what a test's processes and threads do."""
+
+from collections.abc import Callable
+
+from cv_factory.processes.polling import poll_until
+
+
+def wait_until(
+    condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition"
+) -> None:
+    """Block until a condition holds.
+
+    Raises:
+        TimeoutError: It does not within that time.
+    """
+    if not poll_until(lambda: bool(condition()), seconds, 0.02):
+        raise TimeoutError(f"{what} does not hold after {seconds:g} s")
