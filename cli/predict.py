@@ -84,21 +84,21 @@ def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePredict
     from cv_factory.serving.inference_engine import InferenceEngine
 
     bundle = Bundle.load(directory)
-    scorer = InferenceEngine(bundle)
+    engine = InferenceEngine(bundle)
     predictions = []
     for image in images:
         try:
-            pixels = scorer.read(image.read_bytes())
+            pixels = engine.decode(image.read_bytes())
         except ImageError as error:
             raise ImageError(f"{image}: {error}") from None
-        [scored] = asyncio.run(scorer.score([pixels]))
-        answer = scored.answer
+        [result] = asyncio.run(engine.predict([pixels]))
+        output = result.output
         predictions.append(
             ImagePrediction(
-                scored.id, answer.label, answer.probabilities, bundle.model_name, bundle.version
+                result.id, output.label, output.probabilities, bundle.model_name, bundle.version
             )
         )
-    scorer.close()
+    engine.close()
     return predictions
 
 

@@ -1,11 +1,10 @@
-"""Starts a service by hand: ``python -m cv_factory.serving BUNDLE_DIR [--host H] [--port P]``."""
+"""Command line of the service: ``python -m cv_factory.serving BUNDLE [--host H] [--port P]``."""
 
 import ipaddress
 import os
 import shutil
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,14 @@ from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.service_environment import (
     BUNDLE_VARIABLE,
     gateway,
-    last_words,
-    shared_directory,
+    server_directory,
+    startup_error_file,
 )
-
-#: How often it is looked whether the workers live. BentoML would look every 10 s.
-_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="IP address to listen on.")
 @click.option(
     "--port",
     default=3000,
@@ -33,6 +29,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
     type=click.IntRange(1, 65_535),
     envvar="CV_FACTORY_PORT",
     show_envvar=True,
+    help="Port to listen on.",
 )
 def main(bundle: Path, host: str, port: int) -> None:
     """Serve the BUNDLE directory until interrupted."""
@@ -44,10 +41,11 @@ def main(bundle: Path, host: str, port: int) -> None:
 
 
 def serve(bundle: Path, host: str, port: int) -> None:
-    """Run a BentoML server in this process until it is told to end (SIGTERM, SIGINT).
+    """Run a BentoML server in this process until SIGTERM or SIGINT.
 
     Raises:
-        CVFactoryError: The bundle is damaged, or must not be served like this.
+        CVFactoryError: The bundle is damaged, would be exposed without access control, or its
+            workers cannot start.
     """
     from cv_factory.processes.log_rotation import rotate_output
     from cv_factory.serving.auth.access import check_exposure
@@ -56,41 +54,38 @@ def serve(bundle: Path, host: str, port: int) -> None:
 
     config = Bundle.load(bundle).serving
     check_exposure(config, ApiKeyStore.from_environment(), [host], gateway())
-    _check_place(host, port)
+    _check_address(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     from _bentoml_impl.server import serve_http
-    from bentoml._internal.utils import circus
 
-    from cv_factory.serving import service
+    from cv_factory.serving import compat, service
 
-    # serve_http has no argument for it.
-    circus.create_standalone_arbiter = partial(
-        circus.create_standalone_arbiter, check_delay=_SECONDS_BETWEEN_LOOKS
-    )
-    # BentoML's decorator makes a Service of the class.
-    served: Any = service.PredictorService
-    served.config["workers"] = config.workers
-    served.inject_config()
+    # BentoML's decorator turns the class into a Service.
+    bentoml_service: Any = service.PredictorService
+    compat.shorten_worker_check_interval()
+    compat.set_worker_count(bentoml_service, config.workers)
     rotate_output(config.log.max_file_bytes, config.log.output_files)
     try:
-        serve_http(served, host=host, port=port)
-        if (words := last_words(os.getpid())).exists():
-            raise CVFactoryError(words.read_text(encoding="utf-8"))
+        serve_http(bentoml_service, host=host, port=port)
+        if (error_file := startup_error_file(os.getpid())).exists():
+            raise CVFactoryError(error_file.read_text(encoding="utf-8"))
     finally:
-        shutil.rmtree(shared_directory(os.getpid()), ignore_errors=True)
+        shutil.rmtree(server_directory(os.getpid()), ignore_errors=True)
 
 
-def _check_place(host: str, port: int) -> None:
-    """Refuse what BentoML would only fail at later.
+def _check_address(host: str, port: int) -> None:
+    """Check an address before the workers start, which would fail on it later.
 
     Raises:
-        ConfigError: It is no IP address, or the port is taken.
+        ConfigError: The host is no IP address, or the port is in use.
     """
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
-        raise ConfigError(f"--host {host}: give an IP address, such as 127.0.0.1.") from None
+        raise ConfigError(
+            f"--host {host} is not an IP address: give one, such as 127.0.0.1."
+        ) from None
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,8 +93,8 @@ def _check_place(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"{host} port {port} cannot be listened on ({error.strerror}): choose another "
-                "--port, or end what uses it."
+                f"Cannot listen on {host} port {port} ({error.strerror}): choose another --port, "
+                "or stop the process that uses it."
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application of a bundle: routes, and what each of them answers. It knows no BentoML."""
+"""ASGI application of a bundle: its routes and their handlers. It does not depend on BentoML."""
 
 import asyncio
 import json
@@ -24,209 +24,207 @@ from cv_factory.serving.auth.principal import Principal
 from cv_factory.serving.batcher import QueueFullError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
+from cv_factory.serving.logging.json_lines import EVENT_LOGGER, AsyncLineWriter
 from cv_factory.serving.logging.prediction_log import PredictionLog
-from cv_factory.serving.logging.request_log import AsyncLineWriter, write_to_stderr
-from cv_factory.serving.middleware import Front, exchange_of
-from cv_factory.serving.openapi import describe
+from cv_factory.serving.middleware import RequestMiddleware, get_request_context
+from cv_factory.serving.openapi import build_openapi
 from cv_factory.serving.pages import asset, card_page, page
-from cv_factory.serving.problem_details import ProblemError, bare_problem, overloaded
-from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, Metrics
-from cv_factory.serving.request_parsing import BARE, FORM, JSON, read_images
+from cv_factory.serving.problem_details import ProblemError, overloaded_error, status_error
+from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, ServiceMetrics
+from cv_factory.serving.request_parsing import FORM, JSON, RAW_IMAGE, parse_images
 from cv_factory.serving.response_cache import ResponseCache
 from cv_factory.serving.service_environment import read_stage
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-_SECONDS_BEFORE_REFUSAL = 0.2
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def create_app(
-    bundle: Bundle, *, keys: ApiKeyStore | None = None, state_file: Path | None = None
-) -> "Application":
-    """Build the application.
-
-    Args:
-        bundle: What is served.
-        keys: That are asked for; without them, and without ``access.jwt``, anyone is answered.
-        state_file: Tells the present stage; see ``cv_factory.serving.service_environment``.
-
-    Raises:
-        ArtifactError: The predictor does not answer its golden samples as it should.
-        ConfigError: The issuer of tokens cannot be asked for its keys, the folder of the
-            prediction log cannot be made, or the postprocessor does not fit the predictor.
-    """
-    return Application(bundle, keys, state_file)
+RequestHandler = Callable[[Request], Awaitable[Response]]
+_REJECTION_DELAY_S = 0.2
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Application:
-    """An ASGI application; ``close`` it at the end."""
+    """ASGI application of one bundle; call ``close`` when it is no longer needed."""
 
-    def __init__(self, bundle: Bundle, keys: ApiKeyStore | None, state_file: Path | None) -> None:
-        """See ``create_app``."""
-        self._bundle = bundle
-        self._asking = 0
-        self._refusing = 0
-        self._state_file = state_file
-        self._metrics = Metrics(bundle.model_name, bundle.version)
-        self._guard = AccessControl(bundle.serving, keys)
-        self._scorer = InferenceEngine(bundle, on_batch=self._metrics.batch)
-        self._cache = ResponseCache(bundle, on_lookup=self._metrics.cache_lookup)
-        self._predictions = PredictionLog.open(bundle)
-        self._log = AsyncLineWriter(write_to_stderr) if bundle.serving.log.requests else None
-        routes = self._routes()
-        handlers = {
-            ProblemError: _explain,
-            HTTPException: _explain_framework,
-            Exception: _apologize,
-        }
-        inner = Starlette(routes=routes, exception_handlers=handlers)
-        paths = frozenset(route.path for route in routes)
-        self._front = Front(inner, paths, self._metrics, self._log)
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        keys: ApiKeyStore | None = None,
+        state_file: Path | None = None,
+    ) -> None:
+        """Build the graph, verify the golden samples and open the logs.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        await self._front(scope, receive, send)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether anyone is answered."""
-        return self._guard.is_open
-
-    def prove(self) -> None:
-        """Answer the golden samples.
+        Args:
+            bundle: The predictor and its serving configuration.
+            keys: Accepted API keys; without them and without ``access.jwt`` the service is open.
+            state_file: JSON file with the present stage; see ``service_environment``.
 
         Raises:
-            ArtifactError: An answer differs from what it was at export.
+            ArtifactError: The predictor's golden samples differ from their values at export.
+            ConfigError: The token issuer's keys cannot be fetched, the prediction log's folder
+                cannot be created, or the postprocessor does not fit the predictor.
         """
-        self._scorer.prove()
+        self._bundle = bundle
+        self._n_active = 0
+        self._n_delayed_rejections = 0
+        self._state_file = state_file
+        self._metrics = ServiceMetrics(bundle.model_name, bundle.version)
+        self._access = AccessControl(bundle.serving, keys)
+        self._engine = InferenceEngine(bundle, on_batch=self._metrics.observe_batch)
+        self._cache = ResponseCache(bundle, on_lookup=self._metrics.count_cache_lookup)
+        self._prediction_log = PredictionLog.open(bundle)
+        self._request_log = (
+            AsyncLineWriter(EVENT_LOGGER.info) if bundle.serving.log.requests else None
+        )
+        routes = self._routes()
+        exception_handlers = {
+            ProblemError: _problem_response,
+            HTTPException: _http_error_response,
+            Exception: _internal_error_response,
+        }
+        app = Starlette(routes=routes, exception_handlers=exception_handlers)
+        paths = frozenset(route.path for route in routes)
+        self._middleware = RequestMiddleware(app, paths, self._metrics, self._request_log)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        await self._middleware(scope, receive, send)
+
+    def verify_golden_samples(self) -> None:
+        """Predict the golden samples and compare them with their values at export.
+
+        Raises:
+            ArtifactError: They differ.
+        """
+        self._engine.verify_golden_samples()
 
     def close(self) -> None:
-        """Write what waits to be written, and let the threads end."""
-        self._scorer.close()
-        for log in (self._predictions, self._log):
+        """Flush the logs and stop the threads."""
+        self._engine.close()
+        for log in (self._prediction_log, self._request_log):
             if log is not None:
                 log.close()
 
     def _routes(self) -> list[Route]:
-        """Return every route."""
-        specification = describe(self._bundle, is_open=self._guard.is_open)
+        specification = build_openapi(self._bundle, is_open=self._access.is_open)
 
         async def openapi(_request: Request) -> Response:
             return JSONResponse(specification)
 
+        predict, protect = self._prediction_endpoint, self._protect
         return [
-            Route("/predict", self._predicts(BARE, FORM), methods=["POST"]),
-            Route("/predict/batch", self._predicts(FORM, JSON), methods=["POST"]),
-            Route("/invocations", self._predicts(BARE, FORM, JSON), methods=["POST"]),
-            Route("/ping", _alive),
-            Route("/healthz", _alive),
-            Route("/model-info", self._protected("model_info", self._model_info)),
-            Route("/model-card", self._protected("model_info", self._model_card)),
-            Route("/metrics", self._protected("metrics", self._figures)),
+            Route("/predict", predict(RAW_IMAGE, FORM), methods=["POST"]),
+            Route("/predict/batch", predict(FORM, JSON), methods=["POST"]),
+            Route("/invocations", predict(RAW_IMAGE, FORM, JSON), methods=["POST"]),
+            Route("/ping", _liveness),
+            Route("/healthz", _liveness),
+            Route("/model-info", protect("model_info", self._model_info)),
+            Route("/model-card", protect("model_info", self._model_card)),
+            Route("/metrics", protect("metrics", self._prometheus_metrics)),
             Route("/openapi.json", openapi),
             Route("/docs", partial(page, "docs.html")),
             Route("/", partial(page, "try.html")),
             Route("/assets/{name}", asset),
         ]
 
-    def _predicts(self, *accepted: str) -> Endpoint:
-        """Return an endpoint that predicts the images of a request."""
+    def _prediction_endpoint(self, *content_types: str) -> RequestHandler:
+        """Return the handler that predicts the images of requests of these content types."""
         limits = self._bundle.serving.limits
 
         async def predict(request: Request) -> Response:
-            begun = time.perf_counter()
-            exchange = exchange_of(request.scope)
-            self._guard.admit_address(request)
-            principal = await self._guard.identify(request, "predict")
-            exchange.key = principal.name
-            scored = None
-            if self._scorer.has_room() and self._asking < limits.max_requests:
+            start = time.perf_counter()
+            context = get_request_context(request.scope)
+            self._access.check_address_rate_limit(request)
+            principal = await self._access.identify(request, "predict")
+            context.principal_name = principal.name
+            results = None
+            if self._engine.has_capacity() and self._n_active < limits.max_requests:
                 with suppress(QueueFullError, TimeoutError):
-                    scored = await self._taken_on(request, principal, accepted)
-            if scored is None:
-                # Nothing is held any more: neither the images nor a place among those who ask.
-                raise await self._sent_away()
-            for one in scored:
-                self._metrics.prediction(one.answer.label)
-                if self._predictions is not None:
-                    self._predictions.put(one, principal.name, exchange.request_id)
-            return self._answer(scored, time.perf_counter() - begun)
+                    results = await self._handle_admitted(request, principal, content_types)
+            if results is None:
+                # By now the request holds neither its images nor one of the ``max_requests``.
+                raise await self._delay_rejection()
+            for result in results:
+                self._metrics.count_prediction(result.output.label)
+                if self._prediction_log is not None:
+                    self._prediction_log.put(result, principal.name, context.request_id)
+            return self._prediction_response(results, time.perf_counter() - start)
 
         return predict
 
-    async def _taken_on(
-        self, request: Request, principal: Principal, accepted: tuple[str, ...]
+    async def _handle_admitted(
+        self, request: Request, principal: Principal, content_types: tuple[str, ...]
     ) -> list[ScoredImage]:
-        """Read a request's images and predict them.
+        """Parse a request's images and predict them.
 
         Raises:
-            QueueFullError: They do not fit into the queue.
-            TimeoutError: They waited too long in it.
+            QueueFullError: The images do not fit into the queue.
+            TimeoutError: They waited longer than ``limits.answer_seconds``.
         """
-        self._asking += 1
+        self._n_active += 1
         try:
-            contents = await read_images(request, self._bundle.serving.limits, accepted)
-            exchange_of(request.scope).images = len(contents)
-            self._guard.admit(principal, len(contents))
-            return await self._cache.answer(request, contents, self._scored)
+            images = await parse_images(request, self._bundle.serving.limits, content_types)
+            get_request_context(request.scope).n_images = len(images)
+            self._access.check_rate_limit(principal, len(images))
+            return await self._cache.get_or_compute(request, images, self._predict)
         finally:
-            self._asking -= 1
+            self._n_active -= 1
 
-    async def _sent_away(self) -> ProblemError:
-        """Return what is said when too much waits, but not at once.
+    async def _delay_rejection(self) -> ProblemError:
+        """Return the 503 for an overloaded service after a short delay.
 
-        Who asks again at once would take the time of those who are answered; and uvloop accepts one
-        connection each time round, so that new ones would wait for seconds. Only so many are kept
-        waiting for their refusal as may ask: each of them holds a connection.
+        Instant retries would take CPU from admitted requests, and uvloop accepts one connection an
+        iteration, so new connections would wait for seconds. Each delayed rejection holds a
+        connection, so no more than ``limits.max_requests`` are delayed at a time.
         """
-        if self._refusing < self._bundle.serving.limits.max_requests:
-            self._refusing += 1
+        if self._n_delayed_rejections < self._bundle.serving.limits.max_requests:
+            self._n_delayed_rejections += 1
             try:
-                await asyncio.sleep(_SECONDS_BEFORE_REFUSAL)
+                await asyncio.sleep(_REJECTION_DELAY_S)
             finally:
-                self._refusing -= 1
-        return overloaded()
+                self._n_delayed_rejections -= 1
+        return overloaded_error()
 
-    async def _scored(self, contents: list[bytes]) -> list[ScoredImage]:
+    async def _predict(self, images: list[bytes]) -> list[ScoredImage]:
         async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
-            return await self._scorer.score(await self._decoded(contents))
+            return await self._engine.predict(await self._decode(images))
 
-    async def _decoded(self, contents: list[bytes]) -> list[Pixels]:
-        images = []
-        for position, content in enumerate(contents):
+    async def _decode(self, images: list[bytes]) -> list[Pixels]:
+        decoded = []
+        for position, image in enumerate(images):
             try:
-                images.append(await self._scorer.read_aside(content))
+                decoded.append(await self._engine.decode_in_executor(image))
             except ImageError as error:
-                which = "the image" if len(contents) == 1 else f"image {position}"
-                raise ProblemError(422, "image", f"{which} cannot be used: {error}") from None
-        return images
+                subject = "the image" if len(images) == 1 else f"image {position}"
+                raise ProblemError(422, "image", f"{subject} cannot be used: {error}") from None
+        return decoded
 
-    def _answer(self, scored: list[ScoredImage], seconds: float) -> Response:
+    def _prediction_response(self, results: list[ScoredImage], seconds: float) -> Response:
         predictions = [
-            {"id": s.id, "label": s.answer.label, "probabilities": s.answer.probabilities}
-            for s in scored
+            {"id": r.id, "label": r.output.label, "probabilities": r.output.probabilities}
+            for r in results
         ]
-        body = _ENCODE(
+        body = _encode_json(
             {
                 "predictions": predictions,
                 "model": self._bundle.model_name,
                 "version": self._bundle.version,
                 "milliseconds": round(1000 * seconds, 3),
-                **({"cached": True} if any(s.cached for s in scored) else {}),
+                **({"cached": True} if any(r.is_cached for r in results) else {}),
             }
         )
-        headers = self._cache.headers(scored)
+        headers = self._cache.headers(results)
         return Response(body, headers=headers, media_type="application/json")
 
-    def _protected(self, name: Literal["metrics", "model_info"], endpoint: Endpoint) -> Endpoint:
-        """Return an endpoint that asks for the role ``admin`` where it is configured to."""
+    def _protect(
+        self, name: Literal["metrics", "model_info"], handler: RequestHandler
+    ) -> RequestHandler:
+        """Return a handler that requires the role ``admin`` if ``access.protect`` names it."""
         if name not in self._bundle.serving.access.protect:
-            return endpoint
+            return handler
 
         async def protected(request: Request) -> Response:
-            principal = await self._guard.identify(request, "admin")
-            exchange_of(request.scope).key = principal.name
-            return await endpoint(request)
+            principal = await self._access.identify(request, "admin")
+            get_request_context(request.scope).principal_name = principal.name
+            return await handler(request)
 
         return protected
 
@@ -254,33 +252,34 @@ class Application:
 
     async def _model_card(self, _request: Request) -> Response:
         if self._bundle.card_html is None:
-            raise ProblemError(404, "no-card", "this bundle was made without a model card")
+            raise ProblemError(404, "no-card", "this bundle was built without a model card")
         return card_page(self._bundle.card_html)
 
-    async def _figures(self, _request: Request) -> Response:
-        dropped = sum(log.dropped for log in (self._predictions, self._log) if log is not None)
-        text = self._metrics.text(queue=self._scorer.waiting, dropped=dropped)
+    async def _prometheus_metrics(self, _request: Request) -> Response:
+        logs = (self._prediction_log, self._request_log)
+        dropped = sum(log.dropped for log in logs if log is not None)
+        text = self._metrics.render(queue=self._engine.queue_length, dropped=dropped)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
-async def _alive(_request: Request) -> Response:
+async def _liveness(_request: Request) -> Response:
     return PlainTextResponse("\n")
 
 
-async def _explain(request: Request, error: Exception) -> Response:
+async def _problem_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    exchange_of(request.scope).problem = error.kind
+    get_request_context(request.scope).problem = error.kind
     return error.response()
 
 
-async def _explain_framework(_request: Request, error: Exception) -> Response:
+async def _http_error_response(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return bare_problem(error.status_code, error.detail, error.headers)
+    return status_error(error.status_code, error.detail, error.headers).response()
 
 
-async def _apologize(request: Request, _error: Exception) -> Response:
-    """Say that it is our fault, and no more; the server's log has the traceback."""
-    exchange = exchange_of(request.scope)
-    exchange.problem = "internal"
-    detail = f"the service failed; tell its operator the request id {exchange.request_id}"
-    return bare_problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+async def _internal_error_response(request: Request, _error: Exception) -> Response:
+    """Return a 500 without details; Starlette logs the traceback."""
+    context = get_request_context(request.scope)
+    context.problem = "internal"
+    detail = f"the service failed; give its operator the request id {context.request_id}"
+    return status_error(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()

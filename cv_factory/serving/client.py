@@ -1,4 +1,4 @@
-"""A typed client of the service, for Python programs and for ``run.py predict``."""
+"""Typed HTTP client of the service, for Python programs and for ``run.py predict``."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,12 +11,12 @@ from cv_factory.errors import CVFactoryError
 
 
 class ServiceError(CVFactoryError):
-    """The service did not answer, or refused.
+    """The service cannot be reached, or rejected a request.
 
     Attributes:
-        status: Of the HTTP response; None if there was none.
-        kind: What the service calls the problem, such as ``image``; empty if it did not say.
-        retry_after: Seconds after which to try again, where the service said so.
+        status: HTTP status code; None if there was no response.
+        kind: Cause from the problem's ``type``, such as ``image``; empty if there is none.
+        retry_after: Seconds after which to retry, if the service named them.
     """
 
     def __init__(
@@ -26,7 +26,6 @@ class ServiceError(CVFactoryError):
         kind: str = "",
         retry_after: float | None = None,
     ) -> None:
-        """Remember what happened."""
         super().__init__(message)
         self.status = status
         self.kind = kind
@@ -35,15 +34,15 @@ class ServiceError(CVFactoryError):
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What the service says about one image.
+    """Prediction of one image.
 
     Attributes:
-        id: By which ``run.py trace`` finds the prediction again.
-        label: What it shows; None where the service abstains.
-        probabilities: By label, most probable first.
-        model: Name of the model that answered.
-        version: Of that model.
-        cached: Whether the service remembered it from an earlier request.
+        id: Identifies the prediction in the prediction log; ``run.py trace`` takes it.
+        label: Predicted label; None if the service abstains.
+        probabilities: Probabilities by label, most probable first.
+        model: Name of the model.
+        version: Version of the model.
+        cached: Whether it comes from the service's response cache.
     """
 
     id: str
@@ -55,7 +54,7 @@ class ImagePrediction:
 
 
 class PredictionClient(AbstractContextManager["PredictionClient"]):
-    """Talks to one service; use it in a ``with`` block, or ``close`` it."""
+    """HTTP client of one service; use it in a ``with`` block, or ``close`` it."""
 
     def __init__(
         self,
@@ -65,13 +64,13 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Prepare the connection; nothing is sent yet.
+        """Create the client without sending anything.
 
         Args:
-            url: Of the service, such as ``http://127.0.0.1:3000``.
-            api_key: A key or a token, where the service asks for one.
-            timeout: Seconds for each request.
-            transport: In place of the network.
+            url: URL of the service, such as ``http://127.0.0.1:3000``.
+            api_key: API key or token, if the service requires one.
+            timeout: Timeout of each request in seconds.
+            transport: Replacement of the network, for tests.
         """
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url
@@ -80,7 +79,7 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
         )
 
     def __exit__(self, *exc_info: object) -> None:
-        """Close, whatever happened in the block."""
+        """Close the connections."""
         self.close()
 
     def close(self) -> None:
@@ -91,44 +90,44 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
         """Predict one encoded image.
 
         Raises:
-            ServiceError: The service refuses it or cannot be reached.
+            ServiceError: The service cannot be reached, or rejects the image.
         """
         headers = {"Content-Type": "application/octet-stream"}
-        return self._predictions("/predict", content=image, headers=headers)[0]
+        return self._predict("/predict", content=image, headers=headers)[0]
 
     def predict_batch(self, images: Sequence[bytes]) -> list[ImagePrediction]:
         """Predict several encoded images in one request, in their order.
 
         Raises:
-            ServiceError: The service refuses them or cannot be reached.
+            ServiceError: The service cannot be reached, or rejects the images.
         """
         files = [("images", (str(n), image)) for n, image in enumerate(images)]
-        return self._predictions("/predict/batch", files=files)
+        return self._predict("/predict/batch", files=files)
 
     def model_info(self) -> dict[str, Any]:
-        """Return what is served.
+        """Return the description of the served model.
 
         Raises:
-            ServiceError: The service refuses, or cannot be reached.
+            ServiceError: The service cannot be reached, or refuses.
         """
         information: dict[str, Any] = self._send("GET", "/model-info")
         return information
 
     def is_ready(self) -> bool:
-        """Whether the service is there and answers its golden samples as it should."""
+        """Whether the service can be reached and its golden samples are verified."""
         try:
             return self._client.get("/readyz").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
-    def _predictions(self, path: str, **content: Any) -> list[ImagePrediction]:
-        answer = self._send("POST", path, **content)
+    def _predict(self, path: str, **content: Any) -> list[ImagePrediction]:
+        body = self._send("POST", path, **content)
         try:
-            common: dict[str, Any] = {"model": answer["model"], "version": answer["version"]}
-            common["cached"] = answer.get("cached", False)
-            return [ImagePrediction(**one, **common) for one in answer["predictions"]]
+            common: dict[str, Any] = {"model": body["model"], "version": body["version"]}
+            common["cached"] = body.get("cached", False)
+            return [ImagePrediction(**fields, **common) for fields in body["predictions"]]
         except (KeyError, TypeError) as error:
-            raise ServiceError(f"{self._url} is no prediction service ({error!r}).") from None
+            raise ServiceError(f"{self._url} is not a prediction service ({error!r}).") from None
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
         try:
@@ -137,20 +136,20 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
             reason = str(error) or type(error).__name__
             raise ServiceError(f"{self._url} cannot be reached: {reason}") from None
         try:
-            answer = response.json()
+            body = response.json()
         except ValueError:
-            answer = {}
+            body = {}
         if response.is_success:
-            return answer
-        raise _refusal(self._url, response, answer if isinstance(answer, dict) else {})
+            return body
+        raise _rejection_error(self._url, response, body if isinstance(body, dict) else {})
 
 
-def _refusal(url: str, response: httpx.Response, problem: dict[str, Any]) -> ServiceError:
+def _rejection_error(url: str, response: httpx.Response, problem: dict[str, Any]) -> ServiceError:
     detail = problem.get("detail") or response.reason_phrase
-    wait = response.headers.get("retry-after", "")
+    retry_after = response.headers.get("retry-after", "")
     return ServiceError(
-        f"{url} refuses ({response.status_code}): {detail}",
+        f"{url} rejected the request ({response.status_code}): {detail}",
         status=response.status_code,
         kind=str(problem.get("type", "")).rpartition(":")[2],
-        retry_after=float(wait) if wait.isdigit() else None,
+        retry_after=float(retry_after) if retry_after.isdigit() else None,
     )

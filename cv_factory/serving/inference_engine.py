@@ -1,7 +1,7 @@
-"""Answers encoded images: decode, wait for a place in a batch, run the graph, postprocess.
+"""Inference engine of a bundle: decode, micro-batch, run the graph, postprocess.
 
-Knows no HTTP, so that another protocol can stand beside it. An image that cannot be read is refused
-before it meets anyone else's.
+It knows no HTTP, so other protocols can use it. An image that cannot be decoded is rejected before
+it is batched with those of other requests.
 """
 
 import asyncio
@@ -25,33 +25,33 @@ Pixels = npt.NDArray[np.uint8]
 #: Probabilities float32 ``(K,)`` and features float32 ``(k,)`` of one image.
 Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
-#: Larger images (bytes encoded, pixels) are decoded in a thread, so that the others need not wait.
-_SMALL_BYTES, _SMALL_PIXELS = 64 * 2**10, 2**18
-_PNG = b"\x89PNG\r\n\x1a\n"
+#: Larger images (encoded bytes, pixels) are decoded in a thread so as not to block the event loop.
+_MAX_INLINE_BYTES, _MAX_INLINE_PIXELS = 64 * 2**10, 2**18
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One prediction: its id, what is answered, the scores behind it, and if it is an old one."""
+    """One prediction: id, postprocessed output, the scores behind it, and if it was cached."""
 
     id: str
-    answer: PostprocessedPrediction
+    output: PostprocessedPrediction
     scores: Scores
-    cached: bool = False
+    is_cached: bool = False
 
 
 class InferenceEngine:
-    """A bundle's predictor, ready to answer."""
+    """Predictor of a bundle with its batching queue and decoding thread."""
 
     def __init__(self, bundle: Bundle, on_batch: Callable[[int], None] | None = None) -> None:
-        """Build the graph and answer the golden samples once.
+        """Build the graph and verify the golden samples.
 
         Args:
-            bundle: What answers.
-            on_batch: Told how many images each run of the graph has; called in its thread.
+            bundle: The predictor and its serving configuration.
+            on_batch: Called with the number of images of each run of the graph, in its thread.
 
         Raises:
-            ArtifactError: The golden samples are not answered as they were at export.
+            ArtifactError: The golden samples differ from their values at export.
             ConfigError: The postprocessor's settings do not fit the predictor's classes.
         """
         batching = bundle.serving.batching
@@ -69,7 +69,7 @@ class InferenceEngine:
             )
         except ValueError as error:
             raise ConfigError(f"postprocessor.settings: {error}.") from None
-        self._aside = 0
+        self._n_decoding = 0
         self._queue_size = batching.queue_size
         self._batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
             self._run,
@@ -77,27 +77,27 @@ class InferenceEngine:
             queue_size=batching.queue_size,
             threads=runs,
         )
-        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self.prove()
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self.verify_golden_samples()
 
-    def prove(self) -> None:
-        """Answer the golden samples.
+    def verify_golden_samples(self) -> None:
+        """Predict the golden samples and compare them with their values at export.
 
         Raises:
-            ArtifactError: An answer differs from what it was at export.
+            ArtifactError: They differ.
         """
         golden = self._predictor.golden
         golden.check(self._predictor.predict(golden.images).probabilities, self._name)
 
-    def read(self, content: bytes) -> Pixels:
-        """Decode one image as ingestion does.
+    def decode(self, image: bytes) -> Pixels:
+        """Decode one image, with the decoder that ingestion uses.
 
         Raises:
-            ImageError: It cannot be read, or is refused; the message is the reason.
+            ImageError: The image cannot be decoded, or exceeds the limits; the message says why.
         """
         contract, limits = self._predictor.contract, self._limits
         return decode(
-            content,
+            image,
             height=contract.height,
             width=contract.width,
             channels=contract.channels,
@@ -105,60 +105,64 @@ class InferenceEngine:
             max_aspect_ratio=limits.max_aspect_ratio,
         ).pixels
 
-    async def read_aside(self, content: bytes) -> Pixels:
-        """Decode one image without keeping others from being served; see ``read``."""
-        if _is_small(content):
-            return self.read(content)
+    async def decode_in_executor(self, image: bytes) -> Pixels:
+        """Decode one image; a large one in a thread, so as not to block the event loop.
+
+        Raises:
+            ImageError: See ``decode``.
+        """
+        if _is_small(image):
+            return self.decode(image)
         loop = asyncio.get_running_loop()
-        self._aside += 1
+        self._n_decoding += 1
         try:
-            return await loop.run_in_executor(self._decoders, self.read, content)
+            return await loop.run_in_executor(self._decoder, self.decode, image)
         finally:
-            self._aside -= 1
+            self._n_decoding -= 1
 
     @property
-    def waiting(self) -> int:
-        """How many images wait for the graph, or to be decoded aside."""
-        return len(self._batcher) + self._aside
+    def queue_length(self) -> int:
+        """Number of images that wait for the graph or are decoded in the thread."""
+        return len(self._batcher) + self._n_decoding
 
-    def has_room(self) -> bool:
-        """Whether another image may come."""
-        return self.waiting < self._queue_size
+    def has_capacity(self) -> bool:
+        """Whether the queue takes another image."""
+        return self.queue_length < self._queue_size
 
-    async def score(self, images: Sequence[Pixels]) -> list[ScoredImage]:
+    async def predict(self, images: Sequence[Pixels]) -> list[ScoredImage]:
         """Predict decoded images.
 
         Raises:
-            QueueFullError: Too much waits already.
+            QueueFullError: They do not fit into the queue.
         """
         scores = await self._batcher(images)
         return [ScoredImage(self._new_id(), self._postprocess(s[0]), s) for s in scores]
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads."""
         self._batcher.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoder.shutdown(wait=False, cancel_futures=True)
 
     def _new_id(self) -> str:
-        # Not a secret: the operating system need not be asked for each.
+        # An id is no secret, so it does not need a system call for randomness.
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
     def _run(self, images: Sequence[Pixels]) -> list[Scores]:
         if self._on_batch is not None:
             self._on_batch(len(images))
-        predicted = self._predictor.predict(np.stack(images))
-        return list(zip(predicted.probabilities, predicted.features, strict=True))
+        batch = self._predictor.predict(np.stack(images))
+        return list(zip(batch.probabilities, batch.features, strict=True))
 
 
-def _is_small(content: bytes) -> bool:
-    """Whether an image is decoded in no time, as far as its header says."""
-    if len(content) > _SMALL_BYTES:
+def _is_small(image: bytes) -> bool:
+    """Whether an encoded image decodes fast, judged by its size and header."""
+    if len(image) > _MAX_INLINE_BYTES:
         return False
-    if content.startswith(_PNG):
-        width, height = int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
-        return width * height <= _SMALL_PIXELS
+    if image.startswith(_PNG_SIGNATURE):
+        width, height = int.from_bytes(image[16:20]), int.from_bytes(image[20:24])
+        return width * height <= _MAX_INLINE_PIXELS
     try:
-        header = read_header(content)
+        header = read_header(image)
     except ImageError:
         return True
-    return header.width * header.height <= _SMALL_PIXELS
+    return header.width * header.height <= _MAX_INLINE_PIXELS

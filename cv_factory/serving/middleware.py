@@ -1,4 +1,4 @@
-"""What happens to every request: an id, a line in the log, a place in the metrics, safe headers."""
+"""Middleware of every HTTP request: request id, request log, metrics and safe headers."""
 
 import random
 import re
@@ -9,97 +9,102 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cv_factory.serving.logging.request_log import AsyncLineWriter, now
-from cv_factory.serving.prometheus_metrics import Metrics
+from cv_factory.serving.logging.json_lines import AsyncLineWriter, timestamp
+from cv_factory.serving.prometheus_metrics import ServiceMetrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 @dataclass
-class Exchange:
-    """What is found out about a request while it is answered; no content of it."""
+class RequestContext:
+    """Facts about one request that handlers fill in for its log line; none of its content."""
 
     request_id: str
-    key: str | None = None
-    images: int = 0
+    principal_name: str | None = None
+    n_images: int = 0
     problem: str | None = None
     status: int = 0
 
 
-def exchange_of(scope: MutableMapping[str, Any]) -> Exchange:
-    """Return the exchange that a request is part of."""
-    exchange: Exchange = scope["exchange"]
-    return exchange
+def get_request_context(scope: MutableMapping[str, Any]) -> RequestContext:
+    """Return the context that ``RequestMiddleware`` put into an ASGI scope."""
+    context: RequestContext = scope["request_context"]
+    return context
 
 
-class Front:
-    """Stands before the application."""
+class RequestMiddleware:
+    """ASGI middleware that identifies, logs and counts requests."""
 
     def __init__(
-        self, app: ASGIApp, routes: frozenset[str], metrics: Metrics, log: AsyncLineWriter | None
+        self,
+        app: ASGIApp,
+        paths: frozenset[str],
+        metrics: ServiceMetrics,
+        log: AsyncLineWriter | None,
     ) -> None:
-        """Remember where requests go and where they are noted.
+        """Wrap an application.
 
         Args:
-            app: What answers.
-            routes: Paths that are counted by name; all others are counted as one.
-            metrics: Where requests are counted.
-            log: Where they are written down, if they are.
+            app: The application that handles the requests.
+            paths: Paths with a metrics label of their own; all others are labeled ``other``.
+            metrics: Counters of requests and problems.
+            log: Writer of the request log; None to write none.
         """
         self._app = app
-        self._routes = routes
+        self._paths = paths
         self._metrics = metrics
         self._log = log
         self._random = random.Random()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or take part in the server's start and end."""
+        """Handle one ASGI connection; lifespan events pass through unchanged."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
-        request_id = _request_id(scope) or f"{self._random.getrandbits(128):032x}"
-        exchange = scope["exchange"] = Exchange(request_id)
+        start = time.perf_counter()
+        request_id = _client_request_id(scope) or f"{self._random.getrandbits(128):032x}"
+        context = scope["request_context"] = RequestContext(request_id)
 
-        async def send_noting(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                id_header = (b"x-request-id", exchange.request_id.encode())
+                context.status = message["status"]
+                id_header = (b"x-request-id", context.request_id.encode())
                 message["headers"] = [*message.get("headers", ()), id_header, _NOSNIFF]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_noting)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            self._note(scope, exchange, time.perf_counter() - begun)
+            self._record(scope, context, time.perf_counter() - start)
 
-    def _note(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
+    def _record(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         path = scope["path"]
-        self._metrics.request(path if path in self._routes else "other", exchange.status, seconds)
-        if exchange.problem is not None:
-            self._metrics.problem(exchange.problem)
+        route = path if path in self._paths else "other"
+        self._metrics.observe_request(route, context.status, seconds)
+        if context.problem is not None:
+            self._metrics.count_problem(context.problem)
         if self._log is not None:
             client = scope.get("client")
             self._log.put(
                 {
-                    "time": now(),
+                    "time": timestamp(),
                     "event": "request",
-                    "request_id": exchange.request_id,
+                    "request_id": context.request_id,
                     "method": scope["method"],
                     "path": path[:200],
-                    "status": exchange.status,
+                    "status": context.status,
                     "milliseconds": round(1000 * seconds, 3),
-                    "key": exchange.key,
+                    "key": context.principal_name,
                     "address": client[0] if client else None,
-                    "images": exchange.images,
-                    "problem": exchange.problem,
+                    "images": context.n_images,
+                    "problem": context.problem,
                 }
             )
 
 
-def _request_id(scope: Scope) -> str | None:
-    """Return the client's own id of the request if there is one and it is harmless."""
+def _client_request_id(scope: Scope) -> str | None:
+    """Return the header ``X-Request-ID`` if it is safe to log."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")

@@ -1,4 +1,4 @@
-"""What a client is told when it gets no answer: problem details (RFC 9457) that name the cause."""
+"""Error responses as problem details (RFC 9457) whose ``type`` names the cause."""
 
 import json
 from collections.abc import Mapping
@@ -10,25 +10,24 @@ from cv_factory.errors import CVFactoryError
 
 
 class ProblemError(CVFactoryError):
-    """A request that is not answered, and why.
+    """A rejected request.
 
     Attributes:
-        status: Of the HTTP response.
-        kind: A short name that programs can tell causes apart by, such as ``image-unreadable``.
-        headers: Of the HTTP response.
+        status: HTTP status code.
+        kind: Short machine-readable cause, the end of the ``type`` URN, such as ``image``.
+        headers: Additional response headers.
     """
 
     def __init__(
         self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Remember what to answer."""
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """Return the HTTP response."""
+        """Return the ``application/problem+json`` response."""
         body = {
             "type": f"urn:cv-factory:problem:{self.kind}",
             "title": self.kind.replace("-", " "),
@@ -40,14 +39,16 @@ class ProblemError(CVFactoryError):
         )
 
 
-def bare_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the response for a status that the framework chose, such as 404 or 405."""
+def status_error(
+    status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> ProblemError:
+    """Return the problem of an HTTP status alone, such as 404 or 405; its kind is the phrase."""
     kind = HTTPStatus(status).phrase.lower().replace(" ", "-")
-    return ProblemError(status, kind, detail, headers).response()
+    return ProblemError(status, kind, detail, headers)
 
 
-def overloaded() -> ProblemError:
-    """Too much waits; this one is not taken on."""
+def overloaded_error() -> ProblemError:
+    """Return the 503 for a full queue."""
     return ProblemError(
-        503, "overloaded", "too many images wait already; come back later", {"Retry-After": "1"}
+        503, "overloaded", "too many images are waiting; retry later", {"Retry-After": "1"}
     )

@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, refusals, predictions, batches and what waits."""
+"""Prometheus metrics of the service: requests, problems, predictions, batches and queues."""
 
 import os
 
@@ -17,73 +17,73 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-class Metrics:
-    """The figures of one application, in a registry of their own."""
+class ServiceMetrics:
+    """Metrics of one application, in a registry of its own."""
 
     def __init__(self, model: str, version: str) -> None:
-        """Start at zero."""
+        """Register the metrics at zero."""
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "cv_factory_requests", "Requests", ("route", "status"), registry=registry
+            "cv_factory_requests", "HTTP requests", ("route", "status"), registry=registry
         )
         self._problems = Counter(
-            "cv_factory_problems", "Requests that got no answer", ("kind",), registry=registry
+            "cv_factory_problems", "Requests answered with a problem", ("kind",), registry=registry
         )
         self._seconds = Histogram(
-            "cv_factory_request_seconds", "Of one request", ("route",),
+            "cv_factory_request_seconds", "Duration of a request", ("route",),
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._predictions = Counter(
-            "cv_factory_predictions", "Images by label", ("label",), registry=registry
+            "cv_factory_predictions", "Predicted images by label", ("label",), registry=registry
         )
         self._batches = Histogram(
             "cv_factory_batch_images", "Images in one run of the graph",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=registry,
         )  # fmt: skip
-        self._cache = Counter(
-            "cv_factory_cache_lookups", "Requests looked up in the cache", ("found",),
+        self._cache_lookups = Counter(
+            "cv_factory_cache_lookups", "Requests looked up in the response cache", ("found",),
             registry=registry,
         )  # fmt: skip
         self._queue = Gauge(
-            "cv_factory_queue_images", "Images that wait",
+            "cv_factory_queue_images", "Images waiting in the queue",
             registry=registry, multiprocess_mode="mostrecent",
         )  # fmt: skip
         self._dropped = Gauge(
-            "cv_factory_log_dropped", "Log lines that were dropped",
+            "cv_factory_log_dropped", "Log lines dropped",
             registry=registry, multiprocess_mode="mostrecent",
         )  # fmt: skip
         Gauge(
-            "cv_factory_model", "What is served", ("model", "version"),
+            "cv_factory_model", "Served model", ("model", "version"),
             registry=registry, multiprocess_mode="max",
         ).labels(model, version).set(1)  # fmt: skip
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request."""
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Count a request and its duration."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def problem(self, kind: str) -> None:
-        """Count a request that got no answer."""
+    def count_problem(self, kind: str) -> None:
+        """Count a request answered with a problem."""
         self._problems.labels(kind).inc()
 
-    def prediction(self, label: str | None) -> None:
-        """Count an answer."""
+    def count_prediction(self, label: str | None) -> None:
+        """Count a predicted image; None is an abstention."""
         self._predictions.labels(label if label is not None else "(none)").inc()
 
-    def batch(self, images: int) -> None:
-        """Count a run of the graph."""
-        self._batches.observe(images)
+    def observe_batch(self, n_images: int) -> None:
+        """Count a run of the graph and its images."""
+        self._batches.observe(n_images)
 
-    def cache_lookup(self, found: bool) -> None:
-        """Count a request that was looked up in the cache of answers."""
-        self._cache.labels(str(found).lower()).inc()
+    def count_cache_lookup(self, is_hit: bool) -> None:
+        """Count a lookup in the response cache."""
+        self._cache_lookups.labels(str(is_hit).lower()).inc()
 
-    def text(self, *, queue: int, dropped: int) -> bytes:
-        """Return everything in Prometheus' text format; of all workers where there are several.
+    def render(self, *, queue: int, dropped: int) -> bytes:
+        """Return all metrics in Prometheus' text format, of all workers if there are several.
 
         Args:
-            queue: Images that wait now.
-            dropped: Log lines that were dropped so far.
+            queue: Present queue length in images.
+            dropped: Log lines dropped so far.
         """
         self._queue.set(queue)
         self._dropped.set(dropped)
@@ -91,6 +91,6 @@ class Metrics:
             return generate_latest(self._registry)
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

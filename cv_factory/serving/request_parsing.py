@@ -1,4 +1,4 @@
-"""Takes the encoded images out of a request: a bare body, a form, or JSON. It fetches nothing."""
+"""Parses the encoded images of a request: a raw body, a form, or JSON. It fetches no URLs."""
 
 import asyncio
 import base64
@@ -16,59 +16,60 @@ from cv_factory.serving.problem_details import ProblemError
 
 #: Names of the fields that hold images, in forms and in JSON.
 FIELDS = ("image", "images")
-BARE, FORM, JSON = "image/*", "multipart/form-data", "application/json"
+RAW_IMAGE, FORM, JSON = "image/*", "multipart/form-data", "application/json"
 
 
-async def read_images(
-    request: Request, limits: LimitsConfig, accepted: Sequence[str]
+async def parse_images(
+    request: Request, limits: LimitsConfig, content_types: Sequence[str]
 ) -> list[bytes]:
     """Return the encoded images of a request, at least one.
 
     Args:
-        request: Whose body is read.
-        limits: How large it may be, and how long it may take.
-        accepted: Which of ``BARE``, ``FORM`` and ``JSON``.
+        request: The request; its body is read.
+        limits: Bounds of the body, its duration and the number of images.
+        content_types: Accepted ones of ``RAW_IMAGE``, ``FORM`` and ``JSON``.
 
     Raises:
-        ProblemError: It is too large, too slow, of another content type, or not well-formed.
+        ProblemError: The request exceeds a limit, is malformed, or has another content type.
     """
-    kind, boundary = _content_type(request.headers.get("content-type", ""))
-    if kind not in accepted:
+    content_type, boundary = _parse_content_type(request.headers.get("content-type", ""))
+    if content_type not in content_types:
         raise ProblemError(
-            415, "content-type", f"the content type must be {' or '.join(accepted)}", None
+            415, "content-type", f"the content type must be {' or '.join(content_types)}"
         )
-    body = await read_body(request, limits)
-    if kind == FORM:
-        images = _of_form(body, boundary, limits)
-    elif kind == JSON:
-        images = _of_json(body)
+    body = await _read_body(request, limits)
+    if content_type == FORM:
+        images = _parse_form(body, boundary, limits)
+    elif content_type == JSON:
+        images = _parse_json(body)
     else:
         images = [body]
     if not images:
-        raise ProblemError(422, "missing-field", f"there is no image in {' or '.join(FIELDS)}")
-    if len(images) > limits.max_images:
         raise ProblemError(
-            413, "too-many-images", f"{len(images)} images are more than {limits.max_images}"
+            422, "missing-field", f"no image: send one in the field {' or '.join(FIELDS)}"
         )
+    if len(images) > limits.max_images:
+        detail = f"the request has {len(images)} images; at most {limits.max_images} are allowed"
+        raise ProblemError(413, "too-many-images", detail)
     return images
 
 
-async def read_body(request: Request, limits: LimitsConfig) -> bytes:
-    """Read a request's body as far as the limits allow.
+async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
+    """Read the body within the limits.
 
     Raises:
-        ProblemError: It is too large, or comes too slowly.
+        ProblemError: It is too large, too slow, or incomplete.
     """
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limits.max_body_bytes:
-        raise _too_large(limits)
+        raise _body_too_large(limits)
     chunks, size = [], 0
     try:
         async with asyncio.timeout(limits.body_seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limits.max_body_bytes:
-                    raise _too_large(limits)
+                    raise _body_too_large(limits)
                 chunks.append(chunk)
     except TimeoutError:
         raise ProblemError(
@@ -80,28 +81,28 @@ async def read_body(request: Request, limits: LimitsConfig) -> bytes:
     return b"".join(chunks)
 
 
-def _too_large(limits: LimitsConfig) -> ProblemError:
+def _body_too_large(limits: LimitsConfig) -> ProblemError:
     return ProblemError(
         413, "body-too-large", f"the body is larger than {limits.max_body_bytes} bytes",
         {"Connection": "close"},
     )  # fmt: skip
 
 
-def _content_type(header: str) -> tuple[str, bytes]:
-    """Return which kind of body it is, and the boundary of a form."""
+def _parse_content_type(header: str) -> tuple[str, bytes]:
+    """Return the content type, ``RAW_IMAGE`` for any image, and the boundary of a form."""
     if not header or header.startswith("image/") or header == "application/octet-stream":
-        return BARE, b""
+        return RAW_IMAGE, b""
     name, parameters = parse_options_header(header)
     if name.startswith(b"image/") or name == b"application/octet-stream":
-        return BARE, b""
+        return RAW_IMAGE, b""
     return name.decode("latin-1").lower(), parameters.get(b"boundary", b"")
 
 
-def _of_form(body: bytes, boundary: bytes, limits: LimitsConfig) -> list[bytes]:
+def _parse_form(body: bytes, boundary: bytes, limits: LimitsConfig) -> list[bytes]:
     if not boundary:
-        raise ProblemError(400, "form", "the content type names no boundary")
+        raise ProblemError(400, "form", "the content type has no boundary")
     if not body.rstrip(b"\r\n").endswith(b"--" + boundary + b"--"):
-        raise ProblemError(400, "form", "the form does not end with its boundary: it was cut off")
+        raise ProblemError(400, "form", "the form is cut off: it does not end with its boundary")
     images: list[bytes] = []
 
     def on_file(file: File) -> None:
@@ -109,14 +110,14 @@ def _of_form(body: bytes, boundary: bytes, limits: LimitsConfig) -> list[bytes]:
         file.file_object.seek(0)
         images.append(file.file_object.read())
 
-    # Nothing goes to a disk, which a container may not have.
+    # Kept in memory: a container may have no writable disk.
     in_memory = {"MAX_MEMORY_FILE_SIZE": limits.max_body_bytes + 1}
     try:
-        parser = FormParser(FORM, _refuse_text, on_file, boundary=boundary, config=in_memory)
+        parser = FormParser(FORM, _reject_text_field, on_file, boundary=boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise ProblemError(400, "form", f"the form is not well-formed: {error}") from None
+        raise ProblemError(400, "form", f"the form is malformed: {error}") from None
     return images
 
 
@@ -126,22 +127,22 @@ def _check_field(name: bytes | None) -> None:
         raise _unknown_field(text)
 
 
-def _refuse_text(field: Field) -> None:
+def _reject_text_field(field: Field) -> None:
     _check_field(field.field_name)
     raise ProblemError(422, "not-a-file", "an image must be a file of the form, not text")
 
 
 def _unknown_field(name: str) -> ProblemError:
     return ProblemError(
-        422, "unknown-field", f"unknown field {name[:80]!r}; images go into {' or '.join(FIELDS)}"
+        422, "unknown-field", f"unknown field {name[:80]!r}: send images in {' or '.join(FIELDS)}"
     )
 
 
-def _of_json(body: bytes) -> list[bytes]:
+def _parse_json(body: bytes) -> list[bytes]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ProblemError(400, "json", f"the body is not JSON: {error}") from None
+        raise ProblemError(400, "json", f"the body is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ProblemError(422, "json", 'the body must be an object such as {"images": [...]}')
     if unknown := [name for name in content if name not in FIELDS]:
@@ -149,13 +150,13 @@ def _of_json(body: bytes) -> list[bytes]:
     encoded: list[Any] = []
     for value in content.values():
         encoded += value if isinstance(value, list) else [value]
-    return [_decoded(value, position) for position, value in enumerate(encoded)]
+    return [_decode_base64(value, position) for position, value in enumerate(encoded)]
 
 
-def _decoded(value: Any, position: int) -> bytes:
+def _decode_base64(value: Any, position: int) -> bytes:
     if not isinstance(value, str):
-        raise ProblemError(422, "json", f"image {position} is not text in base64")
+        raise ProblemError(422, "json", f"image {position} must be base64 text")
     try:
         return base64.b64decode(value.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise ProblemError(422, "base64", f"image {position} is not base64: {error}") from None
+        raise ProblemError(422, "base64", f"image {position} is not valid base64: {error}") from None

@@ -1,8 +1,8 @@
-"""Starts a service in a container of SageMaker: ``python -m cv_factory.serving.sagemaker serve``.
+"""Entry point of SageMaker's container: ``python -m cv_factory.serving.sagemaker serve``.
 
-SageMaker puts a Bento under ``/opt/ml/model``, starts the image with the argument ``serve``, asks
-``/ping`` until the service is there, and hands it the body of every request as ``/invocations``.
-Nothing but SageMaker reaches the container, and IAM says who may invoke an endpoint.
+SageMaker extracts a Bento to ``/opt/ml/model``, starts the image with the argument ``serve``, polls
+``/ping`` and posts requests to ``/invocations``. Only SageMaker reaches the container, and IAM
+authorizes who may invoke the endpoint.
 """
 
 import os
@@ -15,20 +15,20 @@ from cv_factory.errors import CVFactoryError
 from cv_factory.serving.__main__ import serve
 from cv_factory.serving.service_environment import GATEWAY_VARIABLE
 
-#: Set by SageMaker where it is not to be its usual port.
+#: Set by SageMaker if the port is not the default.
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
-_USUAL_PORT = "8080"
+_DEFAULT_PORT = "8080"
 
 
 @click.command()
 @click.argument("command", type=click.Choice(["serve"]))
-@click.option("--host", default="0.0.0.0", show_default=True, help="Where to listen.")  # noqa: S104
+@click.option("--host", default="0.0.0.0", show_default=True, help="IP address.")  # noqa: S104
 def main(command: str, host: str) -> None:
-    """Serve the bundle that lies beside this code until told to end."""
+    """Serve the bundle beside this code until stopped."""
     os.environ[GATEWAY_VARIABLE] = "SageMaker"
     bundle = Path(__file__).resolve().parents[2] / "bundle"
     try:
-        serve(bundle, host, int(os.environ.get(_PORT_VARIABLE, _USUAL_PORT)))
+        serve(bundle, host, int(os.environ.get(_PORT_VARIABLE, _DEFAULT_PORT)))
     except CVFactoryError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -172,7 +172,7 @@ def test_it_answers_refuses_and_captures_as_any_service(
     assert endpoint.logs.lines(_ONE, tail=1) == lines[-1:]
     whole = endpoint.logs.lines(_ONE)
     assert len(whole) >= len(lines)
-    assert any("SageMaker decides who may ask" in line for line in whole)
+    assert any("SageMaker decides who may send requests" in line for line in whole)
 
 
 def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint) -> None:

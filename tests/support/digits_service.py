@@ -1,4 +1,4 @@
-"""Bundles of the digits for tests, the application of one, and a real service of one."""
+"""A bundle of the digits predictor, its application in this process, and a real service of it."""
 
 import asyncio
 import os
@@ -17,42 +17,42 @@ from PIL import Image
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.processes.ports import find_free_port
-from cv_factory.serving.application import Application, create_app
+from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.bundle import Bundle
 from tests.support.images import encode
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
 
-_START_SECONDS = 90.0
+_START_TIMEOUT_S = 90.0
 
 
 def digits_bundle(**serving: Any) -> Bundle:
-    """Return a bundle of a small network, served with these settings."""
+    """Return a bundle of a small network with this serving configuration."""
     predictor, _, _ = digits_predictor("small_cnn")
     config = ServingConfig.model_validate(serving)
     return Bundle(predictor, config, "digits", "7", "2026-01-01T00:00:00+00:00")
 
 
-def digit(number: int = 0) -> bytes:
+def digit_png(number: int = 0) -> bytes:
     """Return one of the digits as PNG."""
     return encode(Image.fromarray(digits_predictor("small_cnn")[1].images[number][..., 0]))
 
 
 @contextmanager
-def served(
+def app_client(
     keys: ApiKeyStore | None = None, state_file: Path | None = None, **serving: Any
 ) -> Iterator[httpx.Client]:
-    """Yield a client of an application in this process."""
-    app = create_app(digits_bundle(**serving), keys=keys, state_file=state_file)
+    """Yield a client of a digits application in this process."""
+    app = Application(digits_bundle(**serving), keys=keys, state_file=state_file)
     try:
-        yield httpx.Client(transport=InProcess(app), base_url="http://test")
+        yield httpx.Client(transport=InProcessTransport(app), base_url="http://test")
     finally:
         app.close()
 
 
-class InProcess(httpx.BaseTransport):
-    """Hands each request to an application, in an event loop of its own."""
+class InProcessTransport(httpx.BaseTransport):
+    """Sends each request to an application, in an event loop of its own."""
 
     def __init__(self, app: Application) -> None:
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -60,22 +60,22 @@ class InProcess(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the application's response, read to its end."""
 
-        async def answer() -> httpx.Response:
+        async def respond() -> httpx.Response:
             response = await self._transport.handle_async_request(request)
             content = await response.aread()
             return httpx.Response(response.status_code, headers=response.headers, content=content)
 
-        return asyncio.run(answer())
+        return asyncio.run(respond())
 
 
-def post(client: httpx.Client, content: bytes, **options: Any) -> httpx.Response:
-    """Send one image as a bare body."""
+def post_image(client: httpx.Client, content: bytes, **options: Any) -> httpx.Response:
+    """Post one image as a raw body to ``/predict``."""
     headers = {"Content-Type": "application/octet-stream", **options.pop("headers", {})}
     return client.post("/predict", content=content, headers=headers, **options)
 
 
-def kind(response: httpx.Response) -> str:
-    """Return what a response calls its problem; it must be a well-formed one."""
+def problem_kind(response: httpx.Response) -> str:
+    """Return the kind of a problem response; fail unless it is well-formed."""
     assert response.headers["content-type"] == "application/problem+json", response.text
     problem = response.json()
     assert problem["status"] == response.status_code
@@ -84,17 +84,17 @@ def kind(response: httpx.Response) -> str:
     return str(problem["type"]).rpartition(":")[2]
 
 
-class Service:
+class ServiceProcess:
     """A BentoML service in processes of its own.
 
     Attributes:
-        url: Where it answers.
+        url: URL of the service.
         process: Its supervisor.
-        output: The file with all that it printed.
+        output: File with its standard output and error.
     """
 
     def __init__(self, bundle: Path, output: Path, *arguments: str, **env: str) -> None:
-        """Start it; ``wait`` until it answers."""
+        """Start it; ``wait`` until it is ready."""
         port = find_free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.output = output
@@ -110,8 +110,8 @@ class Service:
                 start_new_session=True,
             )
 
-    def wait(self, seconds: float = _START_SECONDS) -> None:
-        """Return when it is ready."""
+    def wait(self, seconds: float = _START_TIMEOUT_S) -> None:
+        """Wait until it is ready."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.output.read_text()
@@ -124,22 +124,22 @@ class Service:
         raise AssertionError(f"not ready after {seconds:g} s\n{self.output.read_text()}")
 
     def workers(self) -> list[psutil.Process]:
-        """Return the processes that answer."""
+        """Return the worker processes."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [c for c in children if "_bentoml_impl.worker.service" in c.cmdline()]
 
     def stop(self) -> None:
-        """End it as a supervisor would (SIGTERM), and see that nothing of it stays."""
-        family: list[psutil.Process] = []
+        """Stop it with SIGTERM, and check that no process stays."""
+        children: list[psutil.Process] = []
         if self.process.poll() is None:
-            family = psutil.Process(self.process.pid).children(recursive=True)
+            children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
-            left = psutil.wait_procs(family, timeout=10)[1]
-            assert left == []
+            remaining = psutil.wait_procs(children, timeout=10)[1]
+            assert remaining == []
         finally:
-            for process in family:
+            for process in children:
                 if process.is_running():
                     process.kill()
             if self.process.poll() is None:

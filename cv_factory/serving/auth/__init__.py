@@ -1,1 +1,1 @@
-"""Who may ask the service, how often, and how it refuses to be started."""
+"""Authentication, authorization and rate limits of the service."""

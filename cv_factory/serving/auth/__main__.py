@@ -1,4 +1,4 @@
-"""Makes and revokes API keys: ``python -m cv_factory.serving.auth add|revoke|list FILE [NAME]``."""
+"""Command line for API keys: ``python -m cv_factory.serving.auth add|revoke|list FILE [NAME]``."""
 
 import sys
 from pathlib import Path
@@ -13,16 +13,16 @@ _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
 @click.group()
 def main() -> None:
-    """Manage the API keys of a service: FILE holds their hashes."""
+    """Manage the API keys of a service; FILE stores their hashes."""
 
 
 @main.command()
 @_FILE
 @click.argument("name")
-@click.option("--admin", is_flag=True, help="May also read protected pages.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Images a second.")
+@click.option("--admin", is_flag=True, help="Grant the role admin, which opens protected pages.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Limit in images a second.")
 def add(file: Path, name: str, admin: bool, rate: float | None) -> None:
-    """Make a key called NAME and print it: it is shown this once."""
+    """Create a key called NAME and print it; it is not stored and cannot be shown again."""
     click.echo(add_key(file, name, ["admin"] if admin else ["predict"], rate))
 
 
@@ -30,14 +30,14 @@ def add(file: Path, name: str, admin: bool, rate: float | None) -> None:
 @_FILE
 @click.argument("name")
 def revoke(file: Path, name: str) -> None:
-    """Refuse the key called NAME; a running service notices within a second."""
+    """Revoke the key called NAME; a running service rejects it within a second."""
     revoke_key(file, name)
 
 
 @main.command("list")
 @_FILE
-def show(file: Path) -> None:
-    """List the names, roles and limits."""
+def list_keys(file: Path) -> None:
+    """List names, states, roles and limits of the keys."""
     for key in read_keys(file).keys:
         limit = f"{key.images_per_second:g} images/s" if key.images_per_second else "-"
         state = "revoked" if key.revoked else "valid"
@@ -47,6 +47,6 @@ def show(file: Path) -> None:
 if __name__ == "__main__":
     try:
         main(standalone_mode=True)
-    except CVFactoryError as problem:
-        click.echo(f"Error: {problem}", err=True)
-        sys.exit(problem.exit_code)
+    except CVFactoryError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

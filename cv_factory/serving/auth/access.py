@@ -1,4 +1,4 @@
-"""Decides who asks, whether they may, and whether a service may be started without asking."""
+"""Access control: authentication, roles, rate limits, and the check against accidental exposure."""
 
 import asyncio
 import ipaddress
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore
-from cv_factory.serving.auth.principal import ANYONE, Principal, Role
+from cv_factory.serving.auth.principal import ANONYMOUS, Principal, Role
 from cv_factory.serving.auth.rate_limit import RateLimiter
 from cv_factory.serving.problem_details import ProblemError
 
@@ -21,36 +21,36 @@ def check_exposure(
     hosts: Iterable[str],
     gateway: str | None = None,
 ) -> str | None:
-    """Refuse to serve openly where other machines could ask.
+    """Refuse to serve without access control where other machines can connect.
 
     Args:
-        config: Of the service.
-        keys: That it asks for.
-        hosts: Addresses that it listens on.
-        gateway: What alone can reach it, and lets nobody through who may not ask.
+        config: Serving configuration.
+        keys: API keys of the service, if it has any.
+        hosts: IP addresses that it listens on.
+        gateway: Name of a gateway that alone can reach it and authorizes clients.
 
     Returns:
-        What to say at the start if the service is open, else None.
+        A warning if the service is open to everybody who reaches it, else None.
 
     Raises:
-        ConfigError: It listens elsewhere than on loopback, without keys, and was not told to.
+        ConfigError: It listens beyond loopback without keys, and ``access.allow_open`` is not set.
     """
     if keys is not None or config.access.jwt is not None:
         return None
     if gateway is not None:
-        return f"{gateway} decides who may ask, and whoever it lets through is answered"
+        return f"no API keys are configured: {gateway} decides who may send requests"
     exposed = sorted(host for host in hosts if not is_loopback(host))
     if exposed and not config.access.allow_open:
         raise ConfigError(
-            f"The service would listen on {', '.join(exposed)} without asking for keys. Name a "
+            f"The service would listen on {', '.join(exposed)} without access control. Name a "
             f"file of API keys in {FILE_VARIABLE} (python -m cv_factory.serving.auth add FILE "
             "NAME), configure access.jwt, listen on 127.0.0.1, or set access.allow_open: true."
         )
-    return "no API keys are configured: whoever reaches this address is answered"
+    return "no API keys are configured: everybody who reaches this address may send requests"
 
 
 def listening_hosts() -> list[str]:
-    """Return the addresses that this process listens on: a worker has its server's socket."""
+    """Return the IP addresses that this process listens on; a worker has its server's socket."""
     import psutil
 
     connections = psutil.Process().net_connections("inet")
@@ -58,7 +58,7 @@ def listening_hosts() -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -66,20 +66,20 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessControl:
-    """Asks every request who it is, and counts what it takes."""
+    """Authenticates requests and enforces roles and rate limits."""
 
     def __init__(self, config: ServingConfig, keys: ApiKeyStore | None) -> None:
-        """Open the token issuer's keys where tokens are accepted.
+        """Fetch the token issuer's keys if tokens are accepted.
 
         Raises:
-            ConfigError: They cannot be had.
+            ConfigError: They cannot be fetched.
         """
         self._keys = keys
         self._rate = config.rate
-        # Each worker counts for itself.
-        self._share = 1.0 / config.workers
-        self._by_address = RateLimiter(config.rate.burst_seconds)
-        self._by_key = RateLimiter(config.rate.burst_seconds)
+        # Workers do not share buckets, so each enforces its part of a limit.
+        self._worker_fraction = 1.0 / config.workers
+        self._address_limiter = RateLimiter(config.rate.burst_seconds)
+        self._key_limiter = RateLimiter(config.rate.burst_seconds)
         self._tokens = None
         if config.access.jwt is not None:
             from cv_factory.serving.auth.tokens import TokenVerifier
@@ -88,79 +88,76 @@ class AccessControl:
 
     @property
     def is_open(self) -> bool:
-        """Whether anyone is answered."""
+        """Whether requests need no key and no token."""
         return self._keys is None and self._tokens is None
 
-    def admit_address(self, request: Request) -> None:
-        """Count a request of an address.
+    def check_address_rate_limit(self, request: Request) -> None:
+        """Count a request of a client address.
 
         Raises:
-            ProblemError: 429: there were too many.
+            ProblemError: 429: the address exceeds ``rate.per_address``.
         """
         rate = self._rate.per_address
-        if rate is None or request.client is None:
-            return
-        wait = self._by_address.take(request.client.host, rate * self._share)
-        if wait:
-            raise _too_many(f"this address may ask for {rate:g} images a second", wait)
+        if rate is not None and request.client is not None:
+            host = request.client.host
+            self._take(self._address_limiter, host, rate, 1, "this address")
 
-    async def identify(self, request: Request, role: Role) -> Principal:
-        """Return who asks, if it may.
+    def check_rate_limit(self, principal: Principal, n: int) -> None:
+        """Count ``n`` images of a principal.
 
         Raises:
-            ProblemError: 401: nobody we know; 403: somebody who may not.
-        """
-        if self.is_open:
-            return ANYONE
-        found = await self._find(_credential(request))
-        if not found.may(role):
-            raise ProblemError(403, "forbidden", f"{found.name} has not the role {role!r}")
-        return found
-
-    def admit(self, principal: Principal, n: int) -> None:
-        """Count ``n`` images of a key.
-
-        Raises:
-            ProblemError: 429: there were too many.
+            ProblemError: 429: it exceeds its own limit or ``rate.per_key``.
         """
         rate = principal.images_per_second or self._rate.per_key
-        if rate is None:
-            return
-        wait = self._by_key.take(principal.name, rate * self._share, n)
-        if wait:
-            raise _too_many(f"{principal.name} may ask for {rate:g} images a second", wait)
+        if rate is not None:
+            self._take(self._key_limiter, principal.name, rate, n, principal.name)
 
-    async def _find(self, credential: str) -> Principal:
-        if self._keys is not None and (found := self._keys.find(credential)):
-            return found
-        # A token is three parts with dots between; keys have none.
+    async def identify(self, request: Request, role: Role) -> Principal:
+        """Return the authenticated principal of a request.
+
+        Raises:
+            ProblemError: 401: no valid key or token; 403: the principal lacks the role.
+        """
+        if self.is_open:
+            return ANONYMOUS
+        principal = await self._authenticate(_credential(request))
+        if not principal.has_role(role):
+            raise ProblemError(403, "forbidden", f"{principal.name} lacks the role {role!r}")
+        return principal
+
+    def _take(self, limiter: RateLimiter, name: str, rate: float, n: int, subject: str) -> None:
+        if wait := limiter.take(name, rate * self._worker_fraction, n):
+            detail = f"{subject} is limited to {rate:g} images a second"
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise ProblemError(429, "too-many-requests", detail, headers)
+
+    async def _authenticate(self, credential: str) -> Principal:
+        if self._keys is not None and (principal := self._keys.find(credential)):
+            return principal
+        # A token is three parts separated by dots; keys contain none.
         if self._tokens is None or credential.count(".") != 2:
-            raise _unknown("the API key is not known, or was revoked")
+            raise _unauthorized("the API key is unknown or revoked")
         from cv_factory.serving.auth.tokens import TokenError
 
         try:
-            return await asyncio.to_thread(self._tokens.find, credential)
+            return await asyncio.to_thread(self._tokens.verify, credential)
         except TokenError as error:
-            raise _unknown(f"the token is not valid: {error}") from None
+            raise _unauthorized(f"the token is not valid: {error}") from None
 
 
 def _credential(request: Request) -> str:
-    """Return the key or token that a request carries.
+    """Return the API key or token of a request.
 
     Raises:
-        ProblemError: It carries none.
+        ProblemError: 401: it has none.
     """
     if key := request.headers.get("x-api-key"):
         return key
     scheme, _, credential = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential:
-        raise _unknown("send an API key as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'")
+        raise _unauthorized("send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
     return credential.strip()
 
 
-def _unknown(detail: str) -> ProblemError:
+def _unauthorized(detail: str) -> ProblemError:
     return ProblemError(401, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
-
-
-def _too_many(detail: str, wait: float) -> ProblemError:
-    return ProblemError(429, "too-many-requests", detail, {"Retry-After": str(math.ceil(wait))})

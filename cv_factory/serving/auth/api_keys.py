@@ -1,12 +1,13 @@
-"""API keys: named, revocable, with roles and limits of their own, and hashed where they are stored.
+"""API keys: named, revocable, with roles and rate limits, stored as hashes.
 
-A key has 256 random bits, so that a plain SHA-256 of it cannot be searched backwards. They are kept
-as JSON, ``{"keys": [{"name": "ann", "sha256": "…", "roles": ["predict"]}]}``, in the file that
-``CV_FACTORY_API_KEYS_FILE`` names, which is read again when it changes, and, as a stack's secret
-gives them, in ``CV_FACTORY_API_KEYS`` itself.
+A key has 256 random bits, so its plain SHA-256 cannot be reversed by search. Keys are stored as
+JSON, ``{"keys": [{"name": "ann", "sha256": "…", "roles": ["predict"]}]}``, in the file that
+``CV_FACTORY_API_KEYS_FILE`` names, which is reloaded when it changes, or, as a stack's secret
+provides them, in ``CV_FACTORY_API_KEYS`` itself.
 """
 
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -22,13 +23,13 @@ from cv_factory.serving.auth.principal import Principal, Role
 
 FILE_VARIABLE = "CV_FACTORY_API_KEYS_FILE"
 TEXT_VARIABLE = "CV_FACTORY_API_KEYS"
-#: By which a leaked key is recognized as one of ours.
+#: Lets secret scanners recognize a leaked key.
 _PREFIX = "cvf_"
-_SECONDS_BETWEEN_LOOKS = 1.0
+_RELOAD_INTERVAL_S = 1.0
 
 
 class StoredKey(Section):
-    """What is known of a key."""
+    """One API key without its secret."""
 
     name: str = Field(min_length=1, max_length=80)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -38,33 +39,34 @@ class StoredKey(Section):
 
 
 class KeyFile(Section):
-    """The stored keys."""
+    """Schema of a file of API keys."""
 
     keys: list[StoredKey] = Field([], max_length=100_000)
 
 
 class ApiKeyStore:
-    """Finds who a key belongs to."""
+    """Looks up the principal of an API key."""
 
     def __init__(self, file: Path | None = None, text: str | None = None) -> None:
-        """Read the keys from a file, from text, or from both.
+        """Read the keys from a file, from JSON text, or from both.
 
         Raises:
-            ConfigError: They cannot be read, or none is there.
+            ConfigError: They cannot be read, or there is no valid key.
         """
         self._file = file
-        self._looked = time.monotonic()
-        self._stamp = _stamp(file)
-        self._fixed = _by_hash(_parse(text, TEXT_VARIABLE)) if text else {}
-        self._by_hash = self._fixed | (_by_hash(read_keys(file)) if file else {})
+        self._last_check = time.monotonic()
+        self._loaded_version = _file_version(file)
+        self._text_keys = _by_hash(_parse(text, TEXT_VARIABLE)) if text else {}
+        self._by_hash = self._text_keys | (_by_hash(read_keys(file)) if file else {})
         if not self._by_hash:
             raise ConfigError(
-                f"{file or TEXT_VARIABLE} holds no key that is not revoked: nobody could ask."
+                f"{file or TEXT_VARIABLE} has no valid API key, so every request would be refused: "
+                "add one with python -m cv_factory.serving.auth add FILE NAME."
             )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ApiKeyStore | None":
-        """Open the keys that the environment names; None where it names none.
+        """Open the keys that the environment names; None if it names none.
 
         Raises:
             ConfigError: They cannot be read.
@@ -73,35 +75,36 @@ class ApiKeyStore:
         return cls(Path(file) if file else None, text) if file or text else None
 
     def find(self, key: str) -> Principal | None:
-        """Return who a key belongs to; None if nobody, or if it is revoked."""
-        self._look_again()
+        """Return the principal of a key; None if the key is unknown or revoked."""
+        self._reload_if_changed()
         return self._by_hash.get(hash_key(key))
 
-    def _look_again(self) -> None:
-        """Read the file again if it has changed; a damaged one leaves the keys as they were."""
+    def _reload_if_changed(self) -> None:
+        """Reload the file if it has changed; a damaged file leaves the keys unchanged."""
         now = time.monotonic()
-        if self._file is None or now - self._looked < _SECONDS_BETWEEN_LOOKS:
+        if self._file is None or now - self._last_check < _RELOAD_INTERVAL_S:
             return
-        self._looked = now
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
+        self._last_check = now
+        version = _file_version(self._file)
+        if version == self._loaded_version:
             return
         try:
-            self._by_hash = self._fixed | _by_hash(read_keys(self._file))
+            self._by_hash = self._text_keys | _by_hash(read_keys(self._file))
         except ConfigError as error:
-            from cv_factory.serving.logging.request_log import say
+            from cv_factory.serving.logging.json_lines import log_event
 
-            say("keys-unreadable", detail=f"{error} The keys stay as they were.")
-        self._stamp = stamp
+            detail = f"{error} The service continues with the previous keys."
+            log_event("keys-unreadable", logging.ERROR, detail=detail)
+        self._loaded_version = version
 
 
 def hash_key(key: str) -> str:
-    """Return what is stored in place of a key."""
+    """Return the SHA-256 of a key, which is stored in its place."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read_keys(file: Path) -> KeyFile:
-    """Read a file of keys.
+    """Read a file of API keys.
 
     Raises:
         ConfigError: It cannot be read or is not valid.
@@ -109,37 +112,37 @@ def read_keys(file: Path) -> KeyFile:
     try:
         return _parse(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The keys {file} cannot be read: {error}") from None
+        raise ConfigError(f"Cannot read the API keys {file}: {error}") from None
 
 
 def add_key(file: Path, name: str, roles: list[Role], rate: float | None) -> str:
-    """Make a key, store its hash, and return the key, which nothing else remembers.
+    """Create a key, store its hash, and return the key, which is stored nowhere.
 
     Raises:
-        ConfigError: The name is taken, or the file is damaged.
+        ConfigError: A valid key has that name, or the file is damaged.
     """
-    stored = read_keys(file).keys if file.exists() else []
-    if any(key.name == name and not key.revoked for key in stored):
-        raise ConfigError(f"{file} has a key named {name!r}; revoke it first.")
+    keys = read_keys(file).keys if file.exists() else []
+    if any(key.name == name and not key.revoked for key in keys):
+        raise ConfigError(f"{file} already has a key named {name!r}: revoke it first.")
     key = _PREFIX + secrets.token_urlsafe(32)
     new = StoredKey(name=name, sha256=hash_key(key), roles=roles, images_per_second=rate)
-    _write(file, [*stored, new])
+    _write(file, [*keys, new])
     return key
 
 
 def revoke_key(file: Path, name: str) -> None:
-    """Refuse a key from now on.
+    """Revoke a key.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: No valid key has that name.
     """
-    stored = read_keys(file).keys
-    if not any(key.name == name and not key.revoked for key in stored):
-        raise ConfigError(f"{file} has no key named {name!r} that is not revoked.")
-    changed = [
-        key.model_copy(update={"revoked": True}) if key.name == name else key for key in stored
-    ]
-    _write(file, changed)
+    keys = read_keys(file).keys
+    if not any(key.name == name and not key.revoked for key in keys):
+        raise ConfigError(f"{file} has no valid key named {name!r}: list the names first.")
+    _write(
+        file,
+        [key.model_copy(update={"revoked": True}) if key.name == name else key for key in keys],
+    )
 
 
 def _write(file: Path, keys: list[StoredKey]) -> None:
@@ -152,23 +155,23 @@ def _parse(text: str, origin: str) -> KeyFile:
     try:
         return KeyFile.model_validate_json(text)
     except ValidationError as error:
-        # Not pydantic's own text, which repeats its input.
-        places = "; ".join(
+        # Not pydantic's message, which repeats its input.
+        errors = "; ".join(
             f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
         )
-        raise ConfigError(f"{origin} holds no API keys as they should be: {places}") from None
+        raise ConfigError(f"{origin} is not a valid file of API keys: {errors}") from None
 
 
-def _by_hash(stored: KeyFile) -> dict[str, Principal]:
+def _by_hash(file: KeyFile) -> dict[str, Principal]:
     return {
         key.sha256: Principal(key.name, frozenset(key.roles), key.images_per_second)
-        for key in stored.keys
+        for key in file.keys
         if not key.revoked
     }
 
 
-def _stamp(file: Path | None) -> tuple[int, int] | None:
-    """Return what changes when a file changes; None where there is no file."""
+def _file_version(file: Path | None) -> tuple[int, int] | None:
+    """Return modification time (ns) and inode of a file; None if there is none."""
     try:
         status = file.stat() if file else None
     except OSError:

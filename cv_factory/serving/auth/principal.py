@@ -1,4 +1,4 @@
-"""Who asks, and what for."""
+"""Principal: the authenticated client of a request."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,22 @@ Role = Literal["predict", "admin"]
 
 @dataclass(frozen=True)
 class Principal:
-    """Whoever asks.
+    """Authenticated client.
 
     Attributes:
-        name: Of the key, or the subject of the token.
-        roles: What it may ask for.
-        images_per_second: Its own limit, where it has one.
+        name: Name of the API key, or subject of the token.
+        roles: Granted roles.
+        images_per_second: Rate limit in place of ``rate.per_key``, if it has one.
     """
 
     name: str
     roles: frozenset[str]
     images_per_second: float | None = None
 
-    def may(self, role: Role) -> bool:
-        """Whether it has a role; ``admin`` has all."""
+    def has_role(self, role: Role) -> bool:
+        """Whether a role is granted; ``admin`` includes all others."""
         return role in self.roles or "admin" in self.roles
 
 
-#: Whoever asks a service without keys.
-ANYONE = Principal("anyone", frozenset({"predict", "admin"}))
+#: Every client of a service without access control.
+ANONYMOUS = Principal("anyone", frozenset({"predict", "admin"}))

@@ -1,1 +1,1 @@
-"""Request and prediction logs of the service."""
+"""Event, request and prediction logs of the service."""

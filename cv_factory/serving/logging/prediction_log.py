@@ -1,8 +1,8 @@
-"""The prediction log: what was answered, for monitoring and for ``trace``; JSON lines in a folder.
+"""Prediction log: JSON lines in a folder, for monitoring and for ``run.py trace``.
 
-A file is ``predictions-<start>-<process>.jsonl``; a new one begins after ``log.max_file_bytes``.
+A file is ``predictions-<start>-<process>.jsonl``; a new one is started after ``log.max_file_bytes``.
 Each line is one prediction: ``{"id", "time", "model", "version", "label", "probabilities": {label:
-…}, "features": […], "key", "request_id"}``. Images are not kept.
+…}, "features": […], "key", "request_id"}``. Images are not stored.
 """
 
 import fcntl
@@ -19,93 +19,94 @@ from cv_factory.config.serving import LogConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
-from cv_factory.serving.logging.request_log import AsyncLineWriter, now
+from cv_factory.serving.logging.json_lines import AsyncLineWriter, timestamp
 
 _FILES = "predictions-*.jsonl"
 
 
 class PredictionLog:
-    """Writes predictions without keeping requests waiting."""
+    """Writes predictions in a thread, so that no request waits for the disk."""
 
     def __init__(self, folder: Path, model: str, version: str, config: LogConfig) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Args:
-            folder: May be that of other processes and versions, too.
+            folder: May be shared with other processes and versions.
             model: Name of the registered model.
-            version: Of it.
-            config: Bounds of files and of what waits.
+            version: Its version.
+            config: Bounds of the files and of the queue.
 
         Raises:
-            ConfigError: It cannot be made.
+            ConfigError: The folder cannot be created.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"log.predictions: {folder} cannot be made ({error}).") from None
+            raise ConfigError(
+                f"log.predictions: cannot create the folder {folder} ({error})."
+            ) from None
         self._folder = folder
         self._model, self._version = model, version
         self._config = config
         self._file: Path | None = None
-        self._lines = AsyncLineWriter(self._append, config.max_waiting)
+        self._writer = AsyncLineWriter(self._append, config.max_waiting)
 
     @classmethod
     def open(cls, bundle: Bundle) -> "PredictionLog | None":
-        """Open the log that a bundle's configuration asks for; None if it asks for none.
+        """Open the log that a bundle configures; None if it configures none.
 
         Raises:
-            ConfigError: Its folder cannot be made.
+            ConfigError: The folder cannot be created.
         """
-        settings = bundle.serving.log
-        if settings.predictions is None:
+        config = bundle.serving.log
+        if config.predictions is None:
             return None
-        folder = Path(settings.predictions)
-        return cls(folder, bundle.model_name, bundle.version, settings)
+        return cls(Path(config.predictions), bundle.model_name, bundle.version, config)
 
     @property
     def dropped(self) -> int:
-        """How many predictions could not be kept."""
-        return self._lines.dropped
+        """Number of predictions that could not be written."""
+        return self._writer.dropped
 
-    def put(self, scored: ScoredImage, key: str, request_id: str) -> None:
-        """Take one prediction."""
-        self._lines.put(
+    def put(self, result: ScoredImage, principal_name: str, request_id: str) -> None:
+        """Queue one prediction."""
+        self._writer.put(
             {
-                "id": scored.id,
-                "time": now(),
+                "id": result.id,
+                "time": timestamp(),
                 "model": self._model,
                 "version": self._version,
-                "label": scored.answer.label,
-                "probabilities": scored.answer.probabilities,
-                "features": scored.scores[1].tolist(),
-                "key": key,
+                "label": result.output.label,
+                "probabilities": result.output.probabilities,
+                "features": result.scores[1].tolist(),
+                "key": principal_name,
                 "request_id": request_id,
             }
         )
 
     def close(self) -> None:
-        """Write what waits."""
-        self._lines.close()
+        """Write what is queued."""
+        self._writer.close()
 
     def _append(self, lines: str) -> None:
         if self._file is None or _size(self._file) >= self._config.max_file_bytes:
             start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             self._file = self._folder / f"predictions-{start}-{os.getpid()}.jsonl"
-            self._remove_old()
+            self._prune()
         with self._file.open("ab", buffering=0) as file:
-            # Whoever removes old files waits for what is being written; see _remove_old.
+            # A process that prunes waits for this lock; see _prune.
             fcntl.flock(file, fcntl.LOCK_SH)
-            is_there = _is_there(file)
-            if is_there:
-                _write_whole(file, lines.encode())
-        if not is_there:
+            is_linked = _is_linked(file)
+            if is_linked:
+                _write_all(file, lines.encode())
+        if not is_linked:
             self._append(lines)
 
-    def _remove_old(self) -> None:
-        """Remove old files so that, with the one that begins, no more than configured stay.
+    def _prune(self) -> None:
+        """Remove old files so that, with a new one, at most ``log.prediction_files`` stay.
 
-        Those go that were not written to for longest: one that began early may be the present one
-        of a process that writes little. Should it be removed, its process begins it again.
+        The least recently written go first: an early file may be the present one of a process that
+        writes little. If that one is removed, its process creates it again.
         """
         if self._config.prediction_files is None:
             return
@@ -113,18 +114,18 @@ class PredictionLog:
         for old in files[: max(0, len(files) + 1 - self._config.prediction_files)]:
             with suppress(FileNotFoundError), old.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # Meanwhile another process may have removed it, and its own begun it again.
-                if _is_there(file):
+                # While this process waited, another may have removed it and its own recreated it.
+                if _is_linked(file):
                     old.unlink()
 
 
-def _is_there(file: IO[bytes]) -> bool:
-    """Whether an open file was not removed."""
+def _is_linked(file: IO[bytes]) -> bool:
+    """Whether an open file has not been removed."""
     return os.fstat(file.fileno()).st_nlink > 0
 
 
-def _write_whole(file: FileIO, content: bytes) -> None:
-    """Append all of it or, as on a full disk, nothing."""
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Append all of the content or, as on a full disk, nothing."""
     size = os.fstat(file.fileno()).st_size
     try:
         while content:
@@ -149,9 +150,9 @@ def _size(file: Path) -> int:
 
 
 def read_predictions(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the predictions of a folder, oldest file first; a line that was cut off is left out."""
+    """Yield the predictions of a folder, oldest file first; incomplete lines are skipped."""
     for file in sorted(folder.glob(_FILES)):
-        # Old ones may be removed meanwhile.
+        # A running service may prune files meanwhile.
         with suppress(FileNotFoundError), file.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.endswith("\n"):
@@ -159,5 +160,5 @@ def read_predictions(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def find_prediction(folder: Path, prediction_id: str) -> dict[str, Any] | None:
-    """Return the prediction of that id, None if the folder does not have it."""
+    """Return the prediction with an id, None if the folder does not have it."""
     return next((p for p in read_predictions(folder) if p["id"] == prediction_id), None)

@@ -1,7 +1,7 @@
-"""What is made of probabilities before they are answered: one module a way, chosen by its name.
+"""Postprocessors of probabilities: one module each, found by its name.
 
-A module here holds ``Settings``, a ``Section`` of what may be set, and ``build(settings,
-class_names)``, which returns a ``Postprocessor``.
+A module here defines ``Settings``, a ``Section``, and ``build(settings, class_names)``, which returns
+a ``Postprocessor``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ PLUGINS = "cv_factory.serving.postprocessors"
 
 @dataclass(frozen=True)
 class PostprocessedPrediction:
-    """What is said about one image.
+    """Postprocessed prediction of one image.
 
     Attributes:
-        label: What it shows; None where the service abstains.
-        probabilities: By label, most probable first.
+        label: Predicted label; None if the service abstains.
+        probabilities: Probabilities by label, most probable first.
     """
 
     label: str | None
@@ -31,10 +31,10 @@ class PostprocessedPrediction:
 
 
 class Postprocessor(Protocol):
-    """Turns the probabilities of one image, float32 ``(K,)``, into an answer."""
+    """Turns the probabilities of one image, float32 ``(K,)``, into its postprocessed prediction."""
 
     def __call__(self, probabilities: npt.NDArray[np.float32]) -> PostprocessedPrediction:
-        """Return the answer."""
+        """Postprocess one image."""
 
 
 def build_postprocessor(
@@ -43,10 +43,10 @@ def build_postprocessor(
     """Build a postprocessor for a model's classes.
 
     Raises:
-        ValueError: There is no such postprocessor, it has no such settings, or they do not fit the
+        ValueError: There is no such postprocessor, or the settings are invalid or do not fit the
             classes.
     """
     module = load_plugin(PLUGINS, name, "postprocessor")
-    checked = module.Settings.model_validate(dict(settings))
-    postprocessor: Postprocessor = module.build(checked, tuple(class_names))
+    section = module.Settings.model_validate(dict(settings))
+    postprocessor: Postprocessor = module.build(section, tuple(class_names))
     return postprocessor

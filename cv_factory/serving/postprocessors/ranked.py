@@ -1,4 +1,4 @@
-"""Ranks the classes: the most probable one is the label, unless none is probable enough."""
+"""Ranks the classes; the most probable one is the label if it reaches its threshold."""
 
 from dataclasses import dataclass
 
@@ -13,50 +13,50 @@ _DECIMALS = 6
 
 
 class Settings(Section):
-    """How many classes are named, when none is, and how they are called."""
+    """Number of ranked classes, thresholds of abstention, and labels."""
 
-    top_k: int | None = Field(None, ge=1, description="classes that are named; all if not given")
+    top_k: int | None = Field(None, ge=1, description="number of ranked classes; all if not given")
     abstain_below: Fraction = Field(0.0, description="the label is null below this probability")
     thresholds: dict[str, Fraction] = Field(
         {}, description="by class, in place of abstain_below: what it must reach to be the label"
     )
-    labels: dict[str, str] = Field({}, description="by class: what it is called in answers")
+    labels: dict[str, str] = Field({}, description="by class: its name in responses")
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Names the classes by falling probability."""
+    """Postprocessor that ranks classes by descending probability."""
 
-    names: tuple[str, ...]
-    least: tuple[float, ...]
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]
     top_k: int
 
     def __call__(self, probabilities: npt.NDArray[np.float32]) -> PostprocessedPrediction:
-        """Return the first class as label if it reaches its threshold, and the first ``top_k``."""
-        # Lists: NumPy's calls would take longer than the work on what classes there commonly are.
+        """Return the ``top_k`` classes; the label is the first if it reaches its threshold."""
+        # Plain lists: for common numbers of classes they are faster than NumPy's calls.
         values = probabilities.tolist()
         order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: self.top_k]
-        # What differs beyond is noise of the batch that an image rode in.
-        ranked = {self.names[i]: round(values[i], _DECIMALS) for i in order}
-        first = order[0]
-        label = self.names[first]
-        return PostprocessedPrediction(
-            label if ranked[label] >= self.least[first] else None, ranked
-        )
+        # Rounding hides differences that depend on the batch an image was in.
+        ranked = {self.labels[i]: round(values[i], _DECIMALS) for i in order}
+        best = order[0]
+        label = self.labels[best]
+        is_certain = ranked[label] >= self.thresholds[best]
+        return PostprocessedPrediction(label if is_certain else None, ranked)
 
 
 def build(settings: Settings, class_names: tuple[str, ...]) -> Ranked:
-    """Return the postprocessor.
+    """Build the postprocessor.
 
     Raises:
-        ValueError: A setting names a class that the model does not know, or two classes would be
-            called the same.
+        ValueError: A setting names an unknown class, or two classes would have the same label.
     """
-    for key in (*settings.thresholds, *settings.labels):
-        if key not in class_names:
-            raise ValueError(f"the model knows no class {key!r}; it knows {', '.join(class_names)}")
-    names = tuple(settings.labels.get(name, name) for name in class_names)
-    if len(set(names)) < len(names):
-        raise ValueError("two classes would have the same label: their probabilities would merge")
-    least = tuple(settings.thresholds.get(name, settings.abstain_below) for name in class_names)
-    return Ranked(names, least, min(settings.top_k or len(names), len(names)))
+    for name in (*settings.thresholds, *settings.labels):
+        if name not in class_names:
+            raise ValueError(
+                f"the model has no class {name!r}; its classes are {', '.join(class_names)}"
+            )
+    labels = tuple(settings.labels.get(name, name) for name in class_names)
+    if len(set(labels)) < len(labels):
+        raise ValueError("two classes have the same label: their probabilities would be merged")
+    thresholds = tuple(settings.thresholds.get(n, settings.abstain_below) for n in class_names)
+    return Ranked(labels, thresholds, min(settings.top_k or len(labels), len(labels)))

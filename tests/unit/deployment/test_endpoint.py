@@ -189,7 +189,7 @@ def test_keys_are_asked_for_and_elsewhere_than_on_loopback_they_are_needed(
 ) -> None:
     monkeypatch.setenv("CV_FACTORY_GATEWAY", "what stands before the deployer alone")
     exposed = LocalEndpoint(tmp_path / "open", "0.0.0.0", find_free_port())
-    with pytest.raises(ConfigError, match="without asking for keys"):
+    with pytest.raises(ConfigError, match="without access control"):
         exposed.deploy("one", bundle_of("1"))
     key = add_key(tmp_path / "keys.json", "ann", ["predict"], None)
     variables = {"CV_FACTORY_API_KEYS_FILE": str(tmp_path / "keys.json")}

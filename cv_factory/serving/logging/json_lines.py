@@ -1,0 +1,113 @@
+"""JSON lines of the service: events, and a writer that no request waits for.
+
+The caller chooses what is logged: pass it no header, no body and no key.
+"""
+
+import json
+import logging
+import math
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+#: Logger of finished JSON lines; ``configure_event_logging`` sends them to standard error.
+EVENT_LOGGER = logging.getLogger("cv_factory.serving.events")
+#: Writing takes the interpreter's lock, which requests wait for, so lines are written in groups.
+_WRITE_INTERVAL_S = 0.02
+#: Minimum time between two reports that the log cannot be written.
+_REPORT_INTERVAL_S = 1.0
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Handler of JSON lines that raises write errors, so that lost lines are counted."""
+
+    terminator = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write to the present ``sys.stderr``."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Raise the error that is being handled."""
+        raise  # noqa: PLE0704
+
+
+def configure_event_logging() -> None:
+    """Send events and request lines of this process to standard error, and nowhere else."""
+    EVENT_LOGGER.handlers = [_StderrHandler()]
+    EVENT_LOGGER.setLevel(logging.INFO)
+    EVENT_LOGGER.propagate = False
+
+
+def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Log an event, such as the start, as one JSON line at once."""
+    line = json.dumps({"time": timestamp(), "event": event, **fields}) + "\n"
+    EVENT_LOGGER.log(level, "%s", line)
+
+
+def timestamp() -> str:
+    """Return the present time: ISO 8601, UTC, milliseconds."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+
+
+class AsyncLineWriter:
+    """Queues records without blocking; a thread writes them as JSON lines, 50 times a second."""
+
+    def __init__(self, write: Callable[[str], None], max_waiting: int = 10_000) -> None:
+        """Start the thread.
+
+        Args:
+            write: Writes one or more lines; called in the thread.
+            max_waiting: Maximum queue length; further records are dropped and counted.
+        """
+        self._write = write
+        self._max_waiting = max_waiting
+        self._queue: deque[Mapping[str, Any]] = deque()
+        self._is_closing = threading.Event()
+        self._last_report = -math.inf
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, record: Mapping[str, Any]) -> None:
+        """Queue a JSON-serializable record, or drop it if the queue is full."""
+        if len(self._queue) < self._max_waiting:
+            self._queue.append(record)
+        else:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued and stop the thread."""
+        self._is_closing.set()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while not self._is_closing.wait(_WRITE_INTERVAL_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        lines = []
+        while self._queue:
+            lines.append(_encode_json(self._queue.popleft()) + "\n")
+        if not lines:
+            return
+        try:
+            self._write("".join(lines))
+        except OSError as error:
+            self.dropped += len(lines)
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        """Log that lines are lost; if that fails too, ``/metrics`` still counts them."""
+        if time.monotonic() - self._last_report >= _REPORT_INTERVAL_S:
+            self._last_report = time.monotonic()
+            with suppress(OSError):
+                log_event("log-unwritable", logging.ERROR, detail=str(error))
