@@ -1,7 +1,7 @@
 """Workarounds for BentoML and CPython, each with the version that needs it.
 
-``tests/unit/serving/test_compat.py`` fails when one of them is no longer needed. Nothing is imported
-at import time: BentoML loads this module in its supervisor and in each worker.
+``tests/unit/serving/test_compat.py`` fails when one of them is no longer needed. BentoML loads this
+module in its supervisor and in each worker, so it imports nothing heavy.
 """
 
 import gc
@@ -87,8 +87,8 @@ def stop_supervisor(reason: str) -> None:
 def tune_interpreter() -> None:
     """Shorten the pauses that CPython 3.11 to 3.13 causes at its defaults.
 
-    Objects loaded so far are excluded from garbage collection, and collections become rare. A thread
-    that returns from the graph would otherwise wait up to 5 ms for the interpreter's lock.
+    Objects loaded so far are excluded from garbage collection, and collections become rare. A
+    thread that returns from the graph would else wait up to 5 ms for the interpreter's lock.
     """
     gc.collect()
     gc.freeze()

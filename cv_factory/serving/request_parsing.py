@@ -159,4 +159,4 @@ def _decode_base64(value: Any, position: int) -> bytes:
     try:
         return base64.b64decode(value.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise ProblemError(422, "base64", f"image {position} is not valid base64: {error}") from None
+        raise ProblemError(422, "base64", f"image {position} is not base64: {error}") from None

@@ -36,7 +36,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Raise the error that is being handled."""
-        raise  # noqa: PLE0704
+        raise
 
 
 def configure_event_logging() -> None:

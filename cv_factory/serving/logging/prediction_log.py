@@ -1,6 +1,6 @@
 """Prediction log: JSON lines in a folder, for monitoring and for ``run.py trace``.
 
-A file is ``predictions-<start>-<process>.jsonl``; a new one is started after ``log.max_file_bytes``.
+A file is ``predictions-<start>-<process>.jsonl``; a new one starts after ``log.max_file_bytes``.
 Each line is one prediction: ``{"id", "time", "model", "version", "label", "probabilities": {label:
 …}, "features": […], "key", "request_id"}``. Images are not stored.
 """

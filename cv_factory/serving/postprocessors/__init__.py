@@ -1,7 +1,7 @@
 """Postprocessors of probabilities: one module each, found by its name.
 
-A module here defines ``Settings``, a ``Section``, and ``build(settings, class_names)``, which returns
-a ``Postprocessor``.
+A module here defines ``Settings``, a ``Section``, and ``build(settings, class_names)``, which
+returns a ``Postprocessor``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the service answers: the same as the predictor, and a named problem for everything else."""
+"""Responses of the application: the predictor's predictions, and a problem for everything else."""
 
 import base64
 import json
@@ -14,10 +14,16 @@ from PIL import Image
 from cli.predict import command as predict_command
 from cv_factory.data.decode import decode
 from cv_factory.errors import ArtifactError, ConfigError
-from cv_factory.serving.application import create_app
+from cv_factory.serving.application import Application
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.logging.prediction_log import find_prediction, read_predictions
-from tests.support.digits_service import digit, digits_bundle, kind, post, served
+from tests.support.digits_service import (
+    app_client,
+    digit_png,
+    digits_bundle,
+    post_image,
+    problem_kind,
+)
 from tests.support.images import encode, scene
 from tests.support.predictors import digits_predictor, with_wrong_golden_samples
 
@@ -46,60 +52,61 @@ def odd_images() -> dict[str, bytes]:
     }
 
 
-def expected(content: bytes) -> dict[str, float]:
+def expected_probabilities(image: bytes) -> dict[str, float]:
     predictor, _, _ = digits_predictor("small_cnn")
-    pixels = decode(content, height=8, width=8, channels=1, max_pixels=10**8).pixels
-    scores = predictor.predict(pixels[None]).probabilities[0]
-    return dict(zip(CLASSES, scores.tolist(), strict=True))
+    pixels = decode(image, height=8, width=8, channels=1, max_pixels=10**8).pixels
+    probabilities = predictor.predict(pixels[None]).probabilities[0]
+    return dict(zip(CLASSES, probabilities.tolist(), strict=True))
 
 
-def one(response: httpx.Response) -> dict[str, Any]:
+def single_prediction(response: httpx.Response) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     [prediction] = response.json()["predictions"]
     return dict(prediction)
 
 
-def form(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("images", (f"{n}.png", content)) for n, content in enumerate(contents)]
+def form(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", (f"{n}.png", image)) for n, image in enumerate(images)]
 
 
 @pytest.mark.parametrize("name", list(odd_images()))
-def test_odd_but_valid_images_are_answered_as_in_training(name: str) -> None:
-    content = odd_images()[name]
-    with served() as client:
-        prediction = one(post(client, content))
-    assert prediction["probabilities"] == pytest.approx(expected(content), abs=1e-6)
+def test_odd_but_valid_images_are_decoded_as_in_training(name: str) -> None:
+    image = odd_images()[name]
+    with app_client() as client:
+        prediction = single_prediction(post_image(client, image))
+    assert prediction["probabilities"] == pytest.approx(expected_probabilities(image), abs=1e-6)
 
 
-def test_the_answer_says_what_who_and_which() -> None:
-    with served() as client:
-        response = post(client, digit(3))
-        again = post(client, digit(3))
-    prediction, answer = one(response), response.json()
-    wanted = expected(digit(3))
-    assert prediction["label"] == max(wanted, key=wanted.__getitem__)
-    ranked = sorted(wanted.values(), reverse=True)
+def test_a_response_has_label_ranking_model_version_and_id() -> None:
+    with app_client() as client:
+        response = post_image(client, digit_png(3))
+        second = post_image(client, digit_png(3))
+    prediction, body = single_prediction(response), response.json()
+    probabilities = expected_probabilities(digit_png(3))
+    assert prediction["label"] == max(probabilities, key=probabilities.__getitem__)
+    ranked = sorted(probabilities.values(), reverse=True)
     assert list(prediction["probabilities"].values()) == pytest.approx(ranked, abs=1e-6)
-    assert (answer["model"], answer["version"]) == ("digits", "7")
-    assert answer["milliseconds"] > 0
-    assert one(again)["id"] != prediction["id"]
+    assert (body["model"], body["version"]) == ("digits", "7")
+    assert body["milliseconds"] > 0
+    assert single_prediction(second)["id"] != prediction["id"]
 
 
-def test_forms_json_and_sagemaker_answer_alike() -> None:
-    contents = [digit(n) for n in range(3)]
-    texts = [base64.b64encode(content).decode() for content in contents]
-    with served() as client:
-        answers = [
-            client.post("/predict", files=form(*contents)),
-            client.post("/predict/batch", files=form(*contents)),
+def test_forms_json_and_sagemaker_predict_alike() -> None:
+    images = [digit_png(n) for n in range(3)]
+    texts = [base64.b64encode(image).decode() for image in images]
+    with app_client() as client:
+        responses = [
+            client.post("/predict", files=form(*images)),
+            client.post("/predict/batch", files=form(*images)),
             client.post("/predict/batch", json={"images": texts}),
             client.post("/invocations", json={"images": texts}),
         ]
         assert client.get("/ping").status_code == 200
-    labels = [[p["probabilities"] for p in answer.json()["predictions"]] for answer in answers]
-    for row in labels:
-        for got, content in zip(row, contents, strict=True):
-            assert got == pytest.approx(expected(content), abs=1e-6)
+    for response in responses:
+        predictions = response.json()["predictions"]
+        for prediction, image in zip(predictions, images, strict=True):
+            expected = expected_probabilities(image)
+            assert prediction["probabilities"] == pytest.approx(expected, abs=1e-6)
 
 
 BAD_IMAGES = {
@@ -113,16 +120,16 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize("name", list(BAD_IMAGES))
-def test_an_image_that_cannot_be_used_is_refused_with_its_reason(name: str) -> None:
-    content, reason = BAD_IMAGES[name]
-    with served() as client:
-        alone = post(client, content)
-        among = client.post("/predict/batch", files=form(digit(), content))
-        assert post(client, digit()).status_code == 200
-    assert (alone.status_code, kind(alone)) == (422, "image")
+def test_an_unusable_image_is_rejected_with_its_reason(name: str) -> None:
+    image, reason = BAD_IMAGES[name]
+    with app_client() as client:
+        alone = post_image(client, image)
+        second = client.post("/predict/batch", files=form(digit_png(), image))
+        assert post_image(client, digit_png()).status_code == 200
+    assert (alone.status_code, problem_kind(alone)) == (422, "image")
     assert reason in alone.json()["detail"]
-    assert (among.status_code, kind(among)) == (422, "image")
-    assert "image 1 cannot be used" in among.json()["detail"]
+    assert (second.status_code, problem_kind(second)) == (422, "image")
+    assert "image 1 cannot be used" in second.json()["detail"]
 
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data; boundary=b"
@@ -144,7 +151,7 @@ BAD_BODIES: dict[str, tuple[str, bytes, int, str]] = {
         FORM_TYPE, b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\nx\r\n--b--\r\n',
         422, "not-a-file",
     ),
-    "a stranger in a form": (
+    "an unknown field of a form": (
         FORM_TYPE,
         b'--b\r\nContent-Disposition: form-data; name="u"; filename="x"\r\n\r\nx\r\n--b--\r\n',
         422, "unknown-field",
@@ -154,38 +161,38 @@ BAD_BODIES: dict[str, tuple[str, bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("name", list(BAD_BODIES))
-def test_a_body_that_cannot_be_used_is_refused_with_its_reason(name: str) -> None:
-    content_type, body, status, wanted = BAD_BODIES[name]
+def test_an_unusable_body_is_rejected_with_its_reason(name: str) -> None:
+    content_type, body, status, kind = BAD_BODIES[name]
     headers = {"Content-Type": content_type}
-    with served() as client:
+    with app_client() as client:
         response = client.post("/predict/batch", content=body, headers=headers)
-    assert (response.status_code, kind(response)) == (status, wanted)
+    assert (response.status_code, problem_kind(response)) == (status, kind)
 
 
 def test_unknown_paths_and_methods_are_problems_too() -> None:
-    with served() as client:
-        assert kind(client.get("/nowhere")) == "not-found"
-        assert kind(client.get("/predict")) == "method-not-allowed"
-        assert kind(client.get("/assets/..%2f__init__.py")) == "not-found"
+    with app_client() as client:
+        assert problem_kind(client.get("/nowhere")) == "not-found"
+        assert problem_kind(client.get("/predict")) == "method-not-allowed"
+        assert problem_kind(client.get("/assets/..%2f__init__.py")) == "not-found"
 
 
 def test_the_postprocessor_abstains_ranks_and_renames() -> None:
     settings = {"top_k": 2, "abstain_below": 0.999, "labels": {"0": "zero"}}
-    with served(postprocessor={"name": "ranked", "settings": settings}) as client:
-        prediction = one(post(client, digit(0)))
-    wanted = sorted(expected(digit(0)).items(), key=lambda item: -item[1])[:2]
+    with app_client(postprocessor={"name": "ranked", "settings": settings}) as client:
+        prediction = single_prediction(post_image(client, digit_png(0)))
+    ranked = sorted(expected_probabilities(digit_png(0)).items(), key=lambda item: -item[1])
     assert prediction["label"] is None
-    named = {("zero" if name == "0" else name): value for name, value in wanted}
-    assert prediction["probabilities"] == pytest.approx(named, abs=1e-6)
+    expected = {("zero" if name == "0" else name): value for name, value in ranked[:2]}
+    assert prediction["probabilities"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_thresholds_are_of_each_class() -> None:
-    scores = expected(digit(0))
-    best = max(scores, key=scores.__getitem__)
-    for least, label in ((scores[best] - 0.01, best), (scores[best] + 0.01, None)):
-        chosen = {"settings": {"thresholds": {best: least}}}
-        with served(postprocessor=chosen) as client:
-            assert one(post(client, digit(0)))["label"] == label
+def test_each_class_has_its_threshold() -> None:
+    probabilities = expected_probabilities(digit_png(0))
+    best = max(probabilities, key=probabilities.__getitem__)
+    for margin, label in ((-0.01, best), (0.01, None)):
+        settings = {"thresholds": {best: probabilities[best] + margin}}
+        with app_client(postprocessor={"settings": settings}) as client:
+            assert single_prediction(post_image(client, digit_png(0)))["label"] == label
 
 
 def test_a_postprocessor_must_exist_and_fit_the_classes() -> None:
@@ -194,13 +201,13 @@ def test_a_postprocessor_must_exist_and_fit_the_classes() -> None:
     with pytest.raises(ValueError, match="top_k"):
         digits_bundle(postprocessor={"settings": {"top_k": 0}})
     bundle = digits_bundle(postprocessor={"settings": {"labels": {"cat": "Katze"}}})
-    with pytest.raises(ConfigError, match="knows no class 'cat'"):
-        create_app(bundle)
+    with pytest.raises(ConfigError, match="has no class 'cat'"):
+        Application(bundle)
 
 
-def test_model_info_says_what_is_served_and_its_present_stage(tmp_path: Path) -> None:
+def test_model_info_describes_the_model_and_its_present_stage(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    with served(state_file=state) as client:
+    with app_client(state_file=state) as client:
         assert client.get("/model-info").json()["stage"] is None
         state.write_text(json.dumps({"stage": "staging"}))
         information = client.get("/model-info").json()
@@ -212,10 +219,10 @@ def test_model_info_says_what_is_served_and_its_present_stage(tmp_path: Path) ->
     assert information["predictor"] == digits_predictor("small_cnn")[0].fingerprint
 
 
-def test_metrics_count_what_happened() -> None:
-    with served() as client:
-        post(client, digit())
-        post(client, b"no image")
+def test_metrics_count_requests_problems_and_batches() -> None:
+    with app_client() as client:
+        post_image(client, digit_png())
+        post_image(client, b"no image")
         client.get("/nowhere")
         text = client.get("/metrics").text
     assert 'cv_factory_requests_total{route="/predict",status="200"} 1.0' in text
@@ -224,34 +231,35 @@ def test_metrics_count_what_happened() -> None:
     assert "cv_factory_batch_images_count 1.0" in text
 
 
-def test_every_prediction_can_be_found_again(tmp_path: Path) -> None:
-    with served(log={"predictions": str(tmp_path / "log")}) as client:
-        answer = client.post("/predict", files=form(digit(0), digit(1)))
-    predictions = answer.json()["predictions"]
-    assert [p["id"] for p in read_predictions(tmp_path / "log")] == [p["id"] for p in predictions]
-    found = find_prediction(tmp_path / "log", predictions[1]["id"])
-    assert found is not None
-    assert (found["version"], found["label"]) == ("7", predictions[1]["label"])
-    assert len(found["features"]) == 16
-    assert found["request_id"] == answer.headers["x-request-id"]
+def test_every_prediction_is_logged(tmp_path: Path) -> None:
+    with app_client(log={"predictions": str(tmp_path / "log")}) as client:
+        response = client.post("/predict", files=form(digit_png(0), digit_png(1)))
+    predictions = response.json()["predictions"]
+    logged = [p["id"] for p in read_predictions(tmp_path / "log")]
+    assert logged == [p["id"] for p in predictions]
+    entry = find_prediction(tmp_path / "log", predictions[1]["id"])
+    assert entry is not None
+    assert (entry["version"], entry["label"]) == ("7", predictions[1]["label"])
+    assert len(entry["features"]) == 16
+    assert entry["request_id"] == response.headers["x-request-id"]
     assert find_prediction(tmp_path / "log", "0000") is None
 
 
-def test_a_predictor_that_answers_otherwise_than_at_export_is_not_served(tmp_path: Path) -> None:
-    good = digits_bundle()
-    changed = replace(good, predictor=with_wrong_golden_samples(good.predictor))
-    refused = "digits version 7 answers its golden samples differently"
-    with pytest.raises(ArtifactError, match=refused):
-        create_app(changed)
+def test_a_predictor_with_other_answers_than_at_export_is_not_served(tmp_path: Path) -> None:
+    bundle = digits_bundle()
+    changed = replace(bundle, predictor=with_wrong_golden_samples(bundle.predictor))
+    message = "digits version 7 answers its golden samples differently"
+    with pytest.raises(ArtifactError, match=message):
+        Application(changed)
     changed.save(tmp_path)
     image = tmp_path / "digit.png"
-    image.write_bytes(digit())
+    image.write_bytes(digit_png())
     arguments = [str(image), "--bundle", str(tmp_path)]
-    with pytest.raises(ArtifactError, match=refused):
+    with pytest.raises(ArtifactError, match=message):
         predict_command.main(arguments, standalone_mode=False)
 
 
-def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_bundle_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     bundle = digits_bundle(limits={"max_images": 3})
     bundle.save(tmp_path)
     loaded = Bundle.load(tmp_path)
@@ -260,7 +268,7 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert (loaded.model_name, loaded.version) == ("digits", "7")
 
 
-def test_a_damaged_or_mixed_up_bundle_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_or_mixed_up_bundle_is_rejected(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
@@ -276,8 +284,8 @@ def test_a_damaged_or_mixed_up_bundle_is_refused(tmp_path: Path) -> None:
         Bundle.load(first)
 
 
-def test_pages_are_safe_and_the_description_has_examples_that_work() -> None:
-    with served() as client:
+def test_pages_have_safe_headers_and_the_example_request_works() -> None:
+    with app_client() as client:
         for path in ("/", "/docs"):
             headers = client.get(path).headers
             assert "default-src 'none'" in headers["content-security-policy"]
@@ -285,6 +293,6 @@ def test_pages_are_safe_and_the_description_has_examples_that_work() -> None:
             assert headers["x-content-type-options"] == "nosniff"
         description = client.get("/openapi.json").json()
         content = description["paths"]["/predict/batch"]["post"]["requestBody"]["content"]
-        answer = client.post("/predict/batch", json=content["application/json"]["example"])
-        assert answer.status_code == 200
-        assert kind(client.get("/model-card")) == "no-card"
+        response = client.post("/predict/batch", json=content["application/json"]["example"])
+        assert response.status_code == 200
+        assert problem_kind(client.get("/model-card")) == "no-card"

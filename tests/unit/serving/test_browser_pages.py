@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.digits_service import Service, digit, digits_bundle
+from tests.support.digits_service import ServiceProcess, digit_png, digits_bundle
 
 pytestmark = pytest.mark.engines
 
@@ -25,9 +25,9 @@ def test_a_person_drops_an_image_and_sees_probabilities(
     shots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
     (tmp_path / "bundle").mkdir()
     digits_bundle().save(tmp_path / "bundle")
-    (tmp_path / "digit.png").write_bytes(digit())
+    (tmp_path / "digit.png").write_bytes(digit_png())
     (tmp_path / "wrong.png").write_bytes(b"no image")
-    service = Service(tmp_path / "bundle", tmp_path / "output")
+    service = ServiceProcess(tmp_path / "bundle", tmp_path / "output")
     try:
         service.wait()
         with sync_playwright() as playwright:

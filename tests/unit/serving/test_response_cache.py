@@ -7,9 +7,15 @@ from typing import Any
 
 import httpx
 
-from cv_factory.serving.application import create_app
+from cv_factory.serving.application import Application
 from cv_factory.serving.logging.prediction_log import read_predictions
-from tests.support.digits_service import InProcess, digit, digits_bundle, post, served
+from tests.support.digits_service import (
+    InProcessTransport,
+    app_client,
+    digit_png,
+    digits_bundle,
+    post_image,
+)
 
 ON = {"max_entries": 3}
 
@@ -27,17 +33,17 @@ def labels(answer: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
 
 
 def test_an_image_that_was_asked_about_is_answered_alike_under_a_new_id(tmp_path: Path) -> None:
-    with served(cache=ON, log={"predictions": str(tmp_path)}) as client:
-        told, first = ask(client, digit(0), digit(1))
+    with app_client(cache=ON, log={"predictions": str(tmp_path)}) as client:
+        told, first = ask(client, digit_png(0), digit_png(1))
         assert told == "miss"
         assert "cached" not in first
-        told, again = ask(client, digit(1))
+        told, again = ask(client, digit_png(1))
         assert (told, again["cached"]) == ("hit", True)
         assert labels(again) == labels(first)[1:]
         figures = client.get("/metrics").text
         on_sagemaker = {"X-Amzn-SageMaker-Custom-Attributes": "cache-control=no-cache"}
         for anew in ({"Cache-Control": "no-cache"}, on_sagemaker):
-            told, _ = ask(client, digit(1), **anew)
+            told, _ = ask(client, digit_png(1), **anew)
             assert told == "miss"
     ids = [one["id"] for answer in (first, again) for one in answer["predictions"]]
     assert len(set(ids)) == 3
@@ -50,20 +56,23 @@ def test_an_image_that_was_asked_about_is_answered_alike_under_a_new_id(tmp_path
 
 
 def test_the_images_that_were_not_asked_for_longest_are_forgotten() -> None:
-    with served(cache=ON) as client:
+    with app_client(cache=ON) as client:
         for number in (0, 1, 2):
-            ask(client, digit(number))
-        assert ask(client, digit(0))[0] == "hit"
-        ask(client, digit(3))
-        assert ask(client, digit(1))[0] == "miss", "1 was not asked for longest"
-        assert [ask(client, digit(number))[0] for number in (0, 3, 1, 2)] == [*["hit"] * 3, "miss"]
+            ask(client, digit_png(number))
+        assert ask(client, digit_png(0))[0] == "hit"
+        ask(client, digit_png(3))
+        assert ask(client, digit_png(1))[0] == "miss", "1 was not asked for longest"
+        assert [ask(client, digit_png(number))[0] for number in (0, 3, 1, 2)] == [
+            *["hit"] * 3,
+            "miss",
+        ]
 
 
 def test_a_request_with_an_unknown_or_unusable_image_is_looked_at_as_a_whole() -> None:
-    with served(cache=ON) as client:
-        ask(client, digit(0))
-        assert ask(client, digit(0), digit(1))[0] == "miss"
-        files = [("images", ("0", digit(0))), ("images", ("1", b"no image"))]
+    with app_client(cache=ON) as client:
+        ask(client, digit_png(0))
+        assert ask(client, digit_png(0), digit_png(1))[0] == "miss"
+        files = [("images", ("0", digit_png(0))), ("images", ("1", b"no image"))]
         refused = client.post("/predict/batch", files=files)
         assert refused.status_code == 422
         assert "image 1 cannot be used" in refused.json()["detail"]
@@ -74,16 +83,16 @@ def test_versions_and_postprocessors_have_nothing_in_common() -> None:
     ranked = {"postprocessor": {"name": "ranked", "settings": {"top_k": 1}}, "cache": ON}
     seen = []
     for one in (bundle, replace(bundle, version="8"), digits_bundle(**ranked)):
-        app = create_app(one)
-        with httpx.Client(transport=InProcess(app), base_url="http://test") as client:
-            told, answer = ask(client, digit(0))
+        app = Application(one)
+        with httpx.Client(transport=InProcessTransport(app), base_url="http://test") as client:
+            told, answer = ask(client, digit_png(0))
         app.close()
         seen.append((told, answer["version"], len(answer["predictions"][0]["probabilities"])))
     assert seen == [("miss", "7", 10), ("miss", "8", 10), ("miss", "7", 1)]
 
 
 def test_without_the_setting_nothing_is_remembered() -> None:
-    with served() as client:
-        answers = [post(client, digit(0)) for _ in range(2)]
+    with app_client() as client:
+        answers = [post_image(client, digit_png(0)) for _ in range(2)]
     assert not any("x-cache" in answer.headers for answer in answers)
     assert not any("cached" in json.loads(answer.text) for answer in answers)

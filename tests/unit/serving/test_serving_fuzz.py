@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from cv_factory.serving.application import Application, create_app
-from tests.support.digits_service import digits_bundle, kind
+from cv_factory.serving.application import Application
+from tests.support.digits_service import digits_bundle, problem_kind
 from tests.support.request_fuzzing import fuzzed_requests
 
 COUNT = 1500
@@ -29,7 +29,7 @@ async def send_all(app: Application, seed: int, n: int) -> list[httpx.Response]:
 
 def test_damaged_requests_are_answered_or_refused_with_a_reason() -> None:
     limits = {"max_pixels": 1_000_000}
-    app = create_app(digits_bundle(limits=limits, log={"requests": False}))
+    app = Application(digits_bundle(limits=limits, log={"requests": False}))
     with warnings.catch_warnings():
         # Pillow warns of damaged metadata.
         warnings.simplefilter("ignore")
@@ -40,11 +40,11 @@ def test_damaged_requests_are_answered_or_refused_with_a_reason() -> None:
     assert min(statuses[200], statuses[400], statuses[415], statuses[422]) > COUNT / 100, statuses
     for response in responses:
         if response.status_code != 200:
-            assert kind(response)
+            assert problem_kind(response)
 
 
 def test_requests_made_from_the_description_are_never_the_services_fault() -> None:
-    app = create_app(digits_bundle(log={"requests": False}))
+    app = Application(digits_bundle(log={"requests": False}))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path="/readyz")
     asked: Counter[str] = Counter()
 

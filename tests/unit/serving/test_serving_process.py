@@ -1,105 +1,97 @@
-"""The real thing: BentoML's processes around the application, asked over loopback."""
+"""BentoML's processes around the application, over loopback."""
 
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner, Result
 
-from cv_factory.inference.predictor import GoldenSamples, Predictor
-from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
-from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.__main__ import main
+from cv_factory.serving.auth.api_keys import FILE_VARIABLE
 from cv_factory.serving.client import PredictionClient, ServiceError
-from tests.support.digits_service import ROOT, Service, digit, digits_bundle, kind
+from tests.support.digits_service import ServiceProcess, digit_png, digits_bundle, problem_kind
+from tests.support.paths import ROOT
+from tests.support.predictors import with_wrong_golden_samples
 from tests.support.request_fuzzing import fuzzed_requests
+from tests.support.waiting import wait_until
+from tests.unit.serving.conftest import RunningService
 
 #: Set it to 10000 for the full run.
 FUZZED_REQUESTS = int(os.environ.get("CV_FACTORY_FUZZED_REQUESTS", "300"))
 FORBIDDEN = ("torch", "zenml", "great_expectations", "sklearn", "mlflow", "pandas", "scipy")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle, the hash of a key, and the key."""
-    folder = tmp_path_factory.mktemp("service")
-    (folder / "bundle").mkdir()
-    digits_bundle(limits={"max_body_bytes": 100_000}).save(folder / "bundle")
-    (folder / "key").write_text(add_key(folder / "keys.json", "ann", ["admin"], None))
-    (folder / "digit.png").write_bytes(digit())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def service(place: Path) -> Iterator[Service]:
-    started = Service(
-        place / "bundle", place / "output", **{FILE_VARIABLE: str(place / "keys.json")}
-    )
-    try:
-        started.wait()
-        yield started
-    finally:
-        started.stop()
-
-
 @pytest.fixture
-def client(service: Service, place: Path) -> Iterator[PredictionClient]:
-    with PredictionClient(service.url, (place / "key").read_text()) as opened:
-        yield opened
+def client(service: RunningService) -> Iterator[PredictionClient]:
+    with PredictionClient(service.url, service.key) as client:
+        yield client
 
 
-def test_the_client_gets_typed_answers_and_typed_refusals(
-    client: PredictionClient, service: Service
+def test_the_client_returns_typed_predictions_and_errors(
+    client: PredictionClient, service: RunningService
 ) -> None:
     assert client.is_ready()
-    prediction = client.predict(digit())
-    batch = client.predict_batch([digit(0), digit(1)])
+    prediction = client.predict(digit_png())
+    batch = client.predict_batch([digit_png(0), digit_png(1)])
     assert (prediction.model, prediction.version) == ("digits", "7")
     assert batch[0].label == prediction.label
     assert client.model_info()["classes"] == [str(n) for n in range(10)]
-    with pytest.raises(ServiceError, match="not an image") as refused:
+    with pytest.raises(ServiceError, match="not an image") as caught:
         client.predict(b"no image")
-    assert (refused.value.status, refused.value.kind) == (422, "image")
-    with PredictionClient(service.url) as stranger, pytest.raises(ServiceError, match="API key"):
-        stranger.predict(digit())
-    with PredictionClient("http://127.0.0.1:9") as lost, pytest.raises(ServiceError, match="9 can"):
-        lost.predict(digit())
+    assert (caught.value.status, caught.value.kind) == (422, "image")
+    with (
+        PredictionClient(service.url) as anonymous,
+        pytest.raises(ServiceError, match="API key"),
+    ):
+        anonymous.predict(digit_png())
+    unreachable = "http://127.0.0.1:9"
+    with (
+        PredictionClient(unreachable) as disconnected,
+        pytest.raises(ServiceError, match="9 cannot be reached"),
+    ):
+        disconnected.predict(digit_png())
 
 
-def test_run_py_predicts_with_the_service_and_with_the_bundle_alike(
-    service: Service, place: Path
+def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(
+    service: RunningService,
 ) -> None:
     def predict(*arguments: str) -> list[str]:
-        command = [sys.executable, "run.py", "predict", str(place / "digit.png"), *arguments]
-        env = {**os.environ, "CV_FACTORY_API_KEY": (place / "key").read_text()}
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        image = str(service.folder / "digit.png")
+        done = subprocess.run(
+            [sys.executable, "run.py", "predict", image, *arguments],
+            cwd=ROOT,
+            env=service.client_environment,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[1:6]
 
-    assert predict("--url", service.url) == predict("--bundle", str(place / "bundle"))
+    assert predict("--url", service.url) == predict("--bundle", str(service.folder / "bundle"))
 
 
-def test_large_bodies_are_refused_over_a_real_connection(service: Service, place: Path) -> None:
+def test_large_bodies_are_rejected_over_a_real_connection(service: RunningService) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(100):
             yield b"x" * 10_000
 
-    headers = {"X-API-Key": (place / "key").read_text(), "Content-Type": "image/png"}
+    headers = {"X-API-Key": service.key, "Content-Type": "image/png"}
     declared = httpx.post(f"{service.url}/predict", content=b"x" * 200_000, headers=headers)
     streamed = httpx.post(f"{service.url}/predict", content=endless(), headers=headers)
-    assert [kind(declared), kind(streamed)] == ["body-too-large"] * 2
+    assert [problem_kind(declared), problem_kind(streamed)] == ["body-too-large"] * 2
 
 
-def test_damaged_requests_over_a_real_connection_leave_the_service_well(
-    service: Service, place: Path, client: PredictionClient
+def test_the_service_survives_damaged_requests(
+    service: RunningService, client: PredictionClient
 ) -> None:
-    workers = [worker.pid for worker in service.workers()]
-    headers = {"X-API-Key": (place / "key").read_text()}
-    with httpx.Client(base_url=service.url, headers=headers) as plain:
+    workers = [worker.pid for worker in service.process.workers()]
+    with httpx.Client(base_url=service.url, headers={"X-API-Key": service.key}) as plain:
         for request in fuzzed_requests(11, FUZZED_REQUESTS):
             response = plain.post(
                 request.path, content=request.body, headers={"Content-Type": request.content_type}
@@ -108,39 +100,37 @@ def test_damaged_requests_over_a_real_connection_leave_the_service_well(
         metrics = plain.get("/metrics").text
     assert 'cv_factory_requests_total{route="/predict",status="200"}' in metrics
     assert client.is_ready()
-    assert [worker.pid for worker in service.workers()] == workers
+    assert [worker.pid for worker in service.process.workers()] == workers
 
 
 def test_a_worker_that_is_killed_under_load_is_replaced(
-    service: Service, client: PredictionClient
+    service: RunningService, client: PredictionClient
 ) -> None:
     failures: list[str] = []
-    enough = threading.Event()
+    is_done = threading.Event()
 
-    def ask_all_the_time() -> None:
-        while not enough.is_set():
+    def send_requests() -> None:
+        while not is_done.is_set():
             try:
-                client.predict(digit())
+                client.predict(digit_png())
             except ServiceError as error:
                 failures.append(str(error))
 
-    asking = threading.Thread(target=ask_all_the_time)
-    asking.start()
-    [worker] = service.workers()
+    load = threading.Thread(target=send_requests)
+    load.start()
+    [worker] = service.process.workers()
     worker.kill()
-    killed = time.monotonic()
     try:
-        while worker.is_running() or not client.is_ready():
-            assert time.monotonic() - killed < 60, service.output.read_text()
+        wait_until(lambda: not worker.is_running() and client.is_ready())
     finally:
-        enough.set()
-        asking.join()
-    assert client.predict(digit()).version == "7"
+        is_done.set()
+        load.join()
+    assert client.predict(digit_png()).version == "7"
     assert all("cannot be reached" in failure for failure in failures), set(failures)
 
 
-def test_a_worker_holds_nothing_of_training(service: Service) -> None:
-    [worker] = service.workers()
+def test_a_worker_loads_nothing_of_training(service: RunningService) -> None:
+    [worker] = service.process.workers()
     mapped = "\n".join(entry.path for entry in worker.memory_maps())
     assert "onnxruntime" in mapped
     for name in FORBIDDEN:
@@ -158,39 +148,43 @@ def test_importing_the_service_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_service_that_may_not_be_open_does_not_start(place: Path, tmp_path: Path) -> None:
-    started = Service(place / "bundle", tmp_path / "output", "--host", "0.0.0.0")
-    assert started.process.wait(60) == 2
-    assert FILE_VARIABLE in started.output.read_text()
+def serve(bundle: Path, *arguments: str) -> Result:
+    """Run the command line of the service in this process, up to its checks."""
+    return CliRunner().invoke(main, [str(bundle), *arguments])
 
 
-def test_a_taken_port_is_said_to_be_taken(service: Service, place: Path, tmp_path: Path) -> None:
+def test_an_exposed_service_without_keys_does_not_start(service: RunningService) -> None:
+    result = serve(service.folder / "bundle", "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert FILE_VARIABLE in result.output
+
+
+def test_a_port_in_use_is_reported(service: RunningService) -> None:
     port = service.url.rpartition(":")[2]
-    second = Service(place / "bundle", tmp_path / "output", "--port", port)
-    assert second.process.wait(60) == 2
-    assert f"port {port} cannot be listened on" in second.output.read_text()
+    result = serve(service.folder / "bundle", "--port", port)
+    assert result.exit_code == 2
+    assert f"Cannot listen on 127.0.0.1 port {port}" in result.output
 
 
-def test_a_predictor_that_answers_otherwise_ends_the_service(tmp_path: Path) -> None:
-    good = digits_bundle()
-    golden = good.predictor.golden
-    shifted = GoldenSamples(golden.images, golden.probabilities[:, ::-1].copy(), golden.features)
-    changed = Predictor(good.predictor.graph, good.predictor.contract, shifted)
+def test_a_damaged_bundle_does_not_start(service: RunningService) -> None:
+    result = serve(service.folder)
+    assert result.exit_code == 1
+    assert "bundle.json does not exist" in result.output
+
+
+def test_a_predictor_with_other_answers_than_at_export_stops_the_service(tmp_path: Path) -> None:
+    bundle = digits_bundle()
+    changed = replace(bundle, predictor=with_wrong_golden_samples(bundle.predictor))
     (tmp_path / "bundle").mkdir()
-    Bundle(changed, good.serving, "digits", "8", good.created).save(tmp_path / "bundle")
-    started = Service(tmp_path / "bundle", tmp_path / "output")
-    assert started.process.wait(90) == 1
-    assert "golden samples differently" in started.output.read_text()
+    changed.save(tmp_path / "bundle")
+    process = ServiceProcess(tmp_path / "bundle", tmp_path / "output")
+    assert process.process.wait() == 1
+    assert "golden samples differently" in process.output.read_text()
 
 
-def test_a_damaged_bundle_does_not_start(place: Path, tmp_path: Path) -> None:
-    started = Service(place, tmp_path / "output")
-    assert started.process.wait(60) == 1
-    assert "bundle.json does not exist" in started.output.read_text()
-
-
-def test_the_log_has_a_line_a_request_and_no_key(service: Service, place: Path) -> None:
-    text = service.output.read_text()
-    assert '"path":"/predict","status":200' in text
-    assert (place / "key").read_text() not in text
+def test_the_log_has_requests_and_no_key(service: RunningService, client: PredictionClient) -> None:
+    client.predict(digit_png())
+    wait_until(lambda: '"path":"/predict","status":200' in service.process.output.read_text())
+    text = service.process.output.read_text()
+    assert service.key not in text
     assert "Traceback" not in text

@@ -1,0 +1,59 @@
+"""Micro-batches: what waits runs together, in order, split among threads."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from cv_factory.serving.batcher import MicroBatcher, QueueFullError
+
+
+def test_waiting_items_run_together_in_order_and_fail_alone() -> None:
+    sizes: list[int] = []
+    is_full = threading.Event()
+
+    def double(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        is_full.wait()
+        if 13 in items:
+            raise ValueError("unlucky")
+        return [2 * item for item in items]
+
+    async def work() -> list[Any]:
+        batcher = MicroBatcher(double, max_batch=4, queue_size=12)
+        first = asyncio.create_task(batcher([1]))
+        while not sizes:
+            await asyncio.sleep(0)
+        rest = [asyncio.create_task(batcher([n])) for n in (2, 3, 4, 5, 13)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError):
+            await batcher(list(range(8)))
+        is_full.set()
+        results = await asyncio.gather(first, *rest, return_exceptions=True)
+        last = await batcher([7])
+        batcher.close()
+        return [*results, last]
+
+    results = asyncio.run(work())
+    assert results[:5] == [[2], [4], [6], [8], [10]]
+    assert isinstance(results[5], ValueError)
+    assert results[6] == [14]
+    assert sizes[:3] == [1, 4, 1]
+
+
+def test_waiting_items_are_split_evenly_among_threads() -> None:
+    both = threading.Barrier(2)
+
+    def sizes(items: Sequence[int]) -> list[int]:
+        both.wait()
+        return [len(items)] * len(items)
+
+    async def work() -> list[list[int]]:
+        batcher = MicroBatcher(sizes, max_batch=8, queue_size=12, threads=2)
+        results = await asyncio.gather(*(batcher([n]) for n in range(6)))
+        batcher.close()
+        return results
+
+    assert asyncio.run(work()) == [[3]] * 6

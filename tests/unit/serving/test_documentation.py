@@ -1,0 +1,66 @@
+"""The command lines of docs/serving.md work as they stand there."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from cv_factory.config.serving import ServingConfig
+from cv_factory.serving.openapi import build_openapi
+from tests.support.digits_service import digits_bundle
+from tests.support.paths import ROOT
+from tests.unit.serving.conftest import RunningService
+
+PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+URL = "http://127.0.0.1:3000"
+
+
+def command_lines(word: str) -> list[str]:
+    """Return the shell lines of the page that contain a word."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if word in line]
+
+
+def run(line: str, service: RunningService) -> str:
+    """Run a shell line of the page in a folder that has the files it names."""
+    done = subprocess.run(
+        ["bash", "-ec", line.replace("python ", f"{sys.executable} ", 1)],
+        cwd=service.folder,
+        env={**service.client_environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("word", ["curl", "run.py predict"])
+def test_requests(service: RunningService, word: str) -> None:
+    (service.folder / "run.py").write_bytes((ROOT / "run.py").read_bytes())
+    lines = command_lines(word)
+    assert len(lines) == {"curl": 3, "run.py predict": 2}[word]
+    for line in lines:
+        assert "digits" in run(line.replace(URL, service.url), service), line
+
+
+def test_keys(service: RunningService) -> None:
+    add, list_, revoke = (
+        line.replace("keys.json", "documented_keys.json")
+        for line in command_lines("cv_factory.serving.auth")
+    )
+    key = run(add, service).strip()
+    assert key.startswith("cvf_")
+    assert key not in (service.folder / "documented_keys.json").read_text()
+    assert run(list_, service).split() == ["ann", "valid", "predict", "50", "images/s"]
+    run(revoke, service)
+    assert "revoked" in run(list_, service)
+
+
+def test_every_setting_and_route_is_documented() -> None:
+    for name in build_openapi(digits_bundle(), is_open=True)["paths"]:
+        assert name in PAGE, name
+    for section, field in ServingConfig.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", {})
+        for key in [section, *inner]:
+            assert key in PAGE, f"{section}.{key}"

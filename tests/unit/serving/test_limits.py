@@ -1,0 +1,148 @@
+"""Limits of bodies, images, queues and concurrent requests."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from cv_factory.serving.application import Application
+from tests.support.digits_service import (
+    app_client,
+    digit_png,
+    digits_bundle,
+    post_image,
+    problem_kind,
+)
+from tests.support.images import encode
+
+_FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+_PART = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
+
+
+async def chunks(content: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+async def never_ending() -> AsyncIterator[bytes]:
+    yield b"\x89PNG"
+    await asyncio.Event().wait()
+
+
+async def send(app: Application, content: Any, **headers: str) -> httpx.Response:
+    """Send one request to an application in this process, bodies chunk by chunk."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {"Content-Type": "image/png", **headers}
+        return await client.post("/predict", content=content, headers=headers)
+
+
+def test_large_bodies_are_rejected_with_and_without_a_declared_length() -> None:
+    app = Application(digits_bundle(limits={"max_body_bytes": 2000}))
+    declared = asyncio.run(send(app, b"x" * 2001))
+    streamed = asyncio.run(send(app, chunks(b"x" * 5000)))
+    accepted = asyncio.run(send(app, chunks(digit_png())))
+    app.close()
+    for response in (declared, streamed):
+        assert (response.status_code, problem_kind(response)) == (413, "body-too-large")
+        assert response.headers["connection"] == "close"
+    assert accepted.status_code == 200
+
+
+def test_a_body_that_does_not_arrive_times_out() -> None:
+    app = Application(digits_bundle(limits={"body_seconds": 0.1}))
+    response = asyncio.run(send(app, never_ending()))
+    app.close()
+    assert (response.status_code, problem_kind(response)) == (408, "too-slow")
+
+
+def test_too_many_images_are_rejected() -> None:
+    files = [("images", ("x.png", digit_png()))] * 3
+    with app_client(limits={"max_images": 2}) as client:
+        response = client.post("/predict", files=files)
+    assert (response.status_code, problem_kind(response)) == (413, "too-many-images")
+
+
+def test_requests_beyond_the_queue_are_rejected_and_the_others_answered() -> None:
+    app = Application(digits_bundle(batching={"max_batch": 2, "queue_size": 4}))
+
+    async def flood() -> list[httpx.Response]:
+        return await asyncio.gather(*(send(app, digit_png(n % 10)) for n in range(60)))
+
+    responses = asyncio.run(flood())
+    app.close()
+    assert {response.status_code for response in responses} == {200, 503}
+    for response in responses:
+        if response.status_code == 503:
+            assert problem_kind(response) == "overloaded"
+            assert response.headers["retry-after"] == "1"
+
+
+def test_concurrent_requests_are_limited() -> None:
+    app = Application(digits_bundle(limits={"max_requests": 2, "body_seconds": 0.5}))
+
+    async def crowd() -> list[httpx.Response]:
+        slow = [asyncio.create_task(send(app, never_ending())) for _ in range(2)]
+        while app._n_active < 2:
+            await asyncio.sleep(0)
+        rejected = asyncio.create_task(send(app, digit_png()))
+        while not app._n_delayed_rejections:
+            await asyncio.sleep(0)
+        timed_out = await asyncio.gather(*slow)
+        return [await rejected, *timed_out, await send(app, digit_png())]
+
+    statuses = [response.status_code for response in asyncio.run(crowd())]
+    app.close()
+    assert statuses == [503, 408, 408, 200]
+
+
+def test_a_delayed_rejection_holds_no_place_and_few_are_delayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cv_factory.serving.application._REJECTION_DELAY_S", 3600.0)
+    app = Application(digits_bundle(batching={"queue_size": 1}, limits={"max_requests": 1}))
+    too_many = 2 * (_PART + digit_png() + b"\r\n") + b"--b--\r\n"
+
+    async def overload() -> list[int]:
+        delayed = asyncio.create_task(send(app, too_many, **_FORM))
+        while not app._n_delayed_rejections:
+            await asyncio.sleep(0)
+        responses = [await send(app, digit_png()), await send(app, too_many, **_FORM)]
+        assert delayed.cancel(), "it was rejected without delay"
+        return [response.status_code for response in responses]
+
+    assert asyncio.run(overload()) == [200, 503]
+    app.close()
+
+
+@pytest.mark.parametrize("batching", [{"runs": 1}, {"threads": 2, "runs": 2}, {"max_batch": 3}])
+def test_a_prediction_does_not_depend_on_its_batch(batching: dict[str, int]) -> None:
+    app = Application(digits_bundle(batching=batching))
+    rng = random.Random(0)
+
+    async def together(numbers: list[int]) -> list[httpx.Response]:
+        return await asyncio.gather(*(send(app, digit_png(n)) for n in numbers))
+
+    def prediction(response: httpx.Response) -> list[Any]:
+        [fields] = response.json()["predictions"]
+        # As text: the order of the classes is part of the response.
+        return [fields["label"], json.dumps(fields["probabilities"])]
+
+    alone = [prediction(asyncio.run(send(app, digit_png(n)))) for n in range(12)]
+    for _ in range(12):
+        numbers = rng.sample(range(12), rng.randint(2, 12))
+        responses = asyncio.run(together(numbers))
+        assert [prediction(response) for response in responses] == [alone[n] for n in numbers]
+    app.close()
+
+
+def test_an_image_that_takes_too_long_is_rejected() -> None:
+    slow = encode(Image.new("RGB", (4000, 4000)), "JPEG")
+    with app_client(limits={"answer_seconds": 0.001}) as client:
+        response = post_image(client, slow)
+    assert (response.status_code, problem_kind(response)) == (503, "overloaded")
