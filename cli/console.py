@@ -1,4 +1,4 @@
-"""What is printed while a run goes on."""
+"""Logging of the command line, configured in this one place."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Runs a ZenML pipeline to its end, as every pipeline of the command line is run."""
+"""Runs a ZenML pipeline and waits for its end."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def run_to_end(
     """Run a pipeline with its arguments.
 
     Returns:
-        The finished run; None where it was submitted and goes on elsewhere, which is said.
+        The finished run; None if it was only submitted, which is printed.
 
     Raises:
         CVFactoryError: A step refused or failed.
@@ -49,7 +49,7 @@ def pipeline_options(zenml: ZenMLConfig) -> dict[str, Any]:
     if stack.container_registry is not None:
         options["settings"] = {"docker": step_image()}
     if ExecutionMode.FAIL_FAST in stack.orchestrator.supported_execution_modes:
-        # The failing step's own exception reaches us, and no further step is started.
+        # The exception of the failing step is raised here, and no further step is started.
         options["execution_mode"] = ExecutionMode.FAIL_FAST
     if zenml.run_name:
         options["run_name"] = zenml.run_name

@@ -1,4 +1,4 @@
-"""Lists what can be named on the command line."""
+"""Listing of pipelines, configurations, presets and stacks, for ``run.py --list``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from cli.options import ROOT
 
 
 def print_listing(pipelines: Sequence[str]) -> None:
-    """Print pipelines, configurations, presets and stack files, each with its first comment."""
+    """Print the names of all of them; files with their first comment."""
     click.echo("Pipelines:\n" + "".join(f"  {name}\n" for name in pipelines))
     _print_folder("Configurations (--config):", ROOT / "configs")
     _print_folder("Presets (--preset):", ROOT / "configs" / "presets")

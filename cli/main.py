@@ -1,28 +1,17 @@
-"""Reads the command line; each command's work is in a module of its own, imported when called."""
+"""Command line of ``run.py``: pipeline runs, and the subcommands of ``cli.commands``."""
 
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import click
 
+import cli.commands
+import pipelines
 from cli.options import RunOptions
 from cv_factory.errors import CVFactoryError
-
-PIPELINES = ("training", "validation", "deployment", "batch_inference")
-#: Subcommands: the module that holds each as ``command``, and its line of help. The modules are
-#: imported when they are called.
-COMMANDS = {
-    "models": ("cli.models", "List a model's versions."),
-    "card": ("cli.card", "Print a version's model card as it stands now."),
-    "approve": ("cli.approve", "Approve a version for production."),
-    "promote": ("cli.promote", "Put a staged version into production."),
-    "rollback": ("cli.rollback", "Put the previous production version back."),
-    "history": ("cli.history", "Print the audit log."),
-    "predict": ("cli.predict", "Predict images with a service or a bundle."),
-    "trace": ("cli.trace", "Print what a version was made of, and check it."),
-}
 
 
 def main() -> int:
@@ -30,14 +19,13 @@ def main() -> int:
 
     0 done, 1 the run failed, 2 wrong usage or configuration, 3 a gate refused, 130 interrupted.
     """
-    debug = "--debug" in sys.argv
     if not sys.stdout.isatty():
-        # ZenML colours its log lines wherever they go.
+        # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     try:
         code = _command.main(standalone_mode=False)
     except CVFactoryError as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
         click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
         return error.exit_code
@@ -45,50 +33,52 @@ def main() -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "\nInterrupted. Finished steps are stored and will be reused by the next run.", err=True
-        )
+        click.echo("\nInterrupted. The next run reuses the finished steps.", err=True)
         return 130
     return code if isinstance(code, int) else 0
 
 
-class _Commands(click.Group):
-    """Knows the subcommands without importing them."""
+def module_names(package_path: list[str]) -> list[str]:
+    """Return the names of a package's modules, sorted, without importing them."""
+    return sorted(module.name for module in iter_modules(package_path))
+
+
+class _CommandGroup(click.Group):
+    """Finds a subcommand by the name of its module in ``cli.commands``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names."""
-        return list(COMMANDS)
+        """Return the names of the subcommands."""
+        return module_names(cli.commands.__path__)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one subcommand."""
-        if cmd_name not in COMMANDS:
+        """Import one subcommand; None if there is none of this name."""
+        if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = import_module(f"cli.commands.{cmd_name}").command
         return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
 @click.group(
-    cls=_Commands,
+    cls=_CommandGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--pipeline", type=click.Choice(PIPELINES), help="The pipeline to run.")
+@click.option(
+    "--pipeline",
+    type=click.Choice(module_names(pipelines.__path__)),
+    help="Pipeline to run.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Its configuration.  [default: configs/PIPELINE.yaml]",
+    help="Configuration file.  [default: configs/PIPELINE.yaml]",
 )
 @click.option(
     "--preset",
     "presets",
     multiple=True,
     metavar="NAME",
-    help="Lay configs/presets/NAME.yaml over the configuration; repeatable.",
+    help="Apply configs/presets/NAME.yaml over the configuration; repeatable.",
 )
 @click.option(
     "--set",
@@ -97,15 +87,19 @@ class _Commands(click.Group):
     metavar="KEY=VALUE",
     help="Override one setting, such as train.epochs=3; repeatable.",
 )
-@click.option("--stack", metavar="NAME", help="Run on this stack instead of the active one.")
+@click.option("--stack", metavar="NAME", help="ZenML stack to run on.  [default: the active one]")
 @click.option(
     "--data-dir",
     envvar="CV_FACTORY_DATA",
     metavar="DIR",
-    help="Where named data sets lie.  [env var: CV_FACTORY_DATA]",
+    help="Directory of named data sets.  [env var: CV_FACTORY_DATA]",
 )
-@click.option("--no-cache", is_flag=True, help="Run every step, whatever is stored.")
-@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, change nothing.")
+@click.option("--no-cache", is_flag=True, help="Run every step, also those that are cached.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check configuration, data source and stack, print the plan, change nothing.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option("--list", "list_all", is_flag=True, help="List pipelines, presets and stacks.")
 @click.pass_context
@@ -132,14 +126,14 @@ def _command(
     if list_all:
         from cli.listing import print_listing
 
-        print_listing(PIPELINES)
+        print_listing(module_names(pipelines.__path__))
         return 0
     if pipeline is None:
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
             return 2
         return 0
-    from cli.pipeline import run_pipeline
+    from cli.dispatch import run_pipeline
 
     return run_pipeline(
         RunOptions(

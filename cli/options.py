@@ -1,14 +1,16 @@
-"""What the command line asked for."""
+"""Options of ``run.py``: those of a pipeline run, and those that several subcommands share."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of ``run.py --pipeline``, as given."""
+    """Options of ``run.py --pipeline``; ``--help`` describes them."""
 
     pipeline: str
     config: Path | None
@@ -19,3 +21,31 @@ class RunOptions:
     no_cache: bool
     dry_run: bool
     debug: bool
+
+
+def validate_audit_text(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Check an option that the audit log stores: one line, so that it cannot imitate an entry."""
+    if value is None:
+        return None
+    if not value.strip():
+        raise click.BadParameter("must not be empty: the audit log stores it")
+    if not value.isprintable():
+        raise click.BadParameter("must be one line of printable characters")
+    return value.strip()
+
+
+MODEL_OPTION = click.option(
+    "--model", "model_name", metavar="NAME", help="Registered model; required if there are several."
+)
+BY_OPTION = click.option(
+    "--by",
+    "who",
+    callback=validate_audit_text,
+    metavar="NAME",
+    help="Who decides, for the audit log.  [default: your user name]",
+)
+STACK_OPTION = click.option(
+    "--stack", metavar="NAME", help="ZenML stack.  [default: the active one]"
+)

@@ -1,5 +1,6 @@
-"""The plan of a run: its steps, what they ask for, and which of them are cached."""
+"""Plan of a run: its steps, where they run, their resources, and which of them are cached."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,22 +16,22 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from cli.execution import pipeline_options
 from cli.pipeline_config import ZenMLConfig
-from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 
 
 def print_plan(
-    config: TrainingPipelineConfig | ValidationPipelineConfig,
+    pipeline: Pipeline,
     zenml: ZenMLConfig,
-    source_fingerprint: str,
-    lineage: dict[str, str],
     stack: str,
+    *arguments: Any,
+    details: Sequence[str] = (),
 ) -> None:
-    """Print what a run with this configuration would do; nothing is stored."""
-    pipeline = _prepared(config, source_fingerprint, lineage)
+    """Print the steps of a run with these arguments, then ``details``; nothing is stored."""
+    prepared = pipeline.copy()
+    prepared.prepare(*arguments)
     run_configuration = PipelineRunConfiguration(**pipeline_options(zenml))
-    snapshot = Compiler().compile(pipeline, Client().active_stack, run_configuration)
+    snapshot = Compiler().compile(prepared, Client().active_stack, run_configuration)
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
-    for title in ("Step", "Runs", "Asks for", "State"):
+    for title in ("Step", "Runs on", "Resources", "State"):
         table.add_column(title)
     reused: dict[str, StepRunResponse] = {}
     for name, step in snapshot.step_configurations.items():
@@ -40,42 +41,13 @@ def print_plan(
         where = "step operator" if step.config.step_operator else "orchestrator"
         table.add_row(name, where, _resources(step), "cached" if cached else "to be run")
     console = Console(highlight=False)
-    console.print(table)
-    console.print(f"Configuration {lineage['config'][:12]}, commit {lineage['git_commit'][:12]}")
-    if isinstance(config, TrainingPipelineConfig):
-        console.print(_search_line(config))
-    console.print("Nothing was changed (--dry-run).")
-
-
-def _search_line(config: TrainingPipelineConfig) -> str:
-    if config.search is None:
-        return "Search: off (the configuration has no section 'search')"
-    families = ", ".join(config.search.families)
-    return f"Search: on, {config.search.trials} trials among {families}"
-
-
-def _prepared(
-    config: TrainingPipelineConfig | ValidationPipelineConfig,
-    source_fingerprint: str,
-    lineage: dict[str, str],
-) -> Pipeline:
-    """Return a copy of the pipeline of this configuration, with its arguments."""
-    if isinstance(config, ValidationPipelineConfig):
-        from pipelines.validation import validation
-
-        pipeline = validation.copy()
-        pipeline.prepare(config, source_fingerprint)
-    else:
-        from pipelines.training import training
-
-        pipeline = training.copy()
-        pipeline.prepare(config, source_fingerprint, lineage)
-    return pipeline
+    for line in (table, *details, "Nothing was changed (--dry-run)."):
+        console.print(line)
 
 
 def _resources(step: Step) -> str:
-    asked = step.config.resource_settings.model_dump(exclude_none=True, exclude_defaults=True)
-    return ", ".join(f"{key} {value}" for key, value in asked.items()) or "-"
+    settings = step.config.resource_settings.model_dump(exclude_none=True, exclude_defaults=True)
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "-"
 
 
 def _cached_run(step: Step, reused: dict[str, StepRunResponse]) -> StepRunResponse | None:
@@ -89,7 +61,7 @@ def _cached_run(step: Step, reused: dict[str, StepRunResponse]) -> StepRunRespon
     for name, specs in step.spec.inputs.items():
         spec = specs[0] if isinstance(specs, list) else specs
         version = reused[spec.step_name].outputs[spec.output_name][0]
-        # ZenML keys its cache on these three of an input.
+        # ZenML's cache key uses these three attributes of an input.
         inputs[name] = [
             SimpleNamespace(content_hash=version.content_hash, id=version.id, chunk_index=None)
         ]

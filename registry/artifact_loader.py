@@ -7,7 +7,7 @@ never imported: the caller names the class.
 from typing import TypeVar
 
 from zenml.exceptions import DoesNotExistException
-from zenml.models import ArtifactVersionResponse
+from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 from zenml.utils import source_utils
 
 from cv_factory.errors import ArtifactError
@@ -33,3 +33,16 @@ def load_artifact(
             f"The files of artifact {artifact.name} at {artifact.uri} are gone ({error})."
         ) from error
     return loaded
+
+
+def step_output(run: PipelineRunResponse, step: str) -> ArtifactVersionResponse:
+    """Return the only output of a step, without loading it."""
+    (outputs,) = run.steps[step].outputs.values()
+    return outputs[0]
+
+
+def load_output(
+    run: PipelineRunResponse, step: str, artifact_class: type[_ArtifactT]
+) -> _ArtifactT:
+    """Load the only output of a step; raises as ``load_artifact``."""
+    return load_artifact(step_output(run, step), artifact_class)

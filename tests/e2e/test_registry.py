@@ -45,10 +45,10 @@ REFUSED = (
     (["promote", "2"], 3, "Version 2 has the stage none: only a version in staging"),
     (["promote", "9"], 2, "Model digits has no version 9: see run.py models"),
     (["rollback", "--to", "3"], 3, "digits has no earlier production version"),
-    (["approve", "4", "--by", " ", "--reason", "x"], 2, "say something"),
+    (["approve", "4", "--by", " ", "--reason", "x"], 2, "must not be empty"),
     (["approve", "4", "--by", "Eve", "--reason", "x\n  99  approved"], 2, "one line of printable"),
     (["history", "--model", "cats"], 2, "There is no model cats; registered: digits."),
-    (["card", "4", "--html", "no/such/folder.html"], 2, "no/such/folder.html can not be written"),
+    (["card", "4", "--html", "no/such/folder.html"], 2, "no/such/folder.html cannot be written"),
 )
 
 

@@ -85,7 +85,7 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> 
     client.put_object(Bucket=BUCKET, Key=key, Body=stored)
     assert len(log.entries()) == 4
 
-    refused = f"s3://{BUCKET}/factory/cv_factory_audit/digits can not"
+    refused = f"s3://{BUCKET}/factory/cv_factory_audit/digits cannot"
     with pytest.raises(ArtifactError, match=refused):
         files(s3.url, secret="wrong").create("00000001.json", b"{}")
     with pytest.raises(ArtifactError, match="artifact store of the active stack"):

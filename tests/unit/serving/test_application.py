@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.predict import command as predict_command
+from cli.commands.predict import command as predict_command
 from cv_factory.data.decode import decode
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.serving.application import Application

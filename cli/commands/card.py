@@ -1,10 +1,11 @@
-"""``run.py card``: the model card of a version as it stands now, with whoever approved it."""
+"""``run.py card``: the model card of a version with its present stage and approval."""
 
 from pathlib import Path
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
+from cli.options import MODEL_OPTION, STACK_OPTION
+from cli.session import open_registry, write_file
 
 
 @click.command("card")
@@ -12,12 +13,15 @@ from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it as one HTML page to this file, instead of printing Markdown.",
+    help="Write one HTML page to this file instead of printing Markdown.",
 )
 @MODEL_OPTION
 @STACK_OPTION
 def command(version: int, html: Path | None, model_name: str | None, stack: str | None) -> int:
-    """Draw the model card of a VERSION anew: its stage and its approver are those of now."""
+    """Print the model card of a VERSION.
+
+    It shows the present stage and approver, unlike the card that the training run stored.
+    """
     registry = open_registry(model_name, stack)
     from cv_factory.evaluation.reports.model_card import render_html, render_markdown
     from registry.card_content import load_card_content

@@ -1,4 +1,4 @@
-"""``run.py predict``: what a served, or a bundled, predictor says about some images."""
+"""``run.py predict``: predict images with a running service or with a bundle."""
 
 import json
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--url",
-    help="Of the service, such as http://127.0.0.1:3000, or sagemaker://ENDPOINT.",
+    help="URL of the service, such as http://127.0.0.1:3000 or sagemaker://ENDPOINT.",
 )
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Predict in this process, with a bundle's directory.",
+    help="Directory of a bundle; predicts in this process.",
 )
 @click.option(
     "--api-key",
     envvar="CV_FACTORY_API_KEY",
-    help="Where the service asks for one.  [env var: CV_FACTORY_API_KEY]",
+    help="API key, if the service requires one.  [env var: CV_FACTORY_API_KEY]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON an image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")
 def command(
     images: tuple[Path, ...],
     url: str | None,
@@ -41,20 +41,22 @@ def command(
     api_key: str | None,
     as_json: bool,
 ) -> int:
-    """Predict IMAGES with a running service (--url) or a bundle (--bundle)."""
+    """Predict IMAGES with a service or a bundle."""
     if (url is None) == (bundle is None):
-        raise ConfigError("Say who predicts: --url of a service, or --bundle of a directory.")
+        raise ConfigError("Add either --url URL of a service, or --bundle DIRECTORY of a bundle.")
     if url is not None:
-        predictions = _ask(url, api_key, images)
+        predictions = _predict_by_service(url, api_key, images)
     else:
         assert bundle is not None
-        predictions = _predict_here(bundle, images)
+        predictions = _predict_by_bundle(bundle, images)
     for image, prediction in zip(images, predictions, strict=True):
-        click.echo(_line(image, prediction, as_json))
+        click.echo(_format_prediction(image, prediction, as_json))
     return 0
 
 
-def _ask(url: str, api_key: str | None, images: Sequence[Path]) -> list["ImagePrediction"]:
+def _predict_by_service(
+    url: str, api_key: str | None, images: Sequence[Path]
+) -> list["ImagePrediction"]:
     from cv_factory.serving.client import PredictionClient
 
     scheme, _, endpoint = url.partition("://")
@@ -64,14 +66,14 @@ def _ask(url: str, api_key: str | None, images: Sequence[Path]) -> list["ImagePr
 
 
 def _endpoint_transport(endpoint: str) -> "BaseTransport":
-    """Return what asks an endpoint on SageMaker, in the region of the AWS configuration."""
+    """Return the transport to an endpoint on SageMaker, in the configured AWS region."""
     from cv_factory.deployment.sagemaker.aws_calls import AwsClients
     from cv_factory.deployment.sagemaker.transport import EndpointTransport
 
     return EndpointTransport(AwsClients(), endpoint.rstrip("/"))
 
 
-def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePrediction"]:
+def _predict_by_bundle(directory: Path, images: Sequence[Path]) -> list["ImagePrediction"]:
     """Predict with the same decoding, graph and postprocessing as the service.
 
     Raises:
@@ -102,7 +104,7 @@ def _predict_here(directory: Path, images: Sequence[Path]) -> list["ImagePredict
     return predictions
 
 
-def _line(image: Path, prediction: "ImagePrediction", as_json: bool) -> str:
+def _format_prediction(image: Path, prediction: "ImagePrediction", as_json: bool) -> str:
     if as_json:
         from dataclasses import asdict
 

@@ -1,18 +1,35 @@
-"""``run.py approve``: a person signs a version off."""
+"""``run.py approve``: record a person's approval of a version."""
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, words
+from cli.options import MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.session import open_registry
 
 
 @click.command("approve")
 @click.argument("version", type=click.IntRange(min=1))
-@click.option("--by", "who", callback=words, required=True, metavar="NAME", help="Who approves.")
-@click.option("--reason", "why", callback=words, required=True, help="Why.")
+@click.option(
+    "--by",
+    "who",
+    callback=validate_audit_text,
+    required=True,
+    metavar="NAME",
+    help="Who approves, for the audit log.",
+)
+@click.option(
+    "--reason",
+    "why",
+    callback=validate_audit_text,
+    required=True,
+    help="Reason, for the audit log.",
+)
 @MODEL_OPTION
 @STACK_OPTION
 def command(version: int, who: str, why: str, model_name: str | None, stack: str | None) -> int:
-    """Approve a VERSION for production; the audit log keeps who and why."""
+    """Approve a VERSION for production.
+
+    The audit log stores who approved it, and why.
+    """
     registry = open_registry(model_name, stack)
     entry = registry.approve(version, who, why)
     click.echo(

@@ -1,4 +1,4 @@
-"""``run.py trace``: where a version came from, and whether that is still true."""
+"""``run.py trace``: print the lineage of a version, and verify it."""
 
 import json
 import uuid
@@ -7,38 +7,41 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.session import MODEL_OPTION, STACK_OPTION, open_registry, write_file
+from cli.options import MODEL_OPTION, STACK_OPTION
+from cli.session import open_registry, write_file
 
 if TYPE_CHECKING:
     from registry.model_registry import ModelRegistry
     from registry.provenance.trace import TraceCheck, TraceLink
 
 
-def _subject(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
-    """Read a version's number, or the id of a prediction as services write it."""
+def _parse_subject(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
+    """Parse a version's number or a prediction's id, a UUID."""
     if value.isdecimal() and int(value) > 0:
         return int(value)
     try:
         return str(uuid.UUID(value))
     except ValueError:
         raise click.BadParameter(
-            f"{value!r} is neither a version's number nor a prediction's id"
+            f"{value!r} is neither the number of a version nor the id of a prediction"
         ) from None
 
 
 @click.command("trace")
-@click.argument("subject", metavar="VERSION|PREDICTION_ID", callback=_subject)
-@click.option("--verify", is_flag=True, help="Derive every hash again from what is stored.")
-@click.option("--reproduce", is_flag=True, help="Train again and compare the bytes.")
+@click.argument("subject", metavar="VERSION|PREDICTION_ID", callback=_parse_subject)
+@click.option("--verify", is_flag=True, help="Compute every hash again from the stored artifacts.")
+@click.option(
+    "--reproduce", is_flag=True, help="Train again and compare the bytes of the predictor."
+)
 @click.option(
     "--provenance",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the provenance (in-toto statement) to this file.",
+    help="Write the provenance, an in-toto statement, to this file.",
 )
 @click.option(
     "--predictions",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of the prediction log.  [default: that of the model's services]",
+    help="Folder of the prediction log.  [default: those of the model's services]",
 )
 @MODEL_OPTION
 @STACK_OPTION
@@ -51,26 +54,28 @@ def command(
     model_name: str | None,
     stack: str | None,
 ) -> int:
-    """Print what a version, or whatever answered a prediction, was made of."""
+    """Print and verify what a VERSION was made of.
+
+    PREDICTION_ID stands for the version that answered that prediction.
+    """
     registry = open_registry(model_name, stack)
     from registry.provenance import trace
 
     version = subject
     if isinstance(version, str):
-        version = _version_that_predicted(version, registry, predictions)
-    found = trace.collect_trace(registry, version)
-    _print_chain(registry.model_name, version, found.links)
+        version = _find_version(version, registry, predictions)
+    version_trace = trace.collect_trace(registry, version)
+    _print_chain(registry.model_name, version, version_trace.links)
     if provenance is not None:
-        write_file(provenance, json.dumps(found.provenance, indent=2) + "\n")
+        write_file(provenance, json.dumps(version_trace.provenance, indent=2) + "\n")
         click.echo(f"Provenance written to {provenance}.")
-    checks = [*(trace.verify(found) if verify else ())]
-    checks += [trace.reproduce(found)] if reproduce else []
+    checks = [*(trace.verify(version_trace) if verify else ())]
+    checks += [trace.reproduce(version_trace)] if reproduce else []
     return _print_checks(checks)
 
 
-def _version_that_predicted(
-    prediction_id: str, registry: "ModelRegistry", folder: Path | None
-) -> int:
+def _find_version(prediction_id: str, registry: "ModelRegistry", folder: Path | None) -> int:
+    """Return the version that answered a prediction, according to the prediction log."""
     from registry.prediction_lookup import find_logged_prediction
 
     prediction = find_logged_prediction(registry.model_name, prediction_id, folder)

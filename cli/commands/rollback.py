@@ -1,0 +1,45 @@
+"""``run.py rollback``: put the previous production version back into production."""
+
+import click
+
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.session import current_user, open_registry
+
+
+@click.command("rollback")
+@click.option(
+    "--to",
+    type=click.IntRange(min=1),
+    help="Version to go back to.  [default: the previous production version]",
+)
+@BY_OPTION
+@click.option(
+    "--reason",
+    "why",
+    callback=validate_audit_text,
+    default="rolled back by hand",
+    show_default=True,
+    help="Reason, for the audit log.",
+)
+@MODEL_OPTION
+@STACK_OPTION
+def command(
+    to: int | None, who: str | None, why: str, model_name: str | None, stack: str | None
+) -> int:
+    """Put the previous production version back.
+
+    The present one is archived. If the model is deployed, the previous version is deployed again:
+    it is verified before it gets requests, and no request is lost.
+    """
+    registry = open_registry(model_name, stack)
+    from registry.deployments import deployed_bundle, lock_deployments
+
+    with lock_deployments(registry.model_name):
+        bundle = deployed_bundle(registry.model_name)
+        if bundle is None:
+            click.echo(str(registry.rollback(who or current_user(), why, to)))
+            return 0
+        from cli.pipelines.deployment import deploy_earlier_version
+
+        target = registry.rollback_target(to)
+        return deploy_earlier_version(registry, target, bundle, who or current_user(), why)

@@ -1,0 +1,67 @@
+"""Reads the configuration of a run and hands it to the runner of its pipeline."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from cli.options import ROOT, RunOptions
+from cli.pipeline_config import ZenMLConfig, file_schema, split_config
+from cv_factory.config.loader import load_config
+from cv_factory.config.section import Section
+from cv_factory.errors import ConfigError
+
+
+def run_pipeline(options: RunOptions) -> int:
+    """Run a pipeline, or print its plan, and return the exit code.
+
+    The runner is ``cli.pipelines.NAME.run``; a pipeline without one is run with its configuration
+    as the only argument.
+
+    Raises:
+        CVFactoryError: The configuration is wrong, or a check, a step or a gate refused.
+    """
+    config, zenml = read_config(options)
+    if find_spec(f"cli.pipelines.{options.pipeline}") is None:
+        return _run_without_runner(config, zenml, options)
+    runner: Any = import_module(f"cli.pipelines.{options.pipeline}")
+    exit_code: int = runner.run(config, zenml, options)
+    return exit_code
+
+
+def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
+    """Read the configuration file of a run, with presets and overrides applied over it.
+
+    Returns:
+        The sections of the library, and ZenML's section.
+
+    Raises:
+        ConfigError: A file or a setting is missing or wrong.
+    """
+    file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
+    presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
+    for name, path in zip(options.presets, presets, strict=True):
+        if not path.is_file():
+            names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+            raise ConfigError(f"There is no preset {name!r}; presets are: {names}.")
+    defaults = {}
+    if options.data_dir:
+        defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
+    overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
+    schema = file_schema(options.pipeline)
+    content = load_config(schema, file, presets=presets, overrides=overrides, defaults=defaults)
+    return split_config(options.pipeline, content)
+
+
+def _run_without_runner(config: Section, zenml: ZenMLConfig, options: RunOptions) -> int:
+    from cli.session import activate_stack
+
+    stack = activate_stack(options.stack)
+    from cli.execution import run_to_end
+    from cli.plan import print_plan
+
+    pipeline = getattr(import_module(f"pipelines.{options.pipeline}"), options.pipeline)
+    if options.dry_run:
+        print_plan(pipeline, zenml, stack, config)
+    else:
+        run_to_end(pipeline, zenml, config, debug=options.debug)
+    return 0

@@ -1,0 +1,1 @@
+"""Runners of ``run.py --pipeline``: a module is found by its pipeline's name and holds ``run``."""

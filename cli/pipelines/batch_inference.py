@@ -1,0 +1,58 @@
+"""Runs batch inference and prints what was scored and where the Parquet files are."""
+
+import click
+
+from cli.options import RunOptions
+from cli.pipeline_config import ZenMLConfig
+from cli.preparation import check_source
+from cli.session import activate_stack, open_model
+from cv_factory.config.batch_inference import BatchInferencePipelineConfig
+from cv_factory.inference.batch_predictions import BatchPredictions
+
+
+def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOptions) -> int:
+    """Score images with the version in production, or ``model.version``; return the exit code.
+
+    Raises:
+        CVFactoryError: There is no such version, or a check or the step failed.
+    """
+    check_source(config.data, labelled=False)
+    activate_stack(options.stack)
+    from registry.versions import PREDICTOR, get_version_or_production, linked_artifact
+
+    registry = open_model(config.model.name)
+    version = get_version_or_production(registry.model_name, config.model.version)
+    predictor = linked_artifact(version, PREDICTOR)
+    if options.dry_run:
+        stage = version.stage or "no stage"
+        click.echo(
+            f"Would score source {config.data.source!r} with {registry.model_name} version "
+            f"{version.number} ({stage}).\nNothing was changed (--dry-run)."
+        )
+        return 0
+    from cli.execution import run_to_end
+    from pipelines.batch_inference import batch_inference
+    from registry.artifact_loader import load_output
+
+    arguments = (config, str(predictor.id), registry.model_name, version.number)
+    finished_run = run_to_end(batch_inference, zenml, *arguments, debug=options.debug)
+    if finished_run is not None:
+        click.echo(
+            describe_predictions(load_output(finished_run, "predict_batch", BatchPredictions))
+        )
+    return 0
+
+
+def describe_predictions(predictions: BatchPredictions) -> str:
+    """Return the number of scored images, in all and per class, and the output folder."""
+    n_scored = predictions.n_rows - predictions.n_quarantined
+    counts = [f"  {name}: {n:,}" for name, n in predictions.class_counts.items() if n]
+    return "\n".join(
+        [
+            f"\nScored: {n_scored:,} images of {predictions.source} with "
+            f"{predictions.model_name} version {predictions.model_version}; "
+            f"{predictions.n_quarantined:,} quarantined, each with its reason.",
+            *counts,
+            f"Parquet: {predictions.folder}",
+        ]
+    )

@@ -1,0 +1,143 @@
+"""Runs the deployment pipeline and prints where the model is served."""
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import RunOptions
+from cli.pipeline_config import ZenMLConfig, step_names
+from cli.session import activate_stack, current_user, open_model
+from cv_factory.config.deployment import (
+    DeployedModelConfig,
+    DeploymentPipelineConfig,
+    EndpointConfig,
+)
+from cv_factory.deployment.deployment import Deployment
+
+if TYPE_CHECKING:
+    from zenml.models import ModelVersionResponse
+
+    from cv_factory.serving.bundle import Bundle
+    from registry.model_registry import ModelRegistry
+
+
+def run(config: DeploymentPipelineConfig, zenml: ZenMLConfig, options: RunOptions) -> int:
+    """Deploy the next version, unless it is served already; return the exit code.
+
+    Raises:
+        CVFactoryError: There is no such version, it lacks an approval, a step failed, or another
+            process is deploying the model; the previous version keeps serving.
+    """
+    activate_stack(options.stack)
+    from registry.deployments import active_deployer, lock_deployments
+
+    registry = open_model(config.model.name)
+    active_deployer()
+    with nullcontext() if options.dry_run else lock_deployments(registry.model_name):
+        return _deploy_next(config, zenml, registry, options)
+
+
+def _deploy_next(
+    config: DeploymentPipelineConfig,
+    zenml: ZenMLConfig,
+    registry: "ModelRegistry",
+    options: RunOptions,
+) -> int:
+    from registry.deployments import next_version, served_url
+
+    version = next_version(registry, config.model.version)
+    title = f"{registry.model_name} version {version.number} ({version.stage})"
+    url = served_url(version, config.endpoint.port) if version.stage == "production" else None
+    if url is not None:
+        click.echo(f"Nothing to do: {title} is served at {url}.")
+        return 0
+    if options.dry_run:
+        click.echo(f"Would run {', '.join(step_names('deployment'))} with {title}.")
+        click.echo("Nothing was changed (--dry-run).")
+        return 0
+    return deploy_version(
+        config, zenml, version, "deployed", is_rollback=False, debug=options.debug
+    )
+
+
+def deploy_version(
+    config: DeploymentPipelineConfig,
+    zenml: ZenMLConfig,
+    version: "ModelVersionResponse",
+    why: str,
+    *,
+    is_rollback: bool,
+    debug: bool,
+    who: str | None = None,
+) -> int:
+    """Run the pipeline for one version, print the deployment and return the exit code.
+
+    Raises:
+        CVFactoryError: A step failed; the previous version keeps serving.
+    """
+    from cli.execution import run_to_end
+    from pipelines.deployment import deployment
+    from registry.artifact_loader import load_output
+    from registry.deployments import bundle_facts
+    from registry.versions import PREDICTOR, linked_artifact
+
+    arguments = (
+        config,
+        str(linked_artifact(version, PREDICTOR).id),
+        bundle_facts(version),
+        who or current_user(),
+        why,
+        is_rollback,
+    )
+    finished_run = run_to_end(deployment, zenml, *arguments, debug=debug)
+    if finished_run is not None:
+        last_step = "smoke_test" if config.endpoint.canary_share else "promote"
+        click.echo(describe_deployment(load_output(finished_run, last_step, Deployment)))
+    return 0
+
+
+def deploy_earlier_version(
+    registry: "ModelRegistry", number: int, bundle: "Bundle", who: str, why: str
+) -> int:
+    """Deploy an earlier production version with the serving settings of the present bundle.
+
+    The caller holds ``registry.deployments.lock_deployments``.
+
+    Raises:
+        CVFactoryError: A step failed; the present version keeps serving.
+    """
+    from registry.deployments import deployed_port
+    from registry.versions import get_version
+
+    name = registry.model_name
+    config = DeploymentPipelineConfig(
+        model=DeployedModelConfig(name=name, version=number),
+        serving=bundle.serving,
+        endpoint=EndpointConfig(port=deployed_port(name)),
+    )
+    version = get_version(name, number)
+    return deploy_version(
+        config, ZenMLConfig(), version, why, is_rollback=True, debug=False, who=who
+    )
+
+
+def describe_deployment(deployment: Deployment) -> str:
+    """Return the served version, its verification, and commands to try it."""
+    d = deployment
+    share = "" if d.share == 1.0 else f", {d.share:.0%} of the requests"
+    lines = [f"\nServed: {d.model_name} version {d.version} ({d.stage}{share}) at {d.url}"]
+    if d.verification is not None:
+        lines.append(
+            f"Verified: {d.verification.n_samples} golden samples, probabilities within "
+            f"{d.verification.largest_difference:.1e}"
+        )
+    if d.url.startswith("http"):
+        lines.append(
+            f"Try it:  curl --data-binary @IMAGE -H 'Content-Type: image/png' {d.url}/predict\n"
+            f"Open:    {d.url}/"
+        )
+    else:
+        lines.append(f"Try it:  python run.py predict --url {d.url} IMAGE")
+    lines.append("Next:    zenml model-deployer models list, python run.py rollback")
+    return "\n".join(lines)

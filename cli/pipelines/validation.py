@@ -1,0 +1,48 @@
+"""Runs the validation pipeline and prints the verdict on the data."""
+
+import click
+
+from cli.options import RunOptions
+from cli.pipeline_config import ZenMLConfig
+from cli.preparation import check_source, collect_lineage, describe_lineage, resolve_reference
+from cli.session import activate_stack
+from cv_factory.config.training import ValidationPipelineConfig
+from cv_factory.data.validation.report import DataReport
+
+
+def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOptions) -> int:
+    """Validate the data, or print the plan, and return the exit code.
+
+    Raises:
+        CVFactoryError: A check or a step failed, or the data was refused.
+    """
+    source_fingerprint = check_source(config.data)
+    stack = activate_stack(options.stack)
+    config = config.model_copy(update={"validation": resolve_reference(config.validation)})
+    from cli.execution import run_to_end
+    from cli.plan import print_plan
+    from pipelines.validation import validation
+    from registry.artifact_loader import load_output
+
+    if options.dry_run:
+        details = [describe_lineage(collect_lineage(config, stack))]
+        print_plan(validation, zenml, stack, config, source_fingerprint, details=details)
+        return 0
+    finished_run = run_to_end(validation, zenml, config, source_fingerprint, debug=options.debug)
+    if finished_run is not None:
+        click.echo(describe_report(load_output(finished_run, "validate_data", DataReport)))
+    return 0
+
+
+def describe_report(report: DataReport) -> str:
+    """Return the verdict, and one line per expectation that was not met."""
+    passed = sum(result.success for result in report.expectations)
+    lines = [
+        f"\nPassed: {report.n_images:,} images in {len(report.class_counts)} classes, "
+        f"{passed} of {len(report.expectations)} expectations met, "
+        f"{len(report.unreadable)} images left out as unreadable."
+    ]
+    for result in report.failures:
+        lines.append(f"  {result.verdict}: {result.message} Found {result.observed}, "
+                     f"allowed {result.limit}.")  # fmt: skip
+    return "\n".join([*lines, "Report: artifact 'data_report' in the dashboard."])
