@@ -23,7 +23,7 @@ from cv_factory.config.data import DataConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.config.validation import ValidationConfig
-from cv_factory.data.sources.base import ImageRecord, ImageSource
+from cv_factory.data.sources import ImageRecord, ImageSource
 
 _SEEDS = 60_000
 _COUNT = "BENCHMARK_COUNT"
@@ -36,7 +36,7 @@ class Augmented(ImageSource):
 
     def __init__(self, n: int) -> None:
         """Read the originals."""
-        from cv_factory.data.sources.arrays import FashionMNISTSource
+        from cv_factory.data.sources.fashion_mnist import FashionMNISTSource
 
         source = FashionMNISTSource(None)
         self._originals = source._arrays

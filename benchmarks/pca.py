@@ -168,7 +168,7 @@ def _flat(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _fashion() -> tuple[str, npt.NDArray[np.uint8]]:
-    from cv_factory.data.sources.arrays import FashionMNISTSource
+    from cv_factory.data.sources.fashion_mnist import FashionMNISTSource
 
     return "Fashion-MNIST", FashionMNISTSource(None)._arrays.images[:60_000]
 

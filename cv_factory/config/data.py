@@ -4,26 +4,19 @@
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from cv_factory.config.plugins import plugin_name_type
 from cv_factory.config.section import Fraction, Section
 
-SourceName = Literal[
-    "digits",
-    "fashion_mnist",
-    "mnist",
-    "cifar10",
-    "torchvision",
-    "folder",
-    "manifest",
-    "sql",
-    "http",
-    "dvc",
-]
-#: Which sections each kind of source reads; other kinds read none.
-_SECTIONS_OF: dict[str, tuple[str, ...]] = {
+if TYPE_CHECKING:
+    SourceName: TypeAlias = str
+else:
+    SourceName = plugin_name_type("cv_factory.data.sources", "source")
+#: The sections that each kind of source reads; other kinds read none.
+_SOURCE_SECTIONS: dict[str, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
     "folder": ("folder",),
     "manifest": ("manifest", "fetch"),
@@ -33,6 +26,7 @@ _SECTIONS_OF: dict[str, tuple[str, ...]] = {
 }
 _SECTIONS = ("torchvision", "folder", "manifest", "sql", "http", "dvc", "fetch")
 _NEEDS_PATH = ("folder", "manifest", "http", "dvc")
+_HAS_NO_PATH = ("digits", "fashion_mnist", "mnist", "cifar10", "torchvision", "sql")
 _PASSWORD = re.compile(r"^[\w+]+://[^/@:]*:(?P<password>[^@]+)@")
 _VARIABLES_ONLY = re.compile(r"(\{env:\w+\})+")
 
@@ -254,14 +248,14 @@ class DataConfig(Section):
             raise ValueError(
                 f"source {self.source!r} needs 'path': --set data.path={_example(self)}"
             )
-        if self.source not in _NEEDS_PATH and self.path:
+        if self.source in _HAS_NO_PATH and self.path:
             raise ValueError(
                 f"'path' belongs to source 'folder', 'manifest', 'http' or 'dvc', not to "
                 f"{self.source!r} (named data sets are looked for in 'data_dir')"
             )
         for section in _SECTIONS:
             if getattr(self, section) is not None and section not in self._sections:
-                owners = [s for s, sections in _SECTIONS_OF.items() if section in sections]
+                owners = [s for s, sections in _SOURCE_SECTIONS.items() if section in sections]
                 raise ValueError(
                     f"the section {section!r} belongs to source {' or '.join(map(repr, owners))}, "
                     f"not to {self.source!r}"
@@ -276,7 +270,7 @@ class DataConfig(Section):
 
     @property
     def _sections(self) -> tuple[str, ...]:
-        return _SECTIONS_OF.get(self.source, ())
+        return _SOURCE_SECTIONS.get(self.source, ())
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the settings that can change a result: not where named sets lie."""

@@ -3,7 +3,6 @@
 The only reader of configuration YAML. An error names the key, the file, the line and what to write.
 """
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cv_factory.config.section import Section
+from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
@@ -175,8 +175,8 @@ def _describe(
     place = next((origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origin), "")
     prefix = f"{place}: " if place else ""
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(schema, detail["loc"][:-1])
-        return f"{prefix}unknown key '{key}'. {_suggest(str(path[-1]), known)}"
+        keys = _valid_keys(schema, detail["loc"][:-1])
+        return f"{prefix}unknown key '{key}'. {suggest(str(path[-1]), keys, 'keys')}"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     got = detail["input"]
@@ -198,21 +198,21 @@ def _path_in(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPat
     return tuple(path)
 
 
-def _models_of(annotation: Any) -> list[type[BaseModel]]:
+def _nested_models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_of(argument)]
+    return [model for argument in get_args(annotation) for model in _nested_models(argument)]
 
 
 def _models_at(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[BaseModel]]:
     models = [schema]
     for part in loc:
         inner = [
-            found
+            nested
             for model in models
             for name, field in model.model_fields.items()
             if part == (field.alias or name)
-            for found in _models_of(field.annotation)
+            for nested in _nested_models(field.annotation)
         ]
         tagged = [m for m in models if _tag(m) == part]
         models = inner or tagged or models
@@ -224,7 +224,7 @@ def _tag(model: type[BaseModel]) -> Any:
     return model.model_fields["name"].default if "name" in model.model_fields else None
 
 
-def _known_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+def _valid_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     return sorted(
         {
             f.alias or key
@@ -232,12 +232,6 @@ def _known_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str
             for key, f in model.model_fields.items()
         }
     )
-
-
-def _suggest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    valid = f"Valid keys: {', '.join(known)}."
-    return f"Did you mean '{near[0]}'? {valid}" if near else valid
 
 
 def _allowed_range(schema: type[BaseModel], loc: tuple[str | int, ...]) -> str:

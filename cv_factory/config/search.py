@@ -1,6 +1,5 @@
 """The section ``search``: over which model families and settings, and how trials are judged."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -9,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
 from cv_factory.config.section import Section, Seed
+from cv_factory.config.suggestion import suggest
 
 #: The sections whose settings a search may vary.
 _SECTIONS = ("model", "train")
@@ -79,7 +79,7 @@ class SearchConfig(Section):
         for family in self.families:
             if family not in MODEL_SECTIONS:
                 raise ValueError(
-                    f"families: there is no model {family!r}. {_suggest(family, MODEL_SECTIONS)}"
+                    f"families: there is no model {family!r}. {suggest(family, MODEL_SECTIONS)}"
                 )
         return self
 
@@ -87,7 +87,7 @@ class SearchConfig(Section):
 _Train = TypeVar("_Train", bound=Section)
 
 
-def candidate(
+def build_trial_config(
     family: str, values: Mapping[str, Any], model: ModelConfig, train: _Train
 ) -> tuple[ModelConfig, _Train]:
     """Return the configuration of a trial.
@@ -135,9 +135,9 @@ def _check_key(family: str, key: str, train: Section) -> None:
         "train": [f for f in type(train).model_fields if f != "seed"],
     }
     if section not in _SECTIONS or name not in fields[section]:
-        known = [f"{s}.{f}" for s in _SECTIONS for f in fields[s]]
+        keys = [f"{s}.{f}" for s in _SECTIONS for f in fields[s]]
         raise ValueError(
-            f"search.families.{family}: there is no setting {key!r}. {_suggest(key, known)}"
+            f"search.families.{family}: there is no setting {key!r}. {suggest(key, keys, 'keys')}"
         )
 
 
@@ -145,7 +145,7 @@ def _check_value(
     family: str, key: str, values: dict[str, Any], model: ModelConfig, train: Section
 ) -> None:
     try:
-        candidate(family, values, model, train)
+        build_trial_config(family, values, model, train)
     except ValidationError as error:
         problem = error.errors()[0]
         message = problem["msg"].removeprefix("Value error, ")
@@ -154,9 +154,3 @@ def _check_value(
         raise ValueError(
             f"search.families.{family}, {key or where}: {message[0].lower()}{message[1:]}{shown}"
         ) from None
-
-
-def _suggest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    valid = f"Valid are: {', '.join(known)}."
-    return f"Did you mean {near[0]!r}? {valid}" if near else valid

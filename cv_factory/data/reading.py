@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cv_factory.config.data import DataConfig
 from cv_factory.data.decode import decode
-from cv_factory.data.sources.base import ImageRecord
+from cv_factory.data.sources import ImageRecord
 from cv_factory.errors import ImageError
 
 S = TypeVar("S")

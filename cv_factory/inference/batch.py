@@ -25,7 +25,7 @@ from cv_factory.data.reading import (
     decode_record,
     results_in_order,
 )
-from cv_factory.data.sources.base import ImageRecord, ImageSource
+from cv_factory.data.sources import ImageRecord, ImageSource
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.batch_output import OutputError, OutputFolder
 from cv_factory.inference.batch_predictions import BatchPredictions

@@ -6,7 +6,7 @@ from typing import Any
 
 from cv_factory.artifacts.files import write_atomic
 from cv_factory.artifacts.filesystems import errors_of
-from cv_factory.data.sources.stores import open_filesystem, scheme_of
+from cv_factory.data.storage.stores import open_filesystem, scheme_of
 from cv_factory.errors import CVFactoryError
 
 

@@ -1,9 +1,105 @@
-"""Where images come from: one module a kind of source, one factory for all."""
+"""Where images come from: one public module a kind of source, found by its name.
 
-from cv_factory.config.data import DataConfig, FolderConfig
-from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
+A module holds ``open_source(config, *, labelled)``, which returns an ``ImageSource``. Packages that
+one kind alone needs are imported by its module alone.
+"""
 
-__all__ = ["Content", "ImageRecord", "ImageSource", "open_source"]
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.config.data import DataConfig
+from cv_factory.config.plugins import load_plugin
+from cv_factory.cpu import available_cpus
+
+#: The package whose modules are plug-ins; ``cv_factory.code_fingerprint`` reads it.
+PLUGINS = "cv_factory.data.sources"
+#: Encoded bytes, or pixels uint8 ``(H, W, C)`` where the source holds arrays.
+Content = bytes | npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image as a source gives it, not decoded.
+
+    Attributes:
+        id: Unique in the source and stable between readings.
+        location: Where the image lies, for people (a path, a URL).
+        label: Name of the class; None where the image has none.
+        content: The content, or a function that reads it (called in any thread, at most once);
+            it raises ``ImageError`` with the reason where the image cannot be had.
+        official_split: ``train``, ``validation`` or ``test`` where the source defines a split, else
+            empty.
+        group: What the image belongs to (a patient, a video); empty where it stands alone.
+        problem: Why there is no content.
+    """
+
+    id: str
+    location: str
+    label: str | None
+    content: Content | Callable[[], Content]
+    official_split: str = ""
+    group: str = ""
+    problem: str = ""
+
+    def read(self) -> Content:
+        """Return the content.
+
+        Raises:
+            ImageError: It cannot be had; the message is the reason.
+        """
+        return self.content() if callable(self.content) else self.content
+
+
+class ImageSource(AbstractContextManager["ImageSource"]):
+    """Images of one origin, read lazily, in a stable order; close it, or use it in ``with``."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What is read and from where, for people."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; a label's number is its place here."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of records."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a digest that changes when the source's content does, without reading it all."""
+
+    @abstractmethod
+    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
+        """Yield the records at these positions, in order.
+
+        Raises:
+            DataError: The source went away or cannot be read any more.
+        """
+
+    @property
+    def readers(self) -> int:
+        """How many threads may read at once; more than there are CPUs where reading is waiting."""
+        return available_cpus()
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close, whatever happened in the block."""
+        self.close()
+
+    def close(self) -> None:
+        """Close what the source holds open; closing twice does nothing."""
 
 
 def open_source(config: DataConfig, *, labelled: bool = True) -> ImageSource:
@@ -18,47 +114,6 @@ def open_source(config: DataConfig, *, labelled: bool = True) -> ImageSource:
         SourceError: The source does not exist, cannot be reached or is empty.
         ConfigError: A setting needs an environment variable that is not set.
     """
-    # Imported one by one: each kind needs packages that the others do without.
-    match config.source:
-        case "digits":
-            from cv_factory.data.sources.arrays import DigitsSource
-
-            return DigitsSource()
-        case "fashion_mnist":
-            from cv_factory.data.sources.arrays import FashionMNISTSource
-
-            return FashionMNISTSource(config.data_dir)
-        case "mnist" | "cifar10" | "torchvision":
-            return _open_torchvision(config)
-        case "folder":
-            from cv_factory.data.sources.folder import FolderSource
-            from cv_factory.data.sources.stores import open_store
-
-            store = open_store(config.path or "", config.storage_options)
-            pattern = (config.folder or FolderConfig()).pattern
-            return FolderSource(store, pattern, config.max_bytes, labelled=labelled)
-        case "manifest":
-            from cv_factory.data.sources.manifest import ManifestSource
-
-            return ManifestSource(config)
-        case "sql":
-            from cv_factory.data.sources.sql import SqlSource
-
-            return SqlSource(config)
-        case "http":
-            from cv_factory.data.sources.http import HttpSource
-
-            return HttpSource(config)
-        case "dvc":
-            from cv_factory.data.sources.dvc import open_dvc
-
-            return open_dvc(config, labelled=labelled)
-
-
-def _open_torchvision(config: DataConfig) -> ImageSource:
-    from cv_factory.data.sources.torchvision_sets import TorchvisionSource
-
-    known = {"mnist": "MNIST", "cifar10": "CIFAR10"}
-    section = config.torchvision
-    name = section.name if section else known[config.source]
-    return TorchvisionSource(name, config.data_dir, section.download if section else True)
+    module = load_plugin(PLUGINS, config.source, "source")
+    source: ImageSource = module.open_source(config, labelled=labelled)
+    return source

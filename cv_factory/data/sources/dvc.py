@@ -3,16 +3,16 @@
 from contextlib import ExitStack
 
 from cv_factory.config.data import DataConfig, DvcConfig, FolderConfig
+from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources.folder import FolderSource
-from cv_factory.data.sources.listed import ListedSource
 from cv_factory.data.sources.manifest import ManifestSource
-from cv_factory.data.sources.stores import FsspecStore
+from cv_factory.data.storage.stores import FsspecStore
 from cv_factory.errors import SourceError, missing_extra
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
 
-def open_dvc(config: DataConfig, *, labelled: bool = True) -> ListedSource:
+def open_source(config: DataConfig, *, labelled: bool) -> ListedSource:
     """Open the path of a DVC repository as a folder or, where it is a table, as a manifest.
 
     Args:

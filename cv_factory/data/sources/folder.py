@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from cv_factory.data.sources.listed import ListedSource
-from cv_factory.data.sources.listing import ListedImage, Listing, official_split
-from cv_factory.data.sources.stores import ImageStore, printable
+from cv_factory.config.data import DataConfig, FolderConfig
+from cv_factory.data.sources._listed import ListedSource
+from cv_factory.data.sources._listing import ListedImage, Listing, official_split
+from cv_factory.data.storage.stores import ImageStore, open_store, printable
 from cv_factory.errors import SourceError
 from cv_factory.progress import say
 
@@ -121,3 +122,10 @@ class FolderSource(ListedSource):
 
     def _location(self, name: bytes) -> str:
         return self._store.location(name)
+
+
+def open_source(config: DataConfig, *, labelled: bool) -> FolderSource:
+    """Open the folder at ``path``."""
+    store = open_store(config.path or "", config.storage_options)
+    pattern = (config.folder or FolderConfig()).pattern
+    return FolderSource(store, pattern, config.max_bytes, labelled=labelled)

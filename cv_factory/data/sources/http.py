@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from cv_factory.config.data import DataConfig, FetchConfig, HttpConfig, ManifestConfig
-from cv_factory.data.sources.fetch import Fetched, Fetcher
-from cv_factory.data.sources.listed import ListedSource
-from cv_factory.data.sources.listing import ListedImage, Listing
+from cv_factory.data.sources._listed import ListedSource
+from cv_factory.data.sources._listing import ListedImage, Listing
+from cv_factory.data.sources._references import RowReader
 from cv_factory.data.sources.manifest import read_table
-from cv_factory.data.sources.references import RowReader
-from cv_factory.data.sources.stores import printable
+from cv_factory.data.storage.fetch import Fetched, Fetcher
+from cv_factory.data.storage.stores import printable
 from cv_factory.errors import ImageError, SourceError
 
 _MAX_PAGE_BYTES = 256 * 2**20
@@ -144,3 +144,8 @@ def _at(body: object, key: str) -> object:
     for part in key.split("."):
         body = body.get(part) if isinstance(body, dict) else None
     return body
+
+
+def open_source(config: DataConfig, *, labelled: bool) -> HttpSource:
+    """Open the listing at ``path``; rows may have labels or none."""
+    return HttpSource(config)

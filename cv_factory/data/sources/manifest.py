@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 from cv_factory.config.data import DataConfig, FetchConfig, ManifestConfig
-from cv_factory.data.sources.fetch import Fetcher
-from cv_factory.data.sources.listed import ListedSource
-from cv_factory.data.sources.listing import ListedImage, Listing
-from cv_factory.data.sources.references import ReferencedImages, RowReader
-from cv_factory.data.sources.stores import FsspecStore, ImageStore, LocalStore, scheme_of
+from cv_factory.data.sources._listed import ListedSource
+from cv_factory.data.sources._listing import ListedImage, Listing
+from cv_factory.data.sources._references import ReferencedImages, RowReader
+from cv_factory.data.storage.fetch import Fetcher
+from cv_factory.data.storage.stores import FsspecStore, ImageStore, LocalStore, scheme_of
 from cv_factory.errors import ImageError, SourceError
 
 _MAX_FETCHED_MANIFEST = 2 * 2**30
@@ -105,7 +105,7 @@ class ManifestSource(ListedSource):
         if self._over_http and not scheme_of(name.decode()):
             from urllib.parse import quote
 
-            from cv_factory.data.sources.stores import check_relative
+            from cv_factory.data.storage.stores import check_relative
 
             name = f"{self._base}/{quote(check_relative(name.decode()))}".encode()
         return self._images.read(name)
@@ -211,3 +211,8 @@ def _csv(
             raise SourceError(f"{name} is damaged ({error}).") from None
 
     return list(header), rows()
+
+
+def open_source(config: DataConfig, *, labelled: bool) -> ManifestSource:
+    """Open the table at ``path``; rows may have labels or none."""
+    return ManifestSource(config)

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from cv_factory.config.data import DataConfig, FetchConfig, SqlConfig
-from cv_factory.data.sources.base import ImageRecord
-from cv_factory.data.sources.environment import expand
-from cv_factory.data.sources.fetch import Fetcher
-from cv_factory.data.sources.listed import ListedSource
-from cv_factory.data.sources.listing import ListedImage, Listing
-from cv_factory.data.sources.references import ReferencedImages, RowReader
-from cv_factory.data.sources.stores import open_store, printable
+from cv_factory.data.sources import ImageRecord
+from cv_factory.data.sources._listed import ListedSource
+from cv_factory.data.sources._listing import ListedImage, Listing
+from cv_factory.data.sources._references import ReferencedImages, RowReader
+from cv_factory.data.storage.environment import expand
+from cv_factory.data.storage.fetch import Fetcher
+from cv_factory.data.storage.stores import open_store, printable
 from cv_factory.errors import DataError, ImageError, SourceError, missing_extra
 
 _ROWS_AT_ONCE = 64
@@ -192,3 +192,8 @@ def _reason(error: Exception) -> str:
         return f"{error}. {missing_extra('sources')}"
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split())
+
+
+def open_source(config: DataConfig, *, labelled: bool) -> SqlSource:
+    """Open the query of the section ``sql``; rows may have labels or none."""
+    return SqlSource(config)

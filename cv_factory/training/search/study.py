@@ -25,7 +25,7 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from cv_factory.config.search import Choices, IntRange, Space, candidate
+from cv_factory.config.search import Choices, IntRange, Space, build_trial_config
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import TrainingError
 from cv_factory.progress import say
@@ -129,7 +129,9 @@ class _Study:
             return
         number = self.pending.pop(0)
         optuna_trial, values = self._sample_trial(number)
-        model, train = candidate(optuna_trial.params[_FAMILY], values, self._model, self._train)
+        model, train = build_trial_config(
+            optuna_trial.params[_FAMILY], values, self._model, self._train
+        )
         self.active[worker] = _ActiveTrial(number, optuna_trial, values)
         dumped = {"model": model.model_dump(mode="json"), "train": train.model_dump(mode="json")}
         worker.send({"number": number, **dumped})
@@ -182,7 +184,7 @@ class _Study:
             raise TrainingError(f"None of {len(trials)} trials of the search completed:\n{reasons}")
         sign = 1 if self._config.metric == "accuracy" else -1
         best = max(complete, key=lambda t: (sign * float(t.score or 0.0), -t.number))
-        model, train = candidate(best.family, best.values, self._model, self._train)
+        model, train = build_trial_config(best.family, best.values, self._model, self._train)
         importances = self._importances(complete)
         return SearchResult(self._config.metric, trials, best.number, model, train, importances)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from cv_factory.config.data import DataConfig
 from cv_factory.data.ingest import ingest, ingest_source
 from cv_factory.data.sources import open_source
-from cv_factory.data.sources.stores import LocalStore, check_relative
+from cv_factory.data.storage.stores import LocalStore, check_relative
 from cv_factory.errors import DataError, ImageError
 from tests.support.images import encode, scene, write_class_folders
 

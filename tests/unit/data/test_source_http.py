@@ -12,7 +12,7 @@ from PIL import Image
 from cv_factory.config.data import DataConfig, FetchConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.sources import open_source
-from cv_factory.data.sources.fetch import Fetcher, is_public, retry_after
+from cv_factory.data.storage.fetch import Fetcher, is_public, retry_after
 from cv_factory.errors import ConfigError, DataError, ImageError
 from tests.support.images import encode, write_class_folders
 
@@ -226,7 +226,7 @@ def test_a_private_address_is_refused_unless_allowed(site: Site) -> None:
 
 def test_every_redirect_is_checked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     # As seen from outside: one name is public (and leads to the test server), the address is not.
-    import cv_factory.data.sources.fetch as module
+    import cv_factory.data.storage.fetch as module
 
     real, port = module.socket.getaddrinfo, site.url.rpartition(":")[2]
     asked: list[str] = []

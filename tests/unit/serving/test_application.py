@@ -196,7 +196,7 @@ def test_each_class_has_its_threshold() -> None:
 
 
 def test_a_postprocessor_must_exist_and_fit_the_classes() -> None:
-    with pytest.raises(ValueError, match="no postprocessor 'best'; there are: ranked"):
+    with pytest.raises(ValueError, match=r"no postprocessor 'best'\. Valid names: ranked"):
         digits_bundle(postprocessor={"name": "best"})
     with pytest.raises(ValueError, match="top_k"):
         digits_bundle(postprocessor={"settings": {"top_k": 0}})

@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 
 from cv_factory.config.data import FetchConfig
-from cv_factory.data.sources.environment import expand
+from cv_factory.data.storage.environment import expand
 from cv_factory.errors import ImageError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

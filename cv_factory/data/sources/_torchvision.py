@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.artifacts.files import fingerprint
-from cv_factory.data.sources.arrays import DOWNLOAD_FOLDER
-from cv_factory.data.sources.base import Content, ImageRecord, ImageSource
-from cv_factory.data.sources.listing import official_split
+from cv_factory.data.sources import Content, ImageRecord, ImageSource
+from cv_factory.data.sources._arrays import DOWNLOAD_FOLDER
+from cv_factory.data.sources._listing import official_split
 from cv_factory.errors import ImageError, SourceError
 
 _TARGETS = ("targets", "labels", "_labels", "y")

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from cv_factory.artifacts.filesystems import errors_of, reason_of
 from cv_factory.cpu import available_cpus
-from cv_factory.data.sources.environment import expand
+from cv_factory.data.storage.environment import expand
 from cv_factory.errors import ConfigError, ImageError, SourceError
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")

@@ -1,9 +1,6 @@
-"""Named data sets that come as arrays: scikit-learn's digits and Fashion-MNIST's IDX files."""
+"""Fashion-MNIST from its IDX files. H. Xiao, K. Rasul and R. Vollgraf, 2017."""
 
 import gzip
-from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -11,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.artifacts.files import fingerprint
-from cv_factory.data.sources.base import ImageRecord, ImageSource
+from cv_factory.config.data import DataConfig
+from cv_factory.data.sources._arrays import DOWNLOAD_FOLDER, Arrays, ArraySource
 from cv_factory.errors import DataError
 
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-DOWNLOAD_FOLDER = Path("~/.cache/cv-factory")
 _FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -34,61 +31,7 @@ _FASHION_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class _Arrays:
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    ids: list[str]
-    splits: list[str]
-
-
-class _ArraySource(ImageSource):
-    """A source whose images already are one uint8 array ``(N, H, W, C)``."""
-
-    @property
-    @abstractmethod
-    def _arrays(self) -> _Arrays:
-        """The images, read when they are first asked for."""
-
-    def __len__(self) -> int:
-        return len(self._arrays.images)
-
-    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
-        arrays = self._arrays
-        for i in indices:
-            yield ImageRecord(
-                id=arrays.ids[i],
-                location=f"{self.description}#{arrays.ids[i]}",
-                label=self.class_names[arrays.labels[i]],
-                content=arrays.images[i],
-                official_split=arrays.splits[i],
-            )
-
-
-class DigitsSource(_ArraySource):
-    """The 1,797 handwritten digits, 8x8, that ship in scikit-learn."""
-
-    description = "scikit-learn digits"
-    class_names = tuple("0123456789")
-
-    @cached_property
-    def _arrays(self) -> _Arrays:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        # The stored values are counts of 0-16 set bits.
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        ids = [f"digit-{i:04d}" for i in range(len(images))]
-        return _Arrays(images, digits.target.astype(np.int64), ids, [""] * len(images))
-
-    def fingerprint(self) -> str:
-        """Digest of the scikit-learn version that ships the images."""
-        from importlib.metadata import version
-
-        return fingerprint(["digits", version("scikit-learn")])
-
-
-class FashionMNISTSource(_ArraySource):
+class FashionMNISTSource(ArraySource):
     """Fashion-MNIST from IDX files, gzipped or not; torchvision downloads what is missing."""
 
     class_names = _FASHION_CLASSES
@@ -103,7 +46,7 @@ class FashionMNISTSource(_ArraySource):
         return "Fashion-MNIST"
 
     @cached_property
-    def _arrays(self) -> _Arrays:
+    def _arrays(self) -> Arrays:
         folder = self._folder or _download_fashion(self._data_dir or DOWNLOAD_FOLDER.expanduser())
         images, labels, ids, splits = [], [], [], []
         for split, image_name, label_name in _FASHION_FILES:
@@ -115,7 +58,7 @@ class FashionMNISTSource(_ArraySource):
             ids += [f"{split}-{i:05d}" for i in range(n)]
             splits += [split] * n
         pixels = np.concatenate(images)[..., None]
-        return _Arrays(pixels, np.concatenate(labels).astype(np.int64), ids, splits)
+        return Arrays(pixels, np.concatenate(labels).astype(np.int64), ids, splits)
 
     @property
     def _folder(self) -> Path | None:
@@ -132,6 +75,11 @@ class FashionMNISTSource(_ArraySource):
             return fingerprint("to be downloaded")
         files = [_idx_file(self._folder, name) for _, *names in _FASHION_FILES for name in names]
         return fingerprint([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+
+
+def open_source(config: DataConfig, *, labelled: bool) -> FashionMNISTSource:
+    """Open the set."""
+    return FashionMNISTSource(config.data_dir)
 
 
 def _has_all_files(folder: Path) -> bool:

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.data.sources.base import ImageRecord, ImageSource
-from cv_factory.data.sources.listing import Listing
+from cv_factory.data.sources import ImageRecord, ImageSource
+from cv_factory.data.sources._listing import Listing
 
 
 class ListedSource(ImageSource):

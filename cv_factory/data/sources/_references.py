@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from cv_factory.config.data import ColumnsConfig
-from cv_factory.data.sources.fetch import Fetcher
-from cv_factory.data.sources.listing import ListedImage, official_split
-from cv_factory.data.sources.stores import (
+from cv_factory.data.sources._listing import ListedImage, official_split
+from cv_factory.data.storage.fetch import Fetcher
+from cv_factory.data.storage.stores import (
     FsspecStore,
     ImageStore,
     check_relative,
