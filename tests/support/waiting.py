@@ -6,7 +6,7 @@ from cv_factory.processes.polling import poll_until
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition"
+    condition: Callable[[], object], seconds: float = 120.0, what: str = "the condition"
 ) -> None:
     """Block until a condition holds.
 
