@@ -1,1 +1,1 @@
-"""The predictor: runs what training exported, with ONNX Runtime and nothing else."""
+"""Inference with exported predictors, with ONNX Runtime only: one image, batches, whole sources."""

@@ -1,11 +1,12 @@
-"""Batch inference: every record of a source through a predictor, into Parquet parts.
+"""Batch inference: predicts every record of a source and writes Parquet parts.
 
-A part holds a fixed range of the source and appears whole or not at all, so that a job that was
-killed goes on where it stopped. Nothing grows with the number of images.
+A part holds a fixed range of the source and is written whole or not at all, so that a killed job
+resumes where it stopped. Memory does not grow with the number of images.
 """
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,16 +31,17 @@ from cv_factory.errors import ArtifactError
 from cv_factory.inference.batch_output import OutputError, OutputFolder
 from cv_factory.inference.batch_predictions import BatchPredictions
 from cv_factory.inference.predictor import Predictor
-from cv_factory.progress import say, track
+from cv_factory.progress import track
 
-_JOB, _ACCOUNT = "job.json", "batch_predictions.json"
-_TASK = 32
-_PIXEL_BYTES = 4 * 2**20
+_LOGGER = logging.getLogger(__name__)
+_JOB_FILE, _SUMMARY_FILE = "job.json", "batch_predictions.json"
+#: Upper bounds of one task of a thread.
+_TASK_IMAGES, _TASK_BYTES = 32, 4 * 2**20
 
 
 @dataclass(frozen=True)
 class ScoringModel:
-    """The predictor that scores, and the registered version that it belongs to."""
+    """Registered model version and its predictor."""
 
     name: str
     version: int
@@ -48,7 +50,7 @@ class ScoringModel:
 
 @dataclass(frozen=True)
 class _Row:
-    """One record with the probabilities float32 ``(K,)`` that it was given, or why it was not.
+    """One record with its probabilities float32 ``(K,)``, or the problem that prevented them.
 
     It holds no pixels: the rows of a whole part wait to be written.
     """
@@ -60,12 +62,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What is scored by what.
+    """Inputs of one batch inference job.
 
     Attributes:
-        source: Open; its records need no labels.
-        config: Limits of decoding, and how many records to take.
-        model: What scores.
+        source: Open image source; its records need no labels.
+        config: Limits of decoding and of the number of records.
+        model: The model version that predicts.
         rows_per_part: Rows of a part; the last one may have fewer.
     """
 
@@ -76,7 +78,7 @@ class BatchJob:
 
     @cached_property
     def identity(self) -> dict[str, str | int | None]:
-        """Everything that decides what stands in which part."""
+        """Everything that determines the content of each part."""
         config, model = self.config, self.model
         return {
             "source": self.source.fingerprint(),
@@ -90,62 +92,66 @@ class BatchJob:
 
 
 def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
-    """Score all records that are not scored yet and return the account of all of them.
+    """Predict all records that have no prediction yet and return the summary of all.
 
     Args:
-        job: What to score.
-        output: Where the parts go; what an earlier, interrupted call wrote there is kept.
+        job: The job.
+        output: Folder of the parts; those of an earlier, interrupted call are kept.
 
     Raises:
-        ArtifactError: The predictor answers its golden samples differently than at export.
-        OutputError: The folder holds something else, or cannot be written to.
-        DataError: The source went away.
+        ArtifactError: The predictor's golden samples differ from their values at export.
+        OutputError: The folder holds other files, or cannot be written to.
+        DataError: The source became unavailable.
     """
-    _prove(job.model)
-    present = _claim(output, job)
-    if _ACCOUNT in present:
-        say(f"{output.root} is complete already: nothing is left to score")
-        return _read_account(output)
+    _verify_golden_samples(job.model)
+    files = _claim(output, job)
+    if _SUMMARY_FILE in files:
+        _LOGGER.info("%s is already complete", output.root)
+        return _load_summary(output)
     positions = chosen_positions(len(job.source), job.config.limit)
-    parts = _parts(len(positions), job.rows_per_part)
-    missing = {name: span for name, span in parts.items() if name not in present}
+    parts = _part_ranges(len(positions), job.rows_per_part)
+    missing = {name: span for name, span in parts.items() if name not in files}
     if len(missing) < len(parts):
-        say(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
-    left = np.concatenate([positions[span] for span in missing.values()] or [positions[:0]])
-    rows = track(_score(job, left), "Scoring images", len(left))
+        _LOGGER.info("%d of %d parts are already there", len(parts) - len(missing), len(parts))
+    remaining = np.concatenate([positions[span] for span in missing.values()] or [positions[:0]])
+    rows = track(_predict(job, remaining), "Scoring images", len(remaining))
     for name, part in zip(missing, chunked(rows, job.rows_per_part), strict=True):
-        output.write(name, _parquet(part, job.model))
-    account = _account(job, output, list(parts))
-    output.write(_ACCOUNT, canonical_json(asdict(account)).encode())
-    return account
+        output.write(name, _encode_parquet(part, job.model))
+    summary = _summarize(job, output, list(parts))
+    output.write(_SUMMARY_FILE, canonical_json(asdict(summary)).encode())
+    return summary
 
 
-def _prove(model: ScoringModel) -> None:
+def _verify_golden_samples(model: ScoringModel) -> None:
     golden = model.predictor.golden
-    answered = model.predictor.predict_single_threaded(golden.images)
-    golden.check(answered, f"{model.name} version {model.version}")
+    probabilities = model.predictor.predict_single_threaded(golden.images)
+    golden.verify(probabilities, f"{model.name} version {model.version}")
 
 
 def _claim(output: OutputFolder, job: BatchJob) -> set[str]:
-    """Mark the folder as this job's own and return what is in it."""
-    present = output.names()
+    """Mark the folder as this job's and return the names of its files.
+
+    Raises:
+        OutputError: It belongs to another job, or is not empty.
+    """
+    files = output.names()
     content = canonical_json(job.identity).encode()
-    if _JOB not in present:
-        if present:
+    if _JOB_FILE not in files:
+        if files:
             raise OutputError(
-                f"{output.root} is not empty, and not of a batch job: name another folder with "
+                f"{output.root} is not empty and belongs to no batch job: name another folder in "
                 "output.path."
             )
-        output.write(_JOB, content)
-    elif output.read(_JOB) != content:
+        output.write(_JOB_FILE, content)
+    elif output.read(_JOB_FILE) != content:
         raise OutputError(
             f"{output.root} holds predictions of other images, another model version or other "
-            "settings: name another folder with output.path, or remove it."
+            "settings: name another folder in output.path, or remove it."
         )
-    return present
+    return files
 
 
-def _parts(n: int, rows_per_part: int) -> dict[str, slice]:
+def _part_ranges(n: int, rows_per_part: int) -> dict[str, slice]:
     """Return the range of positions of each part, by file name."""
     starts = range(0, n, rows_per_part)
     return {
@@ -154,17 +160,14 @@ def _parts(n: int, rows_per_part: int) -> dict[str, slice]:
     }
 
 
-def _score(job: BatchJob, positions: npt.NDArray[np.int64]) -> Iterator[_Row]:
-    """Yield a row for each record, in order; all cores read, decode and score, not far ahead."""
+def _predict(job: BatchJob, positions: npt.NDArray[np.int64]) -> Iterator[_Row]:
+    """Yield a row for each record, in order; all cores read, decode and predict a little ahead."""
     source, predictor = job.source, job.model.predictor
     target = ImageFormat(*predictor.contract.input_shape)
-    pixel_bytes = target.height * target.width * target.channels
-    size = max(1, min(_TASK, _PIXEL_BYTES // pixel_bytes))
+    image_bytes = target.height * target.width * target.channels
+    size = max(1, min(_TASK_IMAGES, _TASK_BYTES // image_bytes))
     work = partial(
-        _score_task,
-        target=target,
-        config=job.config,
-        probabilities=predictor.predict_single_threaded,
+        _predict_task, target=target, config=job.config, predict=predictor.predict_single_threaded
     )
     with ThreadPoolExecutor(source.readers, thread_name_prefix="score") as pool:
         tasks = chunked(source.records(positions), size)
@@ -172,49 +175,52 @@ def _score(job: BatchJob, positions: npt.NDArray[np.int64]) -> Iterator[_Row]:
             yield from rows
 
 
-def _score_task(
+def _predict_task(
     records: list[ImageRecord],
     target: ImageFormat,
     config: DataConfig,
-    probabilities: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
 ) -> list[_Row]:
     decoded = [decode_record(record, target, config) for record in records]
-    good = [d.pixels for d in decoded if d.pixels is not None]
-    scores = iter(probabilities(np.stack(good)) if good else ())
-    return [_Row(d.record, d.problem, None if d.pixels is None else next(scores)) for d in decoded]
+    images = [d.pixels for d in decoded if d.pixels is not None]
+    probabilities = iter(predict(np.stack(images)) if images else ())
+    return [
+        _Row(d.record, d.problem, None if d.pixels is None else next(probabilities))
+        for d in decoded
+    ]
 
 
-def _parquet(rows: list[_Row], model: ScoringModel) -> bytes:
-    """Encode a part."""
+def _encode_parquet(rows: list[_Row], model: ScoringModel) -> bytes:
     names = model.predictor.contract.class_names
-    scored = [row.probabilities for row in rows]
+    probabilities = [row.probabilities for row in rows]
+    labels = [None if p is None else names[p.argmax()] for p in probabilities]
     columns = {
         "id": pa.array([row.record.id for row in rows], pa.large_string()),
         "location": pa.array([row.record.location for row in rows], pa.large_string()),
         "known_label": pa.array([row.record.label for row in rows], pa.string()),
-        "label": pa.array([None if p is None else names[p.argmax()] for p in scored], pa.string()),
-        "probabilities": _lists(scored),
+        "label": pa.array(labels, pa.string()),
+        "probabilities": _list_array(probabilities),
         "model_version": pa.array([model.version] * len(rows), pa.int64()),
         "quarantined": pa.array([row.problem or None for row in rows], pa.string()),
     }
-    facts = {"model": model.name, "class_names": json.dumps(names)}
-    table = pa.table(columns).replace_schema_metadata(facts)
+    metadata = {"model": model.name, "class_names": json.dumps(names)}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _lists(scored: list[npt.NDArray[np.float32] | None]) -> pa.ListArray:
-    """Return one list a row, null where there is none, without a Python number for each value."""
-    lengths = [0 if values is None else len(values) for values in scored]
+def _list_array(rows: list[npt.NDArray[np.float32] | None]) -> pa.ListArray:
+    """Return one list a row, null for None, without a Python object for each value."""
+    lengths = [0 if values is None else len(values) for values in rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([*(v for v in scored if v is not None), np.empty(0, np.float32)])
-    missing = pa.array([values is None for values in scored])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=missing)
+    values = np.concatenate([*(v for v in rows if v is not None), np.empty(0, np.float32)])
+    is_null = pa.array([values is None for values in rows])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=is_null)
 
 
-def _account(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPredictions:
-    """Count what stands in the parts, those of an interrupted call included."""
+def _summarize(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPredictions:
+    """Count the rows of all parts, including those of an interrupted call."""
     source, model = job.source, job.model
     counts = dict.fromkeys(model.predictor.contract.class_names, 0)
     n_rows = n_quarantined = 0
@@ -240,10 +246,10 @@ def _account(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPred
     )
 
 
-def _read_account(output: OutputFolder) -> BatchPredictions:
-    where = f"{output.root}/{_ACCOUNT}"
+def _load_summary(output: OutputFolder) -> BatchPredictions:
+    file = f"{output.root}/{_SUMMARY_FILE}"
     try:
-        fields = json.loads(output.read(_ACCOUNT))
+        fields = json.loads(output.read(_SUMMARY_FILE))
     except ValueError as error:
-        raise ArtifactError(f"{where} is not JSON ({error}): it is damaged.") from None
-    return BatchPredictions.from_dict(fields, where)
+        raise ArtifactError(f"{file} is damaged: it is not JSON ({error}).") from None
+    return BatchPredictions.from_dict(fields, file)

@@ -1,4 +1,4 @@
-"""A folder that results are written to, here or in a bucket: each file whole or not at all."""
+"""Output folder of batch inference, local or in a bucket; each file is written whole or not."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +11,19 @@ from cv_factory.errors import CVFactoryError
 
 
 class OutputError(CVFactoryError):
-    """Results cannot be written to where they were to go, or something else lies there."""
+    """The output folder cannot be used, or holds other files."""
 
 
 class OutputFolder:
-    """Files by name in one folder of an fsspec file system."""
+    """Files by name in a folder of this machine or of an fsspec file system."""
 
     def __init__(self, filesystem: Any, path: str, root: str) -> None:
-        """Wrap an open file system.
+        """Use a folder of an open file system.
 
         Args:
             filesystem: An ``fsspec.AbstractFileSystem``; None for this machine's own files.
-            path: The folder in it.
-            root: The folder for people, such as ``s3://bucket/scores``.
+            path: Path of the folder in it.
+            root: URL or path of the folder for messages, such as ``s3://bucket/scores``.
         """
         self._filesystem = filesystem
         self._path = path.rstrip("/")
@@ -32,7 +32,7 @@ class OutputFolder:
 
     @classmethod
     def open(cls, path: str, options: Mapping[str, str | int | bool]) -> "OutputFolder":
-        """Open a folder by its path or URL; it need not exist.
+        """Open a folder, which need not exist, by its path or URL.
 
         Raises:
             SourceError: No file system handles the URL, or its package is not installed.
@@ -44,10 +44,10 @@ class OutputFolder:
         return cls(filesystem, inside, path)
 
     def names(self) -> set[str]:
-        """Return the names of the files; hidden ones, such as half-written files, are left out.
+        """Return the names of the files, without hidden ones such as partial files.
 
         Raises:
-            OutputError: The folder cannot be read.
+            OutputError: The folder cannot be listed.
         """
         try:
             if self._filesystem is None:
@@ -58,7 +58,7 @@ class OutputFolder:
             listed = self._filesystem.ls(self._path, detail=False)
             return {str(name).rstrip("/").rsplit("/", 1)[-1] for name in listed}
         except self._errors as error:
-            raise OutputError(f"{self.root} cannot be read ({error}).") from None
+            raise OutputError(f"Cannot list the output folder {self.root} ({error}).") from None
 
     def read(self, name: str) -> bytes:
         """Return a file's content.
@@ -71,14 +71,14 @@ class OutputFolder:
                 return (Path(self._path) / name).read_bytes()
             content: bytes = self._filesystem.cat_file(f"{self._path}/{name}")
         except self._errors as error:
-            raise OutputError(f"{self.root}/{name} cannot be read ({error}).") from None
+            raise OutputError(f"Cannot read {self.root}/{name} ({error}).") from None
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file: by renaming here, in one request elsewhere.
+        """Write a file: renamed into place on this machine, in one request elsewhere.
 
         Raises:
-            OutputError: It cannot be written, such as for want of space or permission.
+            OutputError: It cannot be written.
         """
         try:
             if self._filesystem is None:
@@ -88,4 +88,6 @@ class OutputFolder:
             else:
                 self._filesystem.pipe_file(f"{self._path}/{name}", content)
         except self._errors as error:
-            raise OutputError(f"{self.root}/{name} cannot be written ({error}).") from None
+            raise OutputError(
+                f"Cannot write {self.root}/{name} ({error}): check its space and permissions."
+            ) from None

@@ -1,4 +1,4 @@
-"""BatchPredictions: what was scored, by which version, how many, and where the rows lie."""
+"""BatchPredictions: the summary of one batch inference job."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,18 +12,18 @@ _KIND, _VERSION = "batch_predictions", 1
 
 @dataclass(frozen=True)
 class BatchPredictions:
-    """The account of one batch job; the rows themselves are Parquet parts in ``folder``.
+    """Summary of one batch inference job; its rows are Parquet parts in ``folder``.
 
     Attributes:
         folder: Path or URL of the folder that holds ``part-*.parquet``.
-        source: What was scored, for people.
-        source_fingerprint: Of the source as it was listed.
+        source: Description of the image source, for people.
+        source_fingerprint: Fingerprint of the source as it was listed.
         model_name: Name of the registered model.
-        model_version: Its version that scored.
-        predictor_fingerprint: Which predictor that is.
-        n_rows: Rows, one for each record of the source.
-        n_quarantined: Rows without a prediction, each with its reason.
-        class_counts: Predicted images by class name.
+        model_version: Version of the model.
+        predictor_fingerprint: Fingerprint of its predictor.
+        n_rows: Number of rows, one a record of the source.
+        n_quarantined: Number of rows with a reason in place of a prediction.
+        class_counts: Number of predicted images by class name.
         parts: Names of the part files, in the order of the source.
     """
 
@@ -40,11 +40,11 @@ class BatchPredictions:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any], where: str) -> "BatchPredictions":
-        """Rebuild the account from plain values.
+        """Rebuild the summary from plain values.
 
         Args:
             fields: As ``dataclasses.asdict`` gives them, after JSON.
-            where: What they were read from, for the message.
+            where: Name of their file, for the error.
 
         Raises:
             ArtifactError: A field is missing or unknown.

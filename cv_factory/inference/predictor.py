@@ -1,6 +1,6 @@
-"""The Predictor: one ONNX graph from raw pixels to probabilities, and the contract it keeps.
+"""Predictor: one ONNX graph from raw pixels to probabilities, its contract and golden samples.
 
-Needs NumPy and ONNX Runtime only. What is evaluated, gated, registered and served is this.
+It needs NumPy and ONNX Runtime only. It is what is evaluated, gated, registered and served.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from cv_factory.errors import ArtifactError
 _KIND, _VERSION = "contract", 1
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 _BATCH = 256
-#: Largest difference in probability between a golden sample's answer and what it was at export.
+#: Maximum absolute difference between a golden sample's probabilities here and at export.
 GOLDEN_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a predictor promises to whoever calls it.
+    """Interface of a predictor, and where it comes from.
 
     Attributes:
         height: Rows of an input image.
         width: Columns of an input image.
-        channels: 1 (grey) or 3 (RGB).
-        class_names: Meaning of the columns of ``probabilities``.
+        channels: 1 (gray) or 3 (RGB).
+        class_names: Names of the columns of ``probabilities``.
         n_features: Number of columns of ``features``.
         model: Name and configuration of the model.
-        fingerprints: SHA-256 of what went in: data, split, transform, config, code.
-        temperature: By which the graph calibrates its probabilities; 1 if it does not.
-        precision: Of weights and arithmetic: float32, float16 or int8.
+        fingerprints: SHA-256 of data, split, transform, config and code.
+        temperature: Temperature of calibration; 1 if the graph is not calibrated.
+        precision: Precision of weights and arithmetic: float32, float16 or int8.
     """
 
     height: int
@@ -51,10 +51,10 @@ class Contract:
     precision: str = "float32"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the contract as JSON-serializable values."""
         fields = asdict(self)
         if self.precision == "float32":
-            # Predictors that were stored before there was another keep their fingerprint.
+            # Keeps the fingerprint of predictors stored before there was another precision.
             del fields["precision"]
         return fields
 
@@ -74,7 +74,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GoldenSamples:
-    """Samples whose answers are known, to prove a deployed predictor.
+    """Golden samples: images and their outputs at export, to verify a predictor anywhere else.
 
     Images uint8 ``(n, H, W, C)``, probabilities float32 ``(n, K)``, features float32 ``(n, k)``.
     """
@@ -83,20 +83,20 @@ class GoldenSamples:
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
 
-    def check(self, answered: npt.NDArray[np.float32], name: str) -> None:
-        """Compare what the images are answered on this machine with what they were at export.
+    def verify(self, probabilities: npt.NDArray[np.float32], name: str) -> None:
+        """Compare the probabilities on this machine with those at export.
 
         Args:
-            answered: Probabilities float32 ``(n, K)``.
-            name: Of what answered, for the error.
+            probabilities: float32 ``(n, K)``, of the golden images.
+            name: Name of the predictor, for the error.
 
         Raises:
-            ArtifactError: They differ.
+            ArtifactError: They differ by more than ``GOLDEN_TOLERANCE``, or in a label.
         """
-        difference = float(np.abs(answered - self.probabilities).max())
-        same = (answered.argmax(1) == self.probabilities.argmax(1)).all()
+        difference = float(np.abs(probabilities - self.probabilities).max())
+        has_equal_labels = (probabilities.argmax(1) == self.probabilities.argmax(1)).all()
         # Not "difference > TOLERANCE": NaN must fail as well.
-        if not (difference <= GOLDEN_TOLERANCE and same):
+        if not (difference <= GOLDEN_TOLERANCE and has_equal_labels):
             raise ArtifactError(
                 f"{name} answers its golden samples differently than at export (by "
                 f"{difference:.2e}, allowed: {GOLDEN_TOLERANCE:g}): it must not be used on this "
@@ -106,13 +106,13 @@ class GoldenSamples:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A graph, its contract and its golden samples.
+    """ONNX graph with its contract and golden samples.
 
     Attributes:
-        graph: Serialized ONNX.
-        contract: What it promises.
-        golden: Samples with known answers.
-        threads: Of ONNX Runtime in this process; as many as CPUs if not given.
+        graph: Serialized ONNX model.
+        contract: Interface and fingerprints.
+        golden: Golden samples.
+        threads: Threads of ONNX Runtime in this process; as many as CPUs if not given.
     """
 
     graph: bytes
@@ -130,13 +130,13 @@ class Predictor:
         return digest.hexdigest()
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Prediction:
-        """Score images.
+        """Predict images.
 
         Args:
-            images: uint8 ``(N, H, W, C)`` at the contract's size; may be memory-mapped.
+            images: uint8 ``(N, H, W, C)`` of the contract's size; may be memory-mapped.
 
         Raises:
-            ValueError: The images have another shape or type.
+            ValueError: The images have another shape or dtype.
         """
         expected = self.contract.input_shape
         if images.dtype != np.uint8 or images.shape[1:] != expected:
@@ -154,24 +154,24 @@ class Predictor:
         )
 
     def predict_single_threaded(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Score a few images on the calling thread alone, for callers that keep every core busy.
+        """Predict a few images in the calling thread only, for callers that use all cores.
 
         Args:
-            images: uint8 ``(N, H, W, C)`` at the contract's size.
+            images: uint8 ``(N, H, W, C)`` of the contract's size.
 
         Returns:
             Probabilities float32 ``(N, K)``.
         """
-        scored: npt.NDArray[np.float32]
-        (scored,) = self._one_thread_session.run(["probabilities"], {"images": images})
-        return scored
+        probabilities: npt.NDArray[np.float32]
+        (probabilities,) = self._single_threaded_session.run(["probabilities"], {"images": images})
+        return probabilities
 
     @cached_property
     def _session(self) -> Any:
         return self._open_session(self.threads or available_cpus())
 
     @cached_property
-    def _one_thread_session(self) -> Any:
+    def _single_threaded_session(self) -> Any:
         return self._open_session(1)
 
     def _open_session(self, threads: int) -> Any:
@@ -179,7 +179,7 @@ class Predictor:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that wait for work by spinning take the CPU from whoever else has work.
+        # Spinning threads would take the CPU from other work while they wait.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         providers = ["CPUExecutionProvider"]

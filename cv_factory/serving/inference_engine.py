@@ -87,7 +87,7 @@ class InferenceEngine:
             ArtifactError: They differ.
         """
         golden = self._predictor.golden
-        golden.check(self._predictor.predict(golden.images).probabilities, self._name)
+        golden.verify(self._predictor.predict(golden.images).probabilities, self._name)
 
     def decode(self, image: bytes) -> Pixels:
         """Decode one image, with the decoder that ingestion uses.
