@@ -1,4 +1,4 @@
-"""Small predictors of the digits for tests, trained once a session."""
+"""Small predictors of digits, trained once a process."""
 
 from dataclasses import replace
 from functools import cache
@@ -40,7 +40,7 @@ def _train(model: str) -> TrainedModel:
 
 
 def with_wrong_golden_samples(predictor: Predictor) -> Predictor:
-    """Return the predictor as on a machine where it answers other than where it was exported."""
+    """Return the predictor with golden samples that its graph does not reproduce."""
     golden = predictor.golden
     shifted = replace(golden, probabilities=np.roll(golden.probabilities, 1, axis=1))
     return replace(predictor, golden=shifted)

@@ -32,43 +32,43 @@ class FuzzedRequest:
 
 def fuzzed_requests(seed: int, n: int) -> Iterator[FuzzedRequest]:
     """Yield ``n`` requests, most of them damaged somewhere."""
-    random_ = random.Random(seed)
+    rng = random.Random(seed)
     for content in mutated(seed, n):
-        wrap = random_.choice((_bare, _form, _json))
-        content_type, body = wrap(content, random_)
-        if random_.random() < 0.15:
-            content_type = random_.choice(_TYPES)
-        if random_.random() < 0.2 and body:
-            body = _damaged(body, random_)
-        yield FuzzedRequest(random_.choice(_PATHS), content_type, body)
+        wrap = rng.choice((_bare, _form, _json))
+        content_type, body = wrap(content, rng)
+        if rng.random() < 0.15:
+            content_type = rng.choice(_TYPES)
+        if rng.random() < 0.2 and body:
+            body = _damaged(body, rng)
+        yield FuzzedRequest(rng.choice(_PATHS), content_type, body)
 
 
-def _bare(content: bytes, random_: random.Random) -> tuple[str, bytes]:
-    return random_.choice(("image/png", "application/octet-stream")), content
+def _bare(content: bytes, rng: random.Random) -> tuple[str, bytes]:
+    return rng.choice(("image/png", "application/octet-stream")), content
 
 
-def _form(content: bytes, random_: random.Random) -> tuple[str, bytes]:
-    name = random_.choice(("images", "image", "file", "", "i\u00e9"))
+def _form(content: bytes, rng: random.Random) -> tuple[str, bytes]:
+    name = rng.choice(("images", "image", "file", "", "i\u00e9"))
     head = f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="x"\r\n\r\n'
-    parts = [head.encode() + content + b"\r\n"] * random_.randrange(0, 4)
+    parts = [head.encode() + content + b"\r\n"] * rng.randrange(0, 4)
     return "multipart/form-data; boundary=b", b"".join(parts) + b"--b--\r\n"
 
 
-def _json(content: bytes, random_: random.Random) -> tuple[str, bytes]:
+def _json(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     text = base64.b64encode(content).decode()
-    if random_.random() < 0.3:
+    if rng.random() < 0.3:
         text = json.dumps(content.decode("latin-1"))[1:-1]
-    return "application/json", (random_.choice(_JSON) % text).encode()
+    return "application/json", (rng.choice(_JSON) % text).encode()
 
 
-def _damaged(body: bytes, random_: random.Random) -> bytes:
+def _damaged(body: bytes, rng: random.Random) -> bytes:
     damaged = bytearray(body)
-    at = random_.randrange(len(damaged))
-    kind = random_.randrange(3)
+    at = rng.randrange(len(damaged))
+    kind = rng.randrange(3)
     if kind == 0:
-        damaged[at] ^= 1 << random_.randrange(8)
+        damaged[at] ^= 1 << rng.randrange(8)
     elif kind == 1:
-        del damaged[at : at + random_.randrange(1, 40)]
+        del damaged[at : at + rng.randrange(1, 40)]
     else:
-        damaged[at:at] = random_.randbytes(random_.randrange(1, 40))
+        damaged[at:at] = rng.randbytes(rng.randrange(1, 40))
     return bytes(damaged)

@@ -1,6 +1,6 @@
 """The pages for people, in a real browser that reaches nothing but the service.
 
-Set ``CV_FACTORY_SCREENSHOTS=FOLDER`` to keep what the browser saw.
+Set ``CV_FACTORY_SCREENSHOTS=FOLDER`` to keep screenshots.
 """
 
 import os
@@ -9,55 +9,48 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.digits_service import ServiceProcess, digit_png, digits_bundle
+from tests.unit.serving.conftest import RunningService
 
 pytestmark = pytest.mark.engines
 
 _BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
-def test_a_person_drops_an_image_and_sees_probabilities(
-    engine: Callable[..., str], tmp_path: Path
+def test_the_page_predicts_an_image_and_the_documentation_is_shown(
+    engine: Callable[..., str], service: RunningService, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     chromium = engine("chromium", "chromium-browser")
-    shots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
-    (tmp_path / "bundle").mkdir()
-    digits_bundle().save(tmp_path / "bundle")
-    (tmp_path / "digit.png").write_bytes(digit_png())
+    screenshots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
     (tmp_path / "wrong.png").write_bytes(b"no image")
-    service = ServiceProcess(tmp_path / "bundle", tmp_path / "output")
-    try:
-        service.wait()
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
-            page = browser.new_page(viewport={"width": 900, "height": 900})
-            asked: list[str] = []
-            complaints: list[str] = []
-            page.on("request", lambda request: asked.append(request.url))
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(service.url)
-            expect(page.locator("h1")).to_have_text("digits predictor, version 7")
-            page.locator("#file").set_input_files(tmp_path / "digit.png")
-            expect(page.locator("#probabilities tr")).to_have_count(10)
-            best = page.locator("#label").inner_text()
-            expect(page.locator("#probabilities tr").first).to_contain_text(best)
-            expect(page.locator("#details")).to_contain_text("digits version 7")
-            page.screenshot(path=shots / "try_page.png", full_page=True)
-            assert complaints == []
-            page.locator("#file").set_input_files(tmp_path / "wrong.png")
-            expect(page.locator("#problem")).to_contain_text("not an image")
-            expect(page.locator("#answer")).to_be_hidden()
-            complaints.clear()
-            page.goto(f"{service.url}/docs")
-            expect(page.get_by_text("/predict/batch", exact=True)).to_be_visible()
-            page.screenshot(path=shots / "docs_page.png", full_page=True)
-            assert complaints == []
-            assert [
-                url for url in asked if not url.startswith((service.url, "blob:", "data:"))
-            ] == []
-            browser.close()
-    finally:
-        service.stop()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
+        page = browser.new_page(viewport={"width": 900, "height": 900})
+        urls: list[str] = []
+        messages: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.goto(service.url)
+        expect(page.locator("h1")).to_have_text("digits predictor, version 7")
+        page.locator("summary").click()
+        page.locator("#key").fill(service.key)
+        page.locator("#file").set_input_files(service.folder / "digit.png")
+        expect(page.locator("#probabilities tr")).to_have_count(10)
+        best = page.locator("#label").inner_text()
+        expect(page.locator("#probabilities tr").first).to_contain_text(best)
+        expect(page.locator("#details")).to_contain_text("digits version 7")
+        page.screenshot(path=screenshots / "try_page.png", full_page=True)
+        assert messages == []
+        page.locator("#file").set_input_files(tmp_path / "wrong.png")
+        expect(page.locator("#problem")).to_contain_text("not an image")
+        expect(page.locator("#answer")).to_be_hidden()
+        messages.clear()
+        page.goto(f"{service.url}/docs")
+        expect(page.get_by_text("/predict/batch", exact=True)).to_be_visible()
+        page.screenshot(path=screenshots / "docs_page.png", full_page=True)
+        assert messages == []
+        own = (service.url, "blob:", "data:")
+        assert [url for url in urls if not url.startswith(own)] == []
+        browser.close()

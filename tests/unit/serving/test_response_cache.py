@@ -1,6 +1,5 @@
-"""Remembered answers: the same answer under a new id, of this version alone, and not too many."""
+"""Cached predictions: equal, with an id of their own, of this version only, and bounded."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,82 +16,79 @@ from tests.support.digits_service import (
     post_image,
 )
 
-ON = {"max_entries": 3}
+CACHE = {"max_entries": 3}
 
 
-def ask(client: httpx.Client, *images: bytes, **headers: str) -> tuple[str, dict[str, Any]]:
-    """Send images as one request; return what the answer says of the cache, and the answer."""
+def predict(client: httpx.Client, *images: bytes, **headers: str) -> tuple[str, dict[str, Any]]:
+    """Post images as one request; return the header ``X-Cache`` and the body."""
     files = [("images", (str(n), image)) for n, image in enumerate(images)]
     response = client.post("/predict/batch", files=files, headers=headers)
     assert response.status_code == 200, response.text
     return response.headers["x-cache"], response.json()
 
 
-def labels(answer: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    return [(one["label"], one["probabilities"]) for one in answer["predictions"]]
+def outputs(body: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    return [(p["label"], p["probabilities"]) for p in body["predictions"]]
 
 
-def test_an_image_that_was_asked_about_is_answered_alike_under_a_new_id(tmp_path: Path) -> None:
-    with app_client(cache=ON, log={"predictions": str(tmp_path)}) as client:
-        told, first = ask(client, digit_png(0), digit_png(1))
-        assert told == "miss"
+def test_a_cached_prediction_is_equal_and_has_an_id_of_its_own(tmp_path: Path) -> None:
+    with app_client(cache=CACHE, log={"predictions": str(tmp_path)}) as client:
+        status, first = predict(client, digit_png(0), digit_png(1))
+        assert status == "miss"
         assert "cached" not in first
-        told, again = ask(client, digit_png(1))
-        assert (told, again["cached"]) == ("hit", True)
-        assert labels(again) == labels(first)[1:]
-        figures = client.get("/metrics").text
-        on_sagemaker = {"X-Amzn-SageMaker-Custom-Attributes": "cache-control=no-cache"}
-        for anew in ({"Cache-Control": "no-cache"}, on_sagemaker):
-            told, _ = ask(client, digit_png(1), **anew)
-            assert told == "miss"
-    ids = [one["id"] for answer in (first, again) for one in answer["predictions"]]
+        status, second = predict(client, digit_png(1))
+        assert (status, second["cached"]) == ("hit", True)
+        assert outputs(second) == outputs(first)[1:]
+        metrics = client.get("/metrics").text
+        sagemaker = {"X-Amzn-SageMaker-Custom-Attributes": "cache-control=no-cache"}
+        for no_cache in ({"Cache-Control": "no-cache"}, sagemaker):
+            assert predict(client, digit_png(1), **no_cache)[0] == "miss"
+    ids = [p["id"] for body in (first, second) for p in body["predictions"]]
     assert len(set(ids)) == 3
     logged = list(read_predictions(tmp_path))
     assert [p["id"] for p in logged][:3] == ids
     assert logged[1]["features"] == logged[2]["features"]
-    assert 'cv_factory_cache_lookups_total{found="true"} 1.0' in figures
-    assert 'cv_factory_cache_lookups_total{found="false"} 1.0' in figures
-    assert 'cv_factory_requests_total{route="/predict/batch",status="200"} 2.0' in figures
+    assert 'cv_factory_cache_lookups_total{found="true"} 1.0' in metrics
+    assert 'cv_factory_cache_lookups_total{found="false"} 1.0' in metrics
+    assert 'cv_factory_requests_total{route="/predict/batch",status="200"} 2.0' in metrics
 
 
-def test_the_images_that_were_not_asked_for_longest_are_forgotten() -> None:
-    with app_client(cache=ON) as client:
+def test_the_least_recently_used_images_are_evicted() -> None:
+    with app_client(cache=CACHE) as client:
         for number in (0, 1, 2):
-            ask(client, digit_png(number))
-        assert ask(client, digit_png(0))[0] == "hit"
-        ask(client, digit_png(3))
-        assert ask(client, digit_png(1))[0] == "miss", "1 was not asked for longest"
-        assert [ask(client, digit_png(number))[0] for number in (0, 3, 1, 2)] == [
-            *["hit"] * 3,
-            "miss",
-        ]
+            predict(client, digit_png(number))
+        assert predict(client, digit_png(0))[0] == "hit"
+        predict(client, digit_png(3))
+        assert predict(client, digit_png(1))[0] == "miss", "1 was the least recently used"
+        statuses = [predict(client, digit_png(number))[0] for number in (0, 3, 1, 2)]
+        assert statuses == ["hit", "hit", "hit", "miss"]
 
 
-def test_a_request_with_an_unknown_or_unusable_image_is_looked_at_as_a_whole() -> None:
-    with app_client(cache=ON) as client:
-        ask(client, digit_png(0))
-        assert ask(client, digit_png(0), digit_png(1))[0] == "miss"
+def test_a_request_is_a_hit_only_as_a_whole() -> None:
+    with app_client(cache=CACHE) as client:
+        predict(client, digit_png(0))
+        assert predict(client, digit_png(0), digit_png(1))[0] == "miss"
         files = [("images", ("0", digit_png(0))), ("images", ("1", b"no image"))]
-        refused = client.post("/predict/batch", files=files)
-        assert refused.status_code == 422
-        assert "image 1 cannot be used" in refused.json()["detail"]
+        response = client.post("/predict/batch", files=files)
+        assert response.status_code == 422
+        assert "image 1 cannot be used" in response.json()["detail"]
 
 
-def test_versions_and_postprocessors_have_nothing_in_common() -> None:
-    bundle = digits_bundle(cache=ON)
-    ranked = {"postprocessor": {"name": "ranked", "settings": {"top_k": 1}}, "cache": ON}
-    seen = []
-    for one in (bundle, replace(bundle, version="8"), digits_bundle(**ranked)):
-        app = Application(one)
+def test_versions_and_postprocessors_share_nothing() -> None:
+    bundle = digits_bundle(cache=CACHE)
+    top_1 = {"postprocessor": {"name": "ranked", "settings": {"top_k": 1}}, "cache": CACHE}
+    results = []
+    for variant in (bundle, replace(bundle, version="8"), digits_bundle(**top_1)):
+        app = Application(variant)
         with httpx.Client(transport=InProcessTransport(app), base_url="http://test") as client:
-            told, answer = ask(client, digit_png(0))
+            status, body = predict(client, digit_png(0))
         app.close()
-        seen.append((told, answer["version"], len(answer["predictions"][0]["probabilities"])))
-    assert seen == [("miss", "7", 10), ("miss", "8", 10), ("miss", "7", 1)]
+        results.append((status, body["version"], len(body["predictions"][0]["probabilities"])))
+    assert results == [("miss", "7", 10), ("miss", "8", 10), ("miss", "7", 1)]
 
 
-def test_without_the_setting_nothing_is_remembered() -> None:
+def test_the_cache_is_off_by_default() -> None:
     with app_client() as client:
-        answers = [post_image(client, digit_png(0)) for _ in range(2)]
-    assert not any("x-cache" in answer.headers for answer in answers)
-    assert not any("cached" in json.loads(answer.text) for answer in answers)
+        responses = [post_image(client, digit_png(0)) for _ in range(2)]
+    assert not any("x-cache" in response.headers for response in responses)
+    assert not any("cached" in response.json() for response in responses)

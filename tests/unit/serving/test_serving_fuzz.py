@@ -1,4 +1,4 @@
-"""Damaged requests are answered or refused, each with a reason; none is the service's fault."""
+"""Damaged requests are answered or rejected with a reason; none causes a server error."""
 
 import asyncio
 import warnings
@@ -27,7 +27,7 @@ async def send_all(app: Application, seed: int, n: int) -> list[httpx.Response]:
         ]
 
 
-def test_damaged_requests_are_answered_or_refused_with_a_reason() -> None:
+def test_damaged_requests_are_answered_or_rejected_with_a_reason() -> None:
     limits = {"max_pixels": 1_000_000}
     app = Application(digits_bundle(limits=limits, log={"requests": False}))
     with warnings.catch_warnings():
@@ -43,14 +43,14 @@ def test_damaged_requests_are_answered_or_refused_with_a_reason() -> None:
             assert problem_kind(response)
 
 
-def test_requests_made_from_the_description_are_never_the_services_fault() -> None:
+def test_requests_generated_from_the_description_cause_no_server_error() -> None:
     app = Application(digits_bundle(log={"requests": False}))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path="/readyz")
-    asked: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
 
     def check(case: schemathesis.Case) -> None:
         response = case.call()
-        asked[case.path] += 1
+        calls[case.path] += 1
         assert response.status_code < 500
         if response.status_code != 200:
             assert response.headers["content-type"] == ["application/problem+json"]
@@ -65,4 +65,4 @@ def test_requests_made_from_the_description_are_never_the_services_fault() -> No
             with suppress(Unsatisfiable):
                 limits(given(strategy)(check))()
     app.close()
-    assert {"/predict", "/predict/batch", "/invocations", "/model-info"} <= set(asked)
+    assert {"/predict", "/predict/batch", "/invocations", "/model-info"} <= set(calls)
