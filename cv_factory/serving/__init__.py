@@ -1,1 +1,1 @@
-"""The service: a bundled predictor behind HTTP, and what guards it; it knows no training."""
+"""HTTP service of a bundled predictor; it imports nothing of training."""

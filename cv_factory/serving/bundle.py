@@ -1,4 +1,4 @@
-"""The Bundle: a predictor, what is known of it, and how it is to be served, as one directory."""
+"""Bundle: a predictor, its provenance and its serving configuration, as one directory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,20 +17,20 @@ _PREDICTOR, _SERVING, _CARD = "predictor", "serving.json", "card.html"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a service is started with.
+    """Everything that a service needs to start.
 
     Attributes:
-        predictor: What answers.
-        serving: How it is served; without secrets.
+        predictor: The predictor.
+        serving: Serving configuration, without secrets.
         model_name: Name of the registered model.
         version: Number of the version, as text; ``0`` for a predictor that is not registered.
-        created: When the bundle was made: ISO 8601, UTC.
-        run_id: Of the pipeline run that trained it.
-        registration_id: Of the registered version.
-        git_commit: Of the code that made it.
-        fingerprints: SHA-256 of what went in, by name.
-        metrics: On the test split, by name.
-        card_html: The model card as a self-contained page.
+        created: Time at which the bundle was built: ISO 8601, UTC.
+        run_id: Id of the pipeline run that trained the predictor.
+        registration_id: Id of the registered version.
+        git_commit: Git commit of the code that trained it.
+        fingerprints: SHA-256 of the inputs, by name.
+        metrics: Metrics on the test split, by name.
+        card_html: Model card as a self-contained HTML page.
     """
 
     predictor: Predictor
@@ -90,12 +90,12 @@ class Bundle:
 
 
 def read_serving(path: Path) -> ServingConfig:
-    """Read the configuration that a bundle carries.
+    """Read the serving configuration of a bundle.
 
     Raises:
-        ArtifactError: It is not valid.
+        ArtifactError: The file is not a valid configuration.
     """
     try:
         return ServingConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ArtifactError(f"{path} is no configuration of a service: {error}.") from None
+        raise ArtifactError(f"{path} is not a valid serving configuration: {error}.") from None

@@ -1,4 +1,4 @@
-"""The pages for people: plain HTML, style and script, served from this folder and nowhere else."""
+"""Web pages: HTML, style and scripts of this folder, with strict security headers."""
 
 import mimetypes
 from functools import cache
@@ -10,21 +10,21 @@ from starlette.responses import Response
 
 _FOLDER = Path(__file__).resolve().parent
 _ASSETS = frozenset({"style.css", "try.js", "docs.js"})
-_COMMON = {
+_COMMON_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_PAGE = {
-    **_COMMON,
+_PAGE_HEADERS = {
+    **_COMMON_HEADERS,
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-#: A model card has its style and pictures inside, and runs nothing.
-_CARD = {
-    **_COMMON,
+#: A model card is self-contained and runs no scripts.
+_CARD_HEADERS = {
+    **_COMMON_HEADERS,
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; "
         "base-uri 'none'; frame-ancestors 'none'"
@@ -33,20 +33,20 @@ _CARD = {
 
 
 async def page(name: str, _request: Request) -> Response:
-    """Answer one of the pages."""
-    return Response(_read(name), headers=_PAGE, media_type="text/html")
+    """Return one of the pages."""
+    return Response(_read(name), headers=_PAGE_HEADERS, media_type="text/html")
 
 
 def card_page(html: str) -> Response:
-    """Answer a model card."""
-    return Response(html, headers=_CARD, media_type="text/html")
+    """Return a model card."""
+    return Response(html, headers=_CARD_HEADERS, media_type="text/html")
 
 
 async def asset(request: Request) -> Response:
-    """Answer a style or script.
+    """Return a style sheet or script.
 
     Raises:
-        HTTPException: 404: there is no such file.
+        HTTPException: 404: there is no such asset.
     """
     name = request.path_params["name"]
     if name not in _ASSETS:

@@ -1,20 +1,20 @@
 "use strict";
 
-function make(tag, text, className) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
+function createElement(tag, text, className) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
 }
 
 function table(rows) {
-  const made = make("table");
+  const element = createElement("table");
   for (const [name, text] of rows) {
-    const row = made.insertRow();
-    row.insertCell().append(make("code", name));
+    const row = element.insertRow();
+    row.insertCell().append(createElement("code", name));
     row.insertCell().textContent = text;
   }
-  return made;
+  return element;
 }
 
 function curl(path, method, types) {
@@ -30,17 +30,17 @@ function curl(path, method, types) {
 }
 
 function section(path, method, operation) {
-  const made = make("section");
-  const heading = make("h2");
-  heading.append(make("span", method, "method"), make("code", path));
-  made.append(heading, make("p", operation.summary));
+  const element = createElement("section");
+  const heading = createElement("h2");
+  heading.append(createElement("span", method, "method"), createElement("code", path));
+  element.append(heading, createElement("p", operation.summary));
   const content = operation.requestBody?.content ?? {};
-  made.append(make("pre", curl(path, method, Object.keys(content)).join("\n")));
+  element.append(createElement("pre", curl(path, method, Object.keys(content)).join("\n")));
   const example = operation.responses["200"].content["application/json"]?.example;
-  if (example) made.append(make("pre", JSON.stringify(example, null, 2)));
+  if (example) element.append(createElement("pre", JSON.stringify(example, null, 2)));
   const statuses = Object.entries(operation.responses);
-  made.append(table(statuses.map(([status, response]) => [status, response.description])));
-  return made;
+  element.append(table(statuses.map(([status, response]) => [status, response.description])));
+  return element;
 }
 
 fetch("openapi.json").then((response) => response.json()).then((description) => {
