@@ -1,4 +1,4 @@
-"""What becomes of a version that is served: which one is next, its bundle, its way to production.
+"""Deployment of registered versions: the next one, its bundle, its weight, its promotion.
 
 The model deployer of the active stack starts and stops services; the registry says what they are.
 """
@@ -115,16 +115,16 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
         TransitionRefusedError: It may not be in production, and is not.
     """
     if number is not None:
-        found = versions.get_version(registry.model_name, number)
+        version = versions.get_version(registry.model_name, number)
     else:
         staged = [n for n, stage in registry.stages().items() if stage == "staging"]
         if staged:
-            found = versions.get_version(registry.model_name, staged[0])
+            version = versions.get_version(registry.model_name, staged[0])
         else:
-            found = versions.get_version_or_production(registry.model_name, None)
-    if found.stage != "production":
-        registry.require_promotable(found)
-    return found
+            version = versions.get_version_or_production(registry.model_name, None)
+    if version.stage != "production":
+        registry.require_promotable(version)
+    return version
 
 
 def bundle_facts(version: ModelVersionResponse) -> dict[str, Any]:

@@ -66,19 +66,19 @@ def endpoint(cloud: Cloud) -> Iterator[SagemakerEndpoint]:
             if name.startswith("AWS_"):
                 patch.setenv(name, value)
         settings = EndpointSettings.model_validate({**_SETTINGS, "bucket": cloud.bucket})
-        made = SagemakerEndpoint.for_model("by_hand", settings)
-        made.deploy(_ONE, _bundle("1", cache={"max_entries": 4}))
-        made.set_weights({_ONE: 1.0})
-        yield made
-        made.remove(_ONE)
-        assert _belongings(cloud, made) == {}
-        assert made.state() is None
+        created = SagemakerEndpoint.for_model("by_hand", settings)
+        created.deploy(_ONE, _bundle("1", cache={"max_entries": 4}))
+        created.set_weights({_ONE: 1.0})
+        yield created
+        created.remove(_ONE)
+        assert _resources(cloud, created) == {}
+        assert created.state() is None
 
 
-def _belongings(cloud: Cloud, endpoint: SagemakerEndpoint) -> dict[str, list[str]]:
+def _resources(cloud: Cloud, endpoint: SagemakerEndpoint) -> dict[str, list[str]]:
     """Return everything of an endpoint that is there."""
     sagemaker, scaling = cloud.aws("sagemaker"), cloud.aws("application-autoscaling")
-    found = {
+    resources = {
         "endpoints": [e["EndpointName"] for e in sagemaker.list_endpoints()["Endpoints"]],
         "configs": [
             c["EndpointConfigName"] for c in sagemaker.list_endpoint_configs()["EndpointConfigs"]
@@ -94,7 +94,7 @@ def _belongings(cloud: Cloud, endpoint: SagemakerEndpoint) -> dict[str, list[str
     }
     own = {
         kind: [name for name in names if kind == "Bentos" or endpoint.name in name]
-        for kind, names in found.items()
+        for kind, names in resources.items()
     }
     return {kind: names for kind, names in own.items() if names}
 
@@ -105,7 +105,7 @@ def _client(endpoint: SagemakerEndpoint, variant: str | None = None) -> Predicti
 
 
 @contextmanager
-def _asking(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]:
+def _requesting(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]:
     """Ask without a pause from two clients; yields what counts the answers by version."""
     answers: Counter[str] = Counter()
     ended = threading.Event()
@@ -190,7 +190,7 @@ def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint)
 def test_an_update_is_verified_first_and_loses_no_request(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
-    with _asking(endpoint) as answers:
+    with _requesting(endpoint) as answers:
         result = endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
         assert (result.version, result.n_samples) == ("2", 16)
         assert result.largest_difference < 1e-5
@@ -221,19 +221,19 @@ def test_an_update_is_verified_first_and_loses_no_request(
 
 def _what_serves_all_requests_stays(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
     """Version 1 has all requests, version 2 none."""
-    before = _belongings(cloud, endpoint)
+    before = _resources(cloud, endpoint)
     with pytest.raises(EndpointError, match=f"beside {_TWO}: give requests to another one first"):
         endpoint.remove(_ONE)
-    assert _belongings(cloud, endpoint) == before, "it is scaled as before"
+    assert _resources(cloud, endpoint) == before, "it is scaled as before"
     with (
         cloud.going_wrong(stuck_weights=(endpoint.name,)),
         pytest.raises(EndpointError, match="SageMaker did not change the weights"),
     ):
-        _with_patience(endpoint, 0.2).set_weights({_TWO: 1.0})
+        _with_timeout(endpoint, 0.2).set_weights({_TWO: 1.0})
     assert endpoint.weights() == {_ONE: 1.0}, "what was asked for is not what serves"
 
 
-def _with_patience(endpoint: SagemakerEndpoint, seconds: float) -> SagemakerEndpoint:
+def _with_timeout(endpoint: SagemakerEndpoint, seconds: float) -> SagemakerEndpoint:
     settings = endpoint.settings.model_copy(update={"start_timeout": seconds})
     return replace(endpoint, settings=settings)
 
@@ -241,7 +241,7 @@ def _with_patience(endpoint: SagemakerEndpoint, seconds: float) -> SagemakerEndp
 def test_an_interrupted_deployment_is_undone_or_says_what_ends_its_costs(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
-    before = _belongings(cloud, endpoint)
+    before = _resources(cloud, endpoint)
 
     def interrupt() -> None:
         wait_until(
@@ -253,15 +253,15 @@ def test_an_interrupted_deployment_is_undone_or_says_what_ends_its_costs(
     with pytest.raises(KeyboardInterrupt):
         endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
     assert endpoint.weights() == {_ONE: 1.0}
-    after = _belongings(cloud, endpoint)
+    after = _resources(cloud, endpoint)
     assert {kind: len(names) for kind, names in after.items()} == {
         kind: len(names) for kind, names in before.items()
     }
-    with pytest.raises(EndpointError, match="is still Updating after") as told:
-        _with_patience(endpoint, 0.2).deploy(_TWO, _bundle("2"), keep={_ONE})
-    assert "Nor could it be undone" in str(told.value)
+    with pytest.raises(EndpointError, match="is still Updating after") as failure:
+        _with_timeout(endpoint, 0.2).deploy(_TWO, _bundle("2"), keep={_ONE})
+    assert "Nor could it be undone" in str(failure.value)
     deletion = f"delete-endpoint --region eu-central-1 --endpoint-name {endpoint.name}"
-    assert f"aws sagemaker {deletion}" in str(told.value)
+    assert f"aws sagemaker {deletion}" in str(failure.value)
     endpoint.remove(_TWO)
     assert endpoint.weights() == {_ONE: 1.0}
 
@@ -269,20 +269,20 @@ def test_an_interrupted_deployment_is_undone_or_says_what_ends_its_costs(
 def test_a_version_that_does_not_start_leaves_the_old_one(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
-    before = _belongings(cloud, endpoint)
+    before = _resources(cloud, endpoint)
     good = _bundle("3")
     wrong = replace(
         good.predictor.golden, probabilities=np.roll(good.predictor.golden.probabilities, 1, axis=1)
     )
     broken = replace(good, predictor=replace(good.predictor, golden=wrong))
-    with pytest.raises(EndpointError) as told:
+    with pytest.raises(EndpointError) as failure:
         endpoint.deploy(_THREE, broken, keep={_ONE})
-    assert f"production variant {_THREE} did not pass the ping health check" in str(told.value)
-    assert "What was served before still is." in str(told.value)
-    assert "The end of its log:" in str(told.value)
-    assert "it must not be used on this machine" in str(told.value), "which says why"
+    assert f"production variant {_THREE} did not pass the ping health check" in str(failure.value)
+    assert "What was served before still is." in str(failure.value)
+    assert "The end of its log:" in str(failure.value)
+    assert "it must not be used on this machine" in str(failure.value), "which says why"
     assert endpoint.weights() == {_ONE: 1.0}
-    after = _belongings(cloud, endpoint)
+    after = _resources(cloud, endpoint)
     assert {kind: len(names) for kind, names in after.items()} == {
         kind: len(names) for kind, names in before.items()
     }
@@ -303,7 +303,7 @@ def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_kill
         # As where another ZenML knows version 1.
         endpoint.deploy(_TWO, _bundle("2"))
     assert endpoint.weights() == {_ONE: 1.0}
-    found = _belongings(cloud, endpoint)
+    found = _resources(cloud, endpoint)
     assert found["Bentos"] == [_ONE]
     others = f"{endpoint.name}-2-{killed}"
     own = f"{endpoint.name}-{_ONE}"
@@ -316,7 +316,7 @@ def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_kill
 def test_refusals_name_action_resource_and_quota_and_leave_nothing(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
-    before = _belongings(cloud, endpoint)
+    before = _resources(cloud, endpoint)
     update = ("sagemaker:UpdateEndpoint",)
     with cloud.going_wrong(refused_actions=update), pytest.raises(AwsError) as refused:
         endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
@@ -331,6 +331,6 @@ def test_refusals_name_action_resource_and_quota_and_leave_nothing(
                      {"log": {"predictions": "/predictions"}}):  # fmt: skip
         with pytest.raises(ConfigError, match="Leave it out for this stack"):
             endpoint.deploy(_TWO, _bundle("2", **settings), keep={_ONE})
-    assert _belongings(cloud, endpoint) == before
+    assert _resources(cloud, endpoint) == before
     with pytest.raises(EndpointError, match=f"has no variant {_TWO}"):
         endpoint.set_weights({_TWO: 1.0})

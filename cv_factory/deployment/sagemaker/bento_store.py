@@ -93,7 +93,7 @@ class BentoStore:
     def _keys(self, prefix: str) -> Iterator[str]:
         pages = self.aws.client("s3").get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
-            yield from (found["Key"] for found in page.get("Contents", []))
+            yield from (item["Key"] for item in page.get("Contents", []))
 
 
 def _for_all(work: Callable[[Item], object], items: Sequence[Item]) -> None:

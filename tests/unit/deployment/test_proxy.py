@@ -26,6 +26,8 @@ class Echo(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 2
+    #: Requests to /together are answered once so many of them wait.
+    together = threading.Barrier(100)
 
     def do_GET(self) -> None:
         self._answer(b"")
@@ -38,8 +40,8 @@ class Echo(BaseHTTPRequestHandler):
             self._answer(b"", status=413)
             self.close_connection = True
             return
-        if self.path == "/slow":
-            time.sleep(0.3)
+        if self.path == "/together":
+            self.together.wait(timeout=60)
         self._answer(self._body())
 
     def _body(self) -> bytes:
@@ -267,23 +269,21 @@ def test_a_hundred_clients_are_served_at_once(
 ) -> None:
     proxy.route(servers[0].backend(0.5), servers[1].backend(0.5))
 
-    async def slow() -> bytes:
+    async def post() -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-        writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        writer.write(b"POST /together HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         head = await reader.readuntil(b"\r\n\r\n")
         writer.close()
         return head
 
-    async def all_of_them() -> list[bytes]:
-        return await asyncio.gather(*(slow() for _ in range(100)))
+    async def post_all() -> list[bytes]:
+        return await asyncio.gather(*(post() for _ in range(100)))
 
-    begun = time.monotonic()
-    heads = asyncio.run(all_of_them())
+    heads = asyncio.run(post_all())
     assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
-    assert time.monotonic() - begun < 10, "one after the other they take 30 s"
 
 
-def test_a_killed_front_is_started_again_and_clients_wait_for_it(
+def test_a_killed_proxy_is_started_again_and_clients_wait_for_it(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
     proxy.route(servers[0].backend(1.0))
@@ -296,11 +296,11 @@ def test_a_killed_front_is_started_again_and_clients_wait_for_it(
     assert ask(proxy.connect()) == "new"
 
 
-def test_what_ends_again_and_again_is_not_started_for_ever(tmp_path: Path) -> None:
+def test_a_proxy_that_always_fails_is_given_up(tmp_path: Path) -> None:
     (tmp_path / ROUTES).write_text("damaged")
-    begun = time.monotonic()
     command = ["-m", "cv_factory.deployment.local.proxy", str(tmp_path), "127.0.0.1", "0"]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert f"{ROUTES} is damaged" in done.stderr
-    assert time.monotonic() - begun < 30
+    completed = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=60
+    )
+    assert completed.returncode == 1
+    assert f"{ROUTES} is damaged" in completed.stderr

@@ -29,9 +29,9 @@ def test_every_name_is_valid_and_every_model_has_an_endpoint_of_its_own() -> Non
     for endpoint in endpoints:
         variant = names.variant_name("123456", "0f8fad5b-d9cb-469f-a165-70867728950e")
         assert variant == "v123456-0f8fad5b"
-        made = (endpoint, variant, names.sagemaker_model(endpoint, variant),
+        generated = (endpoint, variant, names.sagemaker_model(endpoint, variant),
                 names.new_config_name(endpoint))  # fmt: skip
-        assert all(_VALID.fullmatch(name) for name in made), made
+        assert all(_VALID.fullmatch(name) for name in generated), generated
 
 
 def test_what_belongs_to_another_endpoint_is_not_taken_for_ones_own() -> None:
@@ -47,7 +47,7 @@ def test_what_belongs_to_another_endpoint_is_not_taken_for_ones_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ({"subnets": "subnet-1"}, "subnets and security_groups: give both or neither"),
         ({"serverless": True}, "serverless"),
@@ -59,11 +59,11 @@ def test_what_belongs_to_another_endpoint_is_not_taken_for_ones_own() -> None:
         ({"data_capture": {"percentage": 5, "where": "x"}}, "where"),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_wrong_is_named(setting: dict[str, Any], told: str) -> None:
+def test_a_setting_that_is_wrong_is_named(setting: dict[str, Any], message: str) -> None:
     from stacks.flavors.sagemaker_bento import SagemakerBentoConfig
 
     for kind in (EndpointSettings, SagemakerBentoConfig):
-        with pytest.raises(ValidationError, match=re.escape(told)):
+        with pytest.raises(ValidationError, match=re.escape(message)):
             kind(**{**_NEEDED, **setting})
 
 

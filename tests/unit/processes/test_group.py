@@ -19,8 +19,8 @@ def _run(source: str, limits: Limits) -> str:
 
 def test_more_memory_than_asked_for_ends_it() -> None:
     hog = "import time; block = b'x' * 200_000_000; time.sleep(60)"
-    told = _run(hog, Limits(memory=100e6))
-    assert "had asked for 100 MB (its resource 'memory')" in told
+    description = _run(hog, Limits(memory=100e6))
+    assert "had asked for 100 MB (its resource 'memory')" in description
 
 
 def test_memory_that_children_take_counts() -> None:
@@ -32,8 +32,8 @@ def test_memory_that_children_take_counts() -> None:
 
 
 def test_more_time_than_granted_ends_it() -> None:
-    told = _run("import time; time.sleep(60)", Limits(seconds=0.3))
-    assert "was killed after its time limit of 0.3 s" in told
+    description = _run("import time; time.sleep(60)", Limits(seconds=0.3))
+    assert "was killed after its time limit of 0.3 s" in description
 
 
 def test_within_its_limits_it_ends_by_itself() -> None:
