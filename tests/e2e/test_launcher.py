@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,25 +91,24 @@ def _in_the_middle_of_a_step(
         yield client, [psutil.Process(pid) for pid in pids]
 
 
-def _seconds_until_gone(processes: list[psutil.Process]) -> float:
-    begun = time.monotonic()
-    _, alive = psutil.wait_procs(processes, timeout=20)
+def _assert_end(processes: list[psutil.Process]) -> None:
+    """The step's grace period is longer than this: no SIGKILL is needed."""
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert not alive
-    return time.monotonic() - begun
 
 
 def test_interrupt_ends_the_step_and_its_workers(project: Project) -> None:
     with _in_the_middle_of_a_step(project) as (client, processes):
         client.send_signal(signal.SIGINT)
         assert client.wait(30) != 0
-        assert _seconds_until_gone(processes) < 1
+        _assert_end(processes)
 
 
 def test_step_ends_when_its_client_is_killed(project: Project) -> None:
     with _in_the_middle_of_a_step(project) as (client, processes):
         client.kill()
         client.wait(10)
-        assert _seconds_until_gone(processes) < 10
-    # The dying step has still told ZenML: nothing seems to be running.
-    told = project.command(command(project, "statuses"))
-    assert result(told.stdout) == ["failed"]
+        _assert_end(processes)
+    # The dying step has still reported to ZenML: nothing seems to be running.
+    reported = project.command(command(project, "statuses"))
+    assert result(reported.stdout) == ["failed"]

@@ -56,10 +56,8 @@ def test_commands_see_nothing_of_the_caller(
 
 def test_the_network_is_refused(pristine_project: Project) -> None:
     source = "import requests; requests.get('http://example.invalid', timeout=20)"
-    begun = time.monotonic()
     result = pristine_project.python(source, code=1)
     assert "ProxyError" in result.stderr
-    assert time.monotonic() - begun < 15
 
 
 def test_an_unexpected_exit_code_fails_with_the_output(pristine_project: Project) -> None:

@@ -17,7 +17,7 @@ from zenml.enums import ExecutionMode
 
 from cv_factory.errors import TrainingError
 from stacks.compat.zenml_integrations import activate_only_stack_integrations
-from stacks.flavors.launcher import StepProcessError
+from stacks.flavors.launcher import LauncherSettings, StepProcessError
 
 
 @step(enable_cache=False)
@@ -26,7 +26,11 @@ def launcher_pid() -> Annotated[int, "pid"]:
     return os.getpid()
 
 
-@step(step_operator=True, enable_cache=False)
+@step(
+    step_operator=True,
+    enable_cache=False,
+    settings={"step_operator": LauncherSettings(grace_period=600)},
+)
 def launched(how: str, client_pid: int) -> Annotated[dict[str, Any], "seen"]:
     """End as told."""
     print(f"launched {os.getpid()} how={how}", flush=True)

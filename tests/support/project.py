@@ -44,7 +44,7 @@ class Project:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Copy the files that git knows or would add."""
+        """Copy the files and commit them."""
         self._state = folder / "state"
         self._saved = folder / "saved"
         self.root = self._state / "project"
@@ -55,12 +55,16 @@ class Project:
         self.environment = self._environment()
         for path in (self.home, self.root, self._state / "tmp", self._saved):
             path.mkdir(parents=True)
+        self.copy_sources()
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.commit("The project under test")
+
+    def copy_sources(self) -> None:
+        """Copy the files that git knows or would add."""
         for name in _source_files():
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(SOURCE / name, target)
-        self.git("init", "--quiet", "--initial-branch=main")
-        self.commit("The project under test")
 
     @property
     def zenml_config(self) -> Path:

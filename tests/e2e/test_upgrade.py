@@ -1,0 +1,100 @@
+"""An installation that the code of 28 November 2026 made goes on working with the present code."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from cv_factory.processes.ports import find_free_port
+from tests.e2e.test_deployment import assert_codes, deployment, versions_answering
+from tests.support.commands import python, run_all
+from tests.support.paths import ROOT
+from tests.support.project import Project
+from tests.support.quick_settings import quick_training
+
+pytestmark = [pytest.mark.engines, pytest.mark.slow]
+
+#: The last commit before modules moved, and with them the sources that stores name.
+_OLD_COMMIT = "b07a1117"
+_GATES = "gates=[{metric: accuracy, min: 0.3}]"
+_LOAD_EVERYTHING = """
+from zenml.client import Client
+
+for version in Client().list_artifact_versions(size=1000, hydrate=True).items:
+    print("LOADED", version.artifact.name, type(version.load()).__name__)
+"""
+
+
+@pytest.fixture
+def old_project(
+    tmp_path: Path, missing_engine: Callable[[str], NoReturn]
+) -> Iterator[Project]:  # fmt: skip
+    """A project with the old code's files."""
+    command = ["git", "archive", _OLD_COMMIT]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        missing_engine(f"the repository has no commit {_OLD_COMMIT}: git fetch --unshallow")
+    project = Project(tmp_path / "installation")
+    _remove_files(project)
+    subprocess.run(["tar", "-x"], cwd=project.root, input=archive.stdout, check=True)
+    project.commit("The old code")
+    yield project
+    project.close()
+
+
+def test_an_old_installation_keeps_working(old_project: Project) -> None:
+    project, port = old_project, find_free_port()
+    project.stacks("apply", "local", "--set")
+    done = run_all(
+        project,
+        quick_training("transform.pca.n_components=8", _GATES),
+        deployment(port),
+        quick_training("transform.pca.n_components=24", _GATES),
+    )
+    assert_codes(done, 0, 0, 0)
+
+    _remove_files(project)
+    project.copy_sources()
+    project.commit("The present code")
+    project.stacks("apply", "local", "--set")
+    assert versions_answering(port, 1) == {"1": 1}
+    models, history, card, trace, loaded, again, deployed, rollback, trained = run_all(
+        project,
+        ["models"],
+        ["history"],
+        ["card", "1"],
+        ["trace", "1", "--verify"],
+        python(_LOAD_EVERYTHING),
+        deployment(port),
+        deployment(port),
+        ["rollback", "--by", "Bob", "--reason", "complaints"],
+        quick_training("transform.pca.n_components=16", _GATES),
+    )
+    assert_codes(
+        [models, history, card, trace, loaded, again, deployed, rollback, trained],
+        *[0] * 9,
+    )
+    print(
+        models.output,
+        history.output,
+        card.output,
+        trace.output,
+        loaded.output,
+        again.output,
+        deployed.output,
+        rollback.output,
+        trained.output,
+    )
+
+
+def _remove_files(project: Project) -> None:
+    for path in project.root.iterdir():
+        if path.name in (".git", ".zen"):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
