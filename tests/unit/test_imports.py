@@ -133,6 +133,7 @@ def import_effects(root: Path, *modules: str) -> list[str]:
     return result.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_importing_the_product_does_nothing() -> None:
     assert import_effects(ROOT, *product_modules()) == []
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image, ImageOps
 
 from cv_factory.config.data import DataConfig
@@ -66,6 +67,7 @@ def ingest_damaged(root: Path, n: int, seed: int) -> None:
     assert dataset.images.shape == (len(dataset), 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_five_thousand_damaged_files_are_pictures_or_reasons(tmp_path: Path) -> None:
     ingest_damaged(tmp_path, 5000, seed=4)
 

@@ -34,6 +34,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_bundle_gives_the_same_bento_and_it_answers_by_its_own_code(
     tmp_path: Path,
 ) -> None:

@@ -25,6 +25,8 @@ from cv_factory.serving.bundle import Bundle
 from tests.support.predictors import digits_predictor
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 START = 120.0
 
 

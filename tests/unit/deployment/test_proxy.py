@@ -162,6 +162,7 @@ def test_shares_are_kept_to_the_request() -> None:
         assert all(abs(counts[n] - end * w) <= 1 for n, w in (("a", 0.7), ("b", 0.2), ("c", 0.1)))
 
 
+@pytest.mark.slow
 def test_no_request_is_lost_and_none_is_late_when_the_service_changes_under_load(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:

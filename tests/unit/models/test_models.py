@@ -105,7 +105,13 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(dataset, split, fit_transform(dataset, split.train, config))
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=lambda m: m.name)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(m, id=m.name, marks=[pytest.mark.slow] * isinstance(m, BackboneSection))
+        for m in MODELS
+    ],
+)
 def trained(request: pytest.FixtureRequest, case: Case) -> TrainedModel:
     return case.train(request.param)
 

@@ -35,6 +35,7 @@ def run(line: str, service: RunningService) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["curl", "run.py predict"])
 def test_requests(service: RunningService, word: str) -> None:
     (service.folder / "run.py").write_bytes((ROOT / "run.py").read_bytes())
@@ -44,6 +45,7 @@ def test_requests(service: RunningService, word: str) -> None:
         assert "digits" in run(line.replace(URL, service.url), service), line
 
 
+@pytest.mark.slow
 def test_keys(service: RunningService) -> None:
     add, list_, revoke = (
         line.replace("keys.json", "documented_keys.json")

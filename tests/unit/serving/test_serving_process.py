@@ -22,6 +22,8 @@ from tests.support.request_fuzzing import fuzzed_requests
 from tests.support.waiting import wait_until
 from tests.unit.serving.conftest import RunningService
 
+pytestmark = pytest.mark.slow
+
 #: Set it to 10000 for the full run.
 FUZZED_REQUESTS = int(os.environ.get("CV_FACTORY_FUZZED_REQUESTS", "300"))
 FORBIDDEN = ("torch", "zenml", "great_expectations", "sklearn", "mlflow", "pandas", "scipy")

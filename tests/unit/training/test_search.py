@@ -119,6 +119,7 @@ def test_only_the_training_images_are_used(
     assert run((blinded, split), pruning=False).fingerprint == search_run[0].fingerprint
 
 
+@pytest.mark.slow
 def test_a_setting_that_does_not_work_fails_its_trial_and_says_why(
     digits: tuple[ImageDataset, Split],
 ) -> None:

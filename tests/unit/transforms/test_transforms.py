@@ -189,6 +189,7 @@ def test_patches_that_do_not_fit_are_refused(patches: dict[str, int], message: s
         fit_patches([images], fit_normalization([images]), config)
 
 
+@pytest.mark.slow
 def test_a_map_of_the_images_is_deterministic_and_read_back(tmp_path: Path) -> None:
     dataset = ingest(DataConfig(limit=120))
     config = TransformConfig.model_validate({"pca": {"n_components": 8}, "umap": {"n_images": 60}})
