@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kind = item.path.relative_to(ROOT / "tests").parts[0]
         if kind in ("unit", "e2e"):
             item.add_marker(kind)
+        # Modules of one cloud, or of one engine, run one after the other (``--dist loadgroup``).
+        item.add_marker(pytest.mark.xdist_group("aws" if kind == "aws" else item.path.stem))
     items.sort(key=_rank)
 
 

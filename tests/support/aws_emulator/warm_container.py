@@ -4,6 +4,7 @@ Most of a job's time would be those imports. Nothing of the project is imported 
 A line of standard input is a request; what became of the job is written to files that it names.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ import container
 
 _ROOT = str(Path(__file__).resolve().parents[3])
 sys.path.append(_ROOT)
-from tests.support.warm_python import PACKAGES, become  # noqa: E402
+from tests.support.warm_python import PACKAGES, become, exit_after  # noqa: E402
 
 _AWS = (
     "boto3",
@@ -34,6 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for jobs
     for name in (*PACKAGES, *_AWS):
         importlib.import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         if os.fork() == 0:
             _watch(json.loads(line))
@@ -45,13 +47,16 @@ def _watch(request: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
-        become(request)
-        sys.path.remove(_ROOT)
-        container.enter(request["command"], request["folder"])
-        return
+        exit_after(_enter_container, request)
     _write(request["started"], pid)
     _write(request["ended"], os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os._exit(0)
+
+
+def _enter_container(request: dict[str, Any]) -> None:
+    become(request)
+    sys.path.remove(_ROOT)
+    container.enter(request["command"], request["folder"])
 
 
 def _write(path: str, number: int) -> None:
