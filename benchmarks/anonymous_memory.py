@@ -1,4 +1,4 @@
-"""The memory of this process that is its own: pages of mapped files do not count."""
+"""Anonymous memory of this process: pages of mapped files do not count."""
 
 import threading
 from pathlib import Path

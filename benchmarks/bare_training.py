@@ -1,4 +1,4 @@
-"""The work of the training pipeline as one plain script: no ZenML, no MLflow, nothing stored.
+"""The training pipeline's work as one plain script: without ZenML, MLflow and artifacts.
 
 The baseline of ``benchmarks/orchestration.py``. Prints one JSON object: seconds by part,
 accuracy, epochs.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-BEGUN = time.perf_counter()
+START = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
@@ -26,9 +26,9 @@ def main() -> None:
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         yield
-        seconds[name] = round(time.perf_counter() - begun, 3)
+        seconds[name] = round(time.perf_counter() - start, 3)
 
     config = load_config(TrainingPipelineConfig, Path(sys.argv[1]), overrides=sys.argv[2:])
     with timed("ingest"):
@@ -65,7 +65,7 @@ def main() -> None:
         from cv_factory.evaluation.scoring import evaluate_predictor
 
         evaluation = evaluate_predictor(predictor, dataset, split.test, config.evaluate)
-    seconds["whole"] = round(time.perf_counter() - BEGUN, 3)
+    seconds["whole"] = round(time.perf_counter() - START, 3)
     accuracy = evaluation.metrics["accuracy"].value
     epochs = len(trained.history)
     print(json.dumps({"seconds": seconds, "accuracy": accuracy, "epochs": epochs}))

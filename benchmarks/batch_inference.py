@@ -19,7 +19,7 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.harness import Side
+from benchmarks.harness import Side, parse_arguments
 from benchmarks.ingestion import compare_rates, write_photographs
 from cv_factory.cpu import available_cpus
 
@@ -72,10 +72,10 @@ def bare_loop() -> dict[str, float]:
         return len(predictor.predict_single_threaded(np.stack(images)))
 
     score(0)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with ThreadPoolExecutor(available_cpus()) as pool:
         scored = sum(pool.map(score, range(0, len(files), _BATCH)))
-    return {"images_per_second": scored / (time.perf_counter() - begun)}
+    return {"images_per_second": scored / (time.perf_counter() - start)}
 
 
 def batch_inference() -> dict[str, float]:
@@ -96,17 +96,16 @@ def score_folder(name: str, rows_per_part: int) -> dict[str, float]:
     predictor.predict_single_threaded(predictor.golden.images)
     shutil.rmtree(root / "scores", ignore_errors=True)
     config = DataConfig(source="folder", path=str(root / name))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with open_source(config, labelled=False) as source:
         job = BatchJob(source, config, ScoringModel("photographs", 1, predictor), rows_per_part)
         scored = score(job, OutputFolder.open(str(root / "scores"), {})).n_rows
-    return {"images_per_second": scored / (time.perf_counter() - begun)}
+    return {"images_per_second": scored / (time.perf_counter() - start)}
 
 
 def main() -> int:
     """Compare, print and store the result."""
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    n, pairs = parse_arguments(count=20_000, pairs=4)
     with tempfile.TemporaryDirectory() as directory:
         os.environ[FOLDER] = directory
         write_photographs(Path(directory, "images"), n, size=64, kind="png")

@@ -1,4 +1,4 @@
-"""Whether batch inference needs more memory for more images: COUNT of them against ten times that.
+"""Peak memory of batch inference on COUNT images, and on ten times as many.
 
 The peak of a whole process that scores 64x64 PNGs into one part and into ten. Most of the files are
 hard links to COUNT different ones (default 4,000), PAIRS pairs (default 3).
@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import cast
 
 from benchmarks.batch_inference import FOLDER, export_small_cnn, score_folder
-from benchmarks.harness import Side, compare
+from benchmarks.harness import Side, compare, parse_arguments
 from benchmarks.ingestion import write_photographs
 
 _TIMES = 10
@@ -43,8 +43,7 @@ def main() -> int:
     """Compare, print and store the result."""
     from rich.console import Console
 
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    n, pairs = parse_arguments(count=4000, pairs=3)
     with tempfile.TemporaryDirectory() as directory:
         os.environ[FOLDER], os.environ[_ROWS] = directory, str(n)
         root = Path(directory)

@@ -1,4 +1,4 @@
-"""What it takes to store an ImageDataset of 1 GB and to get it back, against ZenML and NumPy.
+"""Storing and loading an ImageDataset of 1 GB, against ZenML and NumPy.
 
 Three comparisons, each in fresh processes, imports not measured: loading from the local store with
 the first batch of 256 images, against ZenML's own materializer for arrays (which reads pixels only:
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.anonymous_memory import PeakMemory
-from benchmarks.harness import Comparison, Side, Spread, compare
+from benchmarks.harness import Comparison, Side, Spread, compare, parse_arguments
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.manifest import MANIFEST_COLUMNS
 from tests.support.s3_server import BUCKET, WEED, S3Server
@@ -54,12 +54,12 @@ def _timed(
     materializer: Any, kind: type[Any], pixels: Callable[[Any], Any]
 ) -> dict[str, float]:  # fmt: skip
     with PeakMemory() as memory:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         loaded = materializer.load(kind)
         batch = pixels(loaded)[:_BATCH].copy()
         if isinstance(loaded, ImageDataset):
             loaded.labels[:_BATCH].copy()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     return {"seconds": seconds, "MB": memory.growth / 1e6, "sum": float(batch.sum())}
 
 
@@ -80,13 +80,13 @@ def our_save() -> dict[str, float]:
 def _saved(save: Callable[[Path], None]) -> dict[str, float]:
     """Time a save until everything is on the disk, and until it is in the page cache."""
     target = _fresh_folder()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     save(target)
-    unsynced = time.perf_counter() - begun
+    unsynced = time.perf_counter() - start
     for file in target.iterdir():
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
-    return {"seconds": time.perf_counter() - begun, "unsynced_seconds": unsynced}
+    return {"seconds": time.perf_counter() - start, "unsynced_seconds": unsynced}
 
 
 def artifact_folder(name: str) -> Path:
@@ -137,7 +137,7 @@ def _store_both(images: np.ndarray[Any, np.dtype[np.uint8]], dataset: ImageDatas
     materializer_over(ImageDatasetMaterializer, "ours").save(dataset)
 
 
-def made_dataset(megabytes: int) -> ImageDataset:
+def generate_dataset(megabytes: int) -> ImageDataset:
     """Return random 64x64x3 images that take so many megabytes, with labels and a manifest."""
     n = megabytes * 1_000_000 // (_SIDE * _SIDE * 3)
     rng = np.random.default_rng(0)
@@ -184,9 +184,8 @@ def _print_ratio(title: str, result: Comparison, quantity: str) -> None:
 
 def main() -> int:
     """Make the dataset, store it twice in both stores, compare and print."""
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 6
-    dataset = made_dataset(megabytes)
+    megabytes, pairs = parse_arguments(megabytes=1000, pairs=6)
+    dataset = generate_dataset(megabytes)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         os.environ |= {FOLDER: directory, STORE: directory}

@@ -11,13 +11,14 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import RESULTS, Side, Spread, describe_machine, run_once
+from benchmarks.harness import RESULTS, Side, Spread, describe_machine, parse_arguments, run_once
 
 SEEDS = range(5)
 
 
 def main() -> None:
     """Train and evaluate once a seed, print a table, write the result as JSON."""
+    parse_arguments()
     accuracies, seconds = [], []
     for seed in SEEDS:
         sample = run_once(_side(seed))

@@ -1,10 +1,11 @@
 """Compares two ways to do the same work: paired runs, in alternating order, each a fresh process.
 
-It knows nothing of what it runs. Both sides run under the same parent, in the order A B B A A B …,
+Both sides run under the same parent, in the order A B B A A B …,
 so that a machine that slows down or warms up does so for both. The peak memory of a side is that of
 its largest single process, as the operating system counts it.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 _LAUNCHER = Path(__file__).resolve().with_name("measured_process.py")
-_CALL = """
+_CALL_SCRIPT = """
 import importlib.util, json, sys
 root, file, name, result = sys.argv[1:]
 sys.path.insert(0, root)
@@ -292,7 +293,26 @@ def _command(side: Side, value: Path) -> list[str]:
         raise ValueError(f"{function.__qualname__} is no module-level function")
     # By file, since the module may be the running script, which no name leads to.
     file = str(Path(function.__code__.co_filename).resolve())
-    return [sys.executable, "-c", _CALL, str(ROOT), file, function.__name__, str(value)]
+    return [sys.executable, "-c", _CALL_SCRIPT, str(ROOT), file, function.__name__, str(value)]
+
+
+def parse_arguments(**defaults: Any) -> tuple[Any, ...]:
+    """Parse the optional positional arguments of the running script; its docstring is ``--help``.
+
+    Args:
+        defaults: By name in order; a value has its default's type, a list takes all that are left.
+    """
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, default in defaults.items():
+        is_list = isinstance(default, list)
+        parser.add_argument(
+            name.upper(), nargs="*" if is_list else "?", type=str if is_list else type(default),
+            default=default,
+        )  # fmt: skip
+    return tuple(vars(parser.parse_args()).values())
 
 
 def describe_machine() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.harness import Side, Spread, compare
+from benchmarks.harness import Side, Spread, compare, parse_arguments
 from cv_factory.cpu import available_cpus
 
 _FOLDER = "BENCHMARK_JPEGS"
@@ -48,9 +48,9 @@ def dataloader() -> dict[str, float]:
 
     folder = ImageFolder(os.environ[_FOLDER], Compose([Resize((64, 64)), PILToTensor()]))
     loader = torch.utils.data.DataLoader(folder, batch_size=256, num_workers=available_cpus())
-    begun = time.perf_counter()
+    start = time.perf_counter()
     images = sum(len(batch) for batch, _ in loader)
-    return {"images_per_second": images / (time.perf_counter() - begun)}
+    return {"images_per_second": images / (time.perf_counter() - start)}
 
 
 def ingestion() -> dict[str, float]:
@@ -59,9 +59,9 @@ def ingestion() -> dict[str, float]:
     from cv_factory.data.ingest import ingest
 
     config = DataConfig(source="folder", path=os.environ[_FOLDER], height=64, width=64, channels=3)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     images = len(ingest(config))
-    return {"images_per_second": images / (time.perf_counter() - begun)}
+    return {"images_per_second": images / (time.perf_counter() - start)}
 
 
 def compare_rates(name: str, baseline: Side, ours: Side, pairs: int) -> None:
@@ -81,8 +81,7 @@ def compare_rates(name: str, baseline: Side, ours: Side, pairs: int) -> None:
 
 def main() -> int:
     """Compare, print and store the result."""
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    n, pairs = parse_arguments(count=4000, pairs=4)
     with tempfile.TemporaryDirectory() as directory:
         os.environ[_FOLDER] = directory
         write_photographs(Path(directory), n)

@@ -14,10 +14,10 @@ import time
 def main() -> int:
     """Run the command that the arguments name and return 0: its own exit status is reported."""
     report, *command = sys.argv[1:]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     child = os.posix_spawnp(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     content = {
         "exit_code": os.waitstatus_to_exitcode(status),
         "seconds": seconds,

@@ -1,4 +1,4 @@
-"""Images through ingestion, validation, split and PCA: does time grow in line, does memory not?
+"""Time and memory of ingestion, validation, split and PCA as the number of images grows tenfold.
 
 The images are Fashion-MNIST's, shifted, flipped and tinted to 32x32x3. Two sizes are run, ten times
 apart (COUNT, by default 100,000, and ten times that); reported are seconds a stage and its peak
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.anonymous_memory import PeakMemory
-from benchmarks.harness import Side, run_once
+from benchmarks.harness import Side, parse_arguments, run_once
 from cv_factory.config.data import DataConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.transform import TransformConfig
@@ -124,13 +124,13 @@ class _Marks:
 
 def main() -> int:
     """Run both sizes, each in a process of its own, and print the ratio of their times."""
-    small = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    found = []
+    (small,) = parse_arguments(count=100_000)
+    runs = []
     for n in (small, 10 * small):
         side = Side(f"{n:,} images", cast(FunctionType, stages), env={_COUNT: str(n)})
-        found.append(run_once(side, timeout=1800).values)
-        print(json.dumps(found[-1], indent=1), flush=True)
-    ratio = found[1]["whole_s"] / found[0]["whole_s"]
+        runs.append(run_once(side, timeout=1800).values)
+        print(json.dumps(runs[-1], indent=1), flush=True)
+    ratio = runs[1]["whole_s"] / runs[0]["whole_s"]
     print(f"10 x the images: {ratio:.2f} x the time, load {os.getloadavg()[0]:.1f}")
     return 0
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, ROOT, Side, describe_machine, run_once
+from benchmarks.harness import RESULTS, ROOT, Side, describe_machine, parse_arguments, run_once
 
 #: Settings over the default configuration, by model.
 MODELS: dict[str, list[str]] = {
@@ -33,6 +33,7 @@ MODELS: dict[str, list[str]] = {
 
 def main() -> None:
     """Train each model, print a table, write the result as JSON."""
+    parse_arguments()
     rows: dict[str, Any] = {}
     print(f"{'test accuracy':>14}{'train s':>10}{'kB':>10}  model and settings")
     for name, settings in MODELS.items():
@@ -67,9 +68,9 @@ def _train(name: str, settings: list[str]) -> dict[str, float]:
     dataset = ingest(config.data)
     split = split_dataset(dataset, config.split)
     transform = fit_transform(dataset, split.train, config.transform)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     trained = train(dataset, split, transform, config.model, config.train)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     predictor = export_predictor(trained, transform, {})
     predicted = predictor.predict(dataset.images[split.test]).probabilities.argmax(axis=1)
     accuracy = float((predicted == dataset.labels[split.test]).mean())

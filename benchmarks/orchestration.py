@@ -1,4 +1,4 @@
-"""What orchestration adds: ``run.py --pipeline training`` against a bare script of the same work.
+"""Overhead of orchestration: ``run.py --pipeline training`` against a bare script of the same work.
 
 Targets: at most 6 s from the start of the process to the first step; on Fashion-MNIST at most 12 s
 more than the bare script in all (start-up, artifacts, lineage, reports).
@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import ROOT, Comparison, Side, Spread, compare
+from benchmarks.harness import ROOT, Comparison, Side, Spread, compare, parse_arguments
 
 _TIMINGS = """
 import json
@@ -101,6 +101,7 @@ class Bench:
 
 def main() -> None:
     """Compare, print the itemised difference, and write the result as JSON."""
+    parse_arguments()
     config = os.environ.get("CONFIG", "configs/training.yaml")
     pairs = int(os.environ.get("PAIRS", "5"))
     warmup = int(os.environ.get("WARMUP", "1"))
@@ -145,8 +146,8 @@ def _items(comparison: Comparison) -> Table:
     table = Table("Part", "Bare, s", "Pipeline, s", "Added, s", title="Medians by part")
     for name in names:
         ours = Spread.of([sample.values[name] for sample in pipeline]).median
-        theirs = Spread.of([sample.values["seconds"].get(name, 0.0) for sample in bare]).median
-        table.add_row(name, f"{theirs:.2f}", f"{ours:.2f}", f"{ours - theirs:+.2f}")
+        baseline = Spread.of([sample.values["seconds"].get(name, 0.0) for sample in bare]).median
+        table.add_row(name, f"{baseline:.2f}", f"{ours:.2f}", f"{ours - baseline:+.2f}")
     return table
 
 

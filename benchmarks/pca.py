@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.anonymous_memory import PeakMemory
-from benchmarks.harness import RESULTS, Side, Spread, describe_machine, run_once
+from benchmarks.harness import RESULTS, Side, Spread, describe_machine, parse_arguments, run_once
 
 K = 64
 PAIRS = 3
@@ -44,25 +44,26 @@ _SOLVERS = (
 
 def main() -> None:
     """Measure both sizes, print a table each, write the results as JSON."""
+    (words,) = parse_arguments(words=[])
+    sizes = [word for word in words if word.isdigit()]
     with tempfile.TemporaryDirectory() as folder:
-        for dimension, load in ((784, _fashion), (3072, _colour)):
-            sizes = [word for word in sys.argv[1:] if word.isdigit()]
+        for dimension, load in ((784, _fashion), (3072, _color)):
             if sizes and str(dimension) not in sizes:
                 continue
             origin, images = load()
             path = Path(folder) / f"{dimension}.npy"
             np.save(path, images)
             print(f"\n{origin}: {images.shape}, d = {dimension}")
-            _measure(dimension, path)
+            _measure(dimension, path, only_pairs="pairs" in words)
 
 
-def _measure(dimension: int, path: Path) -> None:
+def _measure(dimension: int, path: Path, *, only_pairs: bool) -> None:
     exact = np.asarray(run_once(_side("reference", path), 3600).values["variances"])
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _SOLVERS}
     for pair in range(PAIRS):
         for name in _SOLVERS[:2] if pair % 2 == 0 else _SOLVERS[1::-1]:
             rows[name].append(run_once(_side(name, path), 3600).values)
-    for name in () if "pairs" in sys.argv[1:] else _SOLVERS[2:]:
+    for name in () if only_pairs else _SOLVERS[2:]:
         rows[name].append(run_once(_side(name, path), 3600).values)
     matrix = dimension**2 * 8 / 1e6
     print(f"{'solver':26}{'n':>2}{'seconds':>10}{'extra MB':>10}{'worst error':>13}")
@@ -95,9 +96,9 @@ def _solve(name: str) -> dict[str, Any]:
     images = np.load(os.environ[_FILE], mmap_mode="r")
     prepared = _SOLVE[name.split()[0]](name, images)
     with PeakMemory() as memory:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         variances = prepared()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     extra = memory.growth / 1e6
     return {"seconds": seconds, "extra_MB": extra, "variances": np.asarray(variances).tolist()}
 
@@ -173,7 +174,7 @@ def _fashion() -> tuple[str, npt.NDArray[np.uint8]]:
     return "Fashion-MNIST", FashionMNISTSource(None)._arrays.images[:60_000]
 
 
-def _colour() -> tuple[str, npt.NDArray[np.uint8]]:
+def _color() -> tuple[str, npt.NDArray[np.uint8]]:
     """Return 60,000 images of 32x32x3: CIFAR-10 where it is, else tinted Fashion-MNIST."""
     folder = os.environ.get("CV_FACTORY_CIFAR10")
     if folder is None:

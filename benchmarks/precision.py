@@ -1,4 +1,4 @@
-"""What fewer bits bring and cost: images/s, size and agreement of predictors in each precision.
+"""Images/s, size and agreement of a predictor in each precision.
 
 ResNet18 and the small CNN, trained for one epoch on 400 pieces of photographs (64x64), in float32,
 float16 and int8; batches of 8 in one process on all cores, ROUNDS (default 5) of SECONDS (default
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
 from benchmarks.ingestion import write_photographs
 from cv_factory.config.data import DataConfig
 from cv_factory.config.export import ExportConfig
@@ -62,11 +62,11 @@ def export_all(
 
 def rate(predictor: Predictor, batch: npt.NDArray[np.uint8], seconds: float) -> float:
     """Return images/s."""
-    runs, begun = 0, time.perf_counter()
-    while (taken := time.perf_counter() - begun) < seconds:
+    runs, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
         predictor.predict(batch)
         runs += 1
-    return runs * len(batch) / taken
+    return runs * len(batch) / elapsed
 
 
 def measure(
@@ -92,11 +92,11 @@ def report(
     from rich.console import Console
     from rich.table import Table
 
-    rounds, whole = len(rates["float32"]), predictors["float32"]
+    rounds, float_predictor = len(rates["float32"]), predictors["float32"]
     table = Table(title=f"{model} ({rounds} rounds)", title_justify="left")
     for title in ("precision", "images/s", "against float32", "MB", "agreement"):
         table.add_column(title, justify="right")
-    expected = whole.predict(images).probabilities.argmax(1)
+    expected = float_predictor.predict(images).probabilities.argmax(1)
     for name, predictor in predictors.items():
         ratio = Spread.of([a / b for a, b in zip(rates[name], rates["float32"], strict=True)])
         same = (predictor.predict(images).probabilities.argmax(1) == expected).mean()
@@ -112,8 +112,7 @@ def report(
 
 def main() -> int:
     """Measure, print and store the result."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
+    rounds, seconds = parse_arguments(rounds=5, seconds=1.0)
     result: dict[str, object] = {"machine": describe_machine()}
     with tempfile.TemporaryDirectory() as directory:
         write_photographs(Path(directory), 400, size=64, kind="png")

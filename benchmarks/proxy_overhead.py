@@ -1,4 +1,4 @@
-"""What a model's proxy costs: one service, asked at its own port and through the proxy.
+"""Overhead of a model's proxy: one service, loaded at its own port and through the proxy.
 
 The default small CNN on 28x28, one worker, API keys and logs on. ``wrk`` (Debian: wrk) asks for
 SECONDS (default 3) at 1, 8 and 32 connections over loopback, in ROUNDS (default 3) of alternating
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
 from benchmarks.serving import CONNECTIONS, Server, wrk
 from benchmarks.serving_models import write_bundle
 from cv_factory.config.serving import ServingConfig
@@ -42,24 +42,24 @@ def measure(folder: Path, rounds: int, seconds: int) -> Figures:
         if service is None:
             raise RuntimeError("the service ended")
         ports = {"direct": service.port, "proxy": endpoint.port}
-        asked = Server([], {}, "/predict", "image/png", folder / "image.png")
-        return _load(asked, ports, f"Bearer {key}", rounds, seconds)
+        target = Server([], {}, "/predict", "image/png", folder / "image.png")
+        return _load(target, ports, f"Bearer {key}", rounds, seconds)
     finally:
         endpoint.remove("one")
         endpoint.close()
 
 
 def _load(
-    asked: Server, ports: dict[str, int], authorization: str, rounds: int, seconds: int
+    target: Server, ports: dict[str, int], authorization: str, rounds: int, seconds: int
 ) -> Figures:
     figures: Figures = {n: {side: [] for side in _SIDES} for n in CONNECTIONS}
-    urls = {side: f"http://127.0.0.1:{port}{asked.path}" for side, port in ports.items()}
+    urls = {side: f"http://127.0.0.1:{port}{target.path}" for side, port in ports.items()}
     for side in _SIDES:
-        wrk(asked, urls[side], authorization, 8, 1)
+        wrk(target, urls[side], authorization, 8, 1)
     for number in range(rounds):
-        for connections, found in figures.items():
+        for connections, samples in figures.items():
             for side in _SIDES if number % 2 == 0 else _SIDES[::-1]:
-                found[side].append(wrk(asked, urls[side], authorization, connections, seconds))
+                samples[side].append(wrk(target, urls[side], authorization, connections, seconds))
     return figures
 
 
@@ -73,31 +73,30 @@ def report(figures: Figures) -> None:
     sides = (f"{side}: /s, p50, p99 ms" for side in _SIDES)
     for title in ("connections", *sides, "rate: ratio", "p50: ms added"):
         table.add_column(title, justify="right")
-    for connections, found in figures.items():
-        pairs = list(zip(found["direct"], found["proxy"], strict=True))
+    for connections, samples in figures.items():
+        pairs = list(zip(samples["direct"], samples["proxy"], strict=True))
         ratio = Spread.of([proxy["rate"] / direct["rate"] for direct, proxy in pairs])
         added = Spread.of([proxy["p50"] - direct["p50"] for direct, proxy in pairs])
         table.add_row(
             str(connections),
-            *(_cell(found[side]) for side in _SIDES),
+            *(_cell(samples[side]) for side in _SIDES),
             f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})",
             f"{added.median:+.2f} ({added.min:+.2f} to {added.max:+.2f})",
         )
     Console(width=120).print(table)
 
 
-def _cell(found: list[dict[str, float]]) -> str:
-    rate, p50, p99 = (Spread.of([f[key] for f in found]).median for key in ("rate", "p50", "p99"))
+def _cell(samples: list[dict[str, float]]) -> str:
+    rate, p50, p99 = (Spread.of([f[key] for f in samples]).median for key in ("rate", "p50", "p99"))
     return f"{rate:.0f}, {p50:.2f}, {p99:.2f}"
 
 
 def main() -> int:
     """Measure, print and store the result."""
+    rounds, seconds = parse_arguments(rounds=3, seconds=3)
     if shutil.which("wrk") is None:
         sys.stderr.write("This benchmark needs wrk (Debian: apt-get install wrk).\n")
         return 2
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as directory:
         figures = measure(Path(directory, "model"), rounds, seconds)

@@ -1,4 +1,4 @@
-"""What clients notice of an update and of a killed worker: lost requests, and seconds.
+"""Lost requests and seconds of an update, and of a killed worker.
 
 An endpoint on loopback serves a logistic regression of the digits; 4 threads ask without a pause.
 ROUNDS (default 5) times a new service replaces the old one, then its worker is killed.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
 from benchmarks.serving_clients import Clients
 from cv_factory.config.data import DataConfig
 from cv_factory.config.serving import ServingConfig
@@ -52,7 +52,7 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
     """Replace and kill, and return the figures of each round."""
     predictor = train_digits()
     endpoint = LocalEndpoint(folder, "127.0.0.1", find_free_port(), start_timeout_s=_START_SECONDS)
-    found: dict[str, list[float]] = {
+    figures: dict[str, list[float]] = {
         name: []
         for name in ("start_seconds", "switch_seconds", "requests", "lost_by_update",
                      "back_seconds_after_kill", "lost_by_kill")
@@ -68,32 +68,32 @@ def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
                 endpoint.deploy(name, bundle, keep=endpoint.weights())
                 endpoint.set_weights({name: 1.0})
             else:
-                _round(endpoint, name, old, bundle, found)
+                _round(endpoint, name, old, bundle, figures)
             old = name
     finally:
         for service in [path.name for path in (folder / "services").glob("*")]:
             endpoint.remove(service)
         endpoint.close()
-    return found
+    return figures
 
 
 def _round(
-    endpoint: LocalEndpoint, name: str, old: str, bundle: Bundle, found: dict[str, list[float]]
+    endpoint: LocalEndpoint, name: str, old: str, bundle: Bundle, figures: dict[str, list[float]]
 ) -> None:
     url = f"{endpoint.url}/predict"
     image = encode_png(bundle.predictor.golden.images[0])
     with Clients(url, image, {}, CLIENTS).asking() as clients:
-        begun = time.monotonic()
+        start = time.monotonic()
         endpoint.deploy(name, bundle, keep=endpoint.weights())
         started = time.monotonic()
         endpoint.set_weights({name: 1.0})
         switched = time.monotonic()
         endpoint.remove(old)
         clients.wait_for_answer_after(time.monotonic())
-    found["start_seconds"].append(started - begun)
-    found["switch_seconds"].append(switched - started)
-    found["requests"].append(len(clients.answers))
-    found["lost_by_update"].append(clients.lost())
+    figures["start_seconds"].append(started - start)
+    figures["switch_seconds"].append(switched - started)
+    figures["requests"].append(len(clients.answers))
+    figures["lost_by_update"].append(clients.lost())
     running = endpoint.running(name)
     assert running is not None
     with Clients(url, image, {}, CLIENTS).asking() as clients:
@@ -101,22 +101,22 @@ def _round(
         for worker in psutil.Process(running.pid).children():
             worker.kill()
         killed = time.monotonic()
-        found["back_seconds_after_kill"].append(clients.wait_for_answer_after(killed) - killed)
-    found["lost_by_kill"].append(clients.lost())
+        figures["back_seconds_after_kill"].append(clients.wait_for_answer_after(killed) - killed)
+    figures["lost_by_kill"].append(clients.lost())
 
 
 def main() -> int:
     """Measure, print and store the figures."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    (rounds,) = parse_arguments(rounds=5)
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="cv-factory-redeployment-") as directory:
-        found = measure(rounds, Path(directory))
+        figures = measure(rounds, Path(directory))
     RESULTS.mkdir(parents=True, exist_ok=True)
-    spreads = {name: asdict(Spread.of(values)) for name, values in found.items()}
-    content = {"name": "redeployment", "machine": machine, "spreads": spreads, "rounds": found}
+    spreads = {name: asdict(Spread.of(values)) for name, values in figures.items()}
+    content = {"name": "redeployment", "machine": machine, "spreads": spreads, "rounds": figures}
     file = RESULTS / "redeployment.json"
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for name, values in found.items():
+    for name, values in figures.items():
         spread = Spread.of(values)
         sys.stdout.write(
             f"{name:<26}median {spread.median:8.2f}  {spread.min:8.2f} to {spread.max:8.2f}  "

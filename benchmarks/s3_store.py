@@ -1,4 +1,4 @@
-"""What an artifact store on S3 costs: a training run, and a dataset of 1 GB there and back.
+"""Overhead of an artifact store on S3: a training run, and a dataset of 1 GB saved and loaded.
 
 One real S3 server on this machine serves all. Three comparisons: the same short training run with a
 local store and with the bucket; saving the dataset to the bucket, and loading it from there,
@@ -24,11 +24,11 @@ from benchmarks.dataset_artifact import (
     FOLDER,
     STORE,
     artifact_folder,
-    made_dataset,
+    generate_dataset,
     materializer_over,
     report,
 )
-from benchmarks.harness import Side, compare
+from benchmarks.harness import Side, compare, parse_arguments
 from benchmarks.orchestration import Bench
 from cv_factory.data.dataset import ImageDataset
 from tests.support.s3_server import BUCKET, WEED, S3Server
@@ -91,9 +91,9 @@ def our_download() -> dict[str, float]:
 def _measured(work: Callable[[], object]) -> dict[str, float]:
     os.sync()  # what was written before must not be waited for now
     with PeakMemory() as memory:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         work()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     return {"seconds": seconds, "MB": memory.growth / 1e6}
 
 
@@ -136,13 +136,12 @@ def _compare_runs(folder: Path, pairs: int) -> None:
 
 def main() -> int:
     """Start the server, compare and print."""
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    megabytes, pairs = parse_arguments(megabytes=1000, pairs=3)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         for name in ("ours", "server"):
             (folder / name).mkdir()
-        made_dataset(megabytes).save(folder / "ours")
+        generate_dataset(megabytes).save(folder / "ours")
         server = S3Server(str(WEED), folder / "server")
         try:
             os.environ |= {**server.environment, FOLDER: directory, STORE: f"s3://{BUCKET}"}

@@ -24,7 +24,14 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.harness import RESULTS, ROOT, BenchmarkError, Spread, describe_machine
+from benchmarks.harness import (
+    RESULTS,
+    ROOT,
+    BenchmarkError,
+    Spread,
+    describe_machine,
+    parse_arguments,
+)
 from benchmarks.serving_baselines import FOLDER, mlflow_body
 from benchmarks.serving_models import SIZES, write_bundle
 from cv_factory.config.serving import ServingConfig
@@ -85,22 +92,22 @@ def server(name: str, folder: Path, port: int) -> Server:
 
 @contextmanager
 def running(
-    chosen: Server, port: int, headers: dict[str, str]
+    target: Server, port: int, headers: dict[str, str]
 ) -> Iterator[tuple[psutil.Process, float]]:
     """Start a server; yield its process and the seconds until its first answer; end it."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            chosen.command, cwd=ROOT, env={**os.environ, **chosen.env},
+            target.command, cwd=ROOT, env={**os.environ, **target.env},
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         try:
-            _wait(process, f"http://127.0.0.1:{port}{chosen.path}", chosen, headers)
-            yield psutil.Process(process.pid), time.perf_counter() - begun
+            _wait(process, f"http://127.0.0.1:{port}{target.path}", target, headers)
+            yield psutil.Process(process.pid), time.perf_counter() - start
         except BenchmarkError as error:
             output.seek(0)
-            said = output.read().decode(errors="replace")[-2000:]
-            raise BenchmarkError(f"{error}\n{said}") from None
+            tail = output.read().decode(errors="replace")[-2000:]
+            raise BenchmarkError(f"{error}\n{tail}") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
@@ -112,9 +119,9 @@ def running(
 
 
 def _wait(
-    process: subprocess.Popen[bytes], url: str, chosen: Server, headers: dict[str, str]
+    process: subprocess.Popen[bytes], url: str, target: Server, headers: dict[str, str]
 ) -> None:
-    body, named = chosen.body.read_bytes(), {**headers, "Content-Type": chosen.content_type}
+    body, named = target.body.read_bytes(), {**headers, "Content-Type": target.content_type}
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -126,18 +133,18 @@ def _wait(
             return
         if response.status_code < 500:
             raise BenchmarkError(f"{url} answers {response.status_code}: {response.text[:500]}")
-    raise BenchmarkError(f"{' '.join(chosen.command)} did not answer.")
+    raise BenchmarkError(f"{' '.join(target.command)} did not answer.")
 
 
-def load(chosen: Server, port: int, authorization: str, seconds: int) -> Load:
+def load(target: Server, port: int, authorization: str, seconds: int) -> Load:
     """Start a server, load it, and return what it did."""
     headers = {"Authorization": authorization}
-    with running(chosen, port, headers) as (process, cold):
-        url = f"http://127.0.0.1:{port}{chosen.path}"
-        wrk(chosen, url, authorization, 8, 2)
+    with running(target, port, headers) as (process, cold):
+        url = f"http://127.0.0.1:{port}{target.path}"
+        wrk(target, url, authorization, 8, 2)
         family = [process, *process.children(recursive=True)]
         before = _cpu_seconds(family)
-        figures = {n: wrk(chosen, url, authorization, n, seconds) for n in CONNECTIONS}
+        figures = {n: wrk(target, url, authorization, n, seconds) for n in CONNECTIONS}
         cpu = _cpu_seconds(family) - before
         # The process that answers; a supervisor beside it is not one worker's memory.
         rss = max(member.memory_info().rss for member in family)
@@ -151,7 +158,7 @@ def _cpu_seconds(family: Sequence[psutil.Process]) -> float:
 
 
 def wrk(
-    chosen: Server,
+    target: Server,
     url: str,
     authorization: str,
     connections: int,
@@ -162,25 +169,25 @@ def wrk(
     """Load a server; return requests/s answered 200, others, and late (2 s), p50 and p99 in ms.
 
     Raises:
-        BenchmarkError: Something else than 200 was answered, or late, unless that may be.
+        BenchmarkError: A response was not 200, or late, and ``may_refuse`` is not set.
     """
     script = str(Path(__file__).with_name("serving_load.lua"))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", script, url]
     env = {
         **os.environ,
-        "BENCHMARK_BODY": str(chosen.body),
-        "BENCHMARK_TYPE": chosen.content_type,
+        "BENCHMARK_BODY": str(target.body),
+        "BENCHMARK_TYPE": target.content_type,
         "BENCHMARK_AUTHORIZATION": authorization,
     }
     output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-    found = json.loads(output.strip().splitlines()[-1])
-    if found["errors"] or (found["refused"] + found["late"] and not may_refuse):
+    counts = json.loads(output.strip().splitlines()[-1])
+    if counts["errors"] or (counts["refused"] + counts["late"] and not may_refuse):
         raise BenchmarkError(
-            f"{url}: {found['refused']} refused, {found['late']} late, {found['errors']} errors"
+            f"{url}: {counts['refused']} refused, {counts['late']} late, {counts['errors']} errors"
         )
-    counts = {"rate": "answered", "refused": "refused", "late": "late"}
-    rates = {name: found[count] / found["seconds"] for name, count in counts.items()}
-    return {**rates, "p50": found["p50"], "p99": found["p99"]}
+    names = {"rate": "answered", "refused": "refused", "late": "late"}
+    rates = {name: counts[count] / counts["seconds"] for name, count in names.items()}
+    return {**rates, "p50": counts["p50"], "p99": counts["p99"]}
 
 
 def bare(folder: Path) -> float:
@@ -245,28 +252,27 @@ def report(model: str, measured: dict[str, Any]) -> dict[str, Any]:
         table.add_row(name, *cells, f"{rss:.0f}", f"{cpu:.2f}", f"{cold.median:.1f}", spread)
         summary[name] = [run.__dict__ for run in runs]
     rates = [run.by_connections[32]["rate"] for run in loads[OURS]]
-    share = Spread.of([a / b for a, b in zip(rates, bares, strict=True)])
-    spread = f"{share.median:.2f} ({share.min:.2f}-{share.max:.2f})"
+    ratio = Spread.of([a / b for a, b in zip(rates, bares, strict=True)])
+    spread = f"{ratio.median:.2f} ({ratio.min:.2f}-{ratio.max:.2f})"
     table.add_row("bare loop", "", "", f"{Spread.of(bares).median:.0f}", "", "", "", spread)
     Console(width=140).print(table)
     return summary
 
 
 def _cell(runs: Sequence[Load], connections: int) -> str:
-    found = [run.by_connections[connections] for run in runs]
-    rate, p50, p99 = (Spread.of([f[key] for f in found]).median for key in ("rate", "p50", "p99"))
+    samples = [run.by_connections[connections] for run in runs]
+    rate, p50, p99 = (Spread.of([s[key] for s in samples]).median for key in ("rate", "p50", "p99"))
     return f"{rate:.0f}, {p50:.1f}, {p99:.1f}"
 
 
 def main() -> int:
     """Measure, print and store the result."""
+    rounds, seconds, names = parse_arguments(rounds=2, seconds=4, names=[])
     if shutil.which("wrk") is None:
         sys.stderr.write("This benchmark needs wrk (Debian: apt-get install wrk).\n")
         return 2
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 4
-    models = [name for name in SIZES if name in sys.argv[3:]] or list(SIZES)
-    baselines = [name for name in BASELINES if name in sys.argv[3:]] or BASELINES
+    models = [name for name in SIZES if name in names] or list(SIZES)
+    baselines = [name for name in BASELINES if name in names] or BASELINES
     result: dict[str, Any] = {"machine": describe_machine(), "seconds": seconds}
     with tempfile.TemporaryDirectory() as directory:
         for model in models:

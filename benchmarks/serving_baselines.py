@@ -1,4 +1,4 @@
-"""What users would serve an image classifier with; each is one side of ``benchmarks.serving``.
+"""Baselines of ``benchmarks.serving``: other servers of the same image classifier.
 
 ``python -m benchmarks.serving_baselines NAME FOLDER PORT``: FOLDER is one of ``serving_models``.
 All decode with Pillow to the model's size, and answer the label and all probabilities.
@@ -91,11 +91,11 @@ def bare() -> None:
 
     for _ in range(10):
         batch()
-    begun, images = time.perf_counter(), 0
-    while time.perf_counter() - begun < 4.0:
+    start, images = time.perf_counter(), 0
+    while time.perf_counter() - start < 4.0:
         batch()
         images += 8
-    sys.stdout.write(f"{images / (time.perf_counter() - begun)}\n")
+    sys.stdout.write(f"{images / (time.perf_counter() - start)}\n")
 
 
 def save_mlflow(kind: str, target: Path) -> None:

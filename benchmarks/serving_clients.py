@@ -1,4 +1,4 @@
-"""Clients that ask a service without a pause and note every answer: what users notice of it."""
+"""Clients that send requests without a pause and record every answer."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import httpx
 
 
 class Clients:
-    """So many threads; an answer is its start, its end (s) and its status, 0 if there was none."""
+    """Threads of clients; an answer is its start, its end (s) and its status, 0 without one."""
 
     def __init__(self, url: str, image: bytes, headers: Mapping[str, str], clients: int) -> None:
         """Ask nothing yet."""
@@ -35,16 +35,16 @@ class Clients:
     def _ask(self) -> None:
         with httpx.Client(headers=self._headers, trust_env=False, timeout=60) as client:
             while not self._enough.is_set():
-                begun = time.monotonic()
+                start = time.monotonic()
                 try:
                     status = client.post(self._url, content=self._image).status_code
                 except httpx.HTTPError:
                     status = 0
-                self.answers.append((begun, time.monotonic(), status))
+                self.answers.append((start, time.monotonic(), status))
 
     def seconds(self) -> list[float]:
         """Return how long those took that were answered rightly."""
-        return [end - begun for begun, end, status in self.answers if status == httpx.codes.OK]
+        return [end - start for start, end, status in self.answers if status == httpx.codes.OK]
 
     def lost(self) -> int:
         """Return how many had no answer, or another than they should."""
@@ -54,7 +54,7 @@ class Clients:
         """Return when the first request that was sent after a moment had its right answer."""
         while True:
             answered = [
-                end for begun, end, status in self.answers if begun > moment and status == 200
+                end for start, end, status in self.answers if start > moment and status == 200
             ]
             if answered:
                 return min(answered)

@@ -1,4 +1,4 @@
-"""The two predictors that the serving benchmarks serve: made here, since only their cost matters.
+"""The two predictors of the serving benchmarks, with random weights, since only cost matters.
 
 ResNet18 of torchvision with random weights on 64x64 RGB, and the default small CNN of this project
 on 28x28 grey. Both take uint8 images and also give 16 features, as every predictor does.
@@ -47,10 +47,10 @@ def write_bundle(name: str, folder: Path, serving: ServingConfig) -> None:
     height, width, channels = SIZES[name]
     contract = Contract(height, width, channels, _CLASSES, 16, {"name": name}, {})
     images = np.random.default_rng(0).integers(0, 256, (16, *SIZES[name]), np.uint8)
-    nothing: npt.NDArray[Any] = np.empty((0,), np.float32)
-    draft = Predictor(graph, contract, GoldenSamples(images, nothing, nothing))
-    answered = draft.predict(images)
-    golden = GoldenSamples(images, answered.probabilities, answered.features)
+    empty: npt.NDArray[Any] = np.empty((0,), np.float32)
+    draft = Predictor(graph, contract, GoldenSamples(images, empty, empty))
+    outputs = draft.predict(images)
+    golden = GoldenSamples(images, outputs.probabilities, outputs.features)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     (folder / "bundle").mkdir()
     Bundle(Predictor(graph, contract, golden), serving, name, "1", created).save(folder / "bundle")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import RESULTS, Spread, describe_machine
+from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
 from benchmarks.serving import OURS, running, server, wrk
 from benchmarks.serving_clients import Clients
 from benchmarks.serving_models import write_bundle
@@ -30,23 +30,22 @@ _PROBES, _CLIENTS = 16, 8
 
 def main() -> int:
     """Measure, print and store the result."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    rounds, seconds = parse_arguments(rounds=3, seconds=5)
     figures: dict[int, list[dict[str, float]]] = {load: [] for load in _LOADS}
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory) / "resnet18"
         write_bundle("resnet18", folder, ServingConfig())
         key = f"Bearer {add_key(folder / 'keys.json', 'load', ['predict'], None)}"
         port = find_free_port()
-        chosen = server(OURS, folder, port)
-        url = f"http://127.0.0.1:{port}{chosen.path}"
-        image, headers = chosen.body.read_bytes(), {"Authorization": key}
-        with running(chosen, port, headers) as (process, _):
+        target = server(OURS, folder, port)
+        url = f"http://127.0.0.1:{port}{target.path}"
+        image, headers = target.body.read_bytes(), {"Authorization": key}
+        with running(target, port, headers) as (process, _):
             for number in range(rounds):
                 for load in _LOADS if number % 2 == 0 else _LOADS[::-1]:
                     with Clients(url, image, headers, _PROBES).asking() as probes:
-                        found = wrk(chosen, url, key, load, seconds, may_refuse=True)
-                    figures[load].append(_summary(probes.seconds(), found))
+                        load_figures = wrk(target, url, key, load, seconds, may_refuse=True)
+                    figures[load].append(_summary(probes.seconds(), load_figures))
             recoveries = [
                 _recovery(process, Clients(url, image, headers, _CLIENTS)) for _ in range(rounds)
             ]
@@ -83,15 +82,15 @@ def _recovery(process: psutil.Process, clients: Clients) -> tuple[float, int]:
     return back, clients.lost()
 
 
-def _summary(taken: list[float], found: dict[str, float]) -> dict[str, float]:
-    percentiles = statistics.quantiles([1000 * t for t in taken], n=100)
+def _summary(seconds: list[float], load_figures: dict[str, float]) -> dict[str, float]:
+    percentiles = statistics.quantiles([1000 * t for t in seconds], n=100)
     return {
-        "accepted": len(taken),
+        "accepted": len(seconds),
         "p50_ms": percentiles[49],
         "p99_ms": percentiles[98],
-        "answered_per_second": found["rate"],
-        "refused_per_second": found["refused"],
-        "late_per_second": found["late"],
+        "answered_per_second": load_figures["rate"],
+        "refused_per_second": load_figures["refused"],
+        "late_per_second": load_figures["late"],
     }
 
 

@@ -93,29 +93,29 @@ def train_epoch(
 ) -> tuple[float, int]:
     """Train an epoch, or so many steps after a warm-up; return seconds and steps."""
     model.train()
-    begun, counted = time.perf_counter(), 0
+    start, counted = time.perf_counter(), 0
     limit = None if steps is None else steps + _WARMUP
     for number, (images, labels) in enumerate(islice(batches, limit)):
         if steps is not None and number == _WARMUP:
-            begun, counted = time.perf_counter(), 0
+            start, counted = time.perf_counter(), 0
         loss = nn.functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         counted += 1
-    return time.perf_counter() - begun, counted
+    return time.perf_counter() - start, counted
 
 
 @torch.no_grad()
 def score(model: nn.Module, batches: DataLoader[object], limit: int | None) -> tuple[float, float]:
     """Return the accuracy on test images and the seconds that all of them take."""
     model.eval()
-    begun, hits, seen, number = time.perf_counter(), 0, 0, 0
+    start, hits, total, number = time.perf_counter(), 0, 0, 0
     for images, labels in islice(batches, limit):
         hits += int((model(images).argmax(dim=1) == labels).sum())
-        seen += len(labels)
+        total += len(labels)
         number += 1
-    return hits / seen, (time.perf_counter() - begun) * len(batches) / number
+    return hits / total, (time.perf_counter() - start) * len(batches) / number
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import cast
 import numpy as np
 
 from benchmarks.anonymous_memory import PeakMemory
-from benchmarks.harness import RESULTS, Side, describe_machine, run_once
+from benchmarks.harness import RESULTS, Side, describe_machine, parse_arguments, run_once
 
 _COUNT = "BENCHMARK_IMAGES"
 _SHAPE = (64, 64, 3)
@@ -51,12 +51,12 @@ def train_streamed() -> dict[str, float]:
             model=SmallCNNConfig(channels=[4, 4]),
             config=TrainConfig(epochs=1, batch_size=256, resident_mb=0, device="cpu"),
         )
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with PeakMemory() as memory:
             fit_network(
                 job, torch.device("cpu"), ProcessGroup(), None, lambda *_: None, lambda *_: None
             )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     return {"images": n, "peak_MB": memory.growth / 1e6, "seconds": seconds}
 
 
@@ -88,20 +88,20 @@ def _save_transform(folder: Path) -> None:
 
 def main() -> int:
     """Train on both sizes, each in a process of its own; print and store the figures."""
-    small = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    found = []
+    (small,) = parse_arguments(count=20_000)
+    runs = []
     with tempfile.TemporaryDirectory() as folder:
         _save_transform(Path(folder))
         for n in (small, 10 * small):
             env = {_COUNT: str(n), "BENCHMARK_TRANSFORM": folder}
             side = Side(f"{n} images", cast(FunctionType, train_streamed), env=env)
-            found.append(run_once(side, timeout=900).values)
-            print(json.dumps(found[-1]))
-    more = found[1]["peak_MB"] - found[0]["peak_MB"]
+            runs.append(run_once(side, timeout=900).values)
+            print(json.dumps(runs[-1]))
+    more = runs[1]["peak_MB"] - runs[0]["peak_MB"]
     further = 9 * small * np.prod(_SHAPE) / 1e6
     print(f"10 x the images: {more:+.0f} MB, where the further images are {further:,.0f} MB (n=1)")
     RESULTS.mkdir(exist_ok=True)
-    content = json.dumps({"runs": found, "machine": describe_machine()}, indent=2)
+    content = json.dumps({"runs": runs, "machine": describe_machine()}, indent=2)
     (RESULTS / "training_memory.json").write_text(content, encoding="utf-8")
     return 0
 

@@ -19,7 +19,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import RESULTS, Sample, Side, Spread, describe_machine, run_once
+from benchmarks.harness import (
+    RESULTS,
+    Sample,
+    Side,
+    Spread,
+    describe_machine,
+    parse_arguments,
+    run_once,
+)
 
 TARGET = 0.925
 _CONFIG = "configs/training_fashion_mnist.yaml"
@@ -29,13 +37,12 @@ _TEXTBOOKS = {"resnet18": 8.0, "same_cnn": 3.0}
 
 def main() -> int:
     """Run all sides PAIRS times, print a table, write the result as JSON; 1 if ours misses."""
-    pairs, steps = (_argument(1) or 1, _argument(2))
-    steps = 20 if steps is None else steps
+    pairs, steps, configured_epochs = parse_arguments(pairs=1, steps=20, epochs=0)
     ours: list[Sample] = []
     books: dict[str, list[list[float]]] = {name: [] for name in _TEXTBOOKS}
     for seed in range(pairs):
         ours.append(run_once(_ours(seed), timeout=900))
-        epochs = _argument(3) or ours[-1].values["epochs"]
+        epochs = configured_epochs or ours[-1].values["epochs"]
         for name, samples in books.items():
             samples.append(_textbook_epochs(name, steps, epochs))
     accuracies = [sample.values["accuracy"] for sample in ours]
@@ -79,9 +86,9 @@ def _textbook_epochs(name: str, steps: int, epochs: int) -> list[float]:
 
 
 def _table(ours: list[Sample], books: dict[str, list[list[float]]], steps: int) -> Table:
-    said = f"ResNet18: {steps} steps timed, epochs extrapolated" if steps else "whole epochs"
+    note = f"ResNet18: {steps} steps timed, epochs extrapolated" if steps else "whole epochs"
     table = Table(
-        "Side", "Seconds", "Ratio", "Target", title=f"Fashion-MNIST, n={len(ours)}, {said}"
+        "Side", "Seconds", "Ratio", "Target", title=f"Fashion-MNIST, n={len(ours)}, {note}"
     )
     seconds = Spread.of([sample.seconds for sample in ours])
     epochs = ours[-1].values["epochs"]
@@ -92,7 +99,7 @@ def _table(ours: list[Sample], books: dict[str, list[list[float]]], steps: int) 
             (f"{len(samples[-1])} epochs", [sum(epoch) for epoch in samples]),
         ):
             pairs = zip(times, ours, strict=True)
-            ratio = Spread.of([taken / sample.seconds for taken, sample in pairs])
+            ratio = Spread.of([seconds / sample.seconds for seconds, sample in pairs])
             target = f">= {_TEXTBOOKS[name]:g}"
             table.add_row(f"{name}, {label}", _range(Spread.of(times)), _range(ratio), target)
     return table
@@ -100,10 +107,6 @@ def _table(ours: list[Sample], books: dict[str, list[list[float]]], steps: int) 
 
 def _range(spread: Spread) -> str:
     return f"{spread.median:.1f} ({spread.min:.1f} to {spread.max:.1f})"
-
-
-def _argument(position: int) -> int | None:
-    return int(sys.argv[position]) if len(sys.argv) > position else None
 
 
 if __name__ == "__main__":
