@@ -1,4 +1,4 @@
-"""Artifact to files and back: one materializer a noun, plain files only, never a pickle.
+"""ZenML materializers, one an artifact: plain files only, never a pickle.
 
 Importing this package registers all of them with ZenML.
 """

@@ -1,48 +1,33 @@
-"""What every materializer does: map a noun's ``save`` and ``load`` to the artifact store.
+"""Maps ``Artifact.save`` and ``load`` to ZenML's artifact store, with metadata and pictures.
 
 A local store is written and read in place, so that arrays stay memory-mapped. What lies in a remote
 store stands in a temporary directory meanwhile, from where it is sent, or mapped, in chunks.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar
 
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 from zenml.utils import io_utils
 
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.remote import download_artifact, upload_artifact
 from cv_factory.errors import ArtifactError
 
 
-class Noun(Protocol):
-    """A class of the library that knows its own files."""
-
-    def save(self, directory: Path) -> None:
-        """Write the artifact's files into an existing directory."""
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read them back."""
-
-
-class NounMaterializer(BaseMaterializer):
-    """Stores a noun; subclasses say which one, its header, its metadata and its pictures."""
+class ArtifactMaterializer(BaseMaterializer):
+    """Stores an ``Artifact``; subclasses name its class, its metadata and its pictures."""
 
     SKIP_REGISTRATION: ClassVar[bool] = True
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
-    #: Name of the header file, written last.
-    HEADER: ClassVar[str]
-    #: Subfolders that are artifacts of their own, with the names of their nouns.
-    PARTS: ClassVar[dict[str, str]] = {}
-    #: Requests to a remote store that had to be sent again while it was saved.
-    _repeated = 0
 
-    def save(self, data: Noun) -> None:
-        """Write the noun to the artifact store.
+    def save(self, data: Artifact) -> None:
+        """Write an artifact to the artifact store.
 
         Raises:
             ArtifactError: A remote store cannot be written.
@@ -52,15 +37,12 @@ class NounMaterializer(BaseMaterializer):
             return
         with TemporaryDirectory(prefix="cv-factory-") as temporary:
             data.save(Path(temporary))
-            for folder, kind in self.PARTS.items():
-                part = Path(temporary) / folder
-                uri = f"{self.uri}/{folder}"
-                self._repeated += upload_artifact(part, kind, self._filesystem, uri)
-            files = Path(temporary)
-            self._repeated += upload_artifact(files, self._kind, self._filesystem, self.uri)
+            for kind, folder in _headers(type(data)):
+                uri = os.path.join(self.uri, folder).rstrip("/")
+                upload_artifact(Path(temporary) / folder, kind, self._filesystem, uri)
 
-    def load(self, data_type: type[Any]) -> Any:
-        """Read the noun from the artifact store.
+    def load(self, data_type: type[Artifact]) -> Artifact:
+        """Read an artifact from the artifact store.
 
         What came from a remote store is mapped from files without a name: the kernel frees them
         when nothing uses them any more, also after a crash.
@@ -71,16 +53,11 @@ class NounMaterializer(BaseMaterializer):
         if not io_utils.is_remote(self.uri):
             return data_type.load(Path(self.uri))
         with TemporaryDirectory(prefix="cv-factory-") as temporary:
-            download_artifact(self._filesystem, self.uri, self._kind, Path(temporary))
-            for folder, kind in self.PARTS.items():
-                part = Path(temporary) / folder
-                part.mkdir()
-                download_artifact(self._filesystem, f"{self.uri}/{folder}", kind, part)
+            for kind, folder in _headers(data_type):
+                (Path(temporary) / folder).mkdir(exist_ok=True)
+                uri = os.path.join(self.uri, folder).rstrip("/")
+                download_artifact(self._filesystem, uri, kind, Path(temporary) / folder)
             return data_type.load(Path(temporary))
-
-    @property
-    def _kind(self) -> str:
-        return self.HEADER.removesuffix(".json")
 
     @property
     def _filesystem(self) -> Any:
@@ -106,8 +83,7 @@ class NounMaterializer(BaseMaterializer):
 
     def extract_metadata(self, data: Any) -> dict[str, MetadataType]:
         """Return what a person wants to see of the artifact in the dashboard."""
-        repeated = {"repeated_requests": self._repeated} if self._repeated else {}
-        return {**self.facts(data), **repeated}
+        return self.facts(data)
 
     def pictures(self, data: Any) -> dict[str, bytes]:
         """Return PNG or HTML files by name."""
@@ -116,3 +92,10 @@ class NounMaterializer(BaseMaterializer):
     def facts(self, data: Any) -> dict[str, MetadataType]:
         """Return the artifact's metadata."""
         return {}
+
+
+def _headers(data_type: type[Artifact]) -> Iterator[tuple[str, str]]:
+    """Yield kind and subdirectory of each header; the artifact's own, which ends it, last."""
+    for folder, part in data_type.PARTS.items():
+        yield part.KIND, folder
+    yield data_type.KIND, ""

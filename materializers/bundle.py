@@ -6,17 +6,15 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.serving.bundle import Bundle
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class BundleMaterializer(NounMaterializer):
+class BundleMaterializer(ArtifactMaterializer):
     """``predictor/``, ``serving.json``, ``card.html`` and ``bundle.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
-    HEADER: ClassVar[str] = "bundle.json"
-    PARTS: ClassVar[dict[str, str]] = {"predictor": "contract"}
 
     def facts(self, data: Bundle) -> dict[str, MetadataType]:
         """Say what would be served."""

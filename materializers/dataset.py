@@ -7,17 +7,16 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation.plots.drawing import sample_grid
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 _SAMPLES = 40
 
 
-class ImageDatasetMaterializer(NounMaterializer):
+class ImageDatasetMaterializer(ArtifactMaterializer):
     """``images.npy``, ``manifest.parquet``, ``dataset.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ImageDataset,)
-    HEADER: ClassVar[str] = "dataset.json"
 
     def pictures(self, data: ImageDataset) -> dict[str, bytes]:
         """Draw up to 40 images, spread over the dataset, under their labels."""

@@ -6,16 +6,15 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.deployment.deployment import Deployment
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class DeploymentMaterializer(NounMaterializer):
+class DeploymentMaterializer(ArtifactMaterializer):
     """``deployment.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Deployment,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
-    HEADER: ClassVar[str] = "deployment.json"
 
     def facts(self, data: Deployment) -> dict[str, MetadataType]:
         """Say what answers where, and how it was verified."""

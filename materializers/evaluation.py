@@ -8,16 +8,15 @@ from zenml.metadata.metadata_types import MetadataType
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.plots.drawing import confusion_matrix
 from cv_factory.evaluation.reports.evaluation_report import render_report
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class EvaluationMaterializer(NounMaterializer):
+class EvaluationMaterializer(ArtifactMaterializer):
     """``predictions.parquet``, ``probabilities.npy``, ``samples.npz``, ``evaluation.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Evaluation,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA_ANALYSIS
-    HEADER: ClassVar[str] = "evaluation.json"
 
     def pictures(self, data: Evaluation) -> dict[str, bytes]:
         """Show the report, and the confusion matrix for the impatient."""

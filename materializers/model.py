@@ -7,16 +7,15 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.plots.drawing import training_curves
 from cv_factory.training.trained_model import TrainedModel
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class TrainedModelMaterializer(NounMaterializer):
+class TrainedModelMaterializer(ArtifactMaterializer):
     """``weights.safetensors`` or ``model.onnx``, ``reference.npz``, ``model.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (TrainedModel,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
-    HEADER: ClassVar[str] = "model.json"
 
     def pictures(self, data: TrainedModel) -> dict[str, bytes]:
         """Draw loss and accuracy by epoch, where there was more than one."""

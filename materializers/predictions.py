@@ -5,15 +5,14 @@ from typing import Any, ClassVar
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.inference.batch_predictions import BatchPredictions
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class BatchPredictionsMaterializer(NounMaterializer):
+class BatchPredictionsMaterializer(ArtifactMaterializer):
     """``batch_predictions.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (BatchPredictions,)
-    HEADER: ClassVar[str] = "batch_predictions.json"
 
     def facts(self, data: BatchPredictions) -> dict[str, MetadataType]:
         """Say what was scored, by what, how many, and where the rows lie."""

@@ -7,16 +7,15 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.plots.drawing import sample_grid
 from cv_factory.inference.predictor import Predictor
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class PredictorMaterializer(NounMaterializer):
+class PredictorMaterializer(ArtifactMaterializer):
     """``predictor.onnx``, ``golden.npz``, ``contract.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Predictor,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
-    HEADER: ClassVar[str] = "contract.json"
 
     def pictures(self, data: Predictor) -> dict[str, bytes]:
         """Draw the golden samples under predicted class and probability."""

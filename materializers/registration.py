@@ -6,16 +6,15 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.registration import Registration
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class RegistrationMaterializer(NounMaterializer):
+class RegistrationMaterializer(ArtifactMaterializer):
     """``registration.json``, ``provenance.json``, ``model_card.md``, ``model_card.html``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Registration,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA_ANALYSIS
-    HEADER: ClassVar[str] = "registration.json"
 
     def pictures(self, data: Registration) -> dict[str, bytes]:
         """Show the model card."""

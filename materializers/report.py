@@ -6,16 +6,15 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.data.validation.report import DataReport
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class DataReportMaterializer(NounMaterializer):
+class DataReportMaterializer(ArtifactMaterializer):
     """``data_report.json`` and ``report.html``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DataReport,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA_ANALYSIS
-    HEADER: ClassVar[str] = "data_report.json"
 
     def pictures(self, data: DataReport) -> dict[str, bytes]:
         """Render the report as a page that needs no network."""

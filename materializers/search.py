@@ -7,16 +7,15 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.plots.drawing import search_history, search_importances
 from cv_factory.training.search.result import SearchResult
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class SearchResultMaterializer(NounMaterializer):
+class SearchResultMaterializer(ArtifactMaterializer):
     """``search.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (SearchResult,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA_ANALYSIS
-    HEADER: ClassVar[str] = "search.json"
 
     def pictures(self, data: SearchResult) -> dict[str, bytes]:
         """Draw every trial's score, and the importance of the settings where it is known."""

@@ -6,15 +6,14 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.data.split import Split
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class SplitMaterializer(NounMaterializer):
+class SplitMaterializer(ArtifactMaterializer):
     """``split.npz``, ``split.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Split,)
-    HEADER: ClassVar[str] = "split.json"
 
     def facts(self, data: Split) -> dict[str, MetadataType]:
         """Count the images of each part."""

@@ -7,16 +7,15 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.plots.drawing import feature_map, pca_components, pca_spectrum
 from cv_factory.transforms.fitted import FittedTransform
-from materializers.artifact import NounMaterializer
+from materializers.artifact import ArtifactMaterializer
 
 
-class FittedTransformMaterializer(NounMaterializer):
+class FittedTransformMaterializer(ArtifactMaterializer):
     """``tensors.safetensors``, ``transform.json``."""
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (FittedTransform,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
-    HEADER: ClassVar[str] = "transform.json"
 
     def pictures(self, data: FittedTransform) -> dict[str, bytes]:
         """Draw explained variance, the first components, and the map where there is one."""

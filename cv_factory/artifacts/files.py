@@ -7,7 +7,7 @@ unfinished artifact. Reading never executes anything from the directory.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,26 +56,24 @@ def write_header(
     kind: str,
     version: int,
     body: Mapping[str, Any],
-    files: Iterable[str] = (),
-    known_sha256: Mapping[str, str] | None = None,
+    files: Mapping[str, str | None],
 ) -> None:
     """Close an artifact: write ``<kind>.json`` with the format version, the body and the checksums.
 
     Args:
         directory: Holds the files already.
-        kind: Name of the noun, such as ``image_dataset``; it names the header file.
+        kind: ``Artifact.KIND``, such as ``dataset``; it names the header file.
         version: Format version, raised when a reader of the old format could not read the new one.
         body: JSON-serializable content of the header.
-        files: Names of the other files of the artifact.
-        known_sha256: Checksums that were computed while writing, by file name.
+        files: Names of the artifact's other files, with the checksums computed while writing or
+            None.
     """
-    known = known_sha256 or {}
     listing = {
         name: {
             "size": (directory / name).stat().st_size,
-            "sha256": known.get(name) or sha256_file(directory / name),
+            "sha256": checksum or sha256_file(directory / name),
         }
-        for name in files
+        for name, checksum in files.items()
     }
     header = {"kind": kind, "format_version": version, "files": listing, "body": dict(body)}
     write_atomic(directory / f"{kind}.json", canonical_json(header).encode())
@@ -88,7 +86,7 @@ def read_header(
 
     Args:
         directory: The artifact's directory.
-        kind: The noun that is expected there.
+        kind: ``Artifact.KIND`` of what is expected there.
         version: The format version that the caller reads.
         verify_large: Also verify the checksums of files above ``SMALL_FILE_BYTES``.
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from cv_factory.artifacts.files import listed_files, verify_files
 from cv_factory.artifacts.filesystems import errors_of, reason_of
-from cv_factory.artifacts.repeated_requests import RepeatedRequests, counting_repeats
 from cv_factory.errors import ArtifactError
 from cv_factory.progress import say
 
@@ -24,30 +23,20 @@ _MAX_PARTS = 10_000  # of one S3 object
 _ANNOUNCED_BYTES = 64 * 2**20
 
 
-def upload_artifact(directory: Path, kind: str, filesystem: Any, uri: str) -> int:
+def upload_artifact(directory: Path, kind: str, filesystem: Any, uri: str) -> None:
     """Copy a saved artifact to an object store, its header last.
 
-    At most 8 chunks of 8 MiB are in memory (larger ones above 78 GiB, for S3 counts them). Requests
-    that fail are sent again for some time, which is said.
+    At most 8 chunks of 8 MiB are in memory (larger ones above 78 GiB, for S3 counts them).
 
     Args:
         directory: Where the artifact was saved.
-        kind: Name of the noun, which names the header file.
-        filesystem: An ``fsspec.AbstractFileSystem``.
+        kind: ``Artifact.KIND``, which names the header file.
+        filesystem: An ``fsspec.AbstractFileSystem``; it repeats requests that fail.
         uri: The folder to be written in it.
-
-    Returns:
-        How many requests had to be sent again.
 
     Raises:
         ArtifactError: The store cannot be reached, refuses, or holds another size than was sent.
     """
-    with _telling_repeats(filesystem, uri) as repeated:
-        _upload(directory, kind, filesystem, uri)
-    return repeated.count
-
-
-def _upload(directory: Path, kind: str, filesystem: Any, uri: str) -> None:
     files = listed_files(directory, kind)
     files[f"{kind}.json"] = (directory / f"{kind}.json").stat().st_size
     for name, size in files.items():
@@ -66,17 +55,11 @@ def _upload(directory: Path, kind: str, filesystem: Any, uri: str) -> None:
 def download_artifact(filesystem: Any, uri: str, kind: str, directory: Path) -> None:
     """Copy an artifact from an object store into an existing directory and verify all of it.
 
-    Only files that the header lists are fetched; at most 8 chunks of 8 MiB are in memory. Requests
-    that fail are sent again for some time, which is said.
+    Only files that the header lists are fetched; at most 8 chunks of 8 MiB are in memory.
 
     Raises:
         ArtifactError: The store cannot be reached, or the artifact is incomplete or damaged.
     """
-    with _telling_repeats(filesystem, uri):
-        _download(filesystem, uri, kind, directory)
-
-
-def _download(filesystem: Any, uri: str, kind: str, directory: Path) -> None:
     header = f"{kind}.json"
     with _named(filesystem, f"{uri}/{header}", "read"):
         is_complete = filesystem.exists(f"{uri}/{header}")
@@ -125,17 +108,6 @@ def _fetch_chunk(filesystem: Any, source: str, file: int, size: int, start: int)
     if len(content) != end - start:
         raise OSError(f"{len(content)} bytes came where {end - start} were asked for")
     os.pwrite(file, content, start)
-
-
-@contextmanager
-def _telling_repeats(filesystem: Any, uri: str) -> Iterator[RepeatedRequests]:
-    """Say how many requests had to be sent again, whether it went well in the end or not."""
-    with counting_repeats(filesystem) as repeated:
-        try:
-            yield repeated
-        finally:
-            if repeated.count:
-                say(f"{repeated.count} requests to the store had to be sent again for {uri}")
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.artifacts.arrays import load_array
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.npy_stream import save_array
 from cv_factory.data.manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
 from cv_factory.data.manifest import ordered_digest, read_manifest, row_digests, write_manifest
@@ -23,7 +24,6 @@ from cv_factory.errors import ArtifactError
 
 NO_LABEL = -1
 
-_KIND, _VERSION = "dataset", 2
 _IMAGES, _MANIFEST = "images.npy", "manifest.parquet"
 
 
@@ -47,7 +47,7 @@ class ScratchFile:
 
 
 @dataclass(frozen=True)
-class ImageDataset:
+class ImageDataset(Artifact):
     """Images, labels and where each of them came from.
 
     Attributes:
@@ -60,6 +60,9 @@ class ImageDataset:
         unreadable: The images that could not be read.
         backing: The temporary file that holds exactly ``images``, where there is one.
     """
+
+    KIND: ClassVar[str] = "dataset"
+    FORMAT_VERSION: ClassVar[int] = 2
 
     images: npt.NDArray[np.uint8]
     manifest: pd.DataFrame
@@ -110,40 +113,31 @@ class ImageDataset:
         for start in range(0, len(indices), size):
             yield self.images[indices[start : start + size]]
 
-    def save(self, directory: Path) -> None:
-        """Write ``images.npy``, ``manifest.parquet`` and ``dataset.json``; the last one last."""
-        known = {}
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
+        images_sha256 = None
         if self.backing is not None:
             _link_or_copy(self.backing.path, directory / _IMAGES)
         else:
-            known[_IMAGES] = save_array(directory / _IMAGES, self.images)
+            images_sha256 = save_array(directory / _IMAGES, self.images)
         write_manifest(self.manifest, directory / _MANIFEST)
-        body = {
+        return {_IMAGES: images_sha256, _MANIFEST: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "shape": list(self.images.shape),
             "class_names": list(self.class_names),
             "source": self.source,
             "fingerprint": self.fingerprint,
             "unreadable": [[u.id, u.source, u.reason] for u in self.unreadable],
         }
-        write_header(directory, _KIND, _VERSION, body, [_IMAGES, _MANIFEST], known)
 
     @classmethod
-    def load(cls, directory: Path, *, verify: bool = False) -> "ImageDataset":
-        """Map the images into memory and read the manifest.
-
-        Args:
-            directory: Written by ``save``.
-            verify: Also check the checksum of an image file above 64 MiB, which reads all of it.
-
-        Raises:
-            ArtifactError: The artifact is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION, verify_large=verify)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         images = load_array(directory / _IMAGES, mmap=True)
         if images.dtype != np.uint8 or list(images.shape) != body["shape"] or images.ndim != 4:
             raise ArtifactError(
                 f"{directory / _IMAGES} holds {images.dtype} {images.shape}, "
-                f"{_KIND}.json says uint8 {body['shape']}."
+                f"{cls.KIND}.json says uint8 {body['shape']}."
             )
         manifest = read_manifest(directory / _MANIFEST, len(images))
         unreadable = tuple(UnreadableImage(*row) for row in body["unreadable"])

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from cv_factory.artifacts.arrays import load_npz
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.manifest import CHUNK, groups_of
 from cv_factory.errors import DataError
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 SPLIT_NAMES = ("train", "validation", "test")
 
-_KIND, _VERSION, _FILE = "split", 1, "split.npz"
+_FILE = "split.npz"
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Artifact):
     """Sorted, disjoint index arrays int64 over one ImageDataset.
 
     Attributes:
@@ -38,6 +38,8 @@ class Split:
         seed: The seed the split was drawn with.
         dataset_fingerprint: ``ImageDataset.fingerprint`` of the dataset that was split.
     """
+
+    KIND: ClassVar[str] = "split"
 
     train: Indices
     validation: Indices
@@ -55,24 +57,19 @@ class Split:
         """Number of images by part."""
         return {name: len(indices) for name, indices in self.items()}
 
-    def save(self, directory: Path) -> None:
-        """Write ``split.npz`` and ``split.json``."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         np.savez(directory / _FILE, train=self.train, validation=self.validation, test=self.test)
-        body = {
+        return {_FILE: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "seed": self.seed,
             "sizes": self.sizes,
             "dataset_fingerprint": self.dataset_fingerprint,
         }
-        write_header(directory, _KIND, _VERSION, body, [_FILE])
 
     @classmethod
-    def load(cls, directory: Path) -> "Split":
-        """Read a split.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         arrays = load_npz(directory / _FILE, SPLIT_NAMES)
         return cls(
             train=arrays["train"].astype(np.int64),

@@ -2,16 +2,14 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.deployment.verify import VerificationResult
-from cv_factory.errors import ArtifactError
-
-_KIND, _VERSION = "deployment", 1
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Deployment(Artifact):
     """One version of a model, served.
 
     Attributes:
@@ -26,6 +24,8 @@ class Deployment:
         stage: Of the version when the deployment was done.
         verification: Through the model's address; None until it was verified there.
     """
+
+    KIND: ClassVar[str] = "deployment"
 
     model_name: str
     version: str
@@ -46,22 +46,12 @@ class Deployment:
         """Return the deployment with another stage of its version."""
         return replace(self, stage=stage)
 
-    def save(self, directory: Path) -> None:
-        """Write ``deployment.json``."""
+    def _header(self) -> dict[str, Any]:
         body = asdict(self)
         body["proof"] = body.pop("verification")  # its name on disk
-        write_header(directory, _KIND, _VERSION, body)
+        return body
 
     @classmethod
-    def load(cls, directory: Path) -> "Deployment":
-        """Read a deployment.
-
-        Raises:
-            ArtifactError: It is damaged or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
-        try:
-            stored = body.pop("proof", None)
-            return cls(**body, verification=VerificationResult(**stored) if stored else None)
-        except TypeError as error:
-            raise ArtifactError(f"{directory / _KIND}.json is no deployment: {error}.") from None
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
+        stored = body.pop("proof", None)
+        return cls(**body, verification=VerificationResult(**stored) if stored else None)

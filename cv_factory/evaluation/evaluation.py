@@ -8,15 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cv_factory.artifacts.arrays import load_array
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metrics as m
@@ -24,8 +25,6 @@ from cv_factory.evaluation.behaviour import FILE as SAMPLES
 from cv_factory.evaluation.behaviour import Behaviour, BehaviourBody
 from cv_factory.evaluation.slices import SliceMetrics, measure_slices
 
-KIND = "evaluation"
-VERSION = 2
 _PREDICTIONS, _PROBABILITIES = "predictions.parquet", "probabilities.npy"
 # Columns of slices follow the four of every evaluation.
 _SLICE_PREFIX = "slice:"
@@ -126,7 +125,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Artifact):
     """The measured quality of one predictor on one set of test images.
 
     Attributes:
@@ -143,6 +142,9 @@ class Evaluation:
         predictions: What was predicted for each image.
         behaviour: What was learned by running the predictor on more than the images as they are.
     """
+
+    KIND: ClassVar[str] = "evaluation"
+    FORMAT_VERSION: ClassVar[int] = 2
 
     metrics: Mapping[str, Metric]
     per_class: tuple[ClassMetrics, ...]
@@ -198,11 +200,13 @@ class Evaluation:
             )
         return tuple(found)
 
-    def save(self, directory: Path) -> None:
-        """Write predictions, probabilities, samples and ``evaluation.json`` into a directory."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         _write_predictions(self.predictions, directory)
         self.behaviour.save_arrays(directory)
-        body = {
+        return {_PREDICTIONS: None, _PROBABILITIES: None, SAMPLES: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "per_class": [asdict(row) for row in self.per_class],
             "slices": [asdict(row) for row in self.slices],
@@ -214,48 +218,38 @@ class Evaluation:
             "predictor_fingerprint": self.predictor_fingerprint,
             "behaviour": self.behaviour.to_body().to_json(),
         }
-        files = [_PREDICTIONS, _PROBABILITIES, SAMPLES]
-        write_header(directory, KIND, VERSION, body, files)
 
     @classmethod
-    def load(cls, directory: Path) -> "Evaluation":
-        """Read what ``save`` wrote, and check that header and predictions tell the same story.
-
-        Raises:
-            ArtifactError: A file is missing, damaged, of another version, or contradicts another.
-        """
-        header = directory / f"{KIND}.json"
-        try:
-            body = _Body.model_validate_json(json.dumps(read_header(directory, KIND, VERSION)))
-        except ValidationError as error:
-            raise ArtifactError(f"{header} does not hold an evaluation: {error}") from None
-        n_classes = len(body.class_names)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
+        header = _Body.model_validate_json(json.dumps(body))
+        n_classes = len(header.class_names)
         p = _read_predictions(directory, n_classes)
         confusion = m.confusion_matrix(p.labels, p.predicted, n_classes)
         losses = m.image_log_losses(p.labels, p.probabilities)
-        rows, slices = tuple(body.per_class), tuple(body.slices)
+        rows, slices = tuple(header.per_class), tuple(header.slices)
         if (
-            body.metrics.keys() != set(m.METRIC_NAMES)
-            or body.metrics["accuracy"].value != m.accuracy(confusion)
-            or rows != class_rows(confusion, body.class_names, body.confidence)
-            or slices != measure_slices(p.slices, p.is_right, losses, body.confidence)
+            header.metrics.keys() != set(m.METRIC_NAMES)
+            or header.metrics["accuracy"].value != m.accuracy(confusion)
+            or rows != class_rows(confusion, header.class_names, header.confidence)
+            or slices != measure_slices(p.slices, p.is_right, losses, header.confidence)
         ):
             raise ArtifactError(
-                f"{header} does not agree with {_PREDICTIONS} beside it: the artifact is damaged."
+                f"{directory / cls.KIND}.json does not agree with {_PREDICTIONS} beside it: "
+                "the artifact is damaged."
             )
         return cls(
-            metrics={name: body.metrics[name] for name in m.METRIC_NAMES},
+            metrics={name: header.metrics[name] for name in m.METRIC_NAMES},
             per_class=rows,
             slices=slices,
             confusion=confusion,
-            class_names=tuple(body.class_names),
-            confidence=body.confidence,
-            top_k=body.top_k,
-            calibration_bins=body.calibration_bins,
-            min_slice_images=body.min_slice_images,
-            predictor_fingerprint=body.predictor_fingerprint,
+            class_names=tuple(header.class_names),
+            confidence=header.confidence,
+            top_k=header.top_k,
+            calibration_bins=header.calibration_bins,
+            min_slice_images=header.min_slice_images,
+            predictor_fingerprint=header.predictor_fingerprint,
             predictions=p,
-            behaviour=Behaviour.load(directory, body.behaviour),
+            behaviour=Behaviour.load(directory, header.behaviour),
         )
 
 

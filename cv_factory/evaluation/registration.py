@@ -4,18 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from cv_factory.artifacts.files import canonical_json, read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.artifacts.files import canonical_json
 from cv_factory.evaluation.gates import GateVerdict, all_passed
 
-_KIND, _VERSION = "registration", 2
 _MARKDOWN, _HTML = "model_card.md", "model_card.html"
 _PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
-class Registration:
+class Registration(Artifact):
     """A registered model version, its verdicts, its lineage and its card.
 
     Attributes:
@@ -30,6 +30,9 @@ class Registration:
         card_markdown: The model card.
         card_html: The same as a self-contained page.
     """
+
+    KIND: ClassVar[str] = "registration"
+    FORMAT_VERSION: ClassVar[int] = 2
 
     model_name: str
     version: int
@@ -47,13 +50,15 @@ class Registration:
         """Whether no gate failed."""
         return all_passed(self.verdicts)
 
-    def save(self, directory: Path) -> None:
-        """Write ``registration.json``, ``provenance.json`` and the model card."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         (directory / _MARKDOWN).write_text(self.card_markdown, encoding="utf-8")
         (directory / _HTML).write_text(self.card_html, encoding="utf-8")
         statement = canonical_json(dict(self.provenance))
         (directory / _PROVENANCE).write_text(statement, encoding="utf-8")
-        body = {
+        return {_MARKDOWN: None, _HTML: None, _PROVENANCE: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "model_name": self.model_name,
             "version": self.version,
             "stage": self.stage,
@@ -62,16 +67,9 @@ class Registration:
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "lineage": dict(self.lineage),
         }
-        write_header(directory, _KIND, _VERSION, body, [_MARKDOWN, _HTML, _PROVENANCE])
 
     @classmethod
-    def load(cls, directory: Path) -> "Registration":
-        """Read a registration.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         verdicts = tuple(GateVerdict(**verdict) for verdict in body.pop("verdicts"))
         return cls(
             **body,

@@ -2,16 +2,14 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.errors import ArtifactError
-
-_KIND, _VERSION = "batch_predictions", 1
 
 
 @dataclass(frozen=True)
-class BatchPredictions:
+class BatchPredictions(Artifact):
     """Summary of one batch inference job; its rows are Parquet parts in ``folder``.
 
     Attributes:
@@ -27,6 +25,8 @@ class BatchPredictions:
         parts: Names of the part files, in the order of the source.
     """
 
+    KIND: ClassVar[str] = "batch_predictions"
+
     folder: str
     source: str
     source_fingerprint: str
@@ -39,7 +39,7 @@ class BatchPredictions:
     parts: tuple[str, ...]
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any], where: str) -> "BatchPredictions":
+    def from_dict(cls, fields: dict[str, Any], where: str) -> Self:
         """Rebuild the summary from plain values.
 
         Args:
@@ -54,16 +54,9 @@ class BatchPredictions:
         except TypeError as error:
             raise ArtifactError(f"{where} is no account of batch predictions: {error}.") from None
 
-    def save(self, directory: Path) -> None:
-        """Write ``batch_predictions.json``."""
-        write_header(directory, _KIND, _VERSION, asdict(self))
+    def _header(self) -> dict[str, Any]:
+        return asdict(self)
 
     @classmethod
-    def load(cls, directory: Path) -> "BatchPredictions":
-        """Read the account.
-
-        Raises:
-            ArtifactError: It is damaged or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
-        return cls.from_dict(body, str(directory / f"{_KIND}.json"))
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
+        return cls.from_dict(body, str(directory / f"{cls.KIND}.json"))

@@ -7,17 +7,17 @@ import hashlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.artifacts.arrays import load_npz
-from cv_factory.artifacts.files import canonical_json, read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.artifacts.files import canonical_json
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import ArtifactError
 
-_KIND, _VERSION = "contract", 1
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 _BATCH = 256
 #: Maximum absolute difference between a golden sample's probabilities here and at export.
@@ -105,7 +105,7 @@ class GoldenSamples:
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(Artifact):
     """ONNX graph with its contract and golden samples.
 
     Attributes:
@@ -114,6 +114,9 @@ class Predictor:
         golden: Golden samples.
         threads: Threads of ONNX Runtime in this process; as many as CPUs if not given.
     """
+
+    KIND: ClassVar[str] = "contract"
+    VERIFY_LARGE_FILES: ClassVar[bool] = True
 
     graph: bytes
     contract: Contract
@@ -193,8 +196,7 @@ class Predictor:
         ) as error:
             raise ArtifactError(f"The predictor's graph is not valid ONNX ({error}).") from None
 
-    def save(self, directory: Path) -> None:
-        """Write ``predictor.onnx``, ``golden.npz`` and ``contract.json``."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         (directory / _GRAPH).write_bytes(self.graph)
         golden = self.golden
         np.savez(
@@ -203,28 +205,18 @@ class Predictor:
             probabilities=golden.probabilities,
             features=golden.features,
         )
-        body = {"contract": self.contract.to_dict(), "fingerprint": self.fingerprint}
-        write_header(directory, _KIND, _VERSION, body, [_GRAPH, _GOLDEN])
+        return {_GRAPH: None, _GOLDEN: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {"contract": self.contract.to_dict(), "fingerprint": self.fingerprint}
 
     @classmethod
-    def load(cls, directory: Path) -> "Predictor":
-        """Read a predictor; the graph is built when it is first used.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION, verify_large=True)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         arrays = load_npz(directory / _GOLDEN, ("images", "probabilities", "features"))
         fields = dict(body["contract"])
         fields["class_names"] = tuple(fields["class_names"])
-        try:
-            contract = Contract(**fields)
-        except TypeError as error:
-            raise ArtifactError(
-                f"{directory / 'contract.json'} is not a contract: {error}."
-            ) from None
         graph = (directory / _GRAPH).read_bytes()
-        loaded = cls(graph, contract, GoldenSamples(**arrays))
+        loaded = cls(graph, Contract(**fields), GoldenSamples(**arrays))
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'contract.json'}: the fingerprint does not match.")
         return loaded

@@ -3,20 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
 
-from cv_factory.artifacts.files import canonical_json, read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.artifacts.files import canonical_json
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.predictor import Predictor
 
-_KIND, _VERSION = "bundle", 1
 _PREDICTOR, _SERVING, _CARD = "predictor", "serving.json", "card.html"
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Artifact):
     """Everything that a service needs to start.
 
     Attributes:
@@ -33,6 +34,9 @@ class Bundle:
         card_html: Model card as a self-contained HTML page.
     """
 
+    KIND: ClassVar[str] = "bundle"
+    PARTS: ClassVar[Mapping[str, type[Artifact]]] = {_PREDICTOR: Predictor}
+
     predictor: Predictor
     serving: ServingConfig
     model_name: str
@@ -45,17 +49,19 @@ class Bundle:
     metrics: Mapping[str, float] = field(default_factory=dict)
     card_html: str | None = None
 
-    def save(self, directory: Path) -> None:
-        """Write ``predictor/``, ``serving.json``, ``card.html`` and, last, ``bundle.json``."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         (directory / _PREDICTOR).mkdir()
         self.predictor.save(directory / _PREDICTOR)
         serving = canonical_json(self.serving.model_dump(mode="json"))
         (directory / _SERVING).write_text(serving, encoding="utf-8")
-        files = [_SERVING]
+        files: dict[str, str | None] = {_SERVING: None}
         if self.card_html is not None:
             (directory / _CARD).write_text(self.card_html, encoding="utf-8")
-            files.append(_CARD)
-        body = {
+            files[_CARD] = None
+        return files
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "model_name": self.model_name,
             "version": self.version,
             "created": self.created,
@@ -67,26 +73,15 @@ class Bundle:
             "predictor": self.predictor.fingerprint,
             "has_card": self.card_html is not None,
         }
-        write_header(directory, _KIND, _VERSION, body, files)
 
     @classmethod
-    def load(cls, directory: Path) -> "Bundle":
-        """Read a bundle.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete, of another format version, or holds another
-                predictor than it says.
-        """
-        body = read_header(directory, _KIND, _VERSION)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         predictor = Predictor.load(directory / _PREDICTOR)
         if body.pop("predictor", None) != predictor.fingerprint:
             raise ArtifactError(f"{directory} holds another predictor than bundle.json says.")
         has_card = body.pop("has_card", False)
         card = (directory / _CARD).read_text(encoding="utf-8") if has_card else None
-        try:
-            return cls(predictor, read_serving(directory / _SERVING), card_html=card, **body)
-        except TypeError as error:
-            raise ArtifactError(f"{directory / 'bundle.json'} is no bundle: {error}.") from None
+        return cls(predictor, read_serving(directory / _SERVING), card_html=card, **body)
 
 
 def read_serving(path: Path) -> ServingConfig:

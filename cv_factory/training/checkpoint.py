@@ -89,7 +89,7 @@ class Checkpoints:
         partial.mkdir(parents=True)
         save_file(checkpoint.tensors, partial / _TENSORS)
         _fsync(partial / _TENSORS)
-        write_header(partial, _KIND, _VERSION, asdict(position), [_TENSORS])
+        write_header(partial, _KIND, _VERSION, asdict(position), {_TENSORS: None})
         _fsync(partial)
         final = self.directory / name
         if final.exists():  # a damaged one, which was skipped

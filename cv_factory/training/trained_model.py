@@ -4,17 +4,17 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from cv_factory.artifacts.arrays import load_npz, load_tensors
-from cv_factory.artifacts.files import canonical_json, read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.artifacts.files import canonical_json
 from cv_factory.config.model import ModelConfig
-from cv_factory.errors import ArtifactError
 
-_KIND, _VERSION = "model", 1
 _WEIGHTS, _GRAPH, _REFERENCE = "weights.safetensors", "model.onnx", "reference.npz"
 
 
@@ -27,7 +27,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(Artifact):
     """A trained model at rest.
 
     Attributes:
@@ -40,6 +40,9 @@ class TrainedModel:
         best_epoch: The epoch, from 1, whose weights these are.
         reference: What an exported predictor must reproduce.
     """
+
+    KIND: ClassVar[str] = "model"
+    VERIFY_LARGE_FILES: ClassVar[bool] = True
 
     config: ModelConfig
     image_shape: tuple[int, int, int]
@@ -60,8 +63,7 @@ class TrainedModel:
         digest.update(self.reference.images.tobytes() + self.reference.probabilities.tobytes())
         return digest.hexdigest()
 
-    def save(self, directory: Path) -> None:
-        """Write the weights (safetensors or ONNX), ``reference.npz`` and ``model.json``."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         from safetensors.numpy import save_file
 
         if self.weights:
@@ -72,35 +74,24 @@ class TrainedModel:
         np.savez(
             directory / _REFERENCE, images=reference.images, probabilities=reference.probabilities
         )
-        body = {
+        return {_WEIGHTS if self.weights else _GRAPH: None, _REFERENCE: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "config": self.config.model_dump(mode="json"),
             "image_shape": list(self.image_shape),
             "n_classes": self.n_classes,
             "history": list(self.history),
             "best_epoch": self.best_epoch,
         }
-        files = [_WEIGHTS if self.weights else _GRAPH, _REFERENCE]
-        write_header(directory, _KIND, _VERSION, body, files)
 
     @classmethod
-    def load(cls, directory: Path) -> "TrainedModel":
-        """Read a trained model.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION, verify_large=True)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-        try:
-            config = adapter.validate_python(body["config"])
-        except ValidationError as error:
-            raise ArtifactError(
-                f"{directory / 'model.json'} holds no known model: {error}"
-            ) from None
         weights = directory / _WEIGHTS
         height, width, channels = body["image_shape"]
         return cls(
-            config=config,
+            config=adapter.validate_python(body["config"]),
             image_shape=(height, width, channels),
             n_classes=body["n_classes"],
             weights=load_tensors(weights) if weights.exists() else {},

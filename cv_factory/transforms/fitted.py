@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.artifacts.arrays import load_tensors
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
 from cv_factory.transforms.embedding import Embedding, fit_embedding
@@ -27,7 +27,7 @@ from cv_factory.transforms.standardize import (
 if TYPE_CHECKING:
     from cv_factory.config.transform import PatchPCAConfig, TransformConfig, UMAPConfig
 
-_KIND, _VERSION, _TENSORS = "transform", 2, "tensors.safetensors"
+_TENSORS = "tensors.safetensors"
 _BATCH = 4096
 #: Values of patches that are held at once, and patches that are enough.
 _PATCH_VALUES, _ENOUGH_PATCHES = 4_000_000, 4_000_000
@@ -47,7 +47,7 @@ _EMBEDDING_NAMES = ("embedding_positions", "embedding_labels")
 
 
 @dataclass(frozen=True)
-class FittedTransform:
+class FittedTransform(Artifact):
     """Normalization statistics, PCA of pixels and of patches, and labels of one training set.
 
     Attributes:
@@ -60,6 +60,9 @@ class FittedTransform:
         embedding: A map of some training images, where one was asked for.
         n_images: How many training images it was fitted on.
     """
+
+    KIND: ClassVar[str] = "transform"
+    FORMAT_VERSION: ClassVar[int] = 2
 
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -82,26 +85,21 @@ class FittedTransform:
         """Map images uint8 ``(N, H, W, C)`` to what classical models see, float32 ``(N, k)``."""
         return standardize(project(images, self.pca), self.standardization)
 
-    def save(self, directory: Path) -> None:
-        """Write ``tensors.safetensors`` and ``transform.json``."""
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
         from safetensors.numpy import save_file
 
         save_file(self._tensors(), directory / _TENSORS)
-        body = {
+        return {_TENSORS: None}
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "parameters": self._parameters(),
             "class_names": list(self.class_names),
             "fingerprint": self.fingerprint,
         }
-        write_header(directory, _KIND, _VERSION, body, [_TENSORS])
 
     @classmethod
-    def load(cls, directory: Path) -> "FittedTransform":
-        """Read a fitted transform.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         tensors = load_tensors(directory / _TENSORS, _NAMES)
         height, width, channels = body["parameters"]["image_shape"]
         loaded = cls(

@@ -121,15 +121,10 @@ def test_an_s3_that_fails_at_random_spoils_no_artifact(
     cloud: Cloud, cloud_project: CloudProject
 ) -> None:
     with FaultProxy(cloud.s3.url, share=0.15, seed=7) as proxy:
-        done = cloud_project.run(
+        cloud_project.run(
             *_VALIDATION, "--stack", "aws-step-operator", AWS_ENDPOINT_URL_S3=proxy.url
         )
     assert sum(proxy.faults.values()) >= 5, (proxy.served, proxy.faults)
-    # Others are failed while ZenML looks, or writes logs, on its own.
-    repeated = [int(n) for n in re.findall(r"(\d+) requests to the store had to be", done.stderr)]
-    assert 0 < sum(repeated) <= sum(proxy.faults.values())
-    told = snapshot(cloud_project)["steps"]["ingest"]["outputs"]["dataset"]["metadata"]
-    assert 0 < int(told["repeated_requests"]) <= sum(repeated)
     stored = cloud_project.python(_LOAD_ALL).stdout
     assert f"DATASET {ingest(DataConfig()).fingerprint}" in stored
     assert "LOADED data_report, dataset, split" in stored

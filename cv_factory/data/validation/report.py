@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from cv_factory.artifacts.files import read_header, write_header
-from cv_factory.errors import ArtifactError, DataRejectedError
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.errors import DataRejectedError
 
 Severity = Literal["error", "warning"]
 
-_KIND, _VERSION = "data_report", 1
 _LISTED_FAILURES = 5
 
 
@@ -50,7 +49,7 @@ class ExpectationResult:
 
 
 @dataclass(frozen=True)
-class DataReport:
+class DataReport(Artifact):
     """The verdict on a dataset and its split.
 
     Attributes:
@@ -61,6 +60,8 @@ class DataReport:
         unreadable: Id and reason of each image that was left out.
         thumbnails: PNGs (base64) of offending images, by id.
     """
+
+    KIND: ClassVar[str] = "data_report"
 
     expectations: tuple[ExpectationResult, ...]
     n_images: int
@@ -98,26 +99,12 @@ class DataReport:
             "'validation' of the configuration."
         )
 
-    def save(self, directory: Path) -> None:
-        """Write ``data_report.json`` into an existing directory."""
-        write_header(directory, _KIND, _VERSION, asdict(self))
+    def _header(self) -> dict[str, Any]:
+        return asdict(self)
 
     @classmethod
-    def load(cls, directory: Path) -> "DataReport":
-        """Read what ``save`` wrote.
-
-        Raises:
-            ArtifactError: The file is missing, damaged or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
-        try:
-            return TypeAdapter(DataReport).validate_python(body)
-        except ValidationError as error:
-            detail = error.errors()[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            raise ArtifactError(
-                f"{directory / f'{_KIND}.json'} is damaged: {place}: {detail['msg']}."
-            ) from None
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
+        return TypeAdapter(cls).validate_python(body)
 
     def to_html(self) -> str:
         """Render a page that needs nothing but itself: no links, scripts, fonts or pictures."""

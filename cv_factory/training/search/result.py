@@ -3,16 +3,15 @@
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from cv_factory.artifacts.files import fingerprint, read_header, write_header
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.errors import ArtifactError
-
-_KIND, _VERSION = "search", 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Artifact):
     """What a search found.
 
     Attributes:
@@ -74,6 +73,8 @@ class SearchResult:
         importances: By family: how much of the score's variance each setting explains (fANOVA);
             under ``all`` the share that lies between families. Empty where trials were too few.
     """
+
+    KIND: ClassVar[str] = "search"
 
     metric: str
     trials: tuple[Trial, ...]
@@ -90,34 +91,21 @@ class SearchResult:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of trials and winner, not of how long trials took."""
-        return fingerprint({**self._body(), "trials": [self._lasting(t) for t in self.trials]})
-
-    def save(self, directory: Path) -> None:
-        """Write ``search.json``."""
-        write_header(directory, _KIND, _VERSION, self._body(), [])
+        return fingerprint({**self._header(), "trials": [self._lasting(t) for t in self.trials]})
 
     @classmethod
-    def load(cls, directory: Path) -> "SearchResult":
-        """Read a search's result.
-
-        Raises:
-            ArtifactError: It is damaged, incomplete or of another format version.
-        """
-        body = read_header(directory, _KIND, _VERSION)
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-        try:
-            return cls(
-                metric=body["metric"],
-                trials=tuple(Trial.from_json(trial) for trial in body["trials"]),
-                best=body["best"],
-                model=adapter.validate_python(body["model"]),
-                train=TrainConfig.model_validate(body["train"]),
-                importances=body["importances"],
-            )
-        except (KeyError, ValidationError) as error:
-            raise ArtifactError(f"{directory / 'search.json'} is no search: {error}") from None
+        return cls(
+            metric=body["metric"],
+            trials=tuple(Trial.from_json(trial) for trial in body["trials"]),
+            best=body["best"],
+            model=adapter.validate_python(body["model"]),
+            train=TrainConfig.model_validate(body["train"]),
+            importances=body["importances"],
+        )
 
-    def _body(self) -> dict[str, Any]:
+    def _header(self) -> dict[str, Any]:
         return {
             "metric": self.metric,
             "trials": [trial.to_json() for trial in self.trials],

@@ -30,7 +30,7 @@ def artifact(tmp_path: Path) -> Path:
     directory = tmp_path / "artifact"
     directory.mkdir()
     (directory / "data.bin").write_bytes(b"content")
-    write_header(directory, "thing", 1, {"answer": 42}, ["data.bin"])
+    write_header(directory, "thing", 1, {"answer": 42}, {"data.bin": None})
     return directory
 
 

@@ -173,11 +173,11 @@ def test_exporting_twice_gives_the_same_bytes(
 
 
 def test_both_are_read_back(predictor: Predictor, trained: TrainedModel, tmp_path: Path) -> None:
-    for noun in (trained, predictor):
-        directory = tmp_path / type(noun).__name__
+    for artifact in (trained, predictor):
+        directory = tmp_path / type(artifact).__name__
         directory.mkdir()
-        noun.save(directory)
-        assert type(noun).load(directory).fingerprint == noun.fingerprint
+        artifact.save(directory)
+        assert type(artifact).load(directory).fingerprint == artifact.fingerprint
     loaded = Predictor.load(tmp_path / "Predictor")
     golden = loaded.golden
     np.testing.assert_array_equal(loaded.predict(golden.images).probabilities, golden.probabilities)
