@@ -25,16 +25,18 @@ def training(
     parts = split(dataset, config.split)
     report = validate_data(dataset, parts, config.validation)
     transform = fit_transform(dataset, parts, config.transform, after=[report])
-    found = None
+    search_result = None
     if config.search is not None:
         sections = (config.transform, config.model, config.train, config.search)
-        found = search(dataset, parts, *sections, after=[report])
-    trained = train(dataset, parts, transform, config.model, config.train, found)
-    trained_on = (trained, transform, dataset, parts, config.calibration)
+        search_result = search(dataset, parts, *sections, after=[report])
+    trained = train(dataset, parts, transform, config.model, config.train, search_result)
+    export_inputs = (trained, transform, dataset, parts, config.calibration)
     config_fingerprint = fingerprint(config.predictor_fields())
-    in_float = export_float(*trained_on, config_fingerprint) if config.export.is_reduced else None
-    predictor = export(*trained_on, config.export, config_fingerprint, in_float)
-    evaluation = evaluate(predictor, dataset, parts, config.evaluate, in_float)
+    float_predictor = (
+        export_float(*export_inputs, config_fingerprint) if config.export.is_reduced else None
+    )
+    predictor = export(*export_inputs, config.export, config_fingerprint, float_predictor)
+    evaluation = evaluate(predictor, dataset, parts, config.evaluate, float_predictor)
     register(
         predictor,
         evaluation,
@@ -47,5 +49,5 @@ def training(
         train=config.train,
         config=config.registration,
         lineage=lineage,
-        found=found,
+        search_result=search_result,
     )

@@ -32,14 +32,14 @@ def register(
     train: TrainConfig,
     config: RegisterConfig,
     lineage: dict[str, str],
-    found: SearchResult | None = None,
+    search_result: SearchResult | None = None,
 ) -> Annotated[Registration, "registration"]:
     """Never cached: what is in production, and so the verdict, changes between runs."""
     from registry.candidate import RegistrationCandidate
     from registry.register import register_candidate
     from registry.run_reference import build_run_reference
 
-    settings = found.train if found is not None else train
+    settings = search_result.train if search_result is not None else train
     candidate = RegistrationCandidate(
         predictor, evaluation, trained_model, dataset, split, data_report, settings
     )

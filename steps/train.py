@@ -26,14 +26,14 @@ def train(
     transform: FittedTransform,
     model: ModelConfig,
     config: TrainConfig,
-    found: SearchResult | None = None,
+    search_result: SearchResult | None = None,
 ) -> Annotated[TrainedModel, "trained_model"]:
-    """Train, as a search found best if there was one; report every epoch to the tracker."""
+    """Train with the settings of the search's best trial, if any; log every epoch."""
     from cv_factory.training.train import train as train_model
     from registry.mlflow.tracking import MLFLOW_RUN_KEY, active_run_id, log_epoch, log_settings
 
-    if found is not None:
-        model, config = found.model, found.train
+    if search_result is not None:
+        model, config = search_result.model, search_result.train
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
     log_settings({"model": model, "train": config})
     return train_model(dataset, split, transform, model, config, on_epoch=log_epoch)

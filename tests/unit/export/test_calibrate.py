@@ -1,4 +1,4 @@
-"""Temperature scaling: found, applied inside the graph, and harmless to what is predicted."""
+"""Temperature scaling: fitted, applied inside the graph, without changing a predicted class."""
 
 import numpy as np
 import pytest
@@ -19,11 +19,11 @@ def overconfident(temperature, n=20_000, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_is_found(temperature):
+def test_the_temperature_is_fitted(temperature):
     probabilities, labels = overconfident(temperature)
-    found = fit_temperature(probabilities, labels)
-    assert found == pytest.approx(temperature, rel=0.05)
-    fixed = apply_temperature(probabilities, found)
+    fitted = fit_temperature(probabilities, labels)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    fixed = apply_temperature(probabilities, fitted)
     assert m.expected_calibration_error(labels, fixed, 15) < 0.015
     np.testing.assert_array_equal(fixed.argmax(axis=1), probabilities.argmax(axis=1))
 

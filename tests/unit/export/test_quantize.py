@@ -103,12 +103,12 @@ def test_the_evaluation_says_what_the_precision_cost(tmp_path: Path) -> None:
     predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
     evaluation = evaluate_predictor(reduced("int8"), dataset, split.test, QUICK, predictor)
     labels = dataset.labels[split.test]
-    in_float = predictor.predict(dataset.images[split.test]).probabilities.argmax(axis=1)
+    float_labels = predictor.predict(dataset.images[split.test]).probabilities.argmax(axis=1)
     cost = evaluation.behaviour.precision
     assert cost is not None
     assert (cost.precision, cost.accuracy) == ("int8", evaluation.metrics["accuracy"].value)
-    assert cost.float_accuracy == (in_float == labels).mean()
-    assert cost.agreement == (evaluation.predictions.predicted == in_float).mean()
+    assert cost.float_accuracy == (float_labels == labels).mean()
+    assert cost.agreement == (evaluation.predictions.predicted == float_labels).mean()
 
     evaluation.save(tmp_path)
     assert Evaluation.load(tmp_path).behaviour.precision == cost

@@ -102,10 +102,10 @@ def test_a_result_is_loaded_as_saved(
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     digits: tuple[ImageDataset, Split], search_run: tuple[SearchResult, InMemoryJournal]
 ) -> None:
-    whole, journal = search_run
+    uninterrupted, journal = search_run
     rest = InMemoryJournal(*journal.trials[:2])
     resumed = run(digits, rest, pruning=False)
-    assert resumed.fingerprint == whole.fingerprint
+    assert resumed.fingerprint == uninterrupted.fingerprint
     assert [t.number for t in rest.trials] == [0, 1, 2, 3]
 
 
