@@ -9,7 +9,7 @@ from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from cli.console import quiet_tracebacks
+from cli.logging_setup import quiet_libraries
 from cli.pipeline_config import ZenMLConfig
 from cv_factory.errors import CVFactoryError
 from stacks.images import step_image
@@ -28,7 +28,7 @@ def run_to_end(
         CVFactoryError: A step refused or failed.
     """
     if not debug:
-        quiet_tracebacks()
+        quiet_libraries()
     configured = pipeline.with_options(**pipeline_options(zenml))
     try:
         run = configured(*arguments)

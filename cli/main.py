@@ -10,6 +10,7 @@ import click
 
 import cli.commands
 import pipelines
+from cli.logging_setup import configure_logging
 from cli.options import RunOptions
 from cv_factory.errors import CVFactoryError
 
@@ -22,6 +23,7 @@ def main() -> int:
     if not sys.stdout.isatty():
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
+    configure_logging()
     try:
         code = _command.main(standalone_mode=False)
     except CVFactoryError as error:

@@ -1,5 +1,6 @@
-"""Progress that a person can watch: a rich bar on a terminal, a few plain lines elsewhere."""
+"""Progress of long loops: a rich bar on a terminal, a log record now and then elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,29 +11,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SECONDS_BETWEEN_LINES = 10.0
+_log = logging.getLogger(__name__)
+_LOG_INTERVAL_S = 10.0
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield the items while showing how many are done.
 
     Args:
-        items: What is iterated.
-        description: What is being done, such as ``Reading images``.
-        total: Number of items, where it is known.
+        items: Iterable of any length.
+        description: Label, such as ``Reading images``.
+        total: Number of items, if it is known.
     """
     if sys.stderr.isatty():
-        yield from _bar(items, description, total)
+        yield from _show_bar(items, description, total)
     else:
-        yield from _lines(items, description, total)
+        yield from _log_counts(items, description, total)
 
 
-def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    with _progress() as progress:
+def _show_bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    with _create_bar() as progress:
         yield from progress.track(items, total=total, description=description)
 
 
-def _progress() -> "Progress":
+def _create_bar() -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -53,38 +55,32 @@ def _progress() -> "Progress":
     return Progress(*columns, console=Console(stderr=True))
 
 
-def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    begun = last = time.monotonic()
+def _log_counts(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    start = last_log = time.monotonic()
     count = 0
     for item in items:
         yield item
         count += 1
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
-            say(f"{description}: {count}{f' of {total}' if total else ''}")
-    say(f"{description}: {count} in {time.monotonic() - begun:.1f} s")
-
-
-def say(message: str) -> None:
-    """Print one line of progress to standard error."""
-    sys.stderr.write(f"  {message}\n")
-    sys.stderr.flush()
+        if now - last_log >= _LOG_INTERVAL_S:
+            last_log = now
+            _log.info("%s: %d%s", description, count, f" of {total}" if total else "")
+    _log.info("%s: %d in %.1f s", description, count, time.monotonic() - start)
 
 
 class EpochProgress:
-    """Shows one line an epoch and, on a terminal, a bar for the steps of the one under way."""
+    """Progress of a training: one line per epoch and, on a terminal, a bar of the epoch's steps."""
 
     def __init__(self, epochs: int) -> None:
-        """Remember how many epochs there will be."""
+        """Create the progress of a training of so many epochs."""
         self._epochs = epochs
         self._epoch = 1
         self._bar: Progress | None = None
 
     def __enter__(self) -> "EpochProgress":
-        """Show the bar, where a person watches."""
+        """Show the bar if standard error is a terminal."""
         if sys.stderr.isatty():
-            self._bar = _progress()
+            self._bar = _create_bar()
             self._bar.add_task("Epoch 1", total=None)
             self._bar.start()
         return self
@@ -94,15 +90,15 @@ class EpochProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, done: int, steps: int) -> None:
-        """Move the bar to ``done`` of the ``steps`` of this epoch."""
+    def update_steps(self, completed: int, total: int) -> None:
+        """Move the bar to ``completed`` of the ``total`` steps of this epoch."""
         if self._bar is not None:
             description = f"Epoch {self._epoch}"
             task = self._bar.task_ids[0]
-            self._bar.update(task, completed=done, total=steps, description=description)
+            self._bar.update(task, completed=completed, total=total, description=description)
 
-    def show(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Print the metrics of an epoch."""
+    def finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Show the metrics of a finished epoch, numbered from 1."""
         self._epoch = epoch + 1
         line = (
             f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}  "
@@ -112,6 +108,7 @@ class EpochProgress:
             f"{metrics['seconds']:.1f} s"
         )
         if self._bar is None:
-            say(line)
-        else:  # above the bar
+            _log.info(line)
+        else:
+            # Rich prints it above the bar, which stays the last line.
             self._bar.console.print(f"  {line}", markup=False, highlight=False)

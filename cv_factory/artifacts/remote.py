@@ -4,6 +4,7 @@ The header goes up last, so that an upload that broke off is no artifact; whatev
 compared with the sizes and checksums that the header names.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from typing import Any
 from cv_factory.artifacts.files import listed_files, verify_files
 from cv_factory.artifacts.filesystems import errors_of, reason_of
 from cv_factory.errors import ArtifactError
-from cv_factory.progress import say
+
+_log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 8 * 2**20
 _CONNECTIONS = 8
@@ -79,7 +81,7 @@ def download_artifact(filesystem: Any, uri: str, kind: str, directory: Path) -> 
 
 def _announce(verb: str, name: str, size: int) -> None:
     if size >= _ANNOUNCED_BYTES:
-        say(f"{verb} {name}, {size / 1e6:,.0f} MB")
+        _log.info(f"{verb} {name}, {size / 1e6:,.0f} MB")
 
 
 def _fetch(filesystem: Any, source: str, target: Path, expected: int | None) -> None:

@@ -1,6 +1,7 @@
 """From a source's records to an ImageDataset: decoded by a pool of workers, streamed to disk."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -24,7 +25,9 @@ from cv_factory.data.reading import (
 )
 from cv_factory.data.sources import ImageRecord, ImageSource, open_source
 from cv_factory.errors import DataError, ImageError
-from cv_factory.progress import say, track
+from cv_factory.progress import track
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 1024
 _BATCH_BYTES = 64 * 2**20
@@ -54,7 +57,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
     """
     indices = chosen_positions(len(source), config.limit)
     target = infer_format(source, config, indices)
-    say(
+    _log.info(
         f"{source.description}: {len(source.class_names)} classes, {len(indices)} images as "
         f"{target.height}x{target.width}x{target.channels}"
     )
@@ -233,4 +236,4 @@ def _check_unreadable(unreadable: list[UnreadableImage], n: int, allowed: float)
             f"{allowed:.1%} (data.max_unreadable_share):\n{listing}\n"
             "Repair or remove them, or allow a larger share."
         )
-    say(f"{len(unreadable)} of {n} images cannot be read and are left out:\n{listing}")
+    _log.info(f"{len(unreadable)} of {n} images cannot be read and are left out:\n{listing}")

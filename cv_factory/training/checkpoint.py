@@ -21,7 +21,6 @@ import numpy.typing as npt
 from cv_factory.artifacts.arrays import load_tensors
 from cv_factory.artifacts.files import read_header, write_header
 from cv_factory.errors import ArtifactError
-from cv_factory.progress import say
 
 #: Environment variable with the root of all checkpoints; unset: none are kept.
 DIRECTORY_VARIABLE = "CV_FACTORY_CHECKPOINTS"
@@ -110,7 +109,7 @@ class Checkpoints:
             except ArtifactError as error:
                 _log.warning("Skipping a checkpoint: %s", error)
                 continue
-            say(
+            _log.info(
                 f"Continuing from checkpoint {self.directory / name}: epoch {position.epoch}, "
                 f"batch {position.step + 1}."
             )
@@ -162,7 +161,7 @@ def open_checkpoints(key: str, keep: int) -> Iterator[Checkpoints | None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(
+            _log.info(
                 "The same training runs in another process, which holds its checkpoints: "
                 "this one keeps none."
             )

@@ -1,5 +1,6 @@
 """Training of a network on all devices: one process, or several through the rank launcher."""
 
+import logging
 import os
 
 import numpy as np
@@ -12,7 +13,7 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
 from cv_factory.models import new_network
-from cv_factory.progress import EpochProgress, say
+from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
 from cv_factory.training.device import (
@@ -28,6 +29,8 @@ from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.training.trainer import Trainer
 from cv_factory.training.training_job import TrainingJob, checkpoint_key
 from cv_factory.transforms.fitted import FittedTransform
+
+_log = logging.getLogger(__name__)
 
 
 def train_network(
@@ -64,16 +67,16 @@ def train_network(
     _check_settings(job, processes * nodes.count)
     key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
     with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
-        say(f"Training on {describe_device(device, processes, nodes.count)}.")
+        _log.info(f"Training on {describe_device(device, processes, nodes.count)}.")
         with EpochProgress(config.epochs) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:
-                progress.show(epoch, metrics)
+                progress.finish_epoch(epoch, metrics)
                 on_epoch(epoch, metrics)
 
             if processes == nodes.count == 1:
                 return fit_network(
-                    job, device, ProcessGroup(), checkpoints, report, progress.advance
+                    job, device, ProcessGroup(), checkpoints, report, progress.update_steps
                 )
             return train_distributed(job, device.type, processes, nodes, checkpoints, report)
 

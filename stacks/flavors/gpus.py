@@ -1,11 +1,13 @@
 """Which GPUs of this machine a step sees. Imports nothing that would take hold of one."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from cv_factory.errors import StackError
-from cv_factory.progress import say
+
+_log = logging.getLogger(__name__)
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -30,7 +32,7 @@ def visible_gpus(
     there = [p.name[6:] for p in devices.iterdir() if re.fullmatch(r"nvidia\d+", p.name)]
     numbers = named.split(",") if named else [] if named == "" else sorted(there, key=int)
     if count and not there:
-        say(f"Step '{step}' asks for {count} GPU; this machine has none: it runs on the CPU.")
+        _log.info(f"Step '{step}' asks for {count} GPU; this machine has none: it runs on the CPU.")
         return {}
     if count > len(numbers):
         raise StackError(

@@ -1,5 +1,6 @@
 """A folder of images, here or in a bucket: one subfolder a class, or classes told by file names."""
 
+import logging
 import re
 from collections.abc import Iterator
 
@@ -8,7 +9,8 @@ from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing, official_split
 from cv_factory.data.storage.stores import ImageStore, open_store, printable
 from cv_factory.errors import SourceError
-from cv_factory.progress import say
+
+_log = logging.getLogger(__name__)
 
 _LAYOUT = "expected one subfolder of images a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg"
 _SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "dev"})
@@ -77,7 +79,7 @@ class FolderSource(ListedSource):
         beside: list[str] = []
         listing = Listing(self._in_subfolders(beside), tuple(classes))
         if beside:
-            say(
+            _log.info(
                 f"{len(beside)} files lie in {root} itself, beside the class folders, and are not "
                 f"read: {', '.join(sorted(beside)[:5])}{', …' if len(beside) > 5 else ''}"
             )

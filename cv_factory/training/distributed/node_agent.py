@@ -4,22 +4,25 @@ Waits for the first machine's step to assign ranks, then runs them on the device
 """
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
 
 from cv_factory.errors import CVFactoryError
-from cv_factory.progress import say
 from cv_factory.training.distributed.cluster_environment import Nodes, detect_nodes
 from cv_factory.training.distributed.rank_launcher import LaunchSpec, open_store, run_workers
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> int:
     """Take part in one training and return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="  %(message)s")
     try:
         run_node(detect_nodes(os.environ))
     except CVFactoryError as error:
-        say(str(error))
+        _log.error("%s", error)
         return error.exit_code
     return 0
 

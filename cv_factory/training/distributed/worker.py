@@ -4,6 +4,7 @@ Only rank 0 writes checkpoints, the epoch log and the result.
 """
 
 import json
+import logging
 import os
 import sys
 import time
@@ -31,6 +32,7 @@ _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 def main() -> int:
     """Train as rank ``RANK`` and return the exit code."""
     exit_with_parent()
+    logging.basicConfig(level=logging.INFO, format="  %(message)s")
     directory, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     try:
         train(directory, rank, int(os.environ["WORLD_SIZE"]))

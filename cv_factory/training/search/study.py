@@ -28,11 +28,12 @@ from optuna.trial import TrialState
 from cv_factory.config.search import Choices, IntRange, Space, build_trial_config
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import TrainingError
-from cv_factory.progress import say
 from cv_factory.training.search.folds import write_folds
 from cv_factory.training.search.result import SearchResult, Trial
 from cv_factory.training.search.search_job import SearchJob
 from cv_factory.training.search.worker_pool import Message, Worker, worker_pool
+
+_log = logging.getLogger(__name__)
 
 _FAMILY = "family"
 #: Trials that are sampled at random before TPE.
@@ -166,7 +167,7 @@ class _Study:
 
     def _report_trial(self, trial: Trial) -> None:
         score = "" if trial.score is None else f"{self._config.metric} {trial.score:.4f}  "
-        say(
+        _log.info(
             f"trial {len(self._finished)}/{self._config.trials}  {trial.family} {trial.state}  "
             f"{score}{trial.seconds:.1f} s{f'  {trial.reason}' if trial.reason else ''}"
         )

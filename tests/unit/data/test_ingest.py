@@ -1,5 +1,6 @@
 """From files to a dataset: what is read, what is left out, what stops the run."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +80,16 @@ def test_the_fingerprint_is_blind_to_order_but_not_to_a_pixel_or_label(tmp_path:
 
 
 def test_few_unreadable_images_are_left_out_and_listed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     write_class_folders(tmp_path / "shapes")
     (tmp_path / "shapes" / "disc" / "broken.png").write_bytes(b"no image")
     dataset = ingest(folder_config(tmp_path / "shapes", max_unreadable_share=0.02))
     assert len(dataset) == 60
     (left_out,) = dataset.unreadable
     assert left_out.source.endswith("disc/broken.png")
-    assert "broken.png" in capfd.readouterr().err
+    assert "broken.png" in caplog.text
 
 
 def test_more_unreadable_images_than_allowed_stop_the_run_with_their_list(tmp_path: Path) -> None:
