@@ -3,11 +3,10 @@
 from pydantic import Field, model_validator
 
 from cv_factory.config.metric_names import (
-    DATA_METRICS,
-    LOSS_METRICS,
-    QUALITY_METRICS,
-    ROBUSTNESS_METRICS,
+    DATA_FIGURES,
     GateMetric,
+    is_bounded_below,
+    is_metric,
 )
 from cv_factory.config.section import Section
 
@@ -50,17 +49,16 @@ class GateConfig(Section):
         given = [name for name in _BOUNDS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(map(repr, _BOUNDS))}")
-        is_compared = self.metric in QUALITY_METRICS + LOSS_METRICS
-        more_is_better = self.metric in QUALITY_METRICS + ROBUSTNESS_METRICS
-        if given[0].endswith("vs_production") and not is_compared:
+        more_is_better = is_bounded_below(self.metric)
+        if given[0].endswith("vs_production") and not is_metric(self.metric):
             raise ValueError(f"{self.metric} is not compared with production; give 'min' or 'max'")
         if given[0] in ("min", "max") and (given[0] == "min") != more_is_better:
             right = "min" if more_is_better else "max"
             raise ValueError(f"{self.metric} is bounded by {right!r}, not by {given[0]!r}")
         if self.slice is not None and self.metric not in ("accuracy", "log_loss"):
             raise ValueError("on slices, 'accuracy' and 'log_loss' are measured")
-        if self.explained and self.metric not in DATA_METRICS:
-            raise ValueError(f"'explained' belongs to {' and '.join(DATA_METRICS)}")
+        if self.explained and self.metric not in DATA_FIGURES:
+            raise ValueError(f"'explained' belongs to {' and '.join(DATA_FIGURES)}")
         return self
 
     @property

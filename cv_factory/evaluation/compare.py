@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_factory.config.evaluate import EvaluateConfig
-from cv_factory.config.metric_names import LOSS_METRICS
 from cv_factory.evaluation import intervals
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.measure import point_metrics
+from cv_factory.evaluation.metrics import ScoredImages, compute_metric, more_is_better
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def compare(
     """Compare two predictors on one metric: McNemar's test for accuracy, else paired bootstrap.
 
     Args:
-        metric: One of ``METRIC_NAMES``.
+        metric: One of ``metric_names()``.
         candidate: The one that wants to replace the other.
         production: Evaluated on the same images with the same labels, in any order.
         config: Resamples, seed, confidence, top k and bins.
@@ -82,12 +81,11 @@ def _paired_bootstrap(
     config: EvaluateConfig,
 ) -> Comparison:
     """Resample the images once for both, and see whether the interval of the difference spans 0."""
-    sign = -1.0 if metric in LOSS_METRICS else 1.0
+    sign = 1.0 if more_is_better(metric) else -1.0
     values, resampled = [], []
     for probabilities in both:
-        predicted = probabilities.argmax(axis=1).astype(np.int64)
-        confusion = m.confusion_matrix(labels, predicted, probabilities.shape[1])
-        values.append(point_metrics(labels, probabilities, confusion, config)[metric]())
+        images = ScoredImages(labels, probabilities, config.top_k, config.calibration_bins)
+        values.append(compute_metric(metric, images))
         # The same seed and sizes draw the same images for both.
         resampled.append(
             intervals.bootstrap(

@@ -20,12 +20,28 @@ from cv_factory.artifacts.arrays import load_array
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation import intervals
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.behaviour import FILE as SAMPLES
 from cv_factory.evaluation.behaviour import Behaviour, BehaviourBody
+from cv_factory.evaluation.metrics import metric_names
 from cv_factory.evaluation.slices import SliceMetrics, measure_slices
 
 _PREDICTIONS, _PROBABILITIES = "predictions.parquet", "probabilities.npy"
+#: Every evaluation of this format has these; one made before a metric was added lacks that one.
+_METRICS = frozenset(
+    [
+        "accuracy",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+        "top_k_accuracy",
+        "roc_auc",
+        "pr_auc",
+        "log_loss",
+        "brier",
+        "expected_calibration_error",
+    ]
+)
 # Columns of slices follow the four of every evaluation.
 _SLICE_PREFIX = "slice:"
 _SCHEMA = pa.schema(
@@ -129,7 +145,7 @@ class Evaluation(Artifact):
     """The measured quality of one predictor on one set of test images.
 
     Attributes:
-        metrics: By name, those of ``metrics.METRIC_NAMES``.
+        metrics: By name, those of ``metric_names()``.
         per_class: One row for each class, in the order of ``class_names``.
         slices: Parts of the test images, the worst accuracy first.
         confusion: Counts by true class (rows) and predicted class (columns), int64 ``(K, K)``.
@@ -228,7 +244,7 @@ class Evaluation(Artifact):
         losses = m.image_log_losses(p.labels, p.probabilities)
         rows, slices = tuple(header.per_class), tuple(header.slices)
         if (
-            header.metrics.keys() != set(m.METRIC_NAMES)
+            not _METRICS <= header.metrics.keys() <= set(metric_names())
             or header.metrics["accuracy"].value != m.accuracy(confusion)
             or rows != class_rows(confusion, header.class_names, header.confidence)
             or slices != measure_slices(p.slices, p.is_right, losses, header.confidence)
@@ -238,7 +254,9 @@ class Evaluation(Artifact):
                 "the artifact is damaged."
             )
         return cls(
-            metrics={name: header.metrics[name] for name in m.METRIC_NAMES},
+            metrics={
+                name: header.metrics[name] for name in metric_names() if name in header.metrics
+            },
             per_class=rows,
             slices=slices,
             confusion=confusion,

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
-from cv_factory.config.metric_names import DATA_METRICS
+from cv_factory.config.metric_names import DATA_FIGURES
 from cv_factory.evaluation.compare import compare
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.metrics import EvaluationError
+from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import SliceMetrics
 
 Status = Literal["passed", "failed", "not_applicable"]
@@ -104,7 +104,7 @@ def _judge(gate: GateConfig, evidence: Evidence) -> GateVerdict:
 
 def _observe(gate: GateConfig, evidence: Evidence) -> tuple[float, str]:
     """Return the figure that an absolute gate bounds, and a sentence about it."""
-    if gate.metric in DATA_METRICS:
+    if gate.metric in DATA_FIGURES:
         return _count_findings(gate, evidence.data_findings)
     if gate.slice is not None:
         found = _worst(gate, evidence.candidate)

@@ -6,13 +6,15 @@ badly known; its interval uses Student's t with as many degrees of freedom as th
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.evaluation import metrics as m
-from cv_factory.evaluation.metrics import Doubles, Floats, Ints, UndefinedMetricError
+from cv_factory.evaluation import metric_functions as m
+from cv_factory.evaluation.metric_functions import Doubles, Floats, Ints, UndefinedMetricError
+from cv_factory.evaluation.metrics import ScoredImages, compute_metric, metric_names
 
 # Entries of the arrays that one chunk of resamples works on: a few MB, which stay in the cache.
 _CHUNK_ENTRIES = 2**20
@@ -20,6 +22,10 @@ _CHUNK_ENTRIES = 2**20
 _PSEUDO_IMAGES = 4.0
 _LOG_SCALE = ("log_loss", "brier")
 _LOGIT_SCALE = ("roc_auc", "pr_auc")
+_SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "top_k_accuracy")
+_CALIBRATION = "expected_calibration_error"
+#: Resampled by array operations over all resamples at once; other metrics one resample at a time.
+_VECTORIZED = frozenset({*_LOG_SCALE, *_LOGIT_SCALE, *_SHARES, _CALIBRATION})
 
 
 def bootstrap(
@@ -88,7 +94,7 @@ def interval(
     score; for the calibration error as it is, less the bias that resampling shows.
 
     Args:
-        metric: One of ``METRIC_NAMES``.
+        metric: One of ``metric_names()``.
         value: The metric on the images themselves; it always lies in the interval.
         resampled: The metric on resamples, float64 ``(B,)``; NaN are left out.
         confidence: Such as 0.95.
@@ -113,9 +119,10 @@ def interval(
         low, high = odds / (odds + factor), odds / (odds + 1.0 / factor)
     else:
         centre = float(known.mean())
-        if metric == "expected_calibration_error":
+        if metric == _CALIBRATION:
             centre = 2.0 * value - centre
-        low, high = max(0.0, centre - reach), min(1.0, centre + reach)
+        low, high = max(0.0, centre - reach), centre + reach
+        high = min(1.0, high) if metric in _VECTORIZED else high
     return min(low, value), max(high, value)
 
 
@@ -168,6 +175,7 @@ class _Resampler:
         rng: np.random.Generator,
     ) -> None:
         self._rng = rng
+        self._images = ScoredImages(labels, probabilities, top_k, n_bins)
         self._labels = labels
         self._n_classes = probabilities.shape[1]
         self._predicted = probabilities.argmax(axis=1).astype(np.int64)
@@ -193,11 +201,23 @@ class _Resampler:
         gaps = np.stack(
             [self._gap[self._bins == k] @ counts[self._bins == k] for k in range(self._n_bins)]
         )
-        values["expected_calibration_error"] = np.abs(gaps).sum(axis=0) / drawn.shape[1]
+        values[_CALIBRATION] = np.abs(gaps).sum(axis=0) / drawn.shape[1]
         areas = [m.weighted_areas(plan, counts) for plan in self._plans]
         values["roc_auc"] = _mean_of_known(np.stack([roc for roc, _ in areas]))
         values["pr_auc"] = _mean_of_known(np.stack([pr for _, pr in areas]))
+        for name in set(metric_names()) - _VECTORIZED:
+            values[name] = np.array([self._compute(name, indices) for indices in drawn])
         return values
+
+    def _compute(self, name: str, indices: Ints) -> float:
+        """Return a metric on one resample; NaN where it has no value."""
+        labels, probabilities = self._labels[indices], self._images.probabilities[indices]
+        try:
+            return compute_metric(
+                name, replace(self._images, labels=labels, probabilities=probabilities)
+            )
+        except UndefinedMetricError:
+            return float("nan")
 
     def _shares(self, drawn: Ints) -> dict[str, Doubles]:
         """Return what counts right and wrong images, smoothed by the four pseudo-images.

@@ -3,16 +3,17 @@
 It sees probabilities, labels and ids only; how a predictor is run is not its business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.evaluation import intervals
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.behaviour import Behaviour
 from cv_factory.evaluation.evaluation import Evaluation, Metric, Predictions, class_rows
+from cv_factory.evaluation.metrics import ScoredImages, compute_metric, metric_names
 from cv_factory.evaluation.slices import measure_slices
 
 # Rows may miss a sum of 1 by this much: float32 softmax over many classes.
@@ -55,7 +56,7 @@ def evaluate(
     cut = {column: tuple(values) for column, values in (slices or {}).items()}
     losses = m.image_log_losses(labels, probabilities)
     return Evaluation(
-        metrics=_measure(probabilities, labels, confusion, class_names, config),
+        metrics=_measure(probabilities, labels, class_names, config),
         per_class=class_rows(confusion, class_names, config.confidence),
         slices=measure_slices(cut, labels == predicted, losses, config.confidence),
         confusion=confusion,
@@ -73,7 +74,6 @@ def evaluate(
 def _measure(
     probabilities: m.Floats,
     labels: NDArray[np.int64],
-    confusion: NDArray[np.int64],
     class_names: Sequence[str],
     config: EvaluateConfig,
 ) -> dict[str, Metric]:
@@ -88,10 +88,11 @@ def _measure(
         n_bins=config.calibration_bins,
     )
     measured = {}
-    for name, compute in point_metrics(labels, probabilities, confusion, config).items():
+    images = ScoredImages(labels, probabilities, config.top_k, config.calibration_bins)
+    for name in metric_names():
         value: float | None = None
         try:
-            value = compute()
+            value = compute_metric(name, images)
             low, high = intervals.interval(
                 name, value, resampled[name], config.confidence, moved.get(name)
             )
@@ -102,30 +103,6 @@ def _measure(
         except m.UndefinedMetricError as error:
             measured[name] = Metric(value, reason=str(error))
     return measured
-
-
-def point_metrics(
-    labels: NDArray[np.int64],
-    probabilities: m.Floats,
-    confusion: NDArray[np.int64],
-    config: EvaluateConfig,
-) -> dict[str, Callable[[], float]]:
-    """Return how each metric of ``METRIC_NAMES`` is computed on these images."""
-    top_k, bins = config.top_k, config.calibration_bins
-    return {
-        "accuracy": lambda: m.accuracy(confusion),
-        "macro_precision": lambda: m.macro_precision(confusion),
-        "macro_recall": lambda: m.macro_recall(confusion),
-        "macro_f1": lambda: m.macro_f1(confusion),
-        "top_k_accuracy": lambda: float(m.is_in_top_k(labels, probabilities, top_k).mean()),
-        "roc_auc": lambda: m.roc_auc(labels, probabilities),
-        "pr_auc": lambda: m.pr_auc(labels, probabilities),
-        "log_loss": lambda: m.log_loss(labels, probabilities),
-        "brier": lambda: m.brier(labels, probabilities),
-        "expected_calibration_error": lambda: m.expected_calibration_error(
-            labels, probabilities, bins
-        ),
-    }
 
 
 def _check_input(

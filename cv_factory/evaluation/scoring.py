@@ -12,7 +12,7 @@ from cv_factory.evaluation.behaviour import Behaviour
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.explain import choose, explain
 from cv_factory.evaluation.measure import evaluate
-from cv_factory.evaluation.metrics import EvaluationError
+from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import assign_slices
 from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import track

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cv_factory.evaluation.intervals import wilson
-from cv_factory.evaluation.metrics import Doubles, EvaluationError, Ints
+from cv_factory.evaluation.metric_functions import Doubles, EvaluationError, Ints
 
 #: Slices that are no columns of the manifest themselves.
 _CLASS, _SIZE = "class", "size"

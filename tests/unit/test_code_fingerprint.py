@@ -27,7 +27,6 @@ STALE = {
     "search": {"search"},
     "export": {"export_float", "export"},
     "evaluate": {"evaluate"},
-    "metric_names": {"evaluate"},
     "section": ALL,
 }
 

@@ -12,7 +12,7 @@ import pytest
 from cv_factory.artifacts.files import write_header
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.errors import ArtifactError
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.behaviour import (
     Behaviour,
     ConfusedPair,
@@ -23,6 +23,7 @@ from cv_factory.evaluation.behaviour import (
 )
 from cv_factory.evaluation.evaluation import Evaluation, Metric
 from cv_factory.evaluation.measure import evaluate
+from cv_factory.evaluation.metrics import metric_names
 
 NAMES = ("cat", "dog", "élan")
 CONFIG = EvaluateConfig(bootstrap_samples=200, top_k=2)
@@ -47,7 +48,7 @@ def test_every_number_is_about_the_same_images():
     result = evaluate(probabilities, labels, ids, NAMES, "f" * 64, CONFIG)
     predicted = probabilities.argmax(axis=1)
     assert result.n_images == 90
-    assert tuple(result.metrics) == m.METRIC_NAMES
+    assert tuple(result.metrics) == metric_names()
     assert result.metrics["accuracy"].value == (predicted == labels).mean()
     assert [row.support for row in result.per_class] == [30, 30, 30]
     assert result.confusion.sum() == 90

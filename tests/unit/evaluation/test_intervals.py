@@ -6,7 +6,8 @@ import sklearn.metrics as sk
 from scipy.stats import binom
 
 from cv_factory.evaluation import intervals
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
+from cv_factory.evaluation.metrics import metric_names
 from tests.unit.evaluation.test_metrics import confusion_of, draw
 
 SETTINGS = {"top_k": 3, "n_bins": 15}
@@ -42,7 +43,7 @@ def test_bootstrap_is_seeded():
     first, again, other = (
         intervals.bootstrap(labels, probabilities, 200, seed, **SETTINGS) for seed in (1, 1, 2)
     )
-    for name in m.METRIC_NAMES:
+    for name in metric_names():
         np.testing.assert_array_equal(first[name], again[name])
         assert not np.array_equal(first[name], other[name])
 
@@ -83,7 +84,7 @@ def test_intervals_cover(n_images, strength, runs):
     two standard errors): the 0.944 that 200 runs may show is within chance of 0.95.
     """
     truth = measure(*draw(300_000, 10, seed=1, strength=strength))
-    hits = dict.fromkeys(m.METRIC_NAMES, 0)
+    hits = dict.fromkeys(metric_names(), 0)
     for run in range(runs):
         labels, probabilities = draw(n_images, 10, seed=100 + run, strength=strength)
         resampled = intervals.bootstrap(labels, probabilities, 200, run, **SETTINGS)
@@ -143,7 +144,7 @@ def test_a_faultless_model_still_has_doubt():
 
 def test_wider_confidence_is_a_wider_interval():
     resampled = np.random.default_rng(0).normal(0.8, 0.02, 1000)
-    for name in m.METRIC_NAMES:
+    for name in metric_names():
         low90, high90 = intervals.interval(name, 0.8, resampled, 0.90)
         low99, high99 = intervals.interval(name, 0.8, resampled, 0.99)
         assert 0 < low99 < low90 < 0.8 < high90 < high99 < 1

@@ -6,7 +6,7 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
 
 
 def draw(n_images: int, n_classes: int, seed: int, strength: float = 2.0, decimals: int = 16):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cv_factory.evaluation.metrics import EvaluationError
+from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import assign_slices, measure_slices
 
 NAMES = ("cat", "dog")

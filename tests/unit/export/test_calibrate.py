@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cv_factory.evaluation import metrics as m
+from cv_factory.evaluation import metric_functions as m
 from cv_factory.export.calibrate import apply_temperature, fit_temperature
 from tests.support.predictors import digits_predictor
 

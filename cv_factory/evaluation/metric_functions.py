@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.config.metric_names import METRIC_NAMES as METRIC_NAMES
 from cv_factory.errors import CVFactoryError
 
 Ints = NDArray[np.int64]
