@@ -18,7 +18,7 @@ from PIL import Image
 from cv_factory.config.serving import ServingConfig
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.application import Application
-from cv_factory.serving.auth.api_keys import ApiKeyStore
+from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore, add_key
 from cv_factory.serving.bundle import Bundle
 from tests.support.images import encode
 from tests.support.paths import ROOT
@@ -144,3 +144,25 @@ class ServiceProcess:
                     process.kill()
             if self.process.poll() is None:
                 self.process.kill()
+
+
+class DigitsService(ServiceProcess):
+    """A service of the digits that requires an API key.
+
+    Attributes:
+        folder: Holds ``bundle``, ``keys.json``, ``digit.png`` and ``output``.
+        key: An API key with the role ``admin``.
+        client_environment: Environment in which curl and ``run.py predict`` send the key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bundle").mkdir()
+        digits_bundle(limits={"max_body_bytes": 100_000}).save(folder / "bundle")
+        (folder / "digit.png").write_bytes(digit_png())
+        self.key = add_key(folder / "keys.json", "ann", ["admin"], None)
+        (folder / ".curlrc").write_text(f'header = "X-API-Key: {self.key}"\n')
+        variables = {"CURL_HOME": str(folder), "CV_FACTORY_API_KEY": self.key}
+        self.client_environment = {**os.environ, **variables}
+        keys = {FILE_VARIABLE: str(folder / "keys.json")}
+        super().__init__(folder / "bundle", folder / "output", **keys)

@@ -134,30 +134,28 @@ def test_an_unusable_image_is_rejected_with_its_reason(name: str) -> None:
 
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data; boundary=b"
-BAD_BODIES: dict[str, tuple[str, bytes, int, str]] = {
-    "no JSON": (JSON_TYPE, b"{", 400, "json"),
-    "deep JSON": (JSON_TYPE, b"[" * 100_000, 400, "json"),
-    "no UTF-8": (JSON_TYPE, b"\xff\xfe{", 400, "json"),
-    "a list": (JSON_TYPE, b"[]", 422, "json"),
-    "nothing in it": (JSON_TYPE, b"{}", 422, "missing-field"),
-    "no images": (JSON_TYPE, b'{"images": []}', 422, "missing-field"),
-    "another field": (JSON_TYPE, b'{"urls": ["http://localhost/x.png"]}', 422, "unknown-field"),
-    "a number": (JSON_TYPE, b'{"images": [1]}', 422, "json"),
-    "a URL": (JSON_TYPE, b'{"images": ["http://localhost/x.png"]}', 422, "base64"),
-    "no base64": (JSON_TYPE, '{"images": ["é"]}'.encode(), 422, "base64"),
-    "no boundary": ("multipart/form-data", b"x", 400, "form"),
-    "no form": (FORM_TYPE, b"\r\n\r\nnonsense", 400, "form"),
-    "an unfinished form": (FORM_TYPE, b"--b\r\nContent-Disposition: form-da", 400, "form"),
+BAD_BODIES: dict[str, tuple[str, bytes]] = {
+    "no JSON": (JSON_TYPE, b"{"),
+    "deep JSON": (JSON_TYPE, b"[" * 100_000),
+    "no UTF-8": (JSON_TYPE, b"\xff\xfe{"),
+    "a list": (JSON_TYPE, b"[]"),
+    "nothing in it": (JSON_TYPE, b"{}"),
+    "no images": (JSON_TYPE, b'{"images": []}'),
+    "another field": (JSON_TYPE, b'{"urls": ["http://localhost/x.png"]}'),
+    "a number": (JSON_TYPE, b'{"images": [1]}'),
+    "a URL": (JSON_TYPE, b'{"images": ["http://localhost/x.png"]}'),
+    "no base64": (JSON_TYPE, '{"images": ["é"]}'.encode()),
+    "no boundary": ("multipart/form-data", b"x"),
+    "no form": (FORM_TYPE, b"\r\n\r\nnonsense"),
+    "an unfinished form": (FORM_TYPE, b"--b\r\nContent-Disposition: form-da"),
     "text in a form": (
         FORM_TYPE, b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\nx\r\n--b--\r\n',
-        422, "not-a-file",
     ),
     "an unknown field of a form": (
         FORM_TYPE,
         b'--b\r\nContent-Disposition: form-data; name="u"; filename="x"\r\n\r\nx\r\n--b--\r\n',
-        422, "unknown-field",
     ),
-    "another type": ("application/x-www-form-urlencoded", b"images=1", 415, "content-type"),
+    "another type": ("application/x-www-form-urlencoded", b"images=1"),
 }  # fmt: skip
 
 
@@ -170,15 +168,14 @@ def test_unusable_bodies_are_rejected_with_their_reasons(
 ) -> None:
     details = {}
     with app_client() as client:
-        for name, (content_type, body, status, kind) in BAD_BODIES.items():
+        for name, (content_type, body) in BAD_BODIES.items():
             headers = {"Content-Type": content_type}
             response = client.post("/predict/batch", content=body, headers=headers)
-            assert (response.status_code, problem_kind(response)) == (status, kind), name
             detail = response.json()["detail"]
             for text in _PARSER_ERRORS:
                 start, separator, _ = detail.partition(text)
                 detail = f"{start}{text}…" if separator else detail
-            details[name] = f"{status} {kind}: {detail}"
+            details[name] = f"{response.status_code} {problem_kind(response)}: {detail}"
     golden("body_problems.txt", "".join(f"{name}: {text}\n" for name, text in details.items()))
 
 

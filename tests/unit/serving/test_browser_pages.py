@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.serving.conftest import RunningService
+from tests.support.digits_service import DigitsService
 
 pytestmark = pytest.mark.engines
 
@@ -17,7 +17,7 @@ _BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-netwo
 
 
 def test_the_page_predicts_an_image_and_the_documentation_is_shown(
-    engine: Callable[..., str], service: RunningService, tmp_path: Path
+    engine: Callable[..., str], service: DigitsService, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect, sync_playwright
 

@@ -8,9 +8,10 @@ import pytest
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.serving.openapi import build_openapi
-from tests.support.digits_service import digits_bundle
+from tests.support.digits_service import DigitsService, digits_bundle
 from tests.support.paths import ROOT
-from tests.unit.serving.conftest import RunningService
+
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 URL = "http://127.0.0.1:3000"
@@ -22,7 +23,7 @@ def command_lines(word: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if word in line]
 
 
-def run(line: str, service: RunningService) -> str:
+def run(line: str, service: DigitsService) -> str:
     """Run a shell line of the page in a folder that has the files it names."""
     done = subprocess.run(
         ["bash", "-ec", line.replace("python ", f"{sys.executable} ", 1)],
@@ -35,18 +36,23 @@ def run(line: str, service: RunningService) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("word", ["curl", "run.py predict"])
-def test_requests(service: RunningService, word: str) -> None:
-    (service.folder / "run.py").write_bytes((ROOT / "run.py").read_bytes())
-    lines = command_lines(word)
-    assert len(lines) == {"curl": 3, "run.py predict": 2}[word]
+def test_curl(service: DigitsService) -> None:
+    lines = command_lines("curl")
+    assert len(lines) == 3
     for line in lines:
         assert "digits" in run(line.replace(URL, service.url), service), line
 
 
-@pytest.mark.slow
-def test_keys(service: RunningService) -> None:
+def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(service: DigitsService) -> None:
+    (service.folder / "run.py").write_bytes((ROOT / "run.py").read_bytes())
+    with_service, with_bundle = (
+        run(line.replace(URL, service.url), service) for line in command_lines("run.py predict")
+    )
+    assert "digits" in with_service
+    assert with_service.split()[1:6] == with_bundle.split()[1:6]
+
+
+def test_keys(service: DigitsService) -> None:
     add, list_, revoke = (
         line.replace("keys.json", "documented_keys.json")
         for line in command_lines("cv_factory.serving.auth")

@@ -15,12 +15,17 @@ from click.testing import CliRunner, Result
 from cv_factory.serving.__main__ import main
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE
 from cv_factory.serving.client import PredictionClient, ServiceError
-from tests.support.digits_service import ServiceProcess, digit_png, digits_bundle, problem_kind
+from tests.support.digits_service import (
+    DigitsService,
+    ServiceProcess,
+    digit_png,
+    digits_bundle,
+    problem_kind,
+)
 from tests.support.paths import ROOT
 from tests.support.predictors import with_wrong_golden_samples
 from tests.support.request_fuzzing import fuzzed_requests
 from tests.support.waiting import wait_until
-from tests.unit.serving.conftest import RunningService
 
 pytestmark = pytest.mark.slow
 
@@ -30,13 +35,13 @@ FORBIDDEN = ("torch", "zenml", "great_expectations", "sklearn", "mlflow", "panda
 
 
 @pytest.fixture
-def client(service: RunningService) -> Iterator[PredictionClient]:
+def client(service: DigitsService) -> Iterator[PredictionClient]:
     with PredictionClient(service.url, service.key) as client:
         yield client
 
 
 def test_the_client_returns_typed_predictions_and_errors(
-    client: PredictionClient, service: RunningService
+    client: PredictionClient, service: DigitsService
 ) -> None:
     assert client.is_ready()
     prediction = client.predict(digit_png())
@@ -60,25 +65,7 @@ def test_the_client_returns_typed_predictions_and_errors(
         disconnected.predict(digit_png())
 
 
-def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(
-    service: RunningService,
-) -> None:
-    def predict(*arguments: str) -> list[str]:
-        image = str(service.folder / "digit.png")
-        done = subprocess.run(
-            [sys.executable, "run.py", "predict", image, *arguments],
-            cwd=ROOT,
-            env=service.client_environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()[1:6]
-
-    assert predict("--url", service.url) == predict("--bundle", str(service.folder / "bundle"))
-
-
-def test_large_bodies_are_rejected_over_a_real_connection(service: RunningService) -> None:
+def test_large_bodies_are_rejected_over_a_real_connection(service: DigitsService) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(100):
             yield b"x" * 10_000
@@ -90,9 +77,9 @@ def test_large_bodies_are_rejected_over_a_real_connection(service: RunningServic
 
 
 def test_the_service_survives_damaged_requests(
-    service: RunningService, client: PredictionClient
+    service: DigitsService, client: PredictionClient
 ) -> None:
-    workers = [worker.pid for worker in service.process.workers()]
+    workers = [worker.pid for worker in service.workers()]
     with httpx.Client(base_url=service.url, headers={"X-API-Key": service.key}) as plain:
         for request in fuzzed_requests(11, FUZZED_REQUESTS):
             response = plain.post(
@@ -102,11 +89,11 @@ def test_the_service_survives_damaged_requests(
         metrics = plain.get("/metrics").text
     assert 'cv_factory_requests_total{route="/predict",status="200"}' in metrics
     assert client.is_ready()
-    assert [worker.pid for worker in service.process.workers()] == workers
+    assert [worker.pid for worker in service.workers()] == workers
 
 
 def test_a_worker_that_is_killed_under_load_is_replaced(
-    service: RunningService, client: PredictionClient
+    service: DigitsService, client: PredictionClient
 ) -> None:
     failures: list[str] = []
     is_done = threading.Event()
@@ -120,7 +107,7 @@ def test_a_worker_that_is_killed_under_load_is_replaced(
 
     load = threading.Thread(target=send_requests)
     load.start()
-    [worker] = service.process.workers()
+    [worker] = service.workers()
     worker.kill()
     try:
         wait_until(lambda: not worker.is_running() and client.is_ready())
@@ -131,8 +118,8 @@ def test_a_worker_that_is_killed_under_load_is_replaced(
     assert all("cannot be reached" in failure for failure in failures), set(failures)
 
 
-def test_a_worker_loads_nothing_of_training(service: RunningService) -> None:
-    [worker] = service.process.workers()
+def test_a_worker_loads_nothing_of_training(service: DigitsService) -> None:
+    [worker] = service.workers()
     mapped = "\n".join(entry.path for entry in worker.memory_maps())
     assert "onnxruntime" in mapped
     for name in FORBIDDEN:
@@ -155,20 +142,20 @@ def serve(bundle: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, [str(bundle), *arguments])
 
 
-def test_an_exposed_service_without_keys_does_not_start(service: RunningService) -> None:
+def test_an_exposed_service_without_keys_does_not_start(service: DigitsService) -> None:
     result = serve(service.folder / "bundle", "--host", "0.0.0.0")
     assert result.exit_code == 2
     assert FILE_VARIABLE in result.output
 
 
-def test_a_port_in_use_is_reported(service: RunningService) -> None:
+def test_a_port_in_use_is_reported(service: DigitsService) -> None:
     port = service.url.rpartition(":")[2]
     result = serve(service.folder / "bundle", "--port", port)
     assert result.exit_code == 2
     assert f"Cannot listen on 127.0.0.1 port {port}" in result.output
 
 
-def test_a_damaged_bundle_does_not_start(service: RunningService) -> None:
+def test_a_damaged_bundle_does_not_start(service: DigitsService) -> None:
     result = serve(service.folder)
     assert result.exit_code == 1
     assert "bundle.json does not exist" in result.output
@@ -184,9 +171,9 @@ def test_a_predictor_with_other_answers_than_at_export_stops_the_service(tmp_pat
     assert "golden samples differently" in process.output.read_text()
 
 
-def test_the_log_has_requests_and_no_key(service: RunningService, client: PredictionClient) -> None:
+def test_the_log_has_requests_and_no_key(service: DigitsService, client: PredictionClient) -> None:
     client.predict(digit_png())
-    wait_until(lambda: '"path":"/predict","status":200' in service.process.output.read_text())
-    text = service.process.output.read_text()
+    wait_until(lambda: '"path":"/predict","status":200' in service.output.read_text())
+    text = service.output.read_text()
     assert service.key not in text
     assert "Traceback" not in text
