@@ -20,6 +20,7 @@ from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.config.section import Section
 from cv_factory.errors import ConfigError
 from cv_factory.serving.auth.principal import Principal, Role
+from cv_factory.serving.logging.json_lines import log_event
 
 FILE_VARIABLE = "CV_FACTORY_API_KEYS_FILE"
 TEXT_VARIABLE = "CV_FACTORY_API_KEYS"
@@ -91,8 +92,6 @@ class ApiKeyStore:
         try:
             self._by_hash = self._text_keys | _by_hash(read_keys(self._file))
         except ConfigError as error:
-            from cv_factory.serving.logging.json_lines import log_event
-
             detail = f"{error} The service continues with the previous keys."
             log_event("keys-unreadable", logging.ERROR, detail=detail)
         self._loaded_version = version
