@@ -31,7 +31,7 @@ OWN_FLAVORS = (
         "model_deployer",
         "sagemaker_bento",
         "stacks.flavors.sagemaker_bento.SagemakerBentoFlavor",
-        ("bentoml", "boto3"),
+        ("bentoml", "boto3", "s3fs"),
         "aws",
     ),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),

@@ -55,10 +55,23 @@ class AwsClients:
             self._clients[service] = self._session.client(service, config=config)
         return self._clients[service]
 
+    @cached_property
+    def s3_filesystem(self) -> Any:
+        """S3 as an ``fsspec.AbstractFileSystem``, for transfers of files."""
+        import fsspec
+
+        # Others write to the bucket as well, so no listing may be remembered.
+        return fsspec.filesystem(
+            "s3",
+            client_kwargs={"region_name": self.region},
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+
 
 @contextmanager
 def translate_aws_errors(what: str) -> Iterator[None]:
-    """Translate what botocore raises in the block into an error that names the cause.
+    """Translate what botocore or s3fs raises in the block into an error that names the cause.
 
     Args:
         what: What fails then, the beginning of the message.
@@ -72,6 +85,11 @@ def translate_aws_errors(what: str) -> Iterator[None]:
         yield
     except (ClientError, BotoCoreError) as error:
         raise aws_error(error, what) from None
+    except OSError as error:
+        # s3fs translates botocore's errors into those of a file system.
+        if isinstance(error.__cause__, ClientError | BotoCoreError):
+            raise aws_error(error.__cause__, what) from None
+        raise
 
 
 def is_missing(error: "ClientError") -> bool:

@@ -1,18 +1,18 @@
 """Bentos in a bucket, file by file: SageMaker puts them into a container without unpacking."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from cv_factory.artifacts.transfer import fetch_file, put_file
 from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 from cv_factory.serving.bundle import Bundle
 
-#: Of a Bento, where its bundle lies.
+#: Folder of the bundle in a Bento.
 _BUNDLE = "src/bundle/"
 _THREADS = 8
 Item = TypeVar("Item")
@@ -43,19 +43,13 @@ class BentoStore:
             BentoError: It cannot be built.
             AwsError: S3 refuses it.
         """
+        uri, s3 = self.uri(variant), self.aws.s3_filesystem
         with TemporaryDirectory(prefix="cv-factory-bento-") as scratch:
             folder = Path(scratch, "bento")
             build_bento(bundle, folder)
             files = [path for path in folder.rglob("*") if path.is_file()]
-            s3 = self.aws.client("s3")
-
-            def put(path: Path) -> None:
-                key = f"{self.prefix}{variant}/{path.relative_to(folder).as_posix()}"
-                with path.open("rb") as content:
-                    s3.put_object(Bucket=self.bucket, Key=key, Body=content)
-
-            with translate_aws_errors(f"The Bento cannot be stored at {self.uri(variant)}"):
-                _for_all(put, files)
+            with translate_aws_errors(f"The Bento cannot be stored at {uri}"):
+                _for_all(lambda p: put_file(s3, p, f"{uri}{p.relative_to(folder)}"), files)
 
     def load_bundle(self, variant: str) -> Bundle:
         """Download a variant's bundle.
@@ -64,19 +58,18 @@ class BentoStore:
             ArtifactError: It is damaged, or not there.
             AwsError: S3 refuses it.
         """
-        start = f"{self.prefix}{variant}/{_BUNDLE}"
-        s3 = self.aws.client("s3")
+        s3 = self.aws.s3_filesystem
+        start = f"{self.bucket}/{self.prefix}{variant}/{_BUNDLE}"
         with TemporaryDirectory(prefix="cv-factory-bundle-") as scratch:
-            folder = Path(scratch)
 
-            def get(key: str) -> None:
-                target = folder / key.removeprefix(start)
+            def fetch(key: str) -> None:
+                target = Path(scratch, key.removeprefix(start))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                s3.download_file(self.bucket, key, str(target))
+                fetch_file(s3, key, target)
 
-            with translate_aws_errors(f"The bundle at s3://{self.bucket}/{start} cannot be read"):
-                _for_all(get, list(self._keys(start)))
-            return Bundle.load(folder)
+            with translate_aws_errors(f"The bundle at s3://{start} cannot be read"):
+                _for_all(fetch, s3.find(start))
+            return Bundle.load(Path(scratch))
 
     def prune(self, keep: Collection[str]) -> None:
         """Delete the Bentos of all other variants.
@@ -84,19 +77,13 @@ class BentoStore:
         Raises:
             AwsError: S3 refuses it.
         """
-        with translate_aws_errors(f"s3://{self.bucket}/{self.prefix} cannot be pruned"):
-            prefixes = tuple(f"{self.prefix}{variant}/" for variant in keep)
-            delete = partial(self.aws.client("s3").delete_object, Bucket=self.bucket)
-            keys = [key for key in self._keys(self.prefix) if not key.startswith(prefixes)]
-            _for_all(lambda key: delete(Key=key), keys)
-
-    def _keys(self, prefix: str) -> Iterator[str]:
-        pages = self.aws.client("s3").get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
-            yield from (item["Key"] for item in page.get("Contents", []))
+        s3, root = self.aws.s3_filesystem, f"{self.bucket}/{self.prefix}"
+        prefixes = tuple(f"{root}{variant}/" for variant in keep)
+        with translate_aws_errors(f"s3://{root} cannot be pruned"):
+            _for_all(s3.rm_file, [key for key in s3.find(root) if not key.startswith(prefixes)])
 
 
-def _for_all(work: Callable[[Item], object], items: Sequence[Item]) -> None:
+def _for_all(work: Callable[[Item], object], items: Iterable[Item]) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(work, items):
             pass
