@@ -157,7 +157,9 @@ def test_it_answers_refuses_and_captures_as_any_service(
     with _client(endpoint) as client:
         one = client.predict(_digit())
         assert (one.model, one.version) == ("by_hand", "1")
-        with pytest.raises(ServiceError, match="rejected the request \\(422\\): the image cannot be used"):
+        with pytest.raises(
+            ServiceError, match="rejected the request \\(422\\): the image cannot be used"
+        ):
             client.predict(b"no image")
     captured = [json.loads(cloud.read(key)) for key in cloud.objects(f"captured/{endpoint.name}/")]
     outputs = [line["captureData"]["endpointOutput"]["data"] for line in captured]

@@ -65,12 +65,7 @@ class LocalEndpoint(Endpoint):
     def deploy(
         self, name: str, bundle: Bundle, *, keep: Collection[str] = (), is_new: bool = True
     ) -> VerificationResult:
-        """Start and verify a service; see ``Endpoint.deploy``.
-
-        Raises:
-            CVFactoryError: It did not start or answers wrongly, the disk is full, or other machines
-                would reach it without keys.
-        """
+        """Start and verify a service, unless other machines would reach it without keys."""
         self.prune({*keep, name})
         if not is_new:
             return self.start(name)
@@ -118,10 +113,7 @@ class LocalEndpoint(Endpoint):
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Distribute the requests among these services, and start the proxy if need be.
 
-        Returns when the change is in force and the other services have answered what they had.
-
-        Raises:
-            DaemonError: A service does not run, or the proxy's port is taken.
+        Returns when the other services have answered what they had.
         """
         backends = tuple(self._backend(name, weight) for name, weight in weights.items())
         self._proxy.set_backends(backends, self.drain_timeout_s)
@@ -131,11 +123,7 @@ class LocalEndpoint(Endpoint):
         return self._service(name).verify(self.url, bundle)
 
     def load_bundle(self, name: str) -> Bundle:
-        """Return the bundle that a service was deployed from.
-
-        Raises:
-            ArtifactError: It is damaged.
-        """
+        """Return the bundle that a service was deployed from."""
         return self._service(name).load_bundle()
 
     def set_stage(self, name: str, stage: str) -> None:

@@ -61,16 +61,12 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
 
         It is given no requests yet, but for the very first one: SageMaker has no endpoint whose
         weights are all 0. Other variants that have requests stay like those of ``keep``.
-
-        Raises:
-            CVFactoryError: It did not start or answers wrongly; nothing of it is left, and what
-                was served before still is.
         """
         _require_servable(bundle)
         image = self._image()
         state = self._changeable_state()
         if state is not None and name in state.names:
-            result = self.verify_variant(bundle, name)
+            result = self._verify_variant(bundle, name)
             # A deployment that was killed before this left it unscaled.
             self._scaling.start(name)
             return result
@@ -85,7 +81,7 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
             self._resources.create_model(name, image)
             specs = [*retained, self._resources.new_variant_spec(name, weight)]
             self._resources.set_variants(state, specs, name)
-            result = self.verify_variant(bundle, name)
+            result = self._verify_variant(bundle, name)
             self._scaling.start(name)
             undo.pop_all()
         self._resources.delete_unused({*others, name})
@@ -129,20 +125,12 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
         self._resources.delete_unused(state.names - {name} if state else set())
 
     def prune(self, keep: Collection[str]) -> None:
-        """Delete the resources of all other variants that do not serve.
-
-        Raises:
-            CVFactoryError: AWS refuses it.
-        """
+        """Delete the resources of all other variants that do not serve."""
         self._resources.await_settled()
         self._resources.delete_unused(keep)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Distribute the requests among these variants by weight; others are given none.
-
-        Raises:
-            CVFactoryError: One of them does not serve, or SageMaker does not change the weights.
-        """
+        """Distribute the requests among these variants by weight; others are given none."""
         state = self._changeable_state()
         missing = weights.keys() - (state.names if state else set())
         if state is None or missing:
@@ -163,15 +151,10 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
             raise self._resources.failure(self.state(), "did not change the weights of")
 
     def verify(self, name: str, bundle: Bundle) -> VerificationResult:
-        """Send the golden samples to the endpoint, as any client would.
+        """Send the golden samples to the endpoint, as any client would."""
+        return self._verify_variant(bundle, None)
 
-        Raises:
-            VerificationError: An answer is missing, wrong, or of another version.
-            AwsError: SageMaker does not hand the requests on.
-        """
-        return self.verify_variant(bundle, None)
-
-    def verify_variant(self, bundle: Bundle, variant: str | None) -> VerificationResult:
+    def _verify_variant(self, bundle: Bundle, variant: str | None) -> VerificationResult:
         """Send the golden samples to a variant; to the one chosen by weight where it is None."""
         transport = EndpointTransport(self.aws, self.name, variant)
         return verify_golden_samples(
@@ -179,19 +162,11 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
         )
 
     def load_bundle(self, name: str) -> Bundle:
-        """Return the bundle that a variant was deployed from.
-
-        Raises:
-            CVFactoryError: It is damaged, or cannot be read.
-        """
+        """Return the bundle that a variant was deployed from."""
         return self._resources.bentos.load_bundle(name)
 
     def set_stage(self, name: str, stage: str) -> None:
-        """Tag a variant's SageMaker model with the stage of its version.
-
-        Raises:
-            AwsError: AWS refuses it.
-        """
+        """Tag a variant's SageMaker model with the stage of its version."""
         self._resources.tag_model(name, stage)
 
     @cached_property

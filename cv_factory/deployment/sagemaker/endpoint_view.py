@@ -34,11 +34,7 @@ class SagemakerEndpointView(EndpointView):
         return f"https://{self._host}/endpoints/{self.name}/invocations"
 
     def state(self) -> EndpointState | None:
-        """Return the state that SageMaker reports; None where there is no such endpoint.
-
-        Raises:
-            AwsError: It refuses to report it.
-        """
+        """Return the state that SageMaker reports; see ``load_state``."""
         return load_state(self.aws, self.name)
 
     def weights(self) -> dict[str, float]:
