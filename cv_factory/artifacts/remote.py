@@ -5,23 +5,18 @@ compared with the sizes and checksums that the header names.
 """
 
 import logging
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cv_factory.artifacts.files import listed_files, verify_files
 from cv_factory.artifacts.filesystems import errors_of, reason_of
+from cv_factory.artifacts.transfer import fetch_file, put_file
 from cv_factory.errors import ArtifactError
 
 _log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 8 * 2**20
-_CONNECTIONS = 8
-_MAX_PARTS = 10_000  # of one S3 object
 _ANNOUNCED_BYTES = 64 * 2**20
 
 
@@ -43,15 +38,8 @@ def upload_artifact(directory: Path, kind: str, filesystem: Any, uri: str) -> No
     files[f"{kind}.json"] = (directory / f"{kind}.json").stat().st_size
     for name, size in files.items():
         _announce("Uploading", name, size)
-        target, options = f"{uri}/{name}", {}
-        if "s3" in filesystem.protocol:
-            chunk = max(_CHUNK_BYTES, -(-size // _MAX_PARTS))
-            options = {"chunksize": chunk, "max_concurrency": _CONNECTIONS}
-        with _named(filesystem, target, "written"):
-            filesystem.put_file(str(directory / name), target, **options)
-            stored = int(filesystem.info(target)["size"])
-        if stored != size:
-            raise ArtifactError(f"{target} holds {stored} of the {size} bytes that were sent.")
+        with _translate_store_errors(filesystem, f"{uri}/{name}", "written"):
+            put_file(filesystem, directory / name, f"{uri}/{name}")
 
 
 def download_artifact(filesystem: Any, uri: str, kind: str, directory: Path) -> None:
@@ -63,17 +51,19 @@ def download_artifact(filesystem: Any, uri: str, kind: str, directory: Path) -> 
         ArtifactError: The store cannot be reached, or the artifact is incomplete or damaged.
     """
     header = f"{kind}.json"
-    with _named(filesystem, f"{uri}/{header}", "read"):
+    with _translate_store_errors(filesystem, f"{uri}/{header}", "read"):
         is_complete = filesystem.exists(f"{uri}/{header}")
     if not is_complete:
         raise ArtifactError(
             f"{uri}/{header} does not exist: the artifact is incomplete or lies elsewhere."
         )
-    _fetch(filesystem, f"{uri}/{header}", directory / header, None)
+    with _translate_store_errors(filesystem, f"{uri}/{header}", "read"):
+        fetch_file(filesystem, f"{uri}/{header}", directory / header)
     try:
         for name, size in listed_files(directory, kind).items():
             _announce("Downloading", name, size)
-            _fetch(filesystem, f"{uri}/{name}", directory / name, size)
+            with _translate_store_errors(filesystem, f"{uri}/{name}", "read"):
+                fetch_file(filesystem, f"{uri}/{name}", directory / name, size)
         verify_files(directory, kind)
     except ArtifactError as error:
         raise ArtifactError(f"{error} It was fetched from {uri}.") from None
@@ -84,37 +74,9 @@ def _announce(verb: str, name: str, size: int) -> None:
         _log.info(f"{verb} {name}, {size / 1e6:,.0f} MB")
 
 
-def _fetch(filesystem: Any, source: str, target: Path, expected: int | None) -> None:
-    """Fetch one object of the expected size, chunk by chunk and in parallel."""
-    with _named(filesystem, source, "read"):
-        size = int(filesystem.info(source)["size"])
-    if expected is not None and size != expected:
-        raise ArtifactError(f"{source} has {size} bytes, its header says {expected}: damaged.")
-    with (
-        target.open("wb") as file,
-        ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="download") as pool,
-        _named(filesystem, source, "read"),
-    ):
-        file.truncate(size)
-        copy = partial(_fetch_chunk, filesystem, source, file.fileno(), size)
-        try:
-            for _ in pool.map(copy, range(0, size, _CHUNK_BYTES)):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _fetch_chunk(filesystem: Any, source: str, file: int, size: int, start: int) -> None:
-    end = min(start + _CHUNK_BYTES, size)
-    content: bytes = filesystem.cat_file(source, start=start, end=end)
-    if len(content) != end - start:
-        raise OSError(f"{len(content)} bytes came where {end - start} were asked for")
-    os.pwrite(file, content, start)
-
-
 @contextmanager
-def _named(filesystem: Any, uri: str, verb: str) -> Iterator[None]:
-    """Turn what a file system raises into an error that names the object."""
+def _translate_store_errors(filesystem: Any, uri: str, verb: str) -> Iterator[None]:
+    """Translate what a file system raises in the block into an error that names the object."""
     try:
         yield
     except errors_of(filesystem) as error:
