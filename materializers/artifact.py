@@ -5,6 +5,7 @@ store stands in a temporary directory meanwhile, from where it is sent, or mappe
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,14 @@ class ArtifactMaterializer(BaseMaterializer):
 
     SKIP_REGISTRATION: ClassVar[bool] = True
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+    #: Modules that held the type before it moved: existing ZenML stores name them.
+    FORMER_MODULES: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let ZenML import the type under its former modules."""
+        super().__init_subclass__(**kwargs)
+        for name in cls.FORMER_MODULES:
+            sys.modules.setdefault(name, sys.modules[cls.ASSOCIATED_TYPES[0].__module__])
 
     def save(self, data: Artifact) -> None:
         """Write an artifact to the artifact store.

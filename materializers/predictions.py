@@ -13,6 +13,7 @@ class BatchPredictionsMaterializer(ArtifactMaterializer):
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (BatchPredictions,)
+    FORMER_MODULES: ClassVar[tuple[str, ...]] = ("cv_factory.inference.predictions",)
 
     def facts(self, data: BatchPredictions) -> dict[str, MetadataType]:
         """Say what was scored, by what, how many, and where the rows lie."""

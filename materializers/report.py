@@ -14,6 +14,7 @@ class DataReportMaterializer(ArtifactMaterializer):
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (DataReport,)
+    FORMER_MODULES: ClassVar[tuple[str, ...]] = ("cv_factory.data.report",)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA_ANALYSIS
 
     def pictures(self, data: DataReport) -> dict[str, bytes]:
