@@ -25,7 +25,7 @@ def main() -> int:
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     configure_logging()
     try:
-        code = _command.main(standalone_mode=False)
+        code = command.main(prog_name="run.py", standalone_mode=False)
     except CVFactoryError as error:
         if "--debug" in sys.argv:
             raise
@@ -56,8 +56,8 @@ class _CommandGroup(click.Group):
         """Import one subcommand; None if there is none of this name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(f"cli.commands.{cmd_name}").command
-        return command
+        subcommand: click.Command = import_module(f"cli.commands.{cmd_name}").command
+        return subcommand
 
 
 @click.group(
@@ -105,7 +105,7 @@ class _CommandGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option("--list", "list_all", is_flag=True, help="List pipelines, presets and stacks.")
 @click.pass_context
-def _command(
+def command(
     context: click.Context,
     pipeline: str | None,
     config: Path | None,

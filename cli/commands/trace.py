@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from cli.options import MODEL_OPTION, STACK_OPTION
 from cli.session import open_registry, write_file
 
 if TYPE_CHECKING:
+    from rich.tree import Tree
+
     from registry.model_registry import ModelRegistry
     from registry.provenance.trace import TraceCheck, TraceLink
 
@@ -59,19 +62,24 @@ def command(
     PREDICTION_ID stands for the version that answered that prediction.
     """
     registry = open_registry(model_name, stack)
+    from rich.console import Console
+
     from registry.provenance import trace
 
     version = subject
     if isinstance(version, str):
         version = _find_version(version, registry, predictions)
     version_trace = trace.collect_trace(registry, version)
-    _print_chain(registry.model_name, version, version_trace.links)
+    chain = render_chain(registry.model_name, version, version_trace.links)
+    Console(highlight=False, soft_wrap=True).print(chain)
     if provenance is not None:
         write_file(provenance, json.dumps(version_trace.provenance, indent=2) + "\n")
         click.echo(f"Provenance written to {provenance}.")
     checks = [*(trace.verify(version_trace) if verify else ())]
     checks += [trace.reproduce(version_trace)] if reproduce else []
-    return _print_checks(checks)
+    if checks:
+        click.echo(describe_checks(checks))
+    return 0 if all(check.ok for check in checks) else 1
 
 
 def _find_version(prediction_id: str, registry: "ModelRegistry", folder: Path | None) -> int:
@@ -83,26 +91,24 @@ def _find_version(prediction_id: str, registry: "ModelRegistry", folder: Path | 
     return int(prediction["version"])
 
 
-def _print_chain(name: str, version: int, links: tuple["TraceLink", ...]) -> None:
-    from rich.console import Console
+def render_chain(name: str, version: int, links: Sequence["TraceLink"]) -> "Tree":
+    """Return the chain as a tree in which each link is a branch of the one before."""
     from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(Text(f"{name} version {version}", style="bold"))
-    branch = tree
+    tree = branch = Tree(Text(f"{name} version {version}", style="bold"))
     for link in links:
         branch = branch.add(Text(link.name, style="bold"))
         for key, value in link.facts.items():
             branch.add(Text(f"{key}: {value}"))
-    Console(highlight=False, soft_wrap=True).print(tree)
+    return tree
 
 
-def _print_checks(checks: list["TraceCheck"]) -> int:
+def describe_checks(checks: Sequence["TraceCheck"]) -> str:
+    """Return one line per check, and how many agree."""
+    lines = []
     for check in checks:
         mark = click.style("ok", fg="green") if check.ok else click.style("DIFFERS", fg="red")
-        click.echo(f"{mark:<8} {check.name}: {check.detail}")
-    if not checks:
-        return 0
-    wrong = sum(not check.ok for check in checks)
-    click.echo(f"{len(checks) - wrong} of {len(checks)} checks agree.")
-    return 1 if wrong else 0
+        lines.append(f"{mark:<8} {check.name}: {check.detail}")
+    n_ok = sum(check.ok for check in checks)
+    return "\n".join([*lines, f"{n_ok} of {len(checks)} checks agree."])

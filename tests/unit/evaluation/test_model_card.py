@@ -82,6 +82,10 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
+def test_markdown_wording(golden):
+    golden("model_card.md", render_markdown(content()))
+
+
 @pytest.mark.parametrize("render", [render_markdown, render_html])
 def test_the_card_tells_everything(render):
     card = content(intended_use="Cats only.", limits="Not at night.")

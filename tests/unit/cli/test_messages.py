@@ -1,0 +1,185 @@
+"""Texts of the command line, held in golden files so that wording is changed in one place."""
+
+import io
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console, RenderableType
+from zenml.enums import ExecutionStatus
+
+import cli.commands
+from cli import main
+from cli.commands.history import describe_log
+from cli.commands.models import versions_table
+from cli.commands.trace import describe_checks, render_chain
+from cli.pipelines.batch_inference import describe_predictions
+from cli.pipelines.deployment import describe_deployment
+from cli.pipelines.validation import describe_report
+from cli.summary import render_summary
+from cv_factory.data.validation.report import DataReport, ExpectationResult
+from cv_factory.deployment.deployment import Deployment
+from cv_factory.deployment.verify import VerificationResult
+from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.registration import Registration
+from cv_factory.inference.batch_predictions import BatchPredictions
+from registry.audit.log import AuditEntry
+from registry.provenance.trace import TraceCheck, TraceLink
+from tests.support.paths import ROOT
+
+Golden = Callable[[str, str], None]
+PASSED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.9711, "passed", "0.9711")
+SKIPPED = GateVerdict(
+    "roc_auc no more than 0.01 worse than production",
+    *("roc_auc", 0.01, None, "not_applicable", "there is no production model"),
+)
+FAILED = GateVerdict("macro_f1 at least 1", "macro_f1", 1.0, 0.9709, "failed", "0.9709 is less")
+
+
+def render(renderable: RenderableType) -> str:
+    """Return what a console of 100 columns without colors prints, without trailing spaces."""
+    console = Console(file=io.StringIO(), width=100, highlight=False, soft_wrap=True)
+    console.print(renderable)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def make_run() -> Any:
+    """Return a finished training run with the metadata that the summary shows."""
+    metadata: dict[str, dict[str, Any]] = {
+        "ingest": {"source": "digits", "n_images": 1797, "image_size": "8x8x1", "n_classes": 10,
+                   "n_unreadable": 1},
+        "split": {"n_train": 1257, "n_validation": 180, "n_test": 360, "seed": 0},
+        "search": {"winner": "small_cnn, accuracy 0.9700"},
+        "train": {"mlflow_run_id": "5f1c"},
+        "evaluate": {"accuracy": 0.9711, "accuracy_interval": [0.953, 0.984], "confidence": 0.95,
+                     "macro_f1": "no such class"},
+        "register": {},
+    }  # fmt: skip
+    steps = {
+        name: SimpleNamespace(
+            name=name,
+            status=ExecutionStatus.CACHED if name == "ingest" else ExecutionStatus.COMPLETED,
+            outputs={"output": [SimpleNamespace(run_metadata=facts)]},
+        )
+        for name, facts in metadata.items()
+    }
+    return SimpleNamespace(name="training-2026_11_28", steps=steps)
+
+
+def make_registration(stage: str, *verdicts: GateVerdict, is_new: bool = True) -> Registration:
+    return Registration("digits", 3, stage, is_new, "f" * 64, verdicts, {}, {}, "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "registration"),
+    [
+        ("passed", make_registration("staging", PASSED, SKIPPED)),
+        ("refused", make_registration("none", PASSED, SKIPPED, FAILED)),
+        ("no_gates", make_registration("none", is_new=False)),
+    ],
+)
+def test_training_summary(golden: Golden, name: str, registration: Registration) -> None:
+    text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db"))
+    golden(f"summary_{name}.txt", text)
+
+
+def test_history(golden: Golden) -> None:
+    verdicts = [{"gate": FAILED.gate, "status": "failed", "reason": FAILED.reason}]
+    change = {"version": 1, "from_stage": "none", "to_stage": "staging"}
+    details: list[tuple[str, dict[str, Any]]] = [
+        ("registered", {"version": 1, "predictor": "f" * 64, "verdicts": verdicts}),
+        ("approved", {"version": 1, "predictor": "f" * 64}),
+        ("intent", {"action": "stage", "changes": [change], "verdicts": [verdicts[0] | {
+            "status": "passed"}]}),
+        ("done", {"action": "stage", "intent": 3}),
+    ]  # fmt: skip
+    entries = [
+        AuditEntry(number, "0" * 64, kind, "Ada", "2026-11-28T12:00:00+00:00", "why\nnot", detail)
+        for number, (kind, detail) in enumerate(details, start=1)
+    ]
+    golden("history.txt", describe_log(entries) + "\n")
+
+
+def test_models(golden: Golden) -> None:
+    metadata = {"test_accuracy": 0.97, "git_commit": "c" * 40, "git_dirty": "true"}
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    version: Any = SimpleNamespace(
+        number=2, stage="production", run_metadata=metadata, created=hour_ago
+    )
+    golden("models.txt", render(versions_table("digits", [version])))
+
+
+def test_trace(golden: Golden) -> None:
+    links = [
+        TraceLink("predictor", {"fingerprint": "f" * 8}),
+        TraceLink("approver", {"approved by": "nobody"}),
+    ]
+    checks = [TraceCheck("dataset", True, "ab12"), TraceCheck("transform", False, "lineage says x")]
+    text = click.unstyle(describe_checks(checks))
+    golden("trace.txt", render(render_chain("digits", 2, links)) + text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "share"),
+    [("local", "http://127.0.0.1:3000", 1.0), ("canary_sagemaker", "sagemaker://digits", 0.25)],
+)
+def test_deployment(golden: Golden, name: str, url: str, share: float) -> None:
+    deployment = Deployment("digits", "2", "f" * 64, "id", url, share, {}, True, "staging")
+    if share == 1.0:
+        deployment = deployment.with_verification(VerificationResult(url, "2", 16, 1.5e-7))
+    golden(f"deployment_{name}.txt", describe_deployment(deployment) + "\n")
+
+
+def test_validation(golden: Golden) -> None:
+    message = "Images with the same pixels have the same label."
+    failure = ExpectationResult("label_conflicts", "warning", False, "2 of 61", "0%", message)
+    report = DataReport((failure,), 61, {"disc": 31, "stripe": 30}, {}, (("a.png", "empty"),))
+    golden("validation.txt", describe_report(report) + "\n")
+
+
+def test_batch_inference(golden: Golden) -> None:
+    predictions = BatchPredictions(
+        "/out", "folder shapes", "f" * 64, "pets", 2, "f" * 64, 3, 1, {"cat": 2, "dog": 0}, ("p",)
+    )
+    golden("batch_inference.txt", describe_predictions(predictions) + "\n")
+
+
+def test_help_of_every_command(golden: Golden) -> None:
+    commands = ["", *main.module_names(cli.commands.__path__)]
+    invoke = CliRunner().invoke
+    texts = [
+        invoke(main.command, [*name.split(), "--help"], "", prog_name="run.py").output
+        for name in commands
+    ]
+    golden("help.txt", "\n".join(texts))
+
+
+WRONG_USAGE = (
+    ("promote", "0"),
+    ("approve", "1", "--by", " ", "--reason", "x"),
+    ("approve", "1", "--by", "Eve", "--reason", "x\n  99  approved"),
+    ("trace", "half"),
+    ("predict", "run.py"),
+    ("--pipeline", "training", "--preset", "nowhere"),
+    ("--pipeline", "deployment", "--config", "nowhere.yaml"),
+    ("--pipeline", "training", "--set", "train.epoch=1"),
+)
+
+
+def test_wrong_usage(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(main, "configure_logging", lambda: None)
+    texts = []
+    for arguments in WRONG_USAGE:
+        monkeypatch.setattr("sys.argv", ["run.py", *arguments])
+        assert main.main() == 2
+        texts.append(f"$ run.py {shlex.join(arguments)}\n{capsys.readouterr().err}")
+    golden("wrong_usage.txt", "\n".join(texts).replace(str(ROOT), "ROOT"))
