@@ -174,7 +174,7 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
     )
     with restore_on_failure(deployment):
         deployer.service_endpoint(service).set_stage(service.service_name, "staging")
-        deployer.set_weights(name, _weights(deployment))
+        deployer.set_weights(name, _target_weights(deployment))
     return deployment
 
 
@@ -269,7 +269,7 @@ def deployed_port(model_name: str) -> int | None:
     return int(services[0].config.port) or None if services else None
 
 
-def _weights(deployment: Deployment) -> dict[UUID, float]:
+def _target_weights(deployment: Deployment) -> dict[UUID, float]:
     """Return the weight of a deployment and, beside a canary, of what was served before."""
     own = UUID(deployment.service_id)
     if deployment.share == 1.0:

@@ -1,1 +1,1 @@
-"""Services on this machine: started, proven, given traffic, replaced and stopped as a whole."""
+"""Deployment of bundles to endpoints: verification, lock, Bentos, local and SageMaker endpoints."""

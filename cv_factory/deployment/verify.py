@@ -21,7 +21,7 @@ class VerificationError(CVFactoryError):
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """What was compared, and the largest difference of a probability."""
+    """Number of samples compared, and the largest difference of a probability."""
 
     url: str
     version: str

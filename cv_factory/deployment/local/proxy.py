@@ -47,7 +47,7 @@ _CONNECT_TIMEOUT_S = 5.0
 
 
 class Proxy:
-    """The state that all connections share."""
+    """State shared by all connections: routes, requests in flight, clients."""
 
     def __init__(self, folder: Path) -> None:
         """Read the routes.
@@ -64,7 +64,7 @@ class Proxy:
         self.clients: set[Client] = set()
 
     def pick(self, without: frozenset[str] = frozenset()) -> Backend | None:
-        """Return which service is to answer the next request."""
+        """Return the backend of the next request; None where none is left."""
         return self._balancer.pick(without)
 
     def follow_routes(self) -> None:
@@ -87,14 +87,14 @@ class Proxy:
                 self._saved_status = status
 
     def close_overdue(self) -> None:
-        """Close connections whose client is idle, or takes too long to say what it wants."""
+        """Close connections of clients that are idle, or too slow in sending a request's head."""
         now = time.monotonic()
         for client in [c for c in self.clients if c.deadline < now]:
             client.close()
 
 
 class Client(asyncio.Protocol):
-    """One client's connection."""
+    """Connection of one client, whose requests are answered one after the other."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -109,14 +109,14 @@ class Client(asyncio.Protocol):
         self.deadline = time.monotonic() + _HEAD_TIMEOUT_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Register the client."""
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]).encode() if peer else b"unknown"
         self._proxy.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client, and what it was waiting for."""
+        """Unregister the client and end its exchange."""
         self._proxy.clients.discard(self)
         if self._exchange is not None:
             self._exchange.end()
@@ -125,7 +125,7 @@ class Client(asyncio.Protocol):
             self._upstream.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take more of a request."""
+        """Parse more of a request and pass it on."""
         if self._is_answered:
             return
         if self._request_is_complete:
@@ -152,39 +152,39 @@ class Client(asyncio.Protocol):
             self.refuse(431, f"The head of a request may have {_MAX_HEAD} bytes.")
 
     def on_headers_complete(self) -> None:
-        """Note that the head is there; called by the parser."""
+        """Record that the head is complete; called by the parser."""
         self._head_is_complete = True
         self._is_head_request = self._parser.get_method() == b"HEAD"
         self._is_last = not self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
-        """Note that the request is there; called by the parser."""
+        """Record that the request is complete; called by the parser."""
         self._request_is_complete = True
 
     def pause_writing(self) -> None:
-        """Let the service wait for a slow client."""
+        """Stop reading from the service: the client is slow."""
         if self._upstream is not None:
             self._upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Let the service go on."""
+        """Read from the service again."""
         if self._upstream is not None:
             self._upstream.transport.resume_reading()
 
     def pause(self) -> None:
-        """Let the client wait for a slow service."""
+        """Stop reading from the client: the service is slow."""
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Let the client go on."""
+        """Read from the client again."""
         self._transport.resume_reading()
 
     def answer(self, data: bytes) -> None:
-        """Pass a part of the answer on."""
+        """Send a part of the response to the client."""
         self._transport.write(data)
 
     def end_exchange(self, keep: bool) -> None:
-        """The answer is complete; make ready for the next request, or close."""
+        """End a complete response: prepare for the next request, or close."""
         self._exchange = None
         if not keep or self._is_last or not self._request_is_complete:
             self.close_answered()
@@ -193,7 +193,7 @@ class Client(asyncio.Protocol):
         self.deadline = time.monotonic() + _IDLE_TIMEOUT_S
 
     def refuse(self, status: int, detail: str) -> None:
-        """Answer that the request cannot be handed on, and close."""
+        """Respond with problem details in place of a service, and close."""
         reason = HTTPStatus(status).phrase
         problem = {"type": "about:blank", "title": reason, "status": status, "detail": detail}
         body = json.dumps(problem).encode()
@@ -206,9 +206,9 @@ class Client(asyncio.Protocol):
         self.close_answered()
 
     def close_answered(self) -> None:
-        """Close the connection after an answer, which may have come before the whole request.
+        """Close the connection after a response, which may have come before the whole request.
 
-        Closing while the client still sends would destroy the answer on its way: what comes is
+        Closing while the client still sends would destroy the response on its way: what comes is
         thrown away until the client has seen that nothing more will be answered.
         """
         self._is_answered = True
@@ -243,7 +243,7 @@ class Client(asyncio.Protocol):
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, proxy: Proxy, client: Client, is_head_request: bool) -> None:
         self._proxy = proxy
@@ -280,12 +280,12 @@ class Exchange:
             self._upstream.write(data)
 
     def finish(self, keep: bool) -> None:
-        """The answer is complete."""
+        """End the exchange after a complete response."""
         self.end()
         self.client.end_exchange(keep)
 
     def fail(self) -> None:
-        """The service closed the connection before the answer was complete."""
+        """End the exchange after the service closed its connection too early."""
         self.end()
         self.client.use(None)
         if self.has_answer:
@@ -294,7 +294,7 @@ class Exchange:
             self.client.refuse(502, "The service ended while it worked on this request.")
 
     def end(self) -> None:
-        """Count the request as gone."""
+        """Count the request as no longer in flight."""
         self._count(None)
         if self._task is not None:
             self._task.cancel()
@@ -307,7 +307,7 @@ class Exchange:
         self._backend = backend
 
     async def _connect(self, backend: Backend) -> None:
-        """Connect to a service, or to another one where that is gone."""
+        """Connect to a service, or to another one where that does not accept."""
         loop = asyncio.get_running_loop()
         unreachable: set[str] = set()
         chosen: Backend | None = backend
@@ -336,7 +336,7 @@ class Exchange:
 
 
 class Upstream(asyncio.Protocol):
-    """A connection to a service, of one client."""
+    """Connection to a service, used by one client alone."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -348,7 +348,7 @@ class Upstream(asyncio.Protocol):
         self._is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Store the transport."""
         self.transport = cast(asyncio.Transport, transport)
 
     def serves(self, backend: Backend) -> bool:
@@ -358,7 +358,7 @@ class Upstream(asyncio.Protocol):
         return same and fresh and not self._is_lost and not self.transport.is_closing()
 
     def begin(self, exchange: Exchange) -> None:
-        """Expect the answer to a request."""
+        """Prepare for the response to a request."""
         self._exchange = exchange
         self._is_complete = False
         self._parser = httptools.HttpResponseParser(self)
@@ -368,12 +368,12 @@ class Upstream(asyncio.Protocol):
         self.transport.write(data)
 
     def abort(self) -> None:
-        """Close at once: the client is gone."""
+        """Close at once: the client has left."""
         self._exchange = None
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Pass a part of an answer on."""
+        """Parse a part of a response and pass it on."""
         exchange = self._exchange
         if exchange is None:
             self.transport.abort()
@@ -395,36 +395,36 @@ class Upstream(asyncio.Protocol):
             exchange.finish(self._is_kept)
 
     def on_headers_complete(self) -> None:
-        """Note how the answer ends; called by the parser."""
+        """Record how the response ends; called by the parser."""
         # Not later: at the end of a message the parser has forgotten its head.
         self._is_kept = bool(self._parser.should_keep_alive())
         if self._exchange is not None and self._exchange.is_head_request:
             self._is_complete = self._parser.get_status_code() >= 200
 
     def on_message_complete(self) -> None:
-        """Note that the answer is complete, unless it was a 100 Continue; called by the parser."""
+        """Record that the response is complete, if it was no 100 Continue; called by the parser."""
         self._is_complete = self._parser.get_status_code() >= 200
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the exchange that was going on."""
+        """Fail the exchange in progress."""
         self._is_lost = True
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.fail()
 
     def pause_writing(self) -> None:
-        """Let the client wait."""
+        """Stop reading from the client: the service is slow."""
         if self._exchange is not None:
             self._exchange.client.pause()
 
     def resume_writing(self) -> None:
-        """Let the client go on."""
+        """Read from the client again."""
         if self._exchange is not None:
             self._exchange.client.resume()
 
 
 async def serve(folder: Path, listening: socket.socket) -> None:
-    """Take connections until this process is asked to end (SIGTERM)."""
+    """Accept connections until this process gets SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stop_requested = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

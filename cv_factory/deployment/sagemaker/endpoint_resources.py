@@ -1,4 +1,4 @@
-"""What an endpoint on SageMaker is made of: models, configurations, the endpoint itself.
+"""Resources of an endpoint on SageMaker: models, configurations, the endpoint itself.
 
 Creates, changes and deletes them, and waits for SageMaker. Which variants there should be is
 decided elsewhere.

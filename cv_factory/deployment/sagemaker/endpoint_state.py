@@ -35,7 +35,7 @@ class EndpointState:
 
     @property
     def is_changing(self) -> bool:
-        """Whether SageMaker works on it, and takes no changes."""
+        """Whether SageMaker is changing it, and accepts no other change."""
         return self.status in _CHANGING
 
     @property

@@ -30,7 +30,7 @@ class ServiceImage:
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """What it is built from, by file name.
+        """The build context: text by file name.
 
         Raises:
             BentoError: A requirement is not in the lock.

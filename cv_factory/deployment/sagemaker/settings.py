@@ -11,10 +11,10 @@ class Autoscaling(BaseModel):
     """How the number of a variant's instances follows its invocations.
 
     Attributes:
-        min_instances: Never fewer.
-        max_instances: Never more.
-        invocations_per_minute: Of one instance, which the scaling aims at.
-        scale_in_seconds: Pause after instances were taken away.
+        min_instances: Lower limit.
+        max_instances: Upper limit.
+        invocations_per_minute: Target for one instance.
+        scale_in_seconds: Pause after instances were removed.
         scale_out_seconds: Pause after instances were added.
     """
 
@@ -34,7 +34,7 @@ class Autoscaling(BaseModel):
 
 
 class DataCapture(BaseModel):
-    """Which requests and answers SageMaker writes to the bucket.
+    """Capture of requests and responses by SageMaker, in the bucket.
 
     Attributes:
         percentage: Of the requests.
@@ -48,28 +48,28 @@ class DataCapture(BaseModel):
 
 
 class EndpointSettings(BaseModel):
-    """Everything about the endpoints of a stack.
+    """Settings of the endpoints of a stack.
 
     Attributes:
         role: ARN of the role that the containers have.
         region: Where the endpoints are.
         bucket: Holds the Bentos, and the captured data.
         repository: ECR repository of the service's image, with its registry, without a tag.
-        image: A built image in its place, with its tag; none is built then.
-        name_prefix: Begins the names of all that is made.
+        image: A built image with its tag, used instead of building one.
+        name_prefix: Prefix of the names of all resources.
         instance_type: Of every new variant.
         instances: Of every new variant.
-        local_disk: Its instances have a disk of their own, which takes no key of ours.
+        local_disk: Whether the instances have local disks, which take no KMS key.
         subnets: Subnets of the VPC that the containers are in, with commas between them.
         security_groups: Their security groups, likewise; needed with subnets.
-        isolated: Containers reach no network, not even that of the VPC: they need none.
+        isolated: Whether containers reach no network, not even that of the VPC.
         kms_key: Key of the instances' disks and of captured data; AWS's own where it is empty.
-        tags: Of all that is made, for the bill.
+        tags: Of all resources, for the bill.
         autoscaling: None keeps the number of instances.
         data_capture: None captures nothing.
         start_timeout: Seconds in which SageMaker must create or change an endpoint.
         container_timeout: Seconds in which a container must answer its first health check.
-        polling_interval: Seconds between two looks at an endpoint.
+        polling_interval: Seconds between two polls of an endpoint's state.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,7 +108,7 @@ class EndpointSettings(BaseModel):
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """What every SageMaker model is made with, beside its name and its container."""
+        """Arguments of every SageMaker model beside its name and container."""
         arguments: dict[str, Any] = {
             "ExecutionRoleArn": self.role,
             "EnableNetworkIsolation": self.isolated,
@@ -123,7 +123,7 @@ class EndpointSettings(BaseModel):
 
     @property
     def config_arguments(self) -> dict[str, Any]:
-        """What every endpoint configuration is made with, beside its name and its variants."""
+        """Arguments of every endpoint configuration beside its name and variants."""
         arguments: dict[str, Any] = {"Tags": self.aws_tags}
         if self.kms_key and not self.local_disk:
             arguments["KmsKeyId"] = self.kms_key
