@@ -13,7 +13,7 @@ from typing import Any
 
 import boto3
 
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_INTERVAL_S = 0.1
 #: Written last, into the folder of every checkpoint.
 _WHOLE = "checkpoint.json"
 
@@ -48,7 +48,7 @@ class Checkpoints:
 
         def watch() -> None:
             told = False
-            while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            while not ended.wait(_POLL_INTERVAL_S):
                 names = self._send(store, folder, sent)
                 if not told and any(name.endswith(_WHOLE) for name in names):
                     told = True

@@ -38,7 +38,7 @@ _CONTAINER_VARIABLES = (
 )
 _WARM_CONTAINER = Path(__file__).with_name("warm_container.py")
 _STARTED, _ENDED = ".started", ".ended"
-_SECONDS_BETWEEN_LOOKS = 0.05
+_POLL_INTERVAL_S = 0.05
 
 
 class Jobs:
@@ -133,7 +133,7 @@ class Jobs:
         while not file.exists():
             if self._warm.poll() is not None:
                 raise RuntimeError("the Python that jobs are forked from has ended: see the log")
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_INTERVAL_S)
         return int(file.read_text(encoding="ascii"))
 
     def kill(self, name: str) -> None:
