@@ -6,7 +6,7 @@ import numpy as np
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.evaluation.plots.drawing import sample_grid
+from cv_factory.evaluation.plots.samples import sample_grid
 from materializers.artifact import ArtifactMaterializer
 
 _SAMPLES = 40

@@ -6,7 +6,7 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.plots.drawing import confusion_matrix
+from cv_factory.evaluation.plots.confusion import confusion_matrix
 from cv_factory.evaluation.reports.evaluation_report import render_report
 from materializers.artifact import ArtifactMaterializer
 

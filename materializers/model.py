@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots.drawing import training_curves
+from cv_factory.evaluation.plots.training_curves import training_curves
 from cv_factory.training.trained_model import TrainedModel
 from materializers.artifact import ArtifactMaterializer
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots.drawing import sample_grid
+from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.inference.predictor import Predictor
 from materializers.artifact import ArtifactMaterializer
 

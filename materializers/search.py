@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots.drawing import search_history, search_importances
+from cv_factory.evaluation.plots.search_trials import search_history, search_importances
 from cv_factory.training.search.result import SearchResult
 from materializers.artifact import ArtifactMaterializer
 
@@ -20,9 +20,9 @@ class SearchResultMaterializer(ArtifactMaterializer):
     def pictures(self, data: SearchResult) -> dict[str, bytes]:
         """Draw every trial's score, and the importance of the settings where it is known."""
         scores = [trial.score for trial in data.trials]
-        families = [trial.family for trial in data.trials]
+        model_families = [trial.family for trial in data.trials]
         best = data.trials.index(data.winner)
-        pictures = {"history.png": search_history(scores, families, best, data.metric)}
+        pictures = {"history.png": search_history(scores, model_families, best, data.metric)}
         if data.importances:
             pictures["importances.png"] = search_importances(data.importances)
         return pictures

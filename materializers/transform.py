@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
-from cv_factory.evaluation.plots.drawing import feature_map, pca_components, pca_spectrum
+from cv_factory.evaluation.plots.projections import feature_map, pca_components, pca_spectrum
 from cv_factory.transforms.fitted import FittedTransform
 from materializers.artifact import ArtifactMaterializer
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from zenml.models import ModelVersionResponse
 
 from cv_factory.evaluation.gates import GateVerdict
-from cv_factory.evaluation.plots.drawing import sample_grid, training_curves
+from cv_factory.evaluation.plots.samples import sample_grid
+from cv_factory.evaluation.plots.training_curves import training_curves
 from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
 from registry import versions
 from registry.audit.log import AuditEntry

@@ -196,7 +196,7 @@ def test_the_cache_sees_the_library_and_the_configuration(trained_project: Proje
     assert planned() == data_steps
     assert "3 of 8 steps: ingest, split, validate_data" in quickly(trained_project)
     assert cached_steps(snapshot(trained_project)) == data_steps
-    edit("cv_factory/evaluation/plots/drawing.py")
+    edit("cv_factory/evaluation/plots/style.py")
     assert planned("gates=[{metric: accuracy, min: 0.5}]") == everything, "pictures and gates"
     assert planned("evaluate.bootstrap_samples=500") == everything - {"evaluate"}
     assert planned("model.C=0.5") == data_steps | {"fit_transform"}

@@ -3,7 +3,13 @@
 from functools import partial
 
 from cv_factory.evaluation.evaluation import Evaluation, Interval, Metric
-from cv_factory.evaluation.plots import drawing as plots
+from cv_factory.evaluation.plots.calibration import reliability
+from cv_factory.evaluation.plots.class_metrics import per_class_bars
+from cv_factory.evaluation.plots.confusion import confusion_matrix
+from cv_factory.evaluation.plots.explanations import explanations
+from cv_factory.evaluation.plots.robustness import robustness
+from cv_factory.evaluation.plots.samples import sample_grid
+from cv_factory.evaluation.plots.slice_accuracies import slice_accuracies
 from cv_factory.evaluation.reports import page
 from cv_factory.evaluation.reports.page import Block, Cell, Picture, Sections, Table, Text
 
@@ -72,7 +78,7 @@ def _class_blocks(evaluation: Evaluation) -> list[Block]:
 
     def bars() -> bytes:
         columns = [[getattr(row, name) for row in rows] for name in ("precision", "recall", "f1")]
-        return plots.per_class_bars(names, *columns)
+        return per_class_bars(names, *columns)
 
     table = Table(
         ("class", "precision", "recall", "F1", "test images"),
@@ -93,10 +99,10 @@ def _class_blocks(evaluation: Evaluation) -> list[Block]:
 def _confusion_blocks(evaluation: Evaluation) -> list[Block]:
     matrix, names = evaluation.confusion, evaluation.class_names
     blocks: list[Block] = [
-        Picture("Confusion matrix", lambda: plots.confusion_matrix(matrix, names)),
+        Picture("Confusion matrix", lambda: confusion_matrix(matrix, names)),
         Picture(
             "Normalised confusion matrix",
-            lambda: plots.confusion_matrix(matrix, names, normalised=True),
+            lambda: confusion_matrix(matrix, names, normalized=True),
         ),
     ]
     confused = evaluation.most_confused(_N_CONFUSED)
@@ -106,7 +112,7 @@ def _confusion_blocks(evaluation: Evaluation) -> list[Block]:
     for pair in evaluation.behaviour.confused:
         heading = f"{names[pair.label]} taken for {names[pair.predicted]}"
         titles = [_last(id_) for id_ in pair.ids]
-        draw = partial(plots.sample_grid, pair.images, titles, heading=heading)
+        draw = partial(sample_grid, pair.images, titles, heading=heading)
         blocks.append(Picture(heading, draw))
     return blocks
 
@@ -135,7 +141,7 @@ def _slice_blocks(evaluation: Evaluation) -> list[Block]:
     names = [f"{s.column}: {s.value}" for s in shown]
 
     def draw() -> bytes:
-        return plots.slice_accuracies(
+        return slice_accuracies(
             names, [s.accuracy for s in shown], [(s.low, s.high) for s in shown], overall
         )
 
@@ -152,7 +158,7 @@ def _calibration_blocks(evaluation: Evaluation) -> list[Block]:
     )
 
     def draw() -> bytes:
-        return plots.reliability(
+        return reliability(
             [(row.low, row.high) for row in bins],
             [row.confidence for row in bins],
             [row.accuracy for row in bins],
@@ -181,7 +187,7 @@ def _robustness_blocks(evaluation: Evaluation) -> list[Block]:
     overall = evaluation.metrics["accuracy"].value
     return [
         Text(text),
-        Picture("Robustness", lambda: plots.robustness(by_name, overall)),
+        Picture("Robustness", lambda: robustness(by_name, overall)),
         Table(header, rows),
     ]
 
@@ -198,7 +204,7 @@ def _explanation_blocks(evaluation: Evaluation) -> list[Block]:
         Text(text),
         Picture(
             "Explanations",
-            lambda: plots.explanations(
+            lambda: explanations(
                 [e.image for e in explained],
                 [e.heat for e in explained],
                 [

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cv_factory.evaluation.plots import drawing as plots
+from cv_factory.evaluation.plots.class_metrics import per_class_bars
+from cv_factory.evaluation.plots.confusion import confusion_matrix
+from cv_factory.evaluation.plots.projections import pca_components, pca_spectrum
+from cv_factory.evaluation.plots.samples import sample_grid
+from cv_factory.evaluation.plots.training_curves import training_curves
 
 HOSTILE = [
     "$\\frac$",
@@ -50,15 +54,15 @@ def draw_all() -> dict[str, bytes]:
     ]
     values = rng.random(10).tolist()
     return {
-        "grey": plots.sample_grid(rng.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8), HOSTILE),
-        "colour": plots.sample_grid(
+        "grey": sample_grid(rng.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8), HOSTILE),
+        "colour": sample_grid(
             rng.integers(0, 256, (10, 6, 9, 3), dtype=np.uint8), HOSTILE, heading="$x"
         ),
-        "spectrum": plots.pca_spectrum(np.array([0.5, 0.3, 0.1], dtype=np.float32)),
-        "components": plots.pca_components(rng.normal(size=(5, 48)), (4, 4, 3)),
-        "curves": plots.training_curves(history),
-        "matrix": plots.confusion_matrix(matrix_of(10), HOSTILE),
-        "bars": plots.per_class_bars(HOSTILE, values, values, values),
+        "spectrum": pca_spectrum(np.array([0.5, 0.3, 0.1], dtype=np.float32)),
+        "components": pca_components(rng.normal(size=(5, 48)), (4, 4, 3)),
+        "curves": training_curves(history),
+        "matrix": confusion_matrix(matrix_of(10), HOSTILE),
+        "bars": per_class_bars(HOSTILE, values, values, values),
     }
 
 
@@ -80,48 +84,48 @@ def test_each_picture_is_the_same_bytes_twice_under_any_rc_setting():
 def test_the_grid_shows_the_pixels():
     images = np.zeros((3, 4, 4, 3), dtype=np.uint8)
     images[0], images[1], images[2] = (250, 10, 20), (10, 250, 20), (10, 20, 250)
-    picture = pixels(plots.sample_grid(images, ["a", "b", "c"])).reshape(-1, 3)
+    picture = pixels(sample_grid(images, ["a", "b", "c"])).reshape(-1, 3)
     for colour in images[:, 0, 0]:
         assert (picture == colour).all(axis=1).sum() > 5000
 
 
 def test_grey_levels_are_not_stretched():
     images = np.full((1, 4, 4, 1), 100, dtype=np.uint8)
-    picture = pixels(plots.sample_grid(images, ["a"])).reshape(-1, 3)
+    picture = pixels(sample_grid(images, ["a"])).reshape(-1, 3)
     assert (picture == 100).all(axis=1).sum() > 5000
 
 
 def test_only_so_many_images_are_drawn():
     images = np.zeros((200, 4, 4, 1), dtype=np.uint8)
     titles = [str(i) for i in range(200)]
-    assert plots.sample_grid(images, titles) == plots.sample_grid(images[:40], titles[:40])
+    assert sample_grid(images, titles) == sample_grid(images[:40], titles[:40])
 
 
 @pytest.mark.parametrize("n_classes", [2, 13, 50, 51, 300])
 def test_a_confusion_matrix_of_any_size_fits_a_screen(n_classes):
     names = [f"a rather long class name {i}" for i in range(n_classes)]
-    height, width, _ = pixels(plots.confusion_matrix(matrix_of(n_classes), names)).shape
+    height, width, _ = pixels(confusion_matrix(matrix_of(n_classes), names)).shape
     assert 300 < height < 1400
     assert 400 < width < 1400
 
 
 def test_a_matrix_shows_where_the_errors_are():
     matrix = np.diag([9, 9, 9])
-    clean = plots.confusion_matrix(matrix, ["a", "b", "c"])
+    clean = confusion_matrix(matrix, ["a", "b", "c"])
     matrix[0, 2] = 1
-    assert plots.confusion_matrix(matrix, ["a", "b", "c"]) != clean
+    assert confusion_matrix(matrix, ["a", "b", "c"]) != clean
 
 
 def test_empty_and_undefined_values_are_drawn():
     """A class without images, a model without epochs, without errors, without variance."""
     names = [str(i) for i in range(60)]
     for png in (
-        plots.confusion_matrix(np.zeros((3, 3), dtype=np.int64), names[:3]),
-        plots.confusion_matrix(np.eye(60, dtype=np.int64), names),
-        plots.training_curves([]),
-        plots.per_class_bars(["a", "b"], [None, 0.0], [None, 0.5], [None, 0.0]),
-        plots.per_class_bars(names, [0.9] * 60, [0.9] * 60, [0.9] * 60),
-        plots.pca_components(np.zeros((1, 16)), (4, 4, 1)),
+        confusion_matrix(np.zeros((3, 3), dtype=np.int64), names[:3]),
+        confusion_matrix(np.eye(60, dtype=np.int64), names),
+        training_curves([]),
+        per_class_bars(["a", "b"], [None, 0.0], [None, 0.5], [None, 0.0]),
+        per_class_bars(names, [0.9] * 60, [0.9] * 60, [0.9] * 60),
+        pca_components(np.zeros((1, 16)), (4, 4, 1)),
     ):
         assert pixels(png).min() < 128
 
