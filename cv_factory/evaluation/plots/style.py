@@ -89,7 +89,7 @@ def use_integer_ticks(axis: "Axes") -> None:
 
 
 def get_axis_start(lowest: float) -> float:
-    """Return a round start below ``lowest`` for an axis that ends at 1, so that differences show."""
+    """Return a round number below ``lowest`` at which an axis that ends at 1 may start."""
     return next((start for start in (0.9, 0.75, 0.5) if lowest > start + 0.02), 0.0)
 
 
