@@ -16,7 +16,7 @@ _STYLES = {"created": "green", "updated": "yellow", "unchanged": "dim"}
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
-    """Say where pipelines run: stacks/NAME.yaml declares a stack, these commands register it."""
+    """Register and check the stacks that stacks/NAME.yaml declares: where pipelines run."""
 
 
 _OUTPUTS_OPTION = click.option(
@@ -59,19 +59,18 @@ def apply(name: str, activate: bool, cloudformation: str | None) -> None:
 @click.argument("name")
 @_OUTPUTS_OPTION
 def check(name: str, cloudformation: str | None) -> int:
-    """Compare the stack with its file, and try all that it needs; change nothing.
+    """Compare the stack with its file, and check its services; change nothing.
 
-    Exit code 2 if something differs, is missing or refuses us.
+    Exit code 2 if something differs, is missing or denies access.
     """
     from stacks.check import check_stack
 
     problems = check_stack(name, environment=_environment(cloudformation))
     for problem in problems:
-        click.echo(f"  {problem.what}")
+        click.echo(f"  {problem.message}")
     if problems:
-        cures = dict.fromkeys(problem.cure for problem in problems if problem.cure)
-        for cure in cures:
-            click.echo(f"Run: {cure}")
+        for command in dict.fromkeys(p.command for p in problems if p.command):
+            click.echo(f"Run: {command}")
         return 2
     click.echo(f"Stack {name} is within reach, and as stacks/{name}.yaml declares it.")
     return 0
@@ -108,9 +107,9 @@ def _environment(cloudformation: str | None) -> dict[str, str]:
     """Return the variables that fill in a stack file."""
     if cloudformation is None:
         return dict(os.environ)
-    from stacks.cloudformation import outputs
+    from stacks.cloudformation import stack_outputs
 
-    return {**outputs(cloudformation), **{k: v for k, v in os.environ.items() if v}}
+    return {**stack_outputs(cloudformation), **{k: v for k, v in os.environ.items() if v}}
 
 
 def _console() -> "Console":

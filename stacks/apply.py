@@ -1,6 +1,6 @@
-"""Makes ZenML have what a stack file declares: flavors, secrets, components, the stack itself.
+"""Applies a stack file: registers its flavors, secrets, components and the stack with ZenML.
 
-Idempotent: what is as declared is not written. Everything is checked before anything is created.
+Idempotent: unchanged objects are not written. Everything is checked before anything is created.
 """
 
 import logging
@@ -27,7 +27,7 @@ def apply_stack(
     directory: Path = STACKS_DIR,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Item]:
-    """Create or update everything that ``NAME.yaml`` declares, and yield each item when it is done.
+    """Create or update everything that ``NAME.yaml`` declares; yield each item once written.
 
     Args:
         name: Name of the stack.
@@ -51,11 +51,14 @@ def apply_stack(
         yield item
     stack = find_stack(client, name)
     assert stack is not None
-    for find in (_tracking_store_item, partial(_activation_item, client) if activate else None):
-        found = find(stack) if find else None
-        if found is not None:
-            found.write()
-            yield found
+    for plan_item in (
+        _tracking_store_item,
+        partial(_activation_item, client) if activate else None,
+    ):
+        further = plan_item(stack) if plan_item else None
+        if further is not None:
+            further.write()
+            yield further
 
 
 def _source_root_item(client: "Client") -> Item:
@@ -105,7 +108,7 @@ def _create_tracking_store(path: Path) -> None:
     """Create MLflow's tables in a file beside it, which takes its place when it is complete."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    # MLflow tells of every migration.
+    # MLflow logs each of its migrations.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     partial_path = path.with_name(f".{path.name}.partial")
     partial_path.unlink(missing_ok=True)

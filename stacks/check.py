@@ -1,6 +1,6 @@
-"""Says whether a stack is registered as its file declares it and whether it could do its work.
+"""Checks that a stack is registered as its file declares it, and that its services are usable.
 
-Only reads, and names what to do where it is not so.
+Only reads; each problem names what to do.
 """
 
 from collections.abc import Mapping
@@ -26,21 +26,21 @@ REQUIRED_COMPONENTS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that keeps a stack from working.
+    """Difference or failure that keeps a stack from working.
 
     Attributes:
-        what: What is wrong; says what to do where no command does it.
-        cure: The command that ends it; empty where there is none.
+        message: What is wrong, and what to do where no command does it.
+        command: The command that ends it; empty where there is none.
     """
 
-    what: str
-    cure: str = ""
+    message: str
+    command: str = ""
 
 
 def check_stack(
     name: str, *, directory: Path = STACKS_DIR, environment: Mapping[str, str] | None = None
 ) -> list[Problem]:
-    """Compare a stack with its file, and try what its components stand for.
+    """Compare a stack with its file, and check the services behind its components.
 
     Args:
         name: Name of the stack.
@@ -48,7 +48,7 @@ def check_stack(
         environment: Fills in ``${VARIABLE}``; None for the environment of this process.
 
     Returns:
-        All that is wrong; nothing if the stack is as declared and within reach.
+        All problems; empty if the stack is as declared and usable.
 
     Raises:
         StackError: The file is wrong, variables or packages are missing, or something of the same
@@ -58,28 +58,27 @@ def check_stack(
     require_server()
     from zenml.client import Client
 
-    told = {"created": "is not registered", "updated": "differs from the file"}
-    differences = [
+    differences = {"created": "is not registered", "updated": "differs from the file"}
+    problems = [
         Problem(
-            f"{item.kind} {item.name} {told[item.state]}"
+            f"{item.kind} {item.name} {differences[item.state]}"
             + (f" ({item.detail})" if item.detail else ""),
             f"python -m stacks apply {name}",
         )
         for item in plan(Client(), spec)
         if item.state != "unchanged"
     ]
-    out_of_reach = [Problem(str(error)) for error in check_connectivity(spec)]
-    mismatch = server_mismatch()
-    if mismatch:
-        out_of_reach.append(Problem(f"{mismatch}. Install that of the server, or upgrade it."))
-    return [*differences, *out_of_reach]
+    problems += [Problem(str(error)) for error in check_connectivity(spec)]
+    if mismatch := server_mismatch():
+        problems.append(Problem(f"{mismatch}. Install that of the server, or upgrade it."))
+    return problems
 
 
 def require_applied(name: str | None) -> str:
-    """Refuse a stack that a pipeline of this project could not run on.
+    """Check that pipelines of this project can run on a stack.
 
-    Looks at what is registered and not at the stack file, so that it costs little and a stack that
-    the user composed by hand is as good as one of ours.
+    Reads what is registered and not the stack file: that is cheap, and accepts a stack that the
+    user composed by hand.
 
     Args:
         name: Name of the stack; None for the active one.
@@ -109,10 +108,9 @@ def require_applied(name: str | None) -> str:
     present = {str(kind) for kind, parts in stack.components.items() if parts}
     missing = [kind for kind in REQUIRED_COMPONENTS if kind not in present]
     if missing:
-        ours = stack.name in stack_names()
-        cure = f"apply {stack.name}" if ours else "apply local --set"
+        command = f"apply {stack.name}" if stack.name in stack_names() else "apply local --set"
         raise StackError(
             f"The {'' if name else 'active '}stack {stack.name!r} lacks: {', '.join(missing)}. "
-            f"Run: python -m stacks {cure}"
+            f"Run: python -m stacks {command}"
         )
     return str(stack.name)

@@ -1,4 +1,4 @@
-"""Reads what a CloudFormation stack, made from ``stacks/aws/template.yaml``, says of itself."""
+"""Outputs of a CloudFormation stack made from ``stacks/aws/template.yaml``, as variables."""
 
 import re
 
@@ -7,7 +7,7 @@ from cv_factory.errors import StackError, missing_extra
 _PREFIX = "CV_FACTORY_"
 
 
-def outputs(stack: str) -> dict[str, str]:
+def stack_outputs(stack: str) -> dict[str, str]:
     """Return a stack's outputs as variables: ``ArtifactBucket`` is ``CV_FACTORY_ARTIFACT_BUCKET``.
 
     Args:
@@ -43,11 +43,11 @@ def outputs(stack: str) -> dict[str, str]:
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
         raise StackError(f"CloudFormation stack {stack!r} is not complete: {status}")
     return {
-        variable_of(output["OutputKey"]): str(output["OutputValue"])
+        variable_name(output["OutputKey"]): str(output["OutputValue"])
         for output in described.get("Outputs", [])
     }
 
 
-def variable_of(output: str) -> str:
-    """Return the name of the variable that an output gives a value."""
+def variable_name(output: str) -> str:
+    """Return the name of an output's environment variable."""
     return _PREFIX + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()

@@ -1,7 +1,7 @@
-"""Says how the image is made in which steps run on a stack that runs them in containers.
+"""Image in which steps run on stacks that use containers.
 
-Exactly the lock's packages, none of the workshop's, nothing of root's. The code is not in it: every
-run takes its own from the artifact store, so that editing code does not build an image anew.
+It holds the lock's packages without those of the extra ``dev``, and no code: every run takes its
+own from the artifact store, so that an edit does not rebuild the image. It does not run as root.
 """
 
 import sys
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from zenml.config import DockerSettings
 
 _ROOT = Path(__file__).resolve().parent.parent
-_WORKSHOP = "dev"
-#: Any but root's; it has no entry in the image's list of users.
+_DEV_EXTRA = "dev"
+#: Without an entry in the image's list of users.
 _USER = "10001"
 _HOME = "/app"
 
 
 @cache
 def step_image() -> "DockerSettings":
-    """Return how ZenML shall build the image; stacks without containers take no notice."""
+    """Return ZenML's settings of the image; stacks without containers ignore them."""
     from zenml.config import DockerSettings
     from zenml.config.docker_settings import PythonPackageInstaller
 
@@ -37,7 +37,7 @@ def step_image() -> "DockerSettings":
         allow_including_files_in_images=False,
         runtime_environment={
             "HOME": _HOME,
-            # There is no git in it, which MLflow's GitPython would tell in every job.
+            # GitPython, which MLflow imports, warns where there is no git.
             "GIT_PYTHON_REFRESH": "quiet",
             "PYTHONUNBUFFERED": "1",
             "ZENML_ANALYTICS_OPT_IN": "false",
@@ -54,42 +54,42 @@ def locked_requirements(root: Path) -> list[str]:
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras: dict[str, list[str]] = project["optional-dependencies"]
-    wanted = [*project["dependencies"]]
+    required = [*project["dependencies"]]
     for extra, requirements in extras.items():
-        wanted += requirements if extra != _WORKSHOP else []
-    # What is not installed here, such as another platform's packages, stays in.
-    unwanted = _closure(extras[_WORKSHOP]) - _closure(wanted)
+        required += requirements if extra != _DEV_EXTRA else []
+    # Packages that are not installed here, such as those of another platform, are kept.
+    unwanted = _closure(extras[_DEV_EXTRA]) - _closure(required)
     lines = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and _name_of(line) not in unwanted]
+    return [line for line in lines if line and _package_name(line) not in unwanted]
 
 
 def _closure(requirements: list[str]) -> set[str]:
     """Return the names of all installed packages that the requirements lead to."""
-    found: set[tuple[str, str]] = set()
-    todo: list[Any] = [(line, "") for line in requirements]
+    visited: set[tuple[str, str]] = set()
+    pending: list[Any] = [(line, "") for line in requirements]
     from packaging.requirements import Requirement
 
-    while todo:
-        line, extra = todo.pop()
+    while pending:
+        line, extra = pending.pop()
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
-        name = _name_of(line)
+        name = _package_name(line)
         for inner in {"", *requirement.extras}:
-            if (name, inner) not in found:
-                found.add((name, inner))
-                todo += [(needed, inner) for needed in _needs(name)]
-    return {name for name, _ in found}
+            if (name, inner) not in visited:
+                visited.add((name, inner))
+                pending += [(line, inner) for line in _requirements(name)]
+    return {name for name, _ in visited}
 
 
-def _needs(name: str) -> list[str]:
+def _requirements(name: str) -> list[str]:
     try:
         return requires(name) or []
     except PackageNotFoundError:
         return []
 
 
-def _name_of(line: str) -> str:
+def _package_name(line: str) -> str:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

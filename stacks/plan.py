@@ -1,6 +1,6 @@
-"""Compares a stack file with what ZenML has registered: what is there, and what would change.
+"""Plans how ZenML's registered stack becomes what the stack file declares.
 
-Only reads. ``stacks.apply`` carries a plan out, ``stacks.check`` tells what of it is outstanding.
+Only reads. ``stacks.apply`` carries a plan out, ``stacks.check`` reports its changes.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import UUID
 
 from cv_factory.errors import StackError
+from stacks.component_config import Secrets, validate_component
 from stacks.flavors import own_flavor
 from stacks.packages import check_packages
-from stacks.spec import ComponentSpec, StackSpec, secret_references, whole_secret_reference
+from stacks.spec import ComponentSpec, StackSpec
 
 if TYPE_CHECKING:
     from zenml.client import Client
     from zenml.models import ComponentResponse, StackResponse
-    from zenml.stack import Flavor, StackComponentConfig
+    from zenml.stack import Flavor
 
 State = Literal["created", "updated", "unchanged"]
-_Secrets = dict[str, dict[str, str]]
 
-#: Marks the stacks that this project made, so that it never changes one of the user's own.
+#: Label of the stacks that this project made: it changes no other.
 LABEL = {"made_by": "cv_factory"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that a stack file declares.
+    """One object that a stack file declares, and the change that applies it.
 
     Attributes:
-        kind: Such as ``flavor``, ``secret``, ``stack`` or a component type.
+        kind: ``flavor``, ``secret``, ``stack`` or a component type.
         name: Its name.
         state: What applying does to it.
         detail: What differs; never a secret's value.
-        write: Carries it out; does nothing where it is unchanged.
+        write: Applies the change; does nothing where it is unchanged.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Item:
 
 
 def plan(client: "Client", spec: StackSpec) -> list[Item]:
-    """Return what applying the specification would do, in the order in which it must be done.
+    """Return the changes that apply a specification, in their order.
 
     Raises:
         StackError: Packages are missing, a configuration is not valid, a secret does not exist, or
@@ -57,7 +57,7 @@ def plan(client: "Client", spec: StackSpec) -> list[Item]:
     flavors = {kind: _flavor(client, kind, part) for kind, part in spec.components.items()}
     secrets = _secrets_in_use(client, spec)
     components = [
-        _component_item(client, kind, part, _stored_form(kind, part, flavors[kind], secrets))
+        _component_item(client, kind, part, validate_component(kind, part, flavors[kind], secrets))
         for kind, part in spec.components.items()
     ]
     return [
@@ -69,15 +69,15 @@ def plan(client: "Client", spec: StackSpec) -> list[Item]:
 
 
 def find_stack(client: "Client", name: str) -> "StackResponse | None":
-    """Return the stack of exactly this name, if there is one."""
-    found = client.list_stacks(name=f"equals:{name}", hydrate=True)
-    return found.items[0] if found.items else None
+    """Return the stack of exactly this name, or None."""
+    page = client.list_stacks(name=f"equals:{name}", hydrate=True)
+    return page.items[0] if page.items else None
 
 
 def find_component(client: "Client", kind: str, name: str) -> "ComponentResponse | None":
-    """Return the component of exactly this type and name, if there is one."""
-    found = client.list_stack_components(type=kind, name=f"equals:{name}", hydrate=True)
-    return found.items[0] if found.items else None
+    """Return the component of exactly this type and name, or None."""
+    page = client.list_stack_components(type=kind, name=f"equals:{name}", hydrate=True)
+    return page.items[0] if page.items else None
 
 
 def _flavor(client: "Client", kind: str, part: ComponentSpec) -> "Flavor":
@@ -94,27 +94,32 @@ def _flavor(client: "Client", kind: str, part: ComponentSpec) -> "Flavor":
 
 
 def _flavor_items(client: "Client", spec: StackSpec) -> Iterator[Item]:
-    """Plan our own flavors; one that is registered from elsewhere is in the way."""
+    """Plan our own flavors.
+
+    Raises:
+        StackError: One is registered from another source.
+    """
     from zenml.enums import StackComponentType
 
     for kind, part in spec.components.items():
         own = own_flavor(kind, part.flavor)
         if own is None:
             continue
-        found = client.list_flavors(type=kind, name=f"equals:{own.name}").items
-        if not found:
+        registered = client.list_flavors(type=kind, name=f"equals:{own.name}").items
+        if not registered:
             write = partial(client.create_flavor, own.source, StackComponentType(kind))
             yield Item("flavor", own.name, "created", write=write)
-        elif found[0].source != own.source:
+        elif registered[0].source != own.source:
+            command = f"zenml {kind.replace('_', '-')} flavor delete {own.name}"
             raise StackError(
-                f"The {kind} flavor {own.name!r} is registered from {found[0].source}, ours is "
-                f"{own.source}. Delete it: zenml {kind.replace('_', '-')} flavor delete {own.name}"
+                f"The {kind} flavor {own.name!r} is registered from {registered[0].source}, ours "
+                f"is {own.source}. Delete it: {command}"
             )
         else:
             yield Item("flavor", own.name, "unchanged")
 
 
-def _secrets_in_use(client: "Client", spec: StackSpec) -> _Secrets:
+def _secrets_in_use(client: "Client", spec: StackSpec) -> Secrets:
     """Return the values of all secrets that the components refer to, by name and key.
 
     Raises:
@@ -137,20 +142,20 @@ def _secrets_in_use(client: "Client", spec: StackSpec) -> _Secrets:
 
 
 def _secret_values(client: "Client", name: str) -> dict[str, str] | None:
-    found = client.list_secrets(name=f"equals:{name}").items
-    return client.get_secret(found[0].id).secret_values if found else None
+    secrets = client.list_secrets(name=f"equals:{name}").items
+    return client.get_secret(secrets[0].id).secret_values if secrets else None
 
 
 def _secret_items(client: "Client", spec: StackSpec) -> Iterator[Item]:
     for name, hidden in spec.secrets.items():
-        wanted = {key: value.get_secret_value() for key, value in hidden.items()}
+        declared = {key: value.get_secret_value() for key, value in hidden.items()}
         stored = _secret_values(client, name)
         if stored is None:
-            write = partial(client.create_secret, name=name, values=wanted)
-            yield Item("secret", name, "created", "keys " + ", ".join(sorted(wanted)), write)
+            write = partial(client.create_secret, name=name, values=declared)
+            yield Item("secret", name, "created", "keys " + ", ".join(sorted(declared)), write)
             continue
-        changed = {key: value for key, value in wanted.items() if stored.get(key) != value}
-        removed = [key for key in stored if key not in wanted]
+        changed = {key: value for key, value in declared.items() if stored.get(key) != value}
+        removed = [key for key in stored if key not in declared]
         if not changed and not removed:
             yield Item("secret", name, "unchanged")
             continue
@@ -165,109 +170,50 @@ def _secret_items(client: "Client", spec: StackSpec) -> Iterator[Item]:
 
 
 def _component_item(
-    client: "Client", kind: str, part: ComponentSpec, wanted: dict[str, Any]
+    client: "Client", kind: str, part: ComponentSpec, configuration: dict[str, Any]
 ) -> Item:
-    """Plan a component whose stored configuration shall be ``wanted``."""
+    """Plan a component with its validated configuration."""
     from zenml.enums import StackComponentType
 
     component_type = StackComponentType(kind)
-    found = find_component(client, kind, part.name)
-    if found is None:
+    registered = find_component(client, kind, part.name)
+    if registered is None:
         write = partial(
             client.create_stack_component,
             name=part.name,
             flavor=part.flavor,
             component_type=component_type,
-            configuration=wanted,
+            configuration=configuration,
             environment=dict(part.environment) or None,
             labels=dict(LABEL),
         )
         return Item(kind, part.name, "created", f"flavor {part.flavor}", write)
-    if found.flavor_name != part.flavor:
+    if registered.flavor_name != part.flavor:
         command = f"zenml {kind.replace('_', '-')}"
         raise StackError(
-            f"{kind} {part.name!r} exists with flavor {found.flavor_name!r}, the stack file says "
-            f"{part.flavor!r}. Rename it ({command} update {part.name} --name=...), delete it "
+            f"{kind} {part.name!r} exists with flavor {registered.flavor_name!r}, the stack file "
+            f"says {part.flavor!r}. Rename it ({command} update {part.name} --name=...), delete it "
             f"({command} delete {part.name}), or use another name in the stack file."
         )
-    configuration = _difference(found.configuration, wanted)
-    environment = _difference(found.environment, part.environment)
-    if not configuration and not environment:
+    changes = _difference(registered.configuration, configuration)
+    environment = _difference(registered.environment, part.environment)
+    if not changes and not environment:
         return Item(kind, part.name, "unchanged")
     write = partial(
         client.update_stack_component,
-        found.id,
+        registered.id,
         component_type,
-        configuration=configuration or None,
+        configuration=changes or None,
         environment=environment or None,
     )
-    detail = ", ".join([*configuration, *environment])
+    detail = ", ".join([*changes, *environment])
     return Item(kind, part.name, "updated", detail, write)
 
 
-def _stored_form(
-    kind: str, part: ComponentSpec, flavor: "Flavor", secrets: _Secrets
-) -> dict[str, Any]:
-    """Check a component's configuration and return it as ZenML would store it.
-
-    It is checked with the secrets' values in place of the references, as these may not be in ZenML
-    yet, and returned with the references.
-    """
-    config_class = flavor.config_class
-    given = part.full_configuration
-    unknown = sorted(given.keys() - config_class.model_fields.keys())
-    if unknown:
-        known = ", ".join(sorted(config_class.model_fields)) or "none"
-        raise StackError(
-            f"{kind} {part.name}: flavor {part.flavor} has no setting {', '.join(unknown)}. "
-            f"It has: {known}."
-        )
-    references = _references(kind, part, config_class)
-    values = {key: secrets[name][inner] for key, (name, inner) in references.items()}
-    try:
-        stored = config_class(**{**given, **values}).model_dump(mode="json", exclude_unset=True)
-    except ValueError as error:  # pydantic's ValidationError is one
-        raise StackError(f"{kind} {part.name}: {_reason(error)}") from None
-    return {**stored, **{key: given[key] for key in references}}
-
-
-def _references(
-    kind: str, part: ComponentSpec, config_class: "type[StackComponentConfig]"
-) -> dict[str, tuple[str, str]]:
-    """Return secret and key by setting; refuse references that ZenML would not resolve."""
-    from zenml.utils.pydantic_utils import has_validators
-
-    found = {}
-    for key, value in part.full_configuration.items():
-        inside = secret_references(value)
-        if not inside:
-            continue
-        reference = whole_secret_reference(value)
-        if reference is None or has_validators(pydantic_class=config_class, field_name=key):
-            raise StackError(
-                f"{kind} {part.name}: ZenML cannot resolve a secret in {key}; only a setting that "
-                "is nothing but {{secret.key}}, and that its flavor does not validate, can be one."
-            )
-        found[key] = reference
-    return found
-
-
-def _reason(error: ValueError) -> str:
-    """Say what is wrong with a configuration, without the values in it."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}".removeprefix(": ")
-        for detail in error.errors(include_input=False)
-    )
-
-
-def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return what an update must say: changed values, and None for what is to go."""
-    gone: dict[str, Any] = {key: None for key in stored if key not in wanted}
-    return gone | {key: value for key, value in wanted.items() if stored.get(key) != value}
+def _difference(stored: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
+    """Return an update: the changed values, and None for each key to delete."""
+    deleted: dict[str, Any] = {key: None for key in stored if key not in declared}
+    return deleted | {key: value for key, value in declared.items() if stored.get(key) != value}
 
 
 def _stack_item(client: "Client", spec: StackSpec) -> Item:
@@ -281,8 +227,8 @@ def _stack_item(client: "Client", spec: StackSpec) -> Item:
             f"Rename it: zenml stack rename {spec.name} OTHER_NAME"
         )
     stored = {str(kind): [part.name for part in parts] for kind, parts in stack.components.items()}
-    wanted = {kind: [part.name] for kind, part in spec.components.items()}
-    kinds = sorted(k for k in stored.keys() | wanted.keys() if stored.get(k) != wanted.get(k))
+    declared = {kind: [part.name] for kind, part in spec.components.items()}
+    kinds = sorted(k for k in stored.keys() | declared.keys() if stored.get(k) != declared.get(k))
     environment = _difference(stack.environment, spec.environment)
     if not kinds and not environment:
         return Item("stack", spec.name, "unchanged")
@@ -291,16 +237,16 @@ def _stack_item(client: "Client", spec: StackSpec) -> Item:
 
 
 def _component_ids(client: "Client", spec: StackSpec) -> dict[Any, list[UUID]]:
-    """Return the ids of the stack's components, which exist by now."""
+    """Return the ids of the stack's components, which must exist."""
     from zenml.enums import StackComponentType
 
-    found = {kind: find_component(client, kind, p.name) for kind, p in spec.components.items()}
-    return {StackComponentType(kind): [part.id] for kind, part in found.items() if part}
+    parts = {kind: find_component(client, kind, p.name) for kind, p in spec.components.items()}
+    return {StackComponentType(kind): [part.id] for kind, part in parts.items() if part}
 
 
 def _create_stack(client: "Client", spec: StackSpec) -> None:
     stack = client.create_stack(spec.name, _component_ids(client, spec), labels=dict(LABEL))
-    if spec.environment:  # create_stack takes none
+    if spec.environment:  # create_stack has no such argument
         client.update_stack(stack.id, environment=dict(spec.environment))
 
 

@@ -1,4 +1,4 @@
-"""Finds out at once whether the ZenML server answers: ZenML itself tries for most of a minute."""
+"""Checks that the ZenML server answers, before ZenML retries for most of a minute."""
 
 import urllib.error
 import urllib.request
@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 from cv_factory.errors import StackError
 
-_SECONDS_TO_ANSWER = 10.0
+_TIMEOUT_S = 10.0
 
 
 def require_server() -> None:
-    """Refuse to go on where the ZenML server that this client is connected to does not answer.
+    """Check that the ZenML server that this client is connected to answers.
 
     Raises:
         StackError: It does not. Nothing was uploaded or created.
@@ -22,11 +22,11 @@ def require_server() -> None:
         return  # a database on this machine
     try:
         health = f"{url.rstrip('/')}/health"
-        urllib.request.urlopen(health, timeout=_SECONDS_TO_ANSWER).close()  # noqa: S310 (checked)
+        urllib.request.urlopen(health, timeout=_TIMEOUT_S).close()  # noqa: S310 (checked)
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise _unreachable(url, str(error)) from None
-        # It does answer; whether it lets us in is for ZenML to say.
+        # It answers; ZenML reports whether it grants access.
     except (urllib.error.URLError, OSError) as error:
         raise _unreachable(url, str(getattr(error, "reason", error))) from None
 

@@ -1,7 +1,7 @@
-"""Reads stack files: which components a stack has, with which flavor and configuration.
+"""Reads stack files: the components of a stack with their flavors and configurations.
 
-Knows YAML and environment variables, and no ZenML: a file is whole and valid before a client is
-built. Secret values never appear in an error or a ``repr``.
+Knows no ZenML: a file is validated before a client is built. Secret values never appear in an
+error or a ``repr``.
 """
 
 import difflib
@@ -146,7 +146,7 @@ def read_spec(
     """
     path = directory / f"{name}.yaml"
     values = _read_with_parents(name, directory, ())
-    values = _fill_in(values, os.environ if environment is None else environment, path)
+    values = _substitute_variables(values, os.environ if environment is None else environment, path)
     try:
         return StackSpec.model_validate({**values, "name": name})
     except ValidationError as error:
@@ -156,7 +156,7 @@ def read_spec(
 
 def secret_references(value: Any) -> set[tuple[str, str]]:
     """Return name and key of every ``{{secret.key}}`` in nested mappings, lists and strings."""
-    return {found for text in _strings(value) for found in _SECRET_REFERENCE.findall(text)}
+    return {match for text in _strings(value) for match in _SECRET_REFERENCE.findall(text)}
 
 
 def whole_secret_reference(value: Any) -> tuple[str, str] | None:
@@ -165,11 +165,11 @@ def whole_secret_reference(value: Any) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def suggest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """Return the nearest known word as a question, and all of them."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def suggest(word: str, valid: tuple[str, ...] | list[str]) -> str:
+    """Return the nearest valid word as a question, and all valid ones."""
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     question = f"Did you mean '{near[0]}'? " if near else ""
-    return f"{question}Valid: {', '.join(known)}."
+    return f"{question}Valid: {', '.join(valid)}."
 
 
 def _read_with_parents(name: str, directory: Path, children: tuple[str, ...]) -> dict[str, Any]:
@@ -196,12 +196,12 @@ def _read_yaml(path: Path, directory: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = sorted(file.stem for file in directory.glob("*.yaml"))
-        raise StackError(f"There is no stack file {path}. {suggest(path.stem, known)}") from None
+        names = sorted(file.stem for file in directory.glob("*.yaml"))
+        raise StackError(f"There is no stack file {path}. {suggest(path.stem, names)}") from None
     except UnicodeDecodeError as error:
         raise StackError(f"{path} is not a UTF-8 text: {error}") from None
     except yaml.MarkedYAMLError as error:
-        # Not the whole of the error: it quotes the line, which may hold a secret.
+        # The whole error quotes the line, which may contain a secret.
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise StackError(f"{path}{line}: not valid YAML: {error.problem}") from None
     if not isinstance(values, dict):
@@ -209,7 +209,9 @@ def _read_yaml(path: Path, directory: Path) -> dict[str, Any]:
     return values
 
 
-def _fill_in(values: dict[str, Any], environment: Mapping[str, str], path: Path) -> dict[str, Any]:
+def _substitute_variables(
+    values: dict[str, Any], environment: Mapping[str, str], path: Path
+) -> dict[str, Any]:
     """Replace every ``${VARIABLE}`` in the strings of a stack file."""
     used = [match for text in _strings(values) for match in _ENV_VARIABLE.finditer(text)]
     missing = sorted({m[1] for m in used if m[2] is None and not environment.get(m[1])})
@@ -220,16 +222,16 @@ def _fill_in(values: dict[str, Any], environment: Mapping[str, str], path: Path)
             + "\n".join(f"  export {name}=..." for name in missing)
         )
 
-    def fill(value: Any) -> Any:
+    def substitute(value: Any) -> Any:
         if isinstance(value, str):
             return _ENV_VARIABLE.sub(lambda match: environment.get(match[1]) or match[2], value)
         if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
+            return {key: substitute(inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [fill(inner) for inner in value]
+            return [substitute(inner) for inner in value]
         return value
 
-    filled: dict[str, Any] = fill(values)
+    filled: dict[str, Any] = substitute(values)
     return filled
 
 
@@ -247,9 +249,9 @@ def _describe(detail: ErrorDetails, path: Path) -> str:
     key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
     if detail["type"] == "extra_forbidden":
         model = ComponentSpec if len(detail["loc"]) > 1 else StackSpec
-        known = [field for field in model.model_fields if model is ComponentSpec or field != "name"]
+        valid = [field for field in model.model_fields if model is ComponentSpec or field != "name"]
         if model is StackSpec:
-            known.append("extends")
-        return f"{path}: unknown key '{key}'. {suggest(str(detail['loc'][-1]), known)}"
+            valid.append("extends")
+        return f"{path}: unknown key '{key}'. {suggest(str(detail['loc'][-1]), valid)}"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{path}: {key}: {message}" if key else f"{path}: {message}"

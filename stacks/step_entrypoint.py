@@ -1,7 +1,7 @@
-"""The main module of a step's own process, as the step operator ``launcher`` starts it.
+"""Main module of a step's process that the step operator ``launcher`` starts.
 
-Ties the process to the one on this machine that started it, if there is one, before anything slow
-is imported; then lets ZenML run the step.
+Ties the process to its parent on this machine, if it has one, before anything slow is imported;
+then lets ZenML run the step.
 """
 
 import os
@@ -17,12 +17,12 @@ _EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class StepTerminatedError(CVFactoryError):
-    """The step's process was told to end."""
+    """The step's process received SIGTERM."""
 
 
 def main() -> int:
     """Run the step that the command line names and return the exit code."""
-    # Slurm starts a job again that it has to move: that one just dies, and tells ZenML nothing.
+    # Slurm restarts a job that it moves: the moved process dies without a report to ZenML.
     if PARENT_VARIABLE in os.environ:
         signal.signal(signal.SIGTERM, _terminate)
         terminate_group_with_parent(int(os.environ[PARENT_VARIABLE]))
@@ -37,16 +37,16 @@ def main() -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # Once is enough: what is cleaned up must not be interrupted again.
+    # A second signal must not interrupt the cleanup.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise StepTerminatedError("The step's process was told to end (SIGTERM).")
+    raise StepTerminatedError("The step's process was terminated (SIGTERM).")
 
 
 def _run_step() -> None:
     from zenml.entrypoints.entrypoint import main as run_entrypoint
     from zenml.utils import source_utils
 
-    # The launcher starts this process there; else ZenML would take this file's folder for it.
+    # Otherwise ZenML would take the folder of this file for the source root.
     source_utils.set_custom_source_root(str(Path.cwd()))
     run_entrypoint()
 

@@ -24,7 +24,7 @@ class ImageBuildError(CVFactoryError):
 
 
 class CodeBuildFlavor(AWSImageBuilderFlavor):
-    """Registers the flavor."""
+    """Flavor ``codebuild``."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class CodeBuildFlavor(AWSImageBuilderFlavor):
 
     @property
     def implementation_class(self) -> "type[CodeBuild]":
-        """Class that does the work."""
+        """Implementation class."""
         return CodeBuild
 
 

@@ -1,4 +1,4 @@
-"""Which GPUs of this machine a step sees. Imports nothing that would take hold of one."""
+"""GPUs of this machine that a step sees. Imports nothing that would initialize one."""
 
 import logging
 import re
@@ -15,23 +15,25 @@ _VARIABLE = "CUDA_VISIBLE_DEVICES"
 def visible_gpus(
     step: str, count: int, environment: Mapping[str, str], devices: Path = Path("/dev")
 ) -> dict[str, str]:
-    """Return the variables that show a step as many GPUs as it asks for.
+    """Return the environment variables that make the requested GPUs visible to a step.
 
-    A machine without any is no error: the step is told so, and runs on the CPU.
+    On a machine without GPUs a step runs on the CPU, which is logged.
 
     Args:
         step: Name of the step.
-        count: GPUs that it asks for.
-        environment: In which fewer than all may be visible already.
-        devices: Where the operating system shows them.
+        count: Requested number of GPUs.
+        environment: Variables of this process, which may restrict the visible GPUs already.
+        devices: Folder of the operating system's device files.
 
     Raises:
         StackError: There are some, but fewer than the step asks for.
     """
-    named = environment.get(_VARIABLE)
-    there = [p.name[6:] for p in devices.iterdir() if re.fullmatch(r"nvidia\d+", p.name)]
-    numbers = named.split(",") if named else [] if named == "" else sorted(there, key=int)
-    if count and not there:
+    installed = [p.name[6:] for p in devices.iterdir() if re.fullmatch(r"nvidia\d+", p.name)]
+    if _VARIABLE in environment:
+        numbers = [number for number in environment[_VARIABLE].split(",") if number]
+    else:
+        numbers = sorted(installed, key=int)
+    if count and not installed:
         _log.info(f"Step '{step}' asks for {count} GPU; this machine has none: it runs on the CPU.")
         return {}
     if count > len(numbers):

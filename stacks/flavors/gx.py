@@ -1,7 +1,7 @@
-"""The data validator flavor ``gx``: Great Expectations 1.x behind ZenML's data validator interface.
+"""Data validator flavor ``gx``: Great Expectations 1.x behind ZenML's interface.
 
-ZenML's own flavor wants a version below 1.0. What is expected of a dataset is the library's
-business (``cv_factory.data.validation.great_expectations``); this only connects it to the stack.
+ZenML's own flavor requires a version below 1.0. ``cv_factory.data.validation`` holds the
+expectations; this connects them to the stack.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class GXDataValidatorConfig(BaseDataValidatorConfig):
-    """The flavor needs no configuration: limits belong to the pipeline's configuration."""
+    """Empty: limits belong to the pipeline's configuration."""
 
 
 class GXDataValidatorFlavor(BaseDataValidatorFlavor):
-    """Registers the flavor."""
+    """Flavor ``gx``."""
 
     @property
     def name(self) -> str:
@@ -31,12 +31,12 @@ class GXDataValidatorFlavor(BaseDataValidatorFlavor):
 
     @property
     def config_class(self) -> type[GXDataValidatorConfig]:
-        """Class of its configuration."""
+        """Configuration class."""
         return GXDataValidatorConfig
 
     @property
     def implementation_class(self) -> "type[GXDataValidator]":
-        """Class that does the work."""
+        """Implementation class."""
         return GXDataValidator
 
 
@@ -56,8 +56,8 @@ class GXDataValidator(BaseDataValidator):
         """Check the dataset and its split against the expectations.
 
         Args:
-            dataset: What is judged.
-            comparison_dataset: An earlier ImageDataset that this one should be like.
+            dataset: The ImageDataset to validate.
+            comparison_dataset: An earlier ImageDataset as reference.
             check_list: Not used: all expectations are always checked.
             **kwargs: ``split``, the division of the dataset, and ``config``, the limits.
 

@@ -1,8 +1,8 @@
-"""The step operator flavor ``launcher``: a step runs in a process of its own, here or in Slurm.
+"""Step operator flavor ``launcher``: each step in a process of its own, here or in a Slurm job.
 
-Its memory is freed when it ends, a crash in native code or an out-of-memory kill fails the step and
-leaves the client alive. On this machine no process outlives the client. A step that trains starts
-its own ranks (``cv_factory.training.distributed``): the launcher starts one process a node.
+Its memory is freed when it ends; a crash in native code or an out-of-memory kill fails the step and
+not the client. On this machine no process outlives the client. The launcher starts one process a
+node; a step that trains starts its ranks itself (``cv_factory.training.distributed``).
 """
 
 import os
@@ -34,17 +34,17 @@ from cv_factory.processes.group import GroupProcess, Job, Limits
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from stacks.compat.zenml_integrations import activate_only_stack_integrations
 from stacks.flavors.gpus import visible_gpus
-from stacks.flavors.slurm import Request, SlurmJob
+from stacks.flavors.slurm import JobRequest, SlurmJob
 
 if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.models import StepRunResponse
 
 
-#: Exceptions that end a process: raised again in the client they would end that one, too.
-_EXITS = ("builtins.SystemExit", "builtins.KeyboardInterrupt", "builtins.GeneratorExit")
+#: Exceptions that end a process: ZenML would raise them again in the client.
+_EXIT_EXCEPTIONS = ("builtins.SystemExit", "builtins.KeyboardInterrupt", "builtins.GeneratorExit")
 
-#: Metadata key under which a step's Slurm job is kept.
+#: Metadata key of a step run's Slurm job.
 _JOB_KEY = "slurm_job"
 
 
@@ -53,7 +53,7 @@ class StepProcessError(CVFactoryError):
 
 
 class LauncherSettings(BaseSettings):
-    """What a step may set for itself; CPUs, GPUs and memory are its ``ResourceSettings``."""
+    """Settings that a step may override; CPUs, GPUs and memory are its ``ResourceSettings``."""
 
     grace_period: float = Field(
         10.0, ge=0.0, description="Seconds from SIGTERM to SIGKILL when a step is stopped."
@@ -68,7 +68,7 @@ class LauncherSettings(BaseSettings):
 
 
 class LauncherConfig(BaseStepOperatorConfig, LauncherSettings):
-    """Configuration of the component: the defaults of the settings, and where steps run."""
+    """Configuration of the component, with the defaults of its settings."""
 
     launcher: Literal["process", "slurm"] = Field(
         "process", description="process: on the client's machine. slurm: as a job of the cluster."
@@ -93,7 +93,7 @@ class LauncherConfig(BaseStepOperatorConfig, LauncherSettings):
 
 
 class LauncherFlavor(BaseStepOperatorFlavor):
-    """Registers the flavor."""
+    """Flavor ``launcher``."""
 
     @property
     def name(self) -> str:
@@ -102,36 +102,36 @@ class LauncherFlavor(BaseStepOperatorFlavor):
 
     @property
     def config_class(self) -> type[LauncherConfig]:
-        """Class of its configuration."""
+        """Configuration class."""
         return LauncherConfig
 
     @property
     def implementation_class(self) -> "type[Launcher]":
-        """Class that does the work."""
+        """Implementation class."""
         return Launcher
 
 
 class LauncherEntrypoint(StepOperatorEntrypointConfiguration):
-    """What runs in the step's process."""
+    """Entry point of the step's process."""
 
     @classmethod
     def get_entrypoint_command(cls) -> list[str]:
-        """Name our main module instead of ZenML's."""
+        """Return the command with our main module in place of ZenML's."""
         return ["python", "-m", "stacks.step_entrypoint"]
 
     def prepare_code_environment(self) -> None:
-        """Do nothing: the process starts in the source root, and ZenML would change to ``/app``."""
+        """Keep the working directory: ZenML would change to ``/app``."""
 
     def run(self) -> None:
-        """Run the step with the integrations of its stack alone."""
+        """Run the step with only the integrations of its stack."""
         activate_only_stack_integrations()
         super().run()
 
 
 class Launcher(BaseStepOperator):
-    """Starts, awaits and stops the processes and jobs of steps."""
+    """Step operator that starts, awaits and stops processes and Slurm jobs."""
 
-    # By step run; ZenML may make more than one instance of a component.
+    # Class variable: ZenML may create several instances of a component.
     _jobs: ClassVar[dict[UUID, Job]] = {}
 
     @property
@@ -141,12 +141,12 @@ class Launcher(BaseStepOperator):
 
     @property
     def settings_class(self) -> type[LauncherSettings]:
-        """Class of what a step may set."""
+        """Class of the settings that a step may override."""
         return LauncherSettings
 
     @property
     def entrypoint_config_class(self) -> type[LauncherEntrypoint]:
-        """What runs in the step's process."""
+        """Entry point of the step's process."""
         return LauncherEntrypoint
 
     def submit(
@@ -164,17 +164,19 @@ class Launcher(BaseStepOperator):
         """
         root = source_utils.get_source_root()
         paths = [root, os.environ.get("PYTHONPATH", "")]
-        own = {
+        variables = {
             **environment,
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONUNBUFFERED": "1",
-            DIRECTORY_VARIABLE: self._checkpoints(environment),
+            DIRECTORY_VARIABLE: self._checkpoint_directory(environment),
         }
         command = [sys.executable, *entrypoint_command[1:]]
         if self.config.launcher == "slurm":
-            self._jobs[info.step_run_id] = self._submit_to_slurm(info, command, own, Path(root))
+            self._jobs[info.step_run_id] = self._submit_to_slurm(
+                info, command, variables, Path(root)
+            )
         else:
-            self._jobs[info.step_run_id] = self._start_process(info, command, own, Path(root))
+            self._jobs[info.step_run_id] = self._start_process(info, command, variables, Path(root))
 
     def wait(self, step_run: "StepRunResponse") -> ExecutionStatus:
         """Block until the step's process or job has ended, however it ends.
@@ -182,10 +184,10 @@ class Launcher(BaseStepOperator):
         Raises:
             StepProcessError: It ended without finishing the step or reporting an exception.
         """
-        job = self._job_of(step_run)
+        job = self._find_job(step_run)
         try:
             code = job.wait()
-        finally:  # an interrupt of this process, or what the step left running
+        finally:  # also after an interrupt, and for processes that the step left running
             self.cancel(step_run)
         return self._outcome(step_run, code)
 
@@ -195,25 +197,25 @@ class Launcher(BaseStepOperator):
         Raises:
             StepProcessError: It ended without finishing the step or reporting an exception.
         """
-        code = self._job_of(step_run).poll()
+        code = self._find_job(step_run).poll()
         return ExecutionStatus.RUNNING if code is None else self._outcome(step_run, code)
 
     def cancel(self, step_run: "StepRunResponse") -> None:
-        """End the step's process and all that it started, or its job."""
+        """Stop the step's process group, or its job."""
         settings = cast(LauncherSettings, self.get_settings(step_run))
-        self._job_of(step_run).stop(settings.grace_period)
+        self._find_job(step_run).stop(settings.grace_period)
 
     def cleanup_step_submission(self, step_run: "StepRunResponse") -> None:
-        """Forget a finished step; the log of one that failed in Slurm stays."""
+        """Remove the files of a finished step, but the log of one that failed in Slurm."""
         job = self._jobs.pop(step_run.id, None)
         if isinstance(job, SlurmJob):
             succeeded = Client().get_run_step(step_run.id).status.is_successful
-            job.forget(keep_log=not succeeded)
+            job.remove_files(keep_log=not succeeded)
 
     def _start_process(
         self, info: "StepRunInfo", command: list[str], environment: dict[str, str], root: Path
     ) -> GroupProcess:
-        """Start the step here; its output goes where this process's output goes."""
+        """Start the step on this machine, with this process's standard output."""
         settings = cast(LauncherSettings, self.get_settings(info))
         resources = info.config.resource_settings
         variables = {**os.environ, **environment}
@@ -227,10 +229,10 @@ class Launcher(BaseStepOperator):
     def _submit_to_slurm(
         self, info: "StepRunInfo", command: list[str], environment: dict[str, str], root: Path
     ) -> SlurmJob:
-        """Submit the step; the number of its job is kept with it, for other processes."""
+        """Submit the step, and store the number of its job for other processes."""
         settings = cast(LauncherSettings, self.get_settings(info))
         resources = info.config.resource_settings
-        request = Request(
+        request = JobRequest(
             name=info.pipeline_step_name,
             nodes=settings.nodes,
             cpus=resources.cpu_count,
@@ -239,23 +241,23 @@ class Launcher(BaseStepOperator):
             seconds=settings.timeout,
             options=tuple(settings.sbatch_options),
         )
-        others = [sys.executable, "-m", "cv_factory.training.distributed.node_agent"]
+        node_agent = [sys.executable, "-m", "cv_factory.training.distributed.node_agent"]
         directory = self._job_directory(info.step_run_id)
-        job = SlurmJob.submit(command, others, environment, root, directory, request)
+        job = SlurmJob.submit(command, node_agent, environment, root, directory, request)
         publish_step_run_metadata(info.step_run_id, {self.id: {_JOB_KEY: job.number}})
         return job
 
-    def _checkpoints(self, environment: Mapping[str, str]) -> str:
-        """Return where the step keeps checkpoints, unless the stack's environment says where."""
-        named = environment.get(DIRECTORY_VARIABLE) or os.environ.get(DIRECTORY_VARIABLE)
+    def _checkpoint_directory(self, environment: Mapping[str, str]) -> str:
+        """Return the folder of checkpoints: the environment's, or else the component's default."""
+        configured = environment.get(DIRECTORY_VARIABLE) or os.environ.get(DIRECTORY_VARIABLE)
         shared = self.config.shared_directory or GlobalConfiguration().local_stores_path
-        return named or str(Path(shared) / "checkpoints")
+        return configured or str(Path(shared) / "checkpoints")
 
     def _job_directory(self, step_run_id: UUID) -> Path:
         assert self.config.shared_directory is not None  # checked with the configuration
         return Path(self.config.shared_directory) / "jobs" / str(step_run_id)
 
-    def _job_of(self, step_run: "StepRunResponse") -> Job:
+    def _find_job(self, step_run: "StepRunResponse") -> Job:
         if step_run.id not in self._jobs:
             number = Client().get_run_step(step_run.id).run_metadata.get(_JOB_KEY)
             if number is None:
@@ -268,14 +270,14 @@ class Launcher(BaseStepOperator):
         return self._jobs[step_run.id]
 
     def _outcome(self, step_run: "StepRunResponse", code: int) -> ExecutionStatus:
-        """Compare how the process or job ended with what it reported."""
+        """Return the status of an ended step, from its exit code and what it reported to ZenML."""
         reported = Client().get_run_step(step_run.id)
         if reported.status.is_successful:
             return ExecutionStatus.COMPLETED
         info = reported.exception_info
-        if info is not None and info.source not in _EXITS:
+        if info is not None and info.source not in _EXIT_EXCEPTIONS:
             return ExecutionStatus.FAILED  # ZenML raises the reported exception
-        job = self._job_of(step_run)
+        job = self._find_job(step_run)
         log = f" Its log is {job.log}." if isinstance(job, SlurmJob) else ""
         error = StepProcessError(
             f"The process of step '{step_run.name}' {job.describe(code)} "

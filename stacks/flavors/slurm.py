@@ -1,7 +1,6 @@
-"""A command as a Slurm job: submitted with sbatch, watched with scontrol, ended with scancel.
+"""Slurm jobs through sbatch, scontrol and scancel; knows no ZenML.
 
-Knows nothing of ZenML. The job's script, log and exit code lie in a directory that this machine and
-the cluster's nodes see.
+A job's script, log and exit code are in a directory that this machine and the nodes share.
 """
 
 import re
@@ -21,8 +20,8 @@ from cv_factory.processes.polling import poll_until
 
 _SCRIPT, _LOG, _EXIT_CODE = "job.sh", "log", "exit_code"
 _POLL_INTERVAL_S = 1.0
-#: A job in one of these states has ended; in any other it waits, runs, or is moved.
-_ENDED = {
+#: Descriptions of the states in which a job has ended.
+_FINAL_STATES = {
     "COMPLETED": "ended",
     "FAILED": "",
     "CANCELLED": "was cancelled (scancel)",
@@ -37,17 +36,17 @@ _ENDED = {
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a job asks of the cluster.
+class JobRequest:
+    """Resources and options of a job.
 
     Attributes:
-        name: Shown by squeue.
-        nodes: How many machines; each runs one task.
-        cpus: On each of them; None for what the partition gives.
-        gpus: On each of them; None or 0 for none.
-        memory: Megabytes on each of them; None for what the partition gives.
+        name: Name that squeue shows.
+        nodes: Number of machines; each runs one task.
+        cpus: CPUs of each node; None for the partition's default.
+        gpus: GPUs of each node; None or 0 for none.
+        memory: Memory of each node in MiB; None for the partition's default.
         seconds: Time limit; None for the partition's.
-        options: More options of sbatch, such as ``--partition=gpu``.
+        options: Further options of sbatch, such as ``--partition=gpu``.
     """
 
     name: str
@@ -60,27 +59,27 @@ class Request:
 
     def arguments(self) -> list[str]:
         """Return the options of sbatch."""
-        asked = [f"--job-name={self.name}", f"--nodes={self.nodes}", "--ntasks-per-node=1"]
+        options = [f"--job-name={self.name}", f"--nodes={self.nodes}", "--ntasks-per-node=1"]
         if self.cpus:
-            asked.append(f"--cpus-per-task={ceil(self.cpus)}")
+            options.append(f"--cpus-per-task={ceil(self.cpus)}")
         if self.gpus:
-            asked.append(f"--gres=gpu:{self.gpus}")
+            options.append(f"--gres=gpu:{self.gpus}")
         if self.memory:
-            asked.append(f"--mem={ceil(self.memory)}M")
+            options.append(f"--mem={ceil(self.memory)}M")
         if self.seconds:
-            asked.append(f"--time={ceil(self.seconds / 60)}")
-        return [*asked, *self.options]
+            options.append(f"--time={ceil(self.seconds / 60)}")
+        return [*options, *self.options]
 
 
 class SlurmJob:
-    """A job in the queue or on the cluster: a ``Job``."""
+    """``Job`` in the queue or on the cluster."""
 
     def __init__(self, number: int, directory: Path) -> None:
-        """Refer to a job that was submitted, by this process or another one."""
+        """Refer to a job that this or another process has submitted."""
         self.number = number
         self._directory = directory
         self._state = "PENDING"
-        self._shown = 0
+        self._log_position = 0
 
     @classmethod
     def submit(
@@ -90,24 +89,24 @@ class SlurmJob:
         environment: Mapping[str, str],
         cwd: Path,
         directory: Path,
-        request: Request,
+        request: JobRequest,
     ) -> "SlurmJob":
         """Write the job's script and submit it.
 
         Args:
-            command: What the first node runs.
-            other_nodes: What each of the others runs.
+            command: Command of the first node.
+            other_nodes: Command of each other node.
             environment: Variables to add to those of this process.
-            cwd: Where it runs; seen by the nodes, like ``directory``.
-            directory: Where script and log are written.
-            request: What it asks for.
+            cwd: Working directory, shared with the nodes like ``directory``.
+            directory: Folder of script and log.
+            request: Resources and options.
 
         Raises:
             StackError: sbatch is missing or refuses the job.
         """
         directory.mkdir(parents=True, exist_ok=True)
         script = directory / _SCRIPT
-        # It holds a token: for this user's eyes only, from the first byte on.
+        # It holds a token: only this user may ever read it.
         script.touch(mode=0o700)
         script.write_text(_script(command, other_nodes, environment, cwd, directory, request.nodes))
         options = [
@@ -122,18 +121,18 @@ class SlurmJob:
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it waits or runs."""
         try:
-            told = _call("scontrol", "--oneliner", "show", "job", str(self.number))
+            output = _call("scontrol", "--oneliner", "show", "job", str(self.number))
         except StackError as error:
             if "Invalid job id" not in str(error):
-                return None  # the controller restarts; its jobs go on
-            return self._remembered_code()
-        self._state = _field(told, "JobState")
-        if self._state not in _ENDED:
+                return None  # the controller restarts; its jobs continue
+            return self._stored_exit_code()
+        self._state = _field(output, "JobState")
+        if self._state not in _FINAL_STATES:
             return None
-        code, _, number = _field(told, "ExitCode").partition(":")
+        code, _, number = _field(output, "ExitCode").partition(":")
         if int(number):
             return -int(number)
-        return _with_sign(int(code)) or (0 if self._state == "COMPLETED" else 1)
+        return _signed_exit_code(int(code)) or (0 if self._state == "COMPLETED" else 1)
 
     def wait(self) -> int:
         """Block until the job ends, showing what it prints, and return its exit code."""
@@ -155,26 +154,26 @@ class SlurmJob:
         poll_until(lambda: self.poll() is not None, grace_period + 60, _POLL_INTERVAL_S)
 
     def describe(self, code: int) -> str:
-        """Say in words how it ended."""
-        ended = _ENDED.get(self._state) or describe_exit(code)
-        return f"(Slurm job {self.number}) {ended}"
+        """Return a description of how it ended."""
+        end = _FINAL_STATES.get(self._state) or describe_exit(code)
+        return f"(Slurm job {self.number}) {end}"
 
-    def forget(self, *, keep_log: bool) -> None:
-        """Remove the script, which holds a token, and all else but a log that is to be kept."""
+    def remove_files(self, *, keep_log: bool) -> None:
+        """Remove the script, which holds a token, and everything else but a log to keep."""
         if not keep_log:
             shutil.rmtree(self._directory, ignore_errors=True)
         (self._directory / _SCRIPT).unlink(missing_ok=True)
 
     @property
     def log(self) -> Path:
-        """What the job prints, on all nodes and in all attempts."""
+        """File with the output of all nodes and attempts."""
         return self._directory / _LOG
 
-    def _remembered_code(self) -> int:
-        """Return what the script wrote last, once Slurm has forgotten the job."""
+    def _stored_exit_code(self) -> int:
+        """Return the code that the script wrote, for a job that Slurm no longer lists."""
         file = self._directory / _EXIT_CODE
         if file.is_file() and (code := file.read_text().strip()).isdigit():
-            return _with_sign(int(code))
+            return _signed_exit_code(int(code))
         self._state = "CANCELLED"
         return 1
 
@@ -182,9 +181,9 @@ class SlurmJob:
         if not self.log.is_file():
             return
         with self.log.open("rb") as file:
-            file.seek(self._shown)
+            file.seek(self._log_position)
             content = file.read()
-        self._shown += len(content)
+        self._log_position += len(content)
         sys.stdout.write(content.decode(errors="replace"))
         sys.stdout.flush()
 
@@ -197,10 +196,10 @@ def _script(
     directory: Path,
     nodes: int,
 ) -> str:
-    """Return a script that runs the command, on several nodes beside what the others run."""
+    """Return the script of a job."""
     step = shlex.join(command)
     if nodes > 1:
-        # The step ends last: where it ends without the others, they are ended after a minute.
+        # Nodes that outlive the step are ended after a minute.
         others = shlex.join(other_nodes)
         branch = f'if [ "$SLURM_NODEID" = 0 ]; then exec {step}; else exec {others}; fi'
         step = f"srun --kill-on-bad-exit=1 --wait=60 bash -c {shlex.quote(branch)}"
@@ -212,7 +211,7 @@ def _script(
 
 
 def _call(program: str, *arguments: str) -> str:
-    """Run one of Slurm's programs and return what it prints.
+    """Run one of Slurm's programs and return its output.
 
     Raises:
         StackError: It is missing or fails.
@@ -229,13 +228,13 @@ def _call(program: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _with_sign(code: int) -> int:
-    """Return a shell's exit code with a signal as a negative number."""
+def _signed_exit_code(code: int) -> int:
+    """Return a shell's exit code, negative for a signal."""
     return code if code <= 128 else 128 - code
 
 
-def _field(told: str, name: str) -> str:
-    match = re.search(rf"(?:^|\s){name}=(\S+)", told)
+def _field(output: str, name: str) -> str:
+    match = re.search(rf"(?:^|\s){name}=(\S+)", output)
     if match is None:
-        raise StackError(f"scontrol show job says nothing of {name}: {told[:200]}")
+        raise StackError(f"scontrol show job has no field {name}: {output[:200]}")
     return match.group(1)

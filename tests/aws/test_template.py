@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from stacks.cloudformation import variable_of
+from stacks.cloudformation import variable_name
 from stacks.spec import STACKS_DIR, read_spec
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def test_every_repository_is_scanned() -> None:
         assert repository["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}
 
 
-def test_outputs_and_example_give_every_variable_of_the_stack_file() -> None:
+def test_outputs_and_example_give_every_variable_name_the_stack_file() -> None:
     example = (STACKS_DIR / "aws.env.example").read_text()
     lines = [line for line in example.splitlines() if line.startswith("export ")]
     names = {line.removeprefix("export ").split("=")[0] for line in lines}
@@ -179,7 +179,7 @@ def test_outputs_and_example_give_every_variable_of_the_stack_file() -> None:
     for stack in ("aws", "aws-step-operator"):
         spec = read_spec(stack, environment=dict.fromkeys(names, "x"))
         assert spec.components["artifact_store"].configuration == {"path": "s3://x/zenml"}
-    outputs = {variable_of(output) for output in _template()["Outputs"]}
+    outputs = {variable_name(output) for output in _template()["Outputs"]}
     own = {"CV_FACTORY_MLFLOW_USERNAME", "CV_FACTORY_MLFLOW_PASSWORD", "CV_FACTORY_SUBNETS",
            "CV_FACTORY_SECURITY_GROUPS", "CV_FACTORY_KMS_KEY_ARN", "CV_FACTORY_SPOT"}  # fmt: skip
     assert names - own <= outputs

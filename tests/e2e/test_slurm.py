@@ -108,10 +108,10 @@ def _newest(shared: Path) -> str:
 
 def test_two_machines_need_a_cluster_that_has_them(slurm: Project) -> None:
     from cv_factory.errors import StackError
-    from stacks.flavors.slurm import Request, SlurmJob
+    from stacks.flavors.slurm import JobRequest, SlurmJob
 
-    asked = Request("too-many", nodes=2)
+    request = JobRequest("too-many", nodes=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
         with pytest.raises(StackError, match=r"sbatch refused: .*[Nn]ode"):
-            SlurmJob.submit(["true"], ["true"], {}, slurm.root, slurm.root / "job", asked)
+            SlurmJob.submit(["true"], ["true"], {}, slurm.root, slurm.root / "job", request)
