@@ -258,7 +258,8 @@ def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Mo
     height, width, channels = trained.image_shape
     example = torch.zeros(2, channels, height, width)
     batch = torch.export.Dim("N", min=1)
-    with _quiet_exporter():
+    with quiet_loggers(logging.WARNING, "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # a deprecation inside torch
         program = torch.onnx.export(
             module,
             (example,),
@@ -275,19 +276,17 @@ def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Mo
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's progress messages and a deprecation warning inside torch."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+def quiet_loggers(level: int, *names: str | None) -> Iterator[None]:
+    """Log only messages of ``level`` and above from some libraries; None is the root logger."""
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(level)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for logger, previous in zip(loggers, before, strict=True):
+            logger.setLevel(previous)
 
 
 def _probability_output(model: onnx.ModelProto) -> str:

@@ -6,8 +6,6 @@ training images alone; labels are not used.
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
-from cv_factory.export.onnx_graph import OPSET, strip_metadata
+from cv_factory.export.onnx_graph import OPSET, quiet_loggers, strip_metadata
 from cv_factory.inference.predictor import GoldenSamples, Predictor
 
 _BATCH = 256
@@ -118,7 +116,9 @@ def _quantize_int8(graph: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onn
 
     del graph.opset_import[:]
     graph.opset_import.extend(OPSET)
-    with tempfile.TemporaryDirectory(prefix="cv-factory-int8-") as folder, _quiet_quantizer():
+    # It logs advice on preprocessing to the root logger.
+    quiet = quiet_loggers(logging.ERROR, None)
+    with tempfile.TemporaryDirectory(prefix="cv-factory-int8-") as folder, quiet:
         path = Path(folder, "predictor.onnx")
         quantize_static(
             graph,
@@ -146,18 +146,6 @@ class _CalibrationDataReader:
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch, None after the last."""
         return next(self._batches, None)
-
-
-@contextmanager
-def _quiet_quantizer() -> Iterator[None]:
-    """Silence the quantizer's advice on preprocessing, which it logs to the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
 
 
 def _replace_graph(predictor: Predictor, graph: bytes, precision: str) -> Predictor:

@@ -6,8 +6,9 @@ many images there are.
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +23,12 @@ _MB = 2**20
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class BatchSource(Protocol):
-    """Labeled images of one part of the split."""
+class BatchSource(ABC):
+    """Labeled images of one part of the split.
 
-    #: Labels int64 ``(n,)`` on the CPU.
-    labels: torch.Tensor
-
-    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """Yield one batch for each tensor of positions, int64 ``(n,)`` on the CPU."""
-
-
-class ResidentImages:
-    """Images that lie on the device, padded once."""
+    Attributes:
+        labels: int64 ``(n,)`` on the CPU.
+    """
 
     def __init__(
         self,
@@ -43,35 +38,37 @@ class ResidentImages:
         padding: int,
         device: torch.device,
     ) -> None:
-        """Copy the images at ``indices`` to the device."""
-        self.labels = labels
-        self._device = device
-        self._labels = labels.to(device)
-        self._images = pad(torch.from_numpy(np.ascontiguousarray(images[indices])), padding)
-        self._images = self._images.to(device)
-
-    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """Yield batches; see ``BatchSource``."""
-        for batch in positions:
-            on_device = batch.to(self._device, non_blocking=True)
-            yield self._images[on_device], self._labels[on_device]
-
-
-class StreamedImages:
-    """Images that a thread prefetches from their memory-mapped file."""
-
-    def __init__(
-        self,
-        images: npt.NDArray[np.uint8],
-        labels: torch.Tensor,
-        indices: npt.NDArray[np.int64],
-        padding: int,
-        device: torch.device,
-    ) -> None:
-        """Refer to the images at ``indices`` of the file; nothing is read yet."""
+        """Refer to the images at ``indices`` and their labels; nothing is read yet."""
         self.labels = labels
         self._images, self._indices = images, indices
         self._padding, self._device = padding, device
+
+    @abstractmethod
+    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
+        """Yield one batch for each tensor of positions, int64 ``(n,)`` on the CPU."""
+
+    def _load(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Read and pad rows of the images, on the CPU."""
+        return pad(torch.from_numpy(np.ascontiguousarray(self._images[rows])), self._padding)
+
+
+class ResidentImages(BatchSource):
+    """Images that lie on the device, padded once."""
+
+    @cached_property
+    def _resident(self) -> Batch:
+        return self._load(self._indices).to(self._device), self.labels.to(self._device)
+
+    def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
+        """Yield batches; see ``BatchSource``."""
+        images, labels = self._resident
+        for batch in positions:
+            on_device = batch.to(self._device, non_blocking=True)
+            yield images[on_device], labels[on_device]
+
+
+class StreamedImages(BatchSource):
+    """Images that a thread prefetches from their memory-mapped file."""
 
     def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
         """Yield batches; see ``BatchSource``."""
@@ -103,16 +100,14 @@ class StreamedImages:
             for batch in positions:
                 if stop.is_set():
                     return
-                batches.put(self._load(batch))
+                batches.put(self._load_batch(batch))
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             batches.put(error)  # raised by batches()
         finally:
             batches.put(None)
 
-    def _load(self, positions: torch.Tensor) -> Batch:
-        rows = self._indices[positions.numpy()]
-        images = pad(torch.from_numpy(np.ascontiguousarray(self._images[rows])), self._padding)
-        labels = self.labels[positions]
+    def _load_batch(self, positions: torch.Tensor) -> Batch:
+        images, labels = self._load(self._indices[positions.numpy()]), self.labels[positions]
         if self._device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
         return images, labels

@@ -3,12 +3,8 @@
 import logging
 import os
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from cv_factory.config.model import ModelConfig
-from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
@@ -28,35 +24,18 @@ from cv_factory.training.distributed.rank_launcher import train_distributed
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.training.trainer import Trainer
 from cv_factory.training.training_job import TrainingJob, checkpoint_key
-from cv_factory.transforms.fitted import FittedTransform
 
 _log = logging.getLogger(__name__)
 
 
 def train_network(
-    dataset: ImageDataset,
-    split: Split,
-    transform: FittedTransform,
-    model: ModelConfig,
-    config: TrainConfig,
-    reference: npt.NDArray[np.uint8],
-    on_epoch: EpochCallback,
+    job: TrainingJob, dataset: ImageDataset, split: Split, on_epoch: EpochCallback
 ) -> TrainedModel:
     """Train on every device of the machine; keep the epoch with the best validation accuracy.
 
-    Args and errors as for ``cv_factory.training.train.train``; ``reference`` is uint8
-    ``(n, H, W, C)``.
+    Args and errors as for ``cv_factory.training.train.train``; data and split identify checkpoints.
     """
-    job = TrainingJob(
-        images=dataset.images,
-        labels=dataset.labels,
-        train=split.train,
-        validation=split.validation,
-        reference=reference,
-        transform=transform,
-        model=model,
-        config=config,
-    )
+    config = job.config
     device = select_device(config)
     processes, nodes = count_processes(config, device), detect_nodes(os.environ)
     if nodes.rank:

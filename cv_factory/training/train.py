@@ -11,6 +11,7 @@ from cv_factory.errors import TrainingError
 from cv_factory.models import is_network
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import TrainedModel
+from cv_factory.training.training_job import TrainingJob
 from cv_factory.transforms.fitted import FittedTransform
 
 #: Validation images whose probabilities the export must reproduce.
@@ -41,14 +42,23 @@ def train(
     """
     _check_lineage(dataset, split, transform)
     _check_classes(dataset, split)
-    reference = dataset.images[select_reference_indices(split.validation)]
+    job = TrainingJob(
+        images=dataset.images,
+        labels=dataset.labels,
+        train=split.train,
+        validation=split.validation,
+        reference=dataset.images[select_reference_indices(split.validation)],
+        transform=transform,
+        model=model,
+        config=config,
+    )
     if is_network(model):
         from cv_factory.training.network import train_network
 
-        return train_network(dataset, split, transform, model, config, reference, on_epoch)
+        return train_network(job, dataset, split, on_epoch)
     from cv_factory.training.classical import train_classical
 
-    return train_classical(dataset, split, transform, model, config, reference, on_epoch)
+    return train_classical(job, on_epoch)
 
 
 def select_reference_indices(validation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

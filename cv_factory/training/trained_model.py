@@ -1,4 +1,4 @@
-"""The TrainedModel: best weights, how to rebuild the model, and what it answered in memory."""
+"""TrainedModel: best weights, how to rebuild the model, and its reference outputs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class TrainedModel(Artifact):
-    """A trained model at rest.
+    """A trained model with the reference outputs that its export must reproduce.
 
     Attributes:
         config: The model's section of the configuration.
@@ -38,7 +38,7 @@ class TrainedModel(Artifact):
         graph: A classical model as ONNX (features float32 ``(N, k)`` to probabilities); else empty.
         history: Metrics of each epoch; for a classical model one entry.
         best_epoch: The epoch, from 1, whose weights these are.
-        reference: What an exported predictor must reproduce.
+        reference: Images and the live model's probabilities, which an export must reproduce.
     """
 
     KIND: ClassVar[str] = "model"

@@ -1,4 +1,4 @@
-"""The SearchResult: every trial of a search, and the configuration that won."""
+"""SearchResult: all trials of a search, and the configuration of the best one."""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,18 +16,18 @@ from cv_factory.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration that was tried.
+    """A trial of a search: its settings, scores and how it ended.
 
     Attributes:
-        number: From 0.
+        number: Sequence number, from 0.
         family: The model's name.
-        values: The settings that the search chose, by dotted key.
+        values: Sampled settings by dotted key.
         state: complete, pruned (stopped as worse than the median) or failed.
-        score: Mean of the folds' scores; of a pruned trial the last that was known; else None.
-        fold_scores: Score of each fold that was finished.
-        steps: What pruning looked at, by step; see ``worker.py``.
-        seconds: How long it ran.
-        reason: Why it failed.
+        score: Mean of the folds' scores; of a pruned trial the last reported one; else None.
+        fold_scores: Score of each finished fold.
+        steps: Reported scores by step, for pruning; see ``trial_worker.py``.
+        seconds: Duration.
+        reason: Error of a failed trial.
     """
 
     number: int
@@ -46,10 +46,10 @@ class Trial:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Trial":
-        """Read what ``to_json`` returned, also after a way through JSON.
+        """Build a trial from ``to_json``, also after serialization.
 
         Raises:
-            ArtifactError: It is something else.
+            ArtifactError: The content is not a trial.
         """
         try:
             steps = {int(step): float(value) for step, value in content["steps"].items()}
@@ -61,15 +61,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchResult(Artifact):
-    """What a search found.
+    """Trials of a search and the best configuration.
 
     Attributes:
         metric: accuracy (more is better) or log_loss (less is better), on held-out folds of the
             training images.
         trials: All, by number.
-        best: The winner's number.
-        model: The winner's model section.
-        train: The winner's training section.
+        best: Number of the best trial.
+        model: The best trial's model section.
+        train: The best trial's training section.
         importances: By family: how much of the score's variance each setting explains (fANOVA);
             under ``all`` the share that lies between families. Empty where trials were too few.
     """
@@ -91,7 +91,9 @@ class SearchResult(Artifact):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of trials and winner, not of how long trials took."""
-        return fingerprint({**self._header(), "trials": [self._lasting(t) for t in self.trials]})
+        return fingerprint(
+            {**self._header(), "trials": [self._without_duration(t) for t in self.trials]}
+        )
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
@@ -116,5 +118,5 @@ class SearchResult(Artifact):
         }
 
     @staticmethod
-    def _lasting(trial: Trial) -> dict[str, Any]:
+    def _without_duration(trial: Trial) -> dict[str, Any]:
         return {key: value for key, value in trial.to_json().items() if key != "seconds"}

@@ -1,6 +1,7 @@
 """Temperature scaling: fitted, applied inside the graph, without changing a predicted class."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from cv_factory.evaluation import metric_functions as m
@@ -8,7 +9,9 @@ from cv_factory.export.calibrate import apply_temperature, fit_temperature
 from tests.support.predictors import digits_predictor
 
 
-def overconfident(temperature, n=20_000, seed=0):
+def overconfident(
+    temperature: float, n: int = 20_000, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Probabilities whose logits are multiplied by a temperature, and labels drawn without it."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, 4))
@@ -19,7 +22,7 @@ def overconfident(temperature, n=20_000, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_is_fitted(temperature):
+def test_the_temperature_is_fitted(temperature: float) -> None:
     probabilities, labels = overconfident(temperature)
     fitted = fit_temperature(probabilities, labels)
     assert fitted == pytest.approx(temperature, rel=0.05)
@@ -28,14 +31,14 @@ def test_the_temperature_is_fitted(temperature):
     np.testing.assert_array_equal(fixed.argmax(axis=1), probabilities.argmax(axis=1))
 
 
-def test_certain_probabilities_do_not_break_it():
+def test_certain_probabilities_do_not_break_it() -> None:
     probabilities = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     assert np.isfinite(fit_temperature(probabilities, np.array([0, 1, 2, 1])))
     assert np.isfinite(apply_temperature(probabilities, 20.0)).all()
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "logistic_regression"])
-def test_the_predictor_holds_its_temperature(model):
+def test_the_predictor_holds_its_temperature(model: str) -> None:
     plain, dataset, split = digits_predictor(model)
     calibrated, _, _ = digits_predictor(model, calibrated=True)
     temperature = calibrated.contract.temperature

@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -54,7 +55,12 @@ def train_with(on_epoch: EpochCallback = lambda *_: None, **settings: object) ->
 def test_two_processes_resume_after_a_failure_and_match_one_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = {"epochs": 3, "accumulate": 2, "class_weights": "balanced", "clip_norm": 1.0}
+    settings: dict[str, Any] = {
+        "epochs": 3,
+        "accumulate": 2,
+        "class_weights": "balanced",
+        "clip_norm": 1.0,
+    }
     alone = train_with(**settings)
     (tmp_path / "fail").touch()
     (tmp_path / "sitecustomize.py").write_text(_FAILURE_IN_EPOCH_3)

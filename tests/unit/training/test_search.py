@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -153,7 +154,7 @@ def test_more_folds_than_images_of_a_class_are_refused(
 
 
 def test_other_settings_have_another_journal(digits: tuple[ImageDataset, Split]) -> None:
-    def key(**settings: object) -> str:
+    def key(**settings: Any) -> str:
         return job(*digits, **settings).key
 
     assert key() == key(trials=9, jobs=2), "a search can be lengthened"
@@ -209,6 +210,7 @@ def test_workers_end_with_a_killed_search(
 _POOL_WITH_BUSY_WORKERS = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from cv_factory.training.search.worker_pool import worker_pool
 
 with worker_pool(Path(sys.argv[1]), "accuracy", 2) as (workers, messages):
