@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,23 +19,25 @@ from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore, add_key
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.client import PredictionClient
 from tests.support.images import encode
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
+from tests.support.waiting import wait_until
 
-_START_TIMEOUT_S = 90.0
 
-
-def digits_bundle(**serving: Any) -> Bundle:
-    """Return a bundle of a small network with this serving configuration."""
-    predictor, _, _ = digits_predictor("small_cnn")
+def digits_bundle(model: str = "logistic_regression", **serving: Any) -> Bundle:
+    """Return a bundle of a small model with this serving configuration."""
+    predictor, _, _ = digits_predictor(model)
     config = ServingConfig.model_validate(serving)
     return Bundle(predictor, config, "digits", "7", "2026-01-01T00:00:00+00:00")
 
 
 def digit_png(number: int = 0) -> bytes:
     """Return one of the digits as PNG."""
-    return encode(Image.fromarray(digits_predictor("small_cnn")[1].images[number][..., 0]))
+    return encode(
+        Image.fromarray(digits_predictor("logistic_regression")[1].images[number][..., 0])
+    )
 
 
 @contextmanager
@@ -110,18 +111,11 @@ class ServiceProcess:
                 start_new_session=True,
             )
 
-    def wait(self, seconds: float = _START_TIMEOUT_S) -> None:
+    def wait(self) -> None:
         """Wait until it is ready."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.output.read_text()
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError(f"not ready after {seconds:g} s\n{self.output.read_text()}")
+        with PredictionClient(self.url) as client:
+            wait_until(lambda: self.process.poll() is not None or client.is_ready(), 300)
+        assert self.process.poll() is None, self.output.read_text()
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
@@ -130,20 +124,16 @@ class ServiceProcess:
 
     def stop(self) -> None:
         """Stop it with SIGTERM, and check that no process stays."""
-        children: list[psutil.Process] = []
-        if self.process.poll() is None:
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
-            remaining = psutil.wait_procs(children, timeout=10)[1]
-            assert remaining == []
-        finally:
-            for process in children:
-                if process.is_running():
-                    process.kill()
-            if self.process.poll() is None:
-                self.process.kill()
+            tree = [psutil.Process(self.process.pid)]
+        except psutil.NoSuchProcess:
+            return
+        tree += tree[0].children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        remaining = psutil.wait_procs(tree, timeout=120)[1]
+        for process in remaining:
+            process.kill()
+        assert remaining == []
 
 
 class DigitsService(ServiceProcess):

@@ -89,7 +89,7 @@ class PredictionLog:
         self._writer.close()
 
     def _append(self, lines: str) -> None:
-        if self._file is None or _size(self._file) >= self._config.max_file_bytes:
+        if self._file is None or _size_and_last_write(self._file)[0] >= self._config.max_file_bytes:
             start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             self._file = self._folder / f"predictions-{start}-{os.getpid()}.jsonl"
             self._prune()
@@ -110,7 +110,7 @@ class PredictionLog:
         """
         if self._config.prediction_files is None:
             return
-        files = sorted(self._folder.glob(_FILES), key=lambda file: (_last_write(file), file))
+        files = sorted(self._folder.glob(_FILES), key=lambda f: (_size_and_last_write(f)[1], f))
         for old in files[: max(0, len(files) + 1 - self._config.prediction_files)]:
             with suppress(FileNotFoundError), old.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -135,18 +135,13 @@ def _write_all(file: FileIO, content: bytes) -> None:
         raise
 
 
-def _last_write(file: Path) -> int:
+def _size_and_last_write(file: Path) -> tuple[int, int]:
+    """Return size (bytes) and modification time (ns); zeros if the file was removed."""
     try:
-        return file.stat().st_mtime_ns
+        status = file.stat()
     except FileNotFoundError:
-        return 0
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def read_predictions(folder: Path) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,9 @@ A module here defines ``Settings``, a ``Section``, and ``build(settings, class_n
 returns a ``Postprocessor``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,8 @@ class PostprocessedPrediction:
     probabilities: dict[str, float]
 
 
-class Postprocessor(Protocol):
-    """Turns the probabilities of one image, float32 ``(K,)``, into its postprocessed prediction."""
-
-    def __call__(self, probabilities: npt.NDArray[np.float32]) -> PostprocessedPrediction:
-        """Postprocess one image."""
+#: Takes the probabilities of one image, float32 ``(K,)``.
+Postprocessor = Callable[[npt.NDArray[np.float32]], PostprocessedPrediction]
 
 
 def build_postprocessor(

@@ -54,7 +54,7 @@ def odd_images() -> dict[str, bytes]:
 
 
 def expected_probabilities(image: bytes) -> dict[str, float]:
-    predictor, _, _ = digits_predictor("small_cnn")
+    predictor, _, _ = digits_predictor("logistic_regression")
     pixels = decode(image, height=8, width=8, channels=1, max_pixels=10**8).pixels
     probabilities = predictor.predict(pixels[None]).probabilities[0]
     return dict(zip(CLASSES, probabilities.tolist(), strict=True))
@@ -226,7 +226,7 @@ def test_model_info_describes_the_model_and_its_present_stage(tmp_path: Path) ->
     assert information["stage"] == "staging"
     assert information["input"] == {"height": 8, "width": 8, "channels": 1}
     assert information["classes"] == CLASSES
-    assert information["predictor"] == digits_predictor("small_cnn")[0].fingerprint
+    assert information["predictor"] == digits_predictor("logistic_regression")[0].fingerprint
 
 
 def test_metrics_count_requests_problems_and_batches() -> None:
@@ -283,7 +283,7 @@ def test_a_damaged_or_mixed_up_bundle_is_rejected(tmp_path: Path) -> None:
     for folder in (first, second):
         folder.mkdir()
     digits_bundle().save(first)
-    other = digits_predictor("logistic_regression")[0]
+    other = with_wrong_golden_samples(digits_predictor("logistic_regression")[0])
     Bundle(other, digits_bundle().serving, "digits", "8", "2026").save(second)
     (first / "predictor").rename(tmp_path / "aside")
     (second / "predictor").rename(first / "predictor")

@@ -120,9 +120,12 @@ def test_a_delayed_rejection_holds_no_place_and_few_are_delayed(
     app.close()
 
 
+@pytest.mark.parametrize(
+    "model", ["logistic_regression", pytest.param("small_cnn", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("batching", [{"runs": 1}, {"threads": 2, "runs": 2}, {"max_batch": 3}])
-def test_a_prediction_does_not_depend_on_its_batch(batching: dict[str, int]) -> None:
-    app = Application(digits_bundle(batching=batching))
+def test_a_prediction_does_not_depend_on_its_batch(batching: dict[str, int], model: str) -> None:
+    app = Application(digits_bundle(model, batching=batching))
     rng = random.Random(0)
 
     async def together(numbers: list[int]) -> list[httpx.Response]:
