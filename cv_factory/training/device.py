@@ -57,7 +57,8 @@ def describe_device(device: torch.device, processes: int = 1, nodes: int = 1) ->
     name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
     if processes * nodes > 1:
         machines = f" on each of {nodes} machines" if nodes > 1 else ""
-        return f"{name} ({processes} processes{machines})"
+        plural = "es" if processes > 1 else ""
+        return f"{name} ({processes} process{plural}{machines})"
     return f"{name} ({torch.get_num_threads()} threads)" if device.type == "cpu" else name
 
 

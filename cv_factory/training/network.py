@@ -46,7 +46,7 @@ def train_network(
     _check_settings(job, processes * nodes.count)
     key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
     with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
-        _log.info(f"Training on {describe_device(device, processes, nodes.count)}.")
+        _log.info("Training on %s.", describe_device(device, processes, nodes.count))
         with EpochProgress(config.epochs) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ A program for ``test_two_hosts``: prints ``HISTORY`` and the losses as JSON.
 """
 
 import json
+import logging
 
 from cv_factory.config.train import TrainConfig
 from cv_factory.models.small_cnn import SmallCNNConfig
@@ -19,4 +20,5 @@ def losses() -> list[float]:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     print("HISTORY " + json.dumps(losses()))

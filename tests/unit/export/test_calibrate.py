@@ -31,14 +31,14 @@ def test_the_temperature_is_fitted(temperature: float) -> None:
     np.testing.assert_array_equal(fixed.argmax(axis=1), probabilities.argmax(axis=1))
 
 
-def test_certain_probabilities_do_not_break_it() -> None:
+def test_certain_probabilities_are_calibrated() -> None:
     probabilities = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     assert np.isfinite(fit_temperature(probabilities, np.array([0, 1, 2, 1])))
     assert np.isfinite(apply_temperature(probabilities, 20.0)).all()
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "logistic_regression"])
-def test_the_predictor_holds_its_temperature(model: str) -> None:
+def test_the_graph_contains_the_temperature(model: str) -> None:
     plain, dataset, split = digits_predictor(model)
     calibrated, _, _ = digits_predictor(model, calibrated=True)
     temperature = calibrated.contract.temperature

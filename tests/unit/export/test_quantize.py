@@ -1,4 +1,4 @@
-"""Predictors of fewer bits: smaller, nearly the same, bounded on validation images, measured."""
+"""Quantized predictors: smaller, in agreement on validation images, and measured."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ QUICK = EvaluateConfig(
 )
 
 
-def reduced(precision: str, **settings: float) -> Predictor:
+def quantized(precision: str, **settings: float) -> Predictor:
     """Return the digits' calibrated network in another precision."""
     predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
     config = ExportConfig.model_validate({"precision": precision, "min_agreement": 0.9, **settings})
@@ -34,11 +34,11 @@ def reduced(precision: str, **settings: float) -> Predictor:
 
 
 @pytest.mark.parametrize(("precision", "difference"), [("float16", 0.005), ("int8", 0.1)])
-def test_it_is_smaller_and_answers_nearly_as_before(
+def test_a_quantized_predictor_is_smaller_and_agrees(
     precision: str, difference: float, tmp_path: Path
 ) -> None:
     predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
-    small = reduced(precision)
+    small = quantized(precision)
     images = dataset.images[split.test]
     before, after = predictor.predict(images), small.predict(images)
     assert len(small.graph) < 0.85 * len(predictor.graph)
@@ -50,22 +50,22 @@ def test_it_is_smaller_and_answers_nearly_as_before(
     np.testing.assert_allclose(np.concatenate(alone), after.probabilities[:8], atol=1e-6)
 
     assert small.contract == replace(predictor.contract, precision=precision)
-    assert small.fingerprint not in (predictor.fingerprint, reduced("float32").fingerprint)
-    assert reduced(precision).graph == small.graph, "the same again"
+    assert small.fingerprint not in (predictor.fingerprint, quantized("float32").fingerprint)
+    assert quantized(precision).graph == small.graph, "the same again"
     small.save(tmp_path)
     assert Predictor.load(tmp_path).fingerprint == small.fingerprint
     golden = small.golden
     np.testing.assert_array_equal(golden.probabilities, small.predict(golden.images).probabilities)
 
 
-def test_int8_computes_in_whole_numbers_between_float_preprocessing_and_softmax() -> None:
-    graph = onnx.load_model_from_string(reduced("int8").graph).graph
-    made_by = {output: node.op_type for node in graph.node for output in node.output}
+def test_int8_computes_in_integers_between_preprocessing_and_softmax() -> None:
+    graph = onnx.load_model_from_string(quantized("int8").graph).graph
+    producers = {output: node.op_type for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm"):
-            assert {made_by[name] for name in node.input} == {"DequantizeLinear"}, node.name
+            assert {producers[name] for name in node.input} == {"DequantizeLinear"}, node.name
         if node.op_type == "Softmax":
-            assert made_by[node.input[0]] not in ("QuantizeLinear",)
+            assert producers[node.input[0]] not in ("QuantizeLinear",)
     stored = [tensor for tensor in graph.initializer if tensor.name.endswith("quantized")]
     kinds = {tensor.data_type for tensor in stored}
     assert kinds <= {onnx.TensorProto.INT8, onnx.TensorProto.INT32}
@@ -74,22 +74,22 @@ def test_int8_computes_in_whole_numbers_between_float_preprocessing_and_softmax(
     assert 2 * 255 * largest < 2**15, "older CPUs add two products in 16 bits"
 
 
-def test_ranges_are_read_off_training_images_alone() -> None:
+def test_calibration_uses_training_images_only() -> None:
     predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
     images = np.array(dataset.images)
     images[split.test] = 255
     images[split.validation] = images[split.validation][::-1]
     other = replace(dataset, images=images, backing=None)
     config = ExportConfig(precision="int8", min_agreement=0.5)
-    assert quantize(predictor, other, split, config).graph == reduced("int8").graph
+    assert quantize(predictor, other, split, config).graph == quantized("int8").graph
 
 
-def test_too_much_damage_stops_the_export_and_names_the_settings() -> None:
+def test_low_agreement_stops_the_export_and_names_the_settings() -> None:
     with pytest.raises(ExportError, match=r"In int8 .*export\.min_agreement is 100\.00%"):
-        reduced("int8", min_agreement=1.0)
+        quantized("int8", min_agreement=1.0)
 
 
-def test_what_has_no_weights_to_reduce_is_refused() -> None:
+def test_a_model_without_weights_is_refused() -> None:
     predictor, dataset, split = digits_predictor("logistic_regression")
     with pytest.raises(ExportError, match="logistic_regression has no convolution"):
         quantize(predictor, dataset, split, ExportConfig(precision="int8"))
@@ -99,9 +99,9 @@ def test_what_has_no_weights_to_reduce_is_refused() -> None:
         )
 
 
-def test_the_evaluation_says_what_the_precision_cost(tmp_path: Path) -> None:
+def test_the_evaluation_reports_the_cost_of_precision(tmp_path: Path) -> None:
     predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
-    evaluation = evaluate_predictor(reduced("int8"), dataset, split.test, QUICK, predictor)
+    evaluation = evaluate_predictor(quantized("int8"), dataset, split.test, QUICK, predictor)
     labels = dataset.labels[split.test]
     float_labels = predictor.predict(dataset.images[split.test]).probabilities.argmax(axis=1)
     cost = evaluation.behaviour.precision
@@ -122,7 +122,7 @@ def test_the_evaluation_says_what_the_precision_cost(tmp_path: Path) -> None:
     assert verdict.status == "failed"
 
 
-def test_a_float32_predictor_keeps_the_fingerprint_it_had_before_there_were_others() -> None:
+def test_float32_keeps_its_former_fingerprint() -> None:
     predictor, _, _ = digits_predictor("small_cnn", calibrated=True)
     assert predictor.contract.precision == "float32"
     assert "precision" not in predictor.contract.to_dict()

@@ -121,7 +121,7 @@ def test_only_the_training_images_are_used(
 
 
 @pytest.mark.slow
-def test_a_setting_that_does_not_work_fails_its_trial_and_says_why(
+def test_an_invalid_setting_fails_its_trial_with_a_reason(
     digits: tuple[ImageDataset, Split],
 ) -> None:
     families = {

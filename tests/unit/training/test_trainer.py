@@ -1,4 +1,4 @@
-"""The settings of the trainer: each does what it says, and what cannot be done is refused first."""
+"""Settings of the trainer: their effect on the weights, and refused values."""
 
 import math
 from collections.abc import Callable
@@ -183,16 +183,14 @@ def test_crops_are_windows_of_the_padded_image() -> None:
     assert not torch.equal(images, cropped)
 
 
-def test_a_gpu_that_is_asked_for_and_absent_is_refused(
-    train_with: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_gpu_is_refused(train_with: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match=r"train\.device is cuda, but PyTorch sees no GPU"):
         train_with(device="cuda")
     assert select_device(TrainConfig(device="auto")).type == "cpu"
 
 
-def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("this CPU has no bf16")
 

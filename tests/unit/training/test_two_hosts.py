@@ -1,4 +1,4 @@
-"""Training on two machines: two network namespaces, joined by a cable, stand for them."""
+"""Training on two machines: two network namespaces joined by a virtual cable."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def hosts(engine: Callable[..., str]) -> Iterator[tuple[Host, Host]]:
         for host in pair:
             _ip("netns", "add", host.name)
     except subprocess.CalledProcessError as error:
-        # Only root may: as for a missing program, the message says so.
+        # Needs root; reported like a missing program.
         engine(f"the right to make network namespaces ({error.stderr.strip()})")
     try:
         first, second = pair
@@ -76,13 +76,13 @@ def hosts(engine: Callable[..., str]) -> Iterator[tuple[Host, Host]]:
             subprocess.run(["ip", "netns", "delete", host.name], capture_output=True)
 
 
-def test_two_hosts_find_what_one_does(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+def test_two_hosts_train_like_one(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     step = hosts[0].start(tmp_path, "-m", "tests.support.train_on_a_host")
     node = hosts[1].start(tmp_path, "-m", "cv_factory.training.distributed.node_agent")
     output, errors = step.communicate(timeout=300)
     assert step.returncode == 0, errors
     assert node.wait(60) == 0, node.communicate()[1]
-    assert "1 processes on each of 2 machines" in errors
+    assert "1 process on each of 2 machines" in errors
     line = next(line for line in output.splitlines() if line.startswith("HISTORY "))
     assert json.loads(line.removeprefix("HISTORY ")) == pytest.approx(losses(), rel=1e-3)
     assert not list(tmp_path.iterdir())
