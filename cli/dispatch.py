@@ -31,13 +31,16 @@ def run_pipeline(options: RunOptions) -> int:
 def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
     """Read the configuration file of a run, with presets and overrides applied over it.
 
+    Without --config and ``configs/PIPELINE.yaml``, the schema's defaults are taken.
+
     Returns:
         The sections of the library, and ZenML's section.
 
     Raises:
         ConfigError: A file or a setting is missing or wrong.
     """
-    file = options.config or ROOT / "configs" / f"{options.pipeline}.yaml"
+    default = ROOT / "configs" / f"{options.pipeline}.yaml"
+    file = options.config or (default if default.exists() else None)
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
     for name, path in zip(options.presets, presets, strict=True):
         if not path.is_file():

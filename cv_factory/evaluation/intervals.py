@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.metric_functions import Doubles, Floats, Ints, UndefinedMetricError
-from cv_factory.evaluation.metrics import ScoredImages, compute_metric, metric_names
+from cv_factory.evaluation.metrics import ScoredImages, compute_metric, metric_names, more_is_better
 
 # Entries of the arrays that one chunk of resamples works on: a few MB, which stay in the cache.
 _CHUNK_ENTRIES = 2**20
@@ -122,7 +122,9 @@ def interval(
         if metric == _CALIBRATION:
             centre = 2.0 * value - centre
         low, high = max(0.0, centre - reach), centre + reach
-        high = min(1.0, high) if metric in _VECTORIZED else high
+        # An added loss may exceed 1.
+        is_share = metric in _VECTORIZED or more_is_better(metric)
+        high = min(1.0, high) if is_share else high
     return min(low, value), max(high, value)
 
 
