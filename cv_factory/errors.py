@@ -1,4 +1,4 @@
-"""The errors that a user may see. Each says what is wrong, where, and what to do about it."""
+"""Errors for users; each message says what is wrong, where, and what to do."""
 
 
 def missing_extra(extra: str) -> str:
@@ -7,10 +7,10 @@ def missing_extra(extra: str) -> str:
 
 
 class CVFactoryError(Exception):
-    """Base of every error that this project raises on purpose.
+    """Base class of this project's errors.
 
-    ``run.py`` prints the message without a traceback and exits with ``exit_code``:
-    1 the run failed, 2 wrong usage or configuration, 3 a gate refused.
+    ``run.py`` prints the message without a traceback and exits with ``exit_code``: 1 if the run
+    failed, 2 for wrong usage or configuration, 3 if a gate refused.
     """
 
     exit_code = 1
@@ -33,7 +33,7 @@ class DataError(CVFactoryError):
 
 
 class SourceError(DataError):
-    """A data source is not there, or is none: said before anything is created."""
+    """A data source does not exist or is of no known kind; raised before anything is created."""
 
     exit_code = 2
 
@@ -49,12 +49,12 @@ class DataRejectedError(DataError):
 
 
 class ArtifactError(CVFactoryError):
-    """A stored artifact is damaged, incomplete, of an unknown version, or not what it claims."""
+    """A stored artifact is damaged, incomplete, of an unknown version or of another kind."""
 
 
 class ExportError(CVFactoryError):
-    """The exported predictor does not do what the trained model did."""
+    """The exported predictor's outputs differ from those of the trained model."""
 
 
 class TrainingError(CVFactoryError):
-    """Training cannot start with these settings, or cannot go on."""
+    """Training cannot start with these settings, or cannot continue."""

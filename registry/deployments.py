@@ -55,7 +55,7 @@ class Service(Protocol):
 class BundleDeployer(Protocol):
     """A model deployer that keeps records of services, such as the flavor ``bento``.
 
-    What its services do is asked of their ``Endpoint``.
+    Their ``Endpoint`` starts, verifies and stops them.
     """
 
     def services(self, model_name: str) -> list[Any]:
@@ -108,11 +108,11 @@ def lock_deployments(model_name: str) -> AbstractContextManager[None]:
 
 
 def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionResponse:
-    """Return the version to deploy: a certain one, or the one in staging, or in production.
+    """Return the version to deploy: ``number``, or the one in staging, or in production.
 
     Raises:
         RegistryError: There is none.
-        TransitionRefusedError: It may not be in production, and is not.
+        TransitionRefusedError: It is not in production and may not be promoted.
     """
     if number is not None:
         version = versions.get_version(registry.model_name, number)
@@ -127,36 +127,38 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
     return version
 
 
-def bundle_facts(version: ModelVersionResponse) -> dict[str, Any]:
-    """Return what a bundle says of its version, as plain values; the time is the version's own."""
-    facts = version.run_metadata
+def bundle_metadata(version: ModelVersionResponse) -> dict[str, Any]:
+    """Return the arguments of a ``Bundle`` that describe its version, as plain values."""
+    metadata = version.run_metadata
     metrics = {
         key.removeprefix(versions.METRIC_PREFIX): float(value)
-        for key, value in facts.items()
+        for key, value in metadata.items()
         if key.startswith(versions.METRIC_PREFIX) and isinstance(value, float | int)
     }
     return {
         "model_name": version.model.name,
         "version": str(version.number),
         "created": version.created.isoformat(timespec="seconds"),
-        "run_id": str(facts["pipeline_run"]) if "pipeline_run" in facts else None,
+        "run_id": str(metadata["pipeline_run"]) if "pipeline_run" in metadata else None,
         "registration_id": str(version.id),
-        "git_commit": str(facts["git_commit"]) if "git_commit" in facts else None,
+        "git_commit": str(metadata["git_commit"]) if "git_commit" in metadata else None,
         "metrics": metrics,
     }
 
 
-def make_bundle(predictor: Predictor, serving: ServingConfig, facts: Mapping[str, Any]) -> Bundle:
-    """Bundle a predictor: the same inputs give the same bytes."""
-    version = versions.get_version(facts["model_name"], int(facts["version"]))
-    return Bundle(predictor, serving, card_html=_card(version), **facts)
+def build_bundle(
+    predictor: Predictor, serving: ServingConfig, metadata: Mapping[str, Any]
+) -> Bundle:
+    """Return a predictor's bundle with its model card; equal inputs give equal bytes."""
+    version = versions.get_version(metadata["model_name"], int(metadata["version"]))
+    return Bundle(predictor, serving, card_html=_stored_card(version), **metadata)
 
 
 def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Deployment:
-    """Deploy a bundle beside what is served, verify it, and give it its weight.
+    """Deploy a bundle beside the present services, verify it, and set its weight.
 
     Raises:
-        CVFactoryError: It does not start or answers wrongly; what was served before still is.
+        CVFactoryError: It does not start or answers wrongly; the previous weights are restored.
     """
     deployer, name = active_deployer(), bundle.model_name
     before, existing = deployer.weights(name), {s.uuid for s in deployer.services(name)}
@@ -180,7 +182,7 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
 
 @contextmanager
 def restore_on_failure(deployment: Deployment) -> Iterator[None]:
-    """Give the requests back to what was served before if the block fails in any way."""
+    """Restore the weights before a deployment if the block raises or is interrupted."""
     with ExitStack() as undo:
         undo.callback(_restore, deployment)
         yield
@@ -188,7 +190,7 @@ def restore_on_failure(deployment: Deployment) -> Iterator[None]:
 
 
 def _restore(deployment: Deployment) -> None:
-    """Give the requests back to what was served before, and delete a new service."""
+    """Restore the weights before a deployment, and delete its service if it is new."""
     deployer = active_deployer()
     running = {str(s.uuid) for s in deployer.services(deployment.model_name) if s.is_running}
     before = {UUID(n): weight for n, weight in deployment.replaced.items() if n in running}
@@ -214,7 +216,7 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
     """Move the deployed version to production, and stop every other service of the model.
 
     Raises:
-        TransitionRefusedError: It may not be in production.
+        TransitionRefusedError: It is not staged, or lacks its approval.
     """
     registry, number = ModelRegistry(deployment.model_name), int(deployment.version)
     if is_rollback:
@@ -231,7 +233,7 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
 
 
 def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
-    """Return the address of a version that is all that is served of its model; else None."""
+    """Return the address of a version if it alone is served of its model, else None."""
     deployer = active_deployer()
     services = deployer.services(version.model.name)
     if len(services) != 1 or deployer.weights(version.model.name).keys() != {services[0].uuid}:
@@ -264,20 +266,20 @@ def deployed_bundle(model_name: str) -> Bundle | None:
 
 
 def deployed_port(model_name: str) -> int | None:
-    """Return the port where a model is reached; None if it has none, or is not deployed."""
+    """Return the port of a model; None if it has none, or is not deployed."""
     services = active_deployer().services(model_name)
     return int(services[0].config.port) or None if services else None
 
 
 def _target_weights(deployment: Deployment) -> dict[UUID, float]:
-    """Return the weight of a deployment and, beside a canary, of what was served before."""
+    """Return the weight of a deployment's service and, beside a canary, of the previous ones."""
     own = UUID(deployment.service_id)
     if deployment.share == 1.0:
         return {own: 1.0}
     if not deployment.replaced:
         raise TransitionRefusedError(
-            "A canary takes a share beside the version in production, and none is deployed: leave "
-            "out endpoint.canary_share."
+            "endpoint.canary_share needs a deployed version in production, and there is none. "
+            "Remove endpoint.canary_share."
         )
     rest = (1.0 - deployment.share) / sum(deployment.replaced.values())
     others = {UUID(name): weight * rest for name, weight in deployment.replaced.items()}
@@ -288,11 +290,13 @@ def _load_service(deployer: BundleDeployer, deployment: Deployment) -> tuple[Ser
     """Return the record of a deployment's service, and its endpoint."""
     services = {str(s.uuid): s for s in deployer.services(deployment.model_name)}
     if deployment.service_id not in services:
-        raise StackError(f"The service {deployment.service_id} was deleted in the meantime.")
+        raise StackError(
+            f"The service {deployment.service_id} was deleted during the deployment. Run it again."
+        )
     service = services[deployment.service_id]
     return service, deployer.service_endpoint(service)
 
 
-def _card(version: ModelVersionResponse) -> str | None:
+def _stored_card(version: ModelVersionResponse) -> str | None:
     artifact = version.get_artifact("registration")
     return load_artifact(artifact, Registration).card_html if artifact is not None else None

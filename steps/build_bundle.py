@@ -15,6 +15,6 @@ def build_bundle(
     predictor: Predictor, serving: ServingConfig, facts: dict[str, Any]
 ) -> Annotated[Bundle, "bundle"]:
     """Never cached: the card of a version changes with its stage."""
-    from registry.deployments import make_bundle
+    from registry.deployments import build_bundle as bundle_predictor
 
-    return make_bundle(predictor, serving, facts)
+    return bundle_predictor(predictor, serving, facts)

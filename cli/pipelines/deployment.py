@@ -79,13 +79,13 @@ def deploy_version(
     from cli.execution import run_to_end
     from pipelines.deployment import deployment
     from registry.artifact_loader import load_output
-    from registry.deployments import bundle_facts
+    from registry.deployments import bundle_metadata
     from registry.versions import PREDICTOR, linked_artifact
 
     arguments = (
         config,
         str(linked_artifact(version, PREDICTOR).id),
-        bundle_facts(version),
+        bundle_metadata(version),
         who or current_user(),
         why,
         is_rollback,

@@ -121,5 +121,11 @@ def test_the_index_names_every_page() -> None:
         assert name == "index.md" or f"({name})" in index
 
 
+def test_the_index_names_files_that_exist() -> None:
+    paths = re.findall(r"`((?:[a-z_]+/)+[a-z_.*]*)`", (ROOT / "docs/index.md").read_text())
+    assert len(paths) > 20
+    assert [path for path in paths if not any(ROOT.glob(path))] == []
+
+
 def test_the_devcontainer_is_json() -> None:
     json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())

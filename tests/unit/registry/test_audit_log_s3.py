@@ -33,7 +33,7 @@ def files(url: str, secret: str = "secret") -> LogFiles:
 
 
 def race(
-    url: str, known: tuple[AuditEntry, ...]
+    url: str, entries: tuple[AuditEntry, ...]
 ) -> tuple[list[AuditEntry], list[LogConflictError]]:
     """Let three writers, each with a connection of its own, append to the log at once."""
     won: list[AuditEntry] = []
@@ -44,7 +44,7 @@ def race(
         log = AuditLog(files(url))
         gate.wait()
         try:
-            won.append(log.append(known, "intent", who, "better", {}))
+            won.append(log.append(entries, "intent", who, "better", {}))
         except LogConflictError as error:
             lost.append(error)
 
@@ -62,10 +62,10 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> 
     first = log.append((), "registered", "Ada", "Größe: 数字", {"version": 1})
     assert AuditLog(files(s3.url)).entries() == (first,)
 
-    for known in range(1, 4):
+    for n_entries in range(1, 4):
         won, lost = race(s3.url, log.entries())
         assert (len(won), len(lost)) == (1, 2)
-        assert f"Somebody else wrote entry {known + 1}" in str(lost[0])
+        assert f"Somebody else wrote entry {n_entries + 1}" in str(lost[0])
         assert log.entries()[-1] == won[0]
 
     # A request that was sent again because its answer was lost finds what it made itself.

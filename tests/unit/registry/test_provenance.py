@@ -99,43 +99,45 @@ APPROVAL = AuditEntry(
 
 @pytest.fixture
 def predictor() -> Predictor:
-    found = digits_predictor("logistic_regression")[0]
-    known = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("data", "config")}
-    return replace(found, contract=replace(found.contract, fingerprints=known))
+    fitted = digits_predictor("logistic_regression")[0]
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("data", "config")}
+    return replace(fitted, contract=replace(fitted.contract, fingerprints=hashes))
 
 
-def check(found: dict[str, Any]) -> None:
-    jsonschema.Draft202012Validator(SCHEMA).validate(found)
+def validate(statement: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator(SCHEMA).validate(statement)
 
 
 def test_the_statement_is_valid_with_and_without_an_approval(predictor: Predictor) -> None:
-    found = build_statement(predictor, LINEAGE, {"train": {"config": {"seed": 0}}})
-    check(found)
-    signed = add_approval(found, APPROVAL)
-    check(signed)
-    approval = signed["predicate"]["runDetails"]["cvfactory_approval"]
+    statement = build_statement(predictor, LINEAGE, {"train": {"config": {"seed": 0}}})
+    validate(statement)
+    approved = add_approval(statement, APPROVAL)
+    validate(approved)
+    approval = approved["predicate"]["runDetails"]["cvfactory_approval"]
     assert approval["auditLogEntry"] == {"number": 3, "sha256": APPROVAL.sha256}
-    assert "cvfactory_approval" not in found["predicate"]["runDetails"], "the other is unchanged"
-    broken = copy.deepcopy(found)
+    assert "cvfactory_approval" not in statement["predicate"]["runDetails"], (
+        "add_approval changes a copy"
+    )
+    broken = copy.deepcopy(statement)
     del broken["subject"][0]["digest"]
     with pytest.raises(jsonschema.ValidationError):
-        check(broken)
+        validate(broken)
 
 
-def test_the_subjects_are_the_files_that_lie_in_the_store(predictor, tmp_path) -> None:
+def test_subjects_are_the_stored_files(predictor, tmp_path) -> None:
     predictor.save(tmp_path)
     stored = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()}
-    found = build_statement(predictor, LINEAGE, {})
-    assert {s["name"]: s["digest"]["sha256"] for s in found["subject"]} == stored
+    statement = build_statement(predictor, LINEAGE, {})
+    assert {s["name"]: s["digest"]["sha256"] for s in statement["subject"]} == stored
     assert set(stored) == {"contract.json", "golden.npz", "predictor.onnx"}
     again = build_statement(Predictor.load(tmp_path), LINEAGE, {})
-    assert fingerprint(again) == fingerprint(found)
+    assert fingerprint(again) == fingerprint(statement)
 
 
-def test_what_is_not_known_is_left_out(predictor: Predictor) -> None:
-    found = build_statement(predictor, {**LINEAGE, "git_commit": "unknown"}, {})
-    check(found)
-    resolved = found["predicate"]["buildDefinition"]["resolvedDependencies"]
+def test_unknown_facts_are_left_out(predictor: Predictor) -> None:
+    statement = build_statement(predictor, {**LINEAGE, "git_commit": "unknown"}, {})
+    validate(statement)
+    resolved = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert "source" not in {dependency.get("name") for dependency in resolved}
     assert [d["uri"] for d in resolved if "uri" in d] == ["pkg:pypi/zenml@0.98.0"]
 

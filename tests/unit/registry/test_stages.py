@@ -1,4 +1,4 @@
-"""Stages survive a kill at any write, and of two promotions at once one wins and one is told so."""
+"""Stages survive a kill at any write; of two promotions at once one wins and one is refused."""
 
 import contextlib
 import json
@@ -18,8 +18,8 @@ class Killed(BaseException):
     """Stands for the process being killed: nothing may catch it."""
 
 
-class World:
-    """Three stores whose writes are counted, and fail from the n-th on when asked to."""
+class FakeStores:
+    """ZenML, MLflow and log whose writes are counted, and fail from ``kill_before`` on."""
 
     def __init__(self, folder, stages=None):
         self.truth: dict[int, str] = dict(stages or {1: "production", 2: "staging", 3: "none"})
@@ -45,17 +45,17 @@ class World:
         self.shown = dict(stages)
 
     def log(self):
-        world, files = self, LocalLogFiles(self.folder)
+        stores, files = self, LocalLogFiles(self.folder)
 
         class Counted(LocalLogFiles):
             def create(self, name, content):
-                world._write()
+                stores._write()
                 files.create(name, content)
 
         return AuditLog(Counted(self.folder))
 
     def transitions(self):
-        """As a new process would make them."""
+        """Return the transitions as a new process creates them."""
         return StageTransitions(self.log(), self, self)
 
     def kinds(self):
@@ -66,84 +66,86 @@ OLD = {1: "production", 2: "staging", 3: "none"}
 NEW = {1: "archived", 2: "production", 3: "none"}
 
 
-def promote(world, version=2):
-    return world.transitions().move("promote", version, "production", who="ada", why="it is better")
+def promote(stores, version=2):
+    return stores.transitions().move(
+        "promote", version, "production", who="ada", why="it is better"
+    )
 
 
 def test_a_promotion_moves_both_versions_and_logs_it(tmp_path):
-    world = World(tmp_path)
-    outcome = promote(world)
-    assert (world.truth, world.shown) == (NEW, NEW)
-    assert world.kinds() == ["intent", "done"]
+    stores = FakeStores(tmp_path)
+    outcome = promote(stores)
+    assert (stores.truth, stores.shown) == (NEW, NEW)
+    assert stores.kinds() == ["intent", "done"]
     assert str(outcome) == (
         "promote was done: version 1 production → archived, version 2 staging → production."
     )
-    assert promote(world).result == "unchanged"
-    assert world.kinds() == ["intent", "done"]
+    assert promote(stores).result == "unchanged"
+    assert stores.kinds() == ["intent", "done"]
 
 
 @pytest.mark.parametrize("write", range(5))
 def test_a_kill_before_any_write_leaves_the_old_or_the_new_state(tmp_path, write):
     """The five writes: intent, archive, promote, mirror, done."""
-    world = World(tmp_path)
-    world.kill_before = write
+    stores = FakeStores(tmp_path)
+    stores.kill_before = write
     with pytest.raises(Killed):
-        promote(world)
-    world.kill_before = None
-    outcome = world.transitions().recover()
+        promote(stores)
+    stores.kill_before = None
+    outcome = stores.transitions().recover()
     if write == 0:
-        assert (outcome, world.truth, world.kinds()) == (None, OLD, [])
+        assert (outcome, stores.truth, stores.kinds()) == (None, OLD, [])
     elif write == 1:
-        assert (outcome.result, world.truth) == ("undone", OLD)
-        assert world.kinds() == ["intent", "undone"]
+        assert (outcome.result, stores.truth) == ("undone", OLD)
+        assert stores.kinds() == ["intent", "undone"]
         assert "An interrupted promote was undone" in str(outcome)
     else:
-        assert (outcome.result, world.truth, world.shown) == ("done", NEW, NEW)
-        assert world.kinds() == ["intent", "done"]
+        assert (outcome.result, stores.truth, stores.shown) == ("done", NEW, NEW)
+        assert stores.kinds() == ["intent", "done"]
         assert "An interrupted promote was finished" in str(outcome)
-    assert world.transitions().recover() is None
-    promote(world)
-    assert (world.truth, world.shown) == (NEW, NEW)
+    assert stores.transitions().recover() is None
+    promote(stores)
+    assert (stores.truth, stores.shown) == (NEW, NEW)
 
 
 @pytest.mark.parametrize("first", range(1, 5))
 @pytest.mark.parametrize("second", range(4))
 def test_a_kill_during_recovery_is_recovered_from_as_well(tmp_path, first, second):
-    world = World(tmp_path)
-    world.kill_before = first
+    stores = FakeStores(tmp_path)
+    stores.kill_before = first
     with pytest.raises(Killed):
-        promote(world)
-    world.kill_before = first + second
+        promote(stores)
+    stores.kill_before = first + second
     with contextlib.suppress(Killed):
-        world.transitions().recover()
-    world.kill_before = None
-    world.transitions().recover()
-    assert world.truth in (OLD, NEW)
-    assert list(world.truth.values()).count("production") == 1
-    if world.truth == NEW:
-        assert world.shown == NEW
+        stores.transitions().recover()
+    stores.kill_before = None
+    stores.transitions().recover()
+    assert stores.truth in (OLD, NEW)
+    assert list(stores.truth.values()).count("production") == 1
+    if stores.truth == NEW:
+        assert stores.shown == NEW
 
 
 def test_the_next_move_recovers_first(tmp_path):
-    world = World(tmp_path)
-    world.kill_before = 2
+    stores = FakeStores(tmp_path)
+    stores.kill_before = 2
     with pytest.raises(Killed):
-        promote(world)
-    world.kill_before = None
-    promote(world, version=3)
-    assert world.truth == {1: "archived", 2: "archived", 3: "production"}
-    assert world.kinds() == ["intent", "done", "intent", "done"]
-    assert production_history(world.log().entries()) == [2, 3]
+        promote(stores)
+    stores.kill_before = None
+    promote(stores, version=3)
+    assert stores.truth == {1: "archived", 2: "archived", 3: "production"}
+    assert stores.kinds() == ["intent", "done", "intent", "done"]
+    assert production_history(stores.log().entries()) == [2, 3]
 
 
-def test_of_many_promotions_at_once_each_wins_or_is_told(tmp_path):
-    world = World(tmp_path, {1: "production", **dict.fromkeys(range(2, 10), "none")})
+def test_of_many_promotions_at_once_each_wins_or_is_refused(tmp_path):
+    stores = FakeStores(tmp_path, {1: "production", **dict.fromkeys(range(2, 10), "none")})
     results, gate = {}, threading.Barrier(8)
 
     def run(version):
         gate.wait()
         try:
-            results[version] = promote(world, version).result
+            results[version] = promote(stores, version).result
         except (LogConflictError, TransitionRefusedError) as error:
             results[version] = error
 
@@ -155,56 +157,56 @@ def test_of_many_promotions_at_once_each_wins_or_is_told(tmp_path):
     winners = [v for v, result in results.items() if result == "done"]
     assert len(results) == 8
     assert winners
-    assert [v for v, stage in world.truth.items() if stage == "production"] == [
-        production_history(world.log().entries())[-1]
+    assert [v for v, stage in stores.truth.items() if stage == "production"] == [
+        production_history(stores.log().entries())[-1]
     ]
     for error in (r for r in results.values() if not isinstance(r, str)):
         assert "try again" in str(error)
 
 
 def test_a_transition_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
-    world = World(tmp_path)
-    world.kill_before = 1
+    stores = FakeStores(tmp_path)
+    stores.kill_before = 1
     with pytest.raises(Killed):
-        promote(world)
-    world.kill_before = None
+        promote(stores)
+    stores.kill_before = None
     # As if it were another process of this machine, first alive and then dead.
     monkeypatch.setattr(stages.os, "getpid", lambda: -1)
     with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
-        promote(world, 3)
+        promote(stores, 3)
     monkeypatch.setattr(stages, "_is_process_alive", lambda process, start: False)
-    assert world.transitions().recover().result == "undone"
+    assert stores.transitions().recover().result == "undone"
 
 
 def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, monkeypatch):
-    world = World(tmp_path)
-    world.kill_before = 2
+    stores = FakeStores(tmp_path)
+    stores.kill_before = 2
     with pytest.raises(Killed):
-        promote(world)
-    world.kill_before = None
+        promote(stores)
+    stores.kill_before = None
     monkeypatch.setattr(stages.socket, "gethostname", lambda: "elsewhere")
     with pytest.raises(TransitionRefusedError):
-        world.transitions().recover()
+        stores.transitions().recover()
     monkeypatch.setattr(stages, "LEASE_S", 0.0)
-    assert world.transitions().recover().result == "done"
+    assert stores.transitions().recover().result == "done"
 
 
 def test_a_version_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(TransitionRefusedError, match="versions: 1, 2, 3"):
-        promote(World(tmp_path), 7)
+        promote(FakeStores(tmp_path), 7)
 
 
 def test_rollbacks_walk_back(tmp_path):
-    world = World(tmp_path, {1: "staging", 2: "none", 3: "none"})
+    stores = FakeStores(tmp_path, {1: "staging", 2: "none", 3: "none"})
     for version in (1, 2, 3):
-        promote(world, version)
-    assert production_history(world.log().entries()) == [1, 2, 3]
-    world.transitions().move("rollback", 2, "production", who="ada", why="3 is bad")
-    assert production_history(world.log().entries()) == [1, 2]
-    assert world.truth == {1: "archived", 2: "production", 3: "archived"}
+        promote(stores, version)
+    assert production_history(stores.log().entries()) == [1, 2, 3]
+    stores.transitions().move("rollback", 2, "production", who="ada", why="3 is bad")
+    assert production_history(stores.log().entries()) == [1, 2]
+    assert stores.truth == {1: "archived", 2: "production", 3: "archived"}
 
 
-def write_some(folder, n=4):
+def write_entries(folder, n=4):
     log = AuditLog(LocalLogFiles(folder))
     for i in range(n):
         log.append(log.entries(), "registered", "ada", "because", {"version": i})
@@ -212,7 +214,7 @@ def write_some(folder, n=4):
 
 
 def test_the_log_is_read_back_in_order(tmp_path):
-    entries = write_some(tmp_path).entries()
+    entries = write_entries(tmp_path).entries()
     assert [entry.number for entry in entries] == [1, 2, 3, 4]
     assert [entry.detail["version"] for entry in entries] == [0, 1, 2, 3]
     assert entries[2].previous == entries[1].sha256
@@ -238,14 +240,14 @@ def edit(path, **changes):
     ],
 )
 def test_an_edit_of_the_log_shows(tmp_path, tamper):
-    log = write_some(tmp_path)
+    log = write_entries(tmp_path)
     tamper(sorted(tmp_path.iterdir()))
     with pytest.raises(ArtifactError, match="Audit log"):
         log.entries()
 
 
 def test_a_number_is_written_once(tmp_path):
-    log = write_some(tmp_path)
+    log = write_entries(tmp_path)
     stale = log.entries()[:2]
     before = sorted(path.read_bytes() for path in tmp_path.iterdir())
     with pytest.raises(LogConflictError, match="nothing was changed"):
