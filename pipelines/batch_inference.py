@@ -1,4 +1,4 @@
-"""Images in, scored by a registered version, Parquet out."""
+"""Pipeline ``batch_inference``: score images with a registered version into Parquet."""
 
 from uuid import UUID
 

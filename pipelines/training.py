@@ -1,4 +1,4 @@
-"""Labelled images in, a gated and registered predictor out."""
+"""Pipeline ``training``: labelled images in, a gated and registered predictor out."""
 
 from zenml import pipeline
 

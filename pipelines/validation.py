@@ -1,4 +1,4 @@
-"""Are these images fit to train on? Ingestion, split and validation alone."""
+"""Pipeline ``validation``: check whether images are fit to train on."""
 
 from zenml import pipeline
 

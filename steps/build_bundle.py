@@ -1,4 +1,4 @@
-"""The predictor and how it is to be served become one bundle."""
+"""Step ``build_bundle``: put predictor, model card and serving settings into one bundle."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from cv_factory.serving.bundle import Bundle
 def build_bundle(
     predictor: Predictor, serving: ServingConfig, facts: dict[str, Any]
 ) -> Annotated[Bundle, "bundle"]:
-    """Never cached: the card of a version changes with its stage."""
+    """Build the bundle. Never cached: a version's card changes with its stage."""
     from registry.deployments import build_bundle as bundle_predictor
 
     return bundle_predictor(predictor, serving, facts)

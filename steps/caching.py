@@ -1,4 +1,4 @@
-"""Makes ZenML's cache see the library: a thin step is stale when the code it calls changed."""
+"""Cache policy of the steps: a thin step is stale when the library code that it calls changed."""
 
 from zenml.config.cache_policy import CachePolicy
 

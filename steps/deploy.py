@@ -1,4 +1,4 @@
-"""A bundle is served, and given its share of the requests."""
+"""Step ``deploy``: serve a bundle and give it its weight of the requests."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from cv_factory.serving.bundle import Bundle
 
 @step(enable_cache=False)
 def deploy(bundle: Bundle, endpoint: EndpointConfig) -> Annotated[Deployment, "deployment"]:
-    """Deploy through the stack's model deployer; what was served before is still running."""
+    """Deploy through the stack's model deployer; the previous service keeps running."""
     from registry.deployments import deploy as deploy_bundle
 
     return deploy_bundle(bundle, endpoint.port, endpoint.canary_share)

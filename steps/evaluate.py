@@ -1,4 +1,4 @@
-"""The exported predictor is measured on the untouched test split."""
+"""Step ``evaluate``: measure the exported predictor on the untouched test split."""
 
 from typing import Annotated
 

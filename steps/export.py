@@ -1,4 +1,4 @@
-"""Transform and model become one file, which must answer as the live model did."""
+"""Step ``export``: export transform and model as one ONNX graph, equal to the live model."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ def export(
     config_fingerprint: str,
     float_predictor: Predictor | None = None,
 ) -> Annotated[Predictor, "predictor"]:
-    """Export, calibrate if asked to, and compare with the reference outputs; reduce if asked to."""
+    """Export, calibrate, check parity with the reference outputs, and quantize, as configured."""
     from cv_factory.export.onnx_graph import export_training_run
     from cv_factory.export.quantize import quantize
 

@@ -1,4 +1,4 @@
-"""The predictor in float32, beside which one of fewer bits is made and measured."""
+"""Step ``export_float``: export in float32, the baseline of a predictor of fewer bits."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ def export_float(
     calibration: CalibrationConfig,
     config_fingerprint: str,
 ) -> Annotated[Predictor, "float_predictor"]:
-    """Export, calibrate if asked to, and compare with the reference outputs."""
+    """Export, calibrate as configured, and check parity with the reference outputs."""
     from cv_factory.export.onnx_graph import export_training_run
 
     return export_training_run(

@@ -1,4 +1,4 @@
-"""Normalization and PCA are fitted on the training images."""
+"""Step ``fit_transform``: fit normalization and PCA on the training images."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Images of any source become an ImageDataset."""
+"""Step ``ingest``: read and decode the images of any source into an ImageDataset."""
 
 from typing import Annotated
 

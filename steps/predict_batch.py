@@ -1,4 +1,4 @@
-"""Images of any source are scored and written as Parquet."""
+"""Step ``predict_batch``: score images of any source and write Parquet."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def predict_batch(
     model_name: str,
     model_version: int,
 ) -> Annotated[BatchPredictions, "predictions"]:
-    """Never cached: what is missing in the output is scored, and no more than that."""
+    """Score what is missing in the output. Never cached: the output folder is the state."""
     from cv_factory.data.sources import open_source
     from cv_factory.inference.batch import BatchJob, ScoringModel, score
     from registry.batch_destination import open_output_folder

@@ -1,4 +1,4 @@
-"""The verified version goes to production, and what served before is stopped."""
+"""Step ``promote``: put the verified version into production, and stop the previous service."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from cv_factory.deployment.deployment import Deployment
 def promote(
     deployment: Deployment, who: str, why: str, is_rollback: bool
 ) -> Annotated[Deployment, "production"]:
-    """Promote, or roll back; a refusal gives the requests back to what served before."""
+    """Promote, or roll back; on a refusal the previous service gets the requests back."""
     from registry.deployments import promote as promote_version
     from registry.deployments import restore_on_failure
 

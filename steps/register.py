@@ -1,4 +1,4 @@
-"""The evaluated predictor is judged, registered and staged."""
+"""Step ``register``: judge the evaluated predictor by the gates, register and stage it."""
 
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def register(
     lineage: dict[str, str],
     search_result: SearchResult | None = None,
 ) -> Annotated[Registration, "registration"]:
-    """Never cached: what is in production, and so the verdict, changes between runs."""
+    """Register a candidate. Never cached: its verdict depends on what is in production."""
     from registry.candidate import RegistrationCandidate
     from registry.register import register_candidate
     from registry.run_reference import build_run_reference

@@ -1,4 +1,4 @@
-"""Models and settings are tried on folds of the training images, before one is trained on all."""
+"""Step ``search``: try models and settings on folds of the training images."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ def search(
     train: TrainConfig,
     config: SearchConfig,
 ) -> Annotated[SearchResult, "search_result"]:
-    """Search, and report every trial as a nested run; an interrupted search goes on."""
+    """Search, log every trial as a nested run, and resume an interrupted search."""
     from cv_factory.training.search.search_job import SearchJob
     from cv_factory.training.search.study import search as run_search
     from registry.mlflow.tracking import MLFLOW_RUN_KEY, active_run_id, log_trial

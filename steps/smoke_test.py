@@ -1,4 +1,4 @@
-"""The deployed service is verified at the address of its clients."""
+"""Step ``smoke_test``: verify the deployed service at the address of its clients."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from cv_factory.serving.bundle import Bundle
 def smoke_test(
     deployment: Deployment, bundle: Bundle
 ) -> Annotated[Deployment, "proven_deployment"]:
-    """Send the golden samples; a wrong answer gives the requests back to what served before."""
+    """Send the golden samples; on a wrong answer the previous service gets the requests back."""
     from registry.deployments import restore_on_failure, verify
 
     with restore_on_failure(deployment):

@@ -1,4 +1,4 @@
-"""An ImageDataset is divided into train, validation and test."""
+"""Step ``split``: divide an ImageDataset into train, validation and test."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The model is trained, in a process of its own, where the stack's step operator puts it."""
+"""Step ``train``: train the model in a process of its own, where the step operator puts it."""
 
 from typing import Annotated
 

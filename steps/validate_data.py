@@ -1,4 +1,4 @@
-"""The dataset and its split are validated, before anything is fitted on them."""
+"""Step ``validate_data``: check dataset and split before anything is fitted on them."""
 
 from typing import Annotated
 

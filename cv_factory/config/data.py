@@ -53,7 +53,7 @@ class FolderConfig(Section):
     pattern: str | None = Field(
         None,
         description="regular expression over the path below the folder, with the group "
-        "(?P<label>…) and, where wanted, (?P<split>…) and (?P<group>…)",
+        "(?P<label>…) and optionally (?P<split>…) and (?P<group>…)",
     )
 
     @field_validator("pattern")
@@ -103,8 +103,8 @@ class SqlConfig(TableConfig):
     def _check_url(cls, url: str) -> str:
         if "://" not in url:
             raise ValueError("a SQLAlchemy URL is needed, such as sqlite:///images.db")
-        found = _PASSWORD.match(url)
-        if found and not _VARIABLES_ONLY.fullmatch(found["password"]):
+        match = _PASSWORD.match(url)
+        if match and not _VARIABLES_ONLY.fullmatch(match["password"]):
             raise ValueError(
                 "the password would be stored with every run: write {env:NAME} and set the "
                 "variable NAME"
@@ -117,7 +117,7 @@ class HttpConfig(Section):
 
     columns: ColumnsConfig = ColumnsConfig(image="image_url")
     format: Literal["json", "csv"] | None = Field(
-        None, description="told by the answer's content type where not given"
+        None, description="by the response's content type if not given"
     )
     items_key: str | None = Field(
         None, description="JSON: where the list of images stands, such as data.images"
@@ -145,7 +145,7 @@ class FetchConfig(Section):
     retries: int = Field(3, ge=0, le=3, description="after failures that may pass")
     backoff_seconds: float = Field(0.5, ge=0, le=60, description="first wait; it doubles, +-50 %")
     max_wait_seconds: float = Field(
-        60.0, ge=0, le=3600, description="a server that asks (Retry-After) for more is given up"
+        60.0, ge=0, le=3600, description="a longer Retry-After of the server is an error"
     )
     connections: int = Field(8, ge=1, le=64)
     allow_private_addresses: bool = Field(

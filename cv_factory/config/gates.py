@@ -46,15 +46,15 @@ class GateConfig(Section):
 
     @model_validator(mode="after")
     def _check_bound(self) -> "GateConfig":
-        given = [name for name in _BOUNDS if getattr(self, name) is not None]
-        if len(given) != 1:
+        bounds = [name for name in _BOUNDS if getattr(self, name) is not None]
+        if len(bounds) != 1:
             raise ValueError(f"give exactly one of {', '.join(map(repr, _BOUNDS))}")
         more_is_better = is_bounded_below(self.metric)
-        if given[0].endswith("vs_production") and not is_metric(self.metric):
+        if bounds[0].endswith("vs_production") and not is_metric(self.metric):
             raise ValueError(f"{self.metric} is not compared with production; give 'min' or 'max'")
-        if given[0] in ("min", "max") and (given[0] == "min") != more_is_better:
+        if bounds[0] in ("min", "max") and (bounds[0] == "min") != more_is_better:
             right = "min" if more_is_better else "max"
-            raise ValueError(f"{self.metric} is bounded by {right!r}, not by {given[0]!r}")
+            raise ValueError(f"{self.metric} is bounded by {right!r}, not by {bounds[0]!r}")
         if self.slice is not None and self.metric not in ("accuracy", "log_loss"):
             raise ValueError("on slices, 'accuracy' and 'log_loss' are measured")
         if self.explained and self.metric not in DATA_FIGURES:

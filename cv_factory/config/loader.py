@@ -4,7 +4,7 @@ The only reader of configuration YAML. An error names the key, the file, the lin
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -34,7 +34,12 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class _Layer:
-    """One source of settings: its values and where each of them was written."""
+    """Settings of one file or option.
+
+    Attributes:
+        values: Nested, as YAML gives them.
+        origin: By key path, the file and line, or the option, for errors.
+    """
 
     values: dict[str, Any]
     origin: dict[KeyPath, str]
@@ -104,13 +109,13 @@ def _parse_setting(text: str, name: str) -> _Layer:
     return _Layer(nested, origin)
 
 
-def _parse(text: str, name: str, where: Any, wrap: bool = False) -> _Layer:
+def _parse(text: str, name: str, describe_line: Callable[[int], str], wrap: bool = False) -> _Layer:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         origin: dict[KeyPath, str] = {}
         if node is not None:
-            _locate(node, ("value",) if wrap else (), where, origin)
+            _record_origins(node, ("value",) if wrap else (), describe_line, origin)
         values = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{name} is not valid YAML: {error}") from None
@@ -123,22 +128,27 @@ def _parse(text: str, name: str, where: Any, wrap: bool = False) -> _Layer:
     return _Layer(values, origin)
 
 
-def _locate(node: yaml.Node, path: KeyPath, where: Any, origin: dict[KeyPath, str]) -> None:
-    """Record where each key stands; refuse a key that stands twice in one mapping."""
-    origin.setdefault(path, where(node.start_mark.line + 1))
+def _record_origins(
+    node: yaml.Node, path: KeyPath, describe_line: Callable[[int], str], origin: dict[KeyPath, str]
+) -> None:
+    """Record the file and line of each key.
+
+    Raises:
+        ConfigError: A mapping has a key twice.
+    """
+    origin.setdefault(path, describe_line(node.start_mark.line + 1))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
-                raise ConfigError(
-                    f"{where(key.start_mark.line + 1)}: the key {key.value!r} stands there twice."
-                )
+                line = describe_line(key.start_mark.line + 1)
+                raise ConfigError(f"{line}: the key {key.value!r} stands there twice.")
             seen.add(key.value)
-            origin[(*path, key.value)] = where(key.start_mark.line + 1)
-            _locate(value, (*path, key.value), where, origin)
+            origin[(*path, key.value)] = describe_line(key.start_mark.line + 1)
+            _record_origins(value, (*path, key.value), describe_line, origin)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _locate(value, (*path, index), where, origin)
+            _record_origins(value, (*path, index), describe_line, origin)
 
 
 def _merge(base: Any, over: Any) -> Any:
@@ -146,9 +156,9 @@ def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
         merged = dict(base)
         for key, value in over.items():
-            merged[key] = _merge(base.get(key, [] if _names_items(value) else None), value)
+            merged[key] = _merge(base.get(key, [] if _is_item_override(value) else None), value)
         return merged
-    if isinstance(base, list) and _names_items(over):
+    if isinstance(base, list) and _is_item_override(over):
         merged_list = list(base)
         for index, value in over.items():
             if index >= len(merged_list):
@@ -161,7 +171,7 @@ def _merge(base: Any, over: Any) -> Any:
     return over
 
 
-def _names_items(value: Any) -> bool:
+def _is_item_override(value: Any) -> bool:
     """Whether an override names items of a list, as ``gates.0.min`` does."""
     return isinstance(value, dict) and bool(value) and all(isinstance(k, int) for k in value)
 
@@ -170,7 +180,7 @@ def _describe(
     detail: ErrorDetails, schema: type[BaseModel], values: Any, origin: dict[KeyPath, str]
 ) -> str:
     """Turn one pydantic error into a line: where, which key, what is wrong, what is allowed."""
-    path = _path_in(values, detail["loc"], keep_last=detail["type"] == "missing")
+    path = _key_path(values, detail["loc"], keep_last=detail["type"] == "missing")
     key = ".".join(str(part) for part in path) or "the configuration"
     place = next((origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origin), "")
     prefix = f"{place}: " if place else ""
@@ -179,12 +189,12 @@ def _describe(
         return f"{prefix}unknown key '{key}'. {suggest(str(path[-1]), keys, 'keys')}"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    got = detail["input"]
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    value = detail["input"]
+    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
     return f"{prefix}{key}: {message}{shown}{_allowed_range(schema, detail['loc'])}"
 
 
-def _path_in(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPath:
+def _key_path(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPath:
     """Drop from pydantic's location what is not a key of the file (the tags of unions)."""
     path: list[str | int] = []
     for position, part in enumerate(loc):

@@ -25,7 +25,7 @@ class NetworkSection(ModelSection):
 
 
 class BackboneSection(NetworkSection):
-    """Base of well-known architectures: a backbone, and a head of one linear layer behind it."""
+    """Base of well-known architectures: a backbone and a head of one linear layer."""
 
     input_size: InputSize | None = Field(
         None, description="images are resized to this square inside the graph; null: as they are"

@@ -1,4 +1,4 @@
-"""The section ``train``: how a network is optimized, on which device, and what is kept of it."""
+"""The section ``train``: how a network is optimized, on which device, and how often it is saved."""
 
 from typing import Literal
 
@@ -34,7 +34,10 @@ class TrainConfig(Section):
         "none", description="balanced: a class counts as much as another, however many images"
     )
     ema_decay: float | None = Field(
-        None, gt=0.0, lt=1.0, description="of a moving average of the weights, which is then kept"
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="of the moving average of the weights that becomes the model",
     )
     early_stopping: int | None = Field(
         None, ge=1, description="epochs without a better validation accuracy, after which to stop"
@@ -81,6 +84,6 @@ class TrainConfig(Section):
         return self
 
     def fingerprint_fields(self) -> dict[str, object]:
-        """Return the settings that can change the weights: not how and how often they are kept."""
+        """Return the settings that can change the weights, as JSON values."""
         housekeeping = {"resident_mb", "checkpoint_seconds", "keep_checkpoints"}
         return self.model_dump(mode="json", exclude=housekeeping)

@@ -1,4 +1,4 @@
-"""A network of a known architecture: inputs made to fit, a backbone, and a head of one layer."""
+"""Network around a backbone of known architecture: input adapter, backbone, linear head."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
 import ast
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_modules_started_with_m_are_followed() -> None:
     assert "cv_factory/training/search/trial_worker.py" in source_files(
         "cv_factory.training.search.study"
     )
+
+
+def test_modules_started_with_m_are_declared() -> None:
+    declared, started = set(), set()
+    files = [*(ROOT / "cv_factory").rglob("*.py"), *(ROOT / "stacks").rglob("*.py")]
+    for file in files:
+        text = file.read_text()
+        started |= set(re.findall(r'"-m",\s*"(cv_factory[\w.]*)"', text)) - {"cv_factory.serving"}
+        for names in re.findall(r"^ENTRY_POINTS\b[^(]*\(([^)]*)\)", text, flags=re.MULTILINE):
+            declared |= set(re.findall(r'"([\w.]+)"', names))
+    assert len(declared) == 5
+    assert started <= declared
 
 
 def test_plugins_are_followed() -> None:

@@ -14,6 +14,8 @@ from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
 from cv_factory.processes.polling import poll_until
 
+#: Modules that are started with ``python -m``.
+ENTRY_POINTS: tuple[str, ...] = ("cv_factory.deployment.local.proxy",)
 _REACTION_TIMEOUT_S = 20.0
 _GRACE_PERIOD_S = 2.0
 
@@ -80,7 +82,7 @@ class ProxyProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "cv_factory.deployment.local.proxy"]
+        command = [sys.executable, "-m", ENTRY_POINTS[0]]
         with translate_os_errors(self.folder):
             (self.folder / STATUS).unlink(missing_ok=True)
             daemon.start(

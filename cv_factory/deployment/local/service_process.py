@@ -29,6 +29,8 @@ from cv_factory.serving.auth.api_keys import (
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.service_environment import GATEWAY_VARIABLE, STATE_VARIABLE
 
+#: Modules that are started with ``python -m``.
+ENTRY_POINTS: tuple[str, ...] = ("cv_factory.serving",)
 _BENTO, _PROBE_KEY, _STATE = "bento", "probe.key", "state.json"
 _REQUEST_TIMEOUT_S = 10.0
 #: Variables of this process that a service is given; the others may hold secrets.
@@ -132,7 +134,7 @@ class ServiceProcess:
             **self._probe_key_variables(bundle),
             "PYTHONPATH": str(source),
         }
-        command = [sys.executable, "-m", "cv_factory.serving", "bundle"]
+        command = [sys.executable, "-m", ENTRY_POINTS[0], "bundle"]
         with translate_os_errors(self.folder):
             # An earlier supervisor that was killed left its workers behind.
             daemon.kill_by_tag(self.tag)
