@@ -1,11 +1,9 @@
 """Batch inference predicts every record once, also across interruptions."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from tests.support.images import encode
 from tests.support.predictors import digits_predictor, with_wrong_golden_samples
 
 _SCORE = """
-import sys
+import itertools, os, signal, sys
 from pathlib import Path
 from cv_factory.config.data import DataConfig
 from cv_factory.data.sources import open_source
@@ -32,7 +30,15 @@ from cv_factory.inference.batch import BatchJob, ScoringModel, score
 from cv_factory.inference.batch_output import OutputFolder
 from cv_factory.inference.predictor import Predictor
 
-images, predictor, output = sys.argv[1:]
+images, predictor, output, killed_write = sys.argv[1:]
+writes, replace = itertools.count(1), Path.replace
+
+def replace_or_die(partial, path):
+    if next(writes) == int(killed_write):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(partial, path)
+
+Path.replace = replace_or_die
 config = DataConfig(source="folder", path=images)
 with open_source(config, labelled=False) as source:
     model = ScoringModel("digits", 3, Predictor.load(Path(predictor)))
@@ -123,16 +129,15 @@ def test_a_killed_job_resumes_without_loss_or_duplicates(tmp_path: Path) -> None
     predictor.save(stored)
     scores = tmp_path / "scores"
     command = [sys.executable, "-c", _SCORE, *map(str, (tmp_path / "images", stored, scores))]
-    for parts in (1, 9):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        while len(list(scores.glob("part-*.parquet"))) < parts:
-            assert process.poll() is None, "it finished before it was killed"
-            time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    # The first run also writes job.json.
+    for killed_write, n_parts in (("3", 1), ("9", 9)):
+        killed = subprocess.run([*command, killed_write], stderr=subprocess.DEVNULL)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list(scores.glob("part-*.parquet"))) == n_parts
+        assert list(scores.glob(".*.partial"))
         assert not (scores / "batch_predictions.json").exists()
     before = {p.name: p.stat().st_mtime_ns for p in scores.glob("part-*.parquet")}
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*command, "0"], check=True, stderr=subprocess.DEVNULL)
 
     assert all((scores / name).stat().st_mtime_ns == when for name, when in before.items())
     parts = sorted(scores.glob("part-*.parquet"))
