@@ -1,12 +1,13 @@
 """Projects for end-to-end tests: each test gets the one workbench back in the state it asks for."""
 
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.commands import Done, run_all
-from tests.support.project import Project
+from tests.support.project import Completed, Project
 from tests.support.registry_history import COMMANDS
 
 
@@ -37,7 +38,9 @@ def project(workbench: Project) -> Iterator[Project]:
 
 
 @pytest.fixture
-def trained_project(workbench: Project) -> Iterator[Project]:
+def trained_project(
+    workbench: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
     """A project in which the training pipeline ran once; its output is ``history["training"]``.
 
     It is the test's own: it may run, edit and delete what it likes.
@@ -45,9 +48,7 @@ def trained_project(workbench: Project) -> Iterator[Project]:
     if not workbench.has("trained"):
         _make_applied(workbench)
         workbench.restore("applied")
-        # In a new process, as a user's; later runs of tests fork from a warm Python.
-        command = [sys.executable, "run.py", "--pipeline", "training"]
-        workbench.history["training"] = workbench.command(command, timeout=480)
+        workbench.history["training"] = _train(workbench, tmp_path_factory)
         workbench.save("trained")
     yield from _in_state(workbench, "trained")
 
@@ -74,6 +75,19 @@ def _make_applied(workbench: Project) -> None:
         workbench.restore("pristine")
         workbench.history["apply"] = workbench.stacks("apply", "local", "--set")
         workbench.save("applied")
+
+
+def _train(workbench: Project, tmp_path_factory: pytest.TempPathFactory) -> Completed:
+    """Train in new processes, as a user does, in the first worker; in others in forks."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers share
+    try:
+        (folder / "first_training").mkdir()
+    except FileExistsError:
+        return workbench.run("--pipeline", "training")
+    command = [sys.executable, "run.py", "--pipeline", "training"]
+    return workbench.command(command, timeout=480)
 
 
 def _in_state(workbench: Project, name: str) -> Iterator[Project]:

@@ -74,7 +74,7 @@ def test_the_dashboard_shows_lineage_and_pictures(
 
     chromium = engine("chromium", "chromium-browser")
     shots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
-    found = re.search(r"RUN (\S+)", trained_project.python(_SKIP_SURVEY).stdout)
+    found = re.search(r"RUN (\S+)", trained_project.warm("-c", _SKIP_SURVEY).stdout)
     assert found is not None
     with dashboard(trained_project) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)

@@ -1,7 +1,6 @@
 """From trained versions to production and back: on evidence, and with a signature."""
 
 import json
-import sys
 from typing import Any
 
 from tests.support.commands import Done, python, run_all
@@ -141,7 +140,7 @@ def left(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str], list[str
 def test_real_processes_race_and_are_killed_between_writes(judged_project: Project) -> None:
     """Real stores, real processes, SIGKILL; the start of Python and ZenML is paid once."""
     output = judged_project.root / "forked.json"
-    judged_project.command([sys.executable, "-m", "tests.support.registry_races", str(output)])
+    judged_project.warm("-m", "tests.support.registry_races", str(output))
     found = json.loads(output.read_text())
 
     *both, after = found["race"]

@@ -48,7 +48,7 @@ _VARIABLES = {"TRACKING_URI": "http://127.0.0.1:9", "TRACKING_PASSWORD": "hush-h
 def _commands(
     project: Project, *commands: tuple[list[str], dict[str, str]]
 ) -> list[tuple[int, str]]:
-    output = project.python(_SESSION, json.dumps(commands)).stdout
+    output = project.warm("-c", _SESSION, json.dumps(commands)).stdout
     line = next(line for line in output.splitlines() if line.startswith("RESULT "))
     return [(code, said) for code, said in json.loads(line.removeprefix("RESULT "))]
 
@@ -115,7 +115,7 @@ def test_the_tracking_store_is_complete(project: Project) -> None:
         "names = [e.name for e in MlflowClient(sys.argv[1]).search_experiments()]\n"
         "print('NAMES', names)"
     )
-    made = project.python(source, f"sqlite:///{path}")
+    made = project.warm("-c", source, f"sqlite:///{path}")
     assert "NAMES ['Default']" in made.stdout
     assert "database tables" not in made.stderr  # MLflow says so when it migrates
 
@@ -189,7 +189,7 @@ print("RESULT " + json.dumps({
     "active": client.active_stack_model.name,
 }))
 """
-    output = project.python(source).stdout
+    output = project.warm("-c", source).stdout
     line = next(line for line in output.splitlines() if line.startswith("RESULT "))
     return json.loads(line.removeprefix("RESULT "))
 
@@ -260,7 +260,7 @@ parts = Client().active_stack_model.components
 ids = {kind: [part.id for part in found] for kind, found in parts.items()}
 Client().zen_store.create_stack(StackRequest(name="local", components=ids))
 """
-    pristine_project.python(mine)
+    pristine_project.warm("-c", mine)
     before = _stored(pristine_project)
     refused = pristine_project.stacks("apply", "local", code=2)
     assert "not made by this project" in refused.stderr
@@ -287,7 +287,7 @@ print("SAID", before, Client().active_stack_model.name, Client().active_stack_mo
 
 def test_require_applied_names_what_is_missing_and_its_cure(project: Project) -> None:
     _write(project, "never", "extends: local\n")
-    output = project.python(_REQUIRE).stdout
+    output = project.warm("-c", _REQUIRE).stdout
     said = [line.removeprefix("SAID ") for line in output.splitlines() if "SAID" in line]
     assert said[:2] == ["local", "local"]
     assert said[2] == "The stack 'never' was never applied. Run: python -m stacks apply never"

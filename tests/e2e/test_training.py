@@ -159,9 +159,10 @@ def test_killed_and_run_again_it_ends_with_the_same_predictor_byte_for_byte(
     first = Path(snapshot(trained_project)["steps"]["export"]["outputs"]["predictor"]["uri"])
     again = ("--no-cache", "--set", "train.checkpoint_seconds=0")
     trained_project.kill_run("--pipeline", "training", *again, after="epoch 12/30")
-    counted = trained_project.python(
+    counted = trained_project.warm(
+        "-c",
         "from zenml.client import Client\n"
-        "print('MODELS', Client().list_artifact_versions(artifact='trained_model').total)"
+        "print('MODELS', Client().list_artifact_versions(artifact='trained_model').total)",
     )
     assert "MODELS 1" in counted.stdout, "nothing of the killed run looks complete"
     (training_,) = (trained_project.zenml_config / "local_stores" / "checkpoints").iterdir()

@@ -18,7 +18,7 @@ from tests.support.quick_settings import quick_training
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
 #: The last commit before modules moved, and with them the sources that stores name.
-_OLD_COMMIT = "b07a1117"
+_OLD_COMMIT = "b07a1116"
 _GATES = "gates=[{metric: accuracy, min: 0.3}]"
 _LOAD_EVERYTHING = """
 from zenml.client import Client

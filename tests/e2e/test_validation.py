@@ -73,7 +73,7 @@ def test_good_images_pass_and_bad_ones_stop_with_a_report(
     assert "Traceback" not in refused.output
     assert snapshot(project)["status"] == "failed"
 
-    found = project.python(_REPORTS).stdout
+    found = project.warm("-c", _REPORTS).stdout
     passed, failed = lines(found, "REPORT")
     assert '"ok": true' in passed
     assert '"ok": false' in failed

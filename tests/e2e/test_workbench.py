@@ -24,7 +24,7 @@ def test_a_pristine_project_is_a_clean_clone(pristine_project: Project) -> None:
 
 
 def test_the_applied_project_has_the_local_stack_active(project: Project) -> None:
-    assert "ACTIVE local" in project.python(ACTIVE_STACK).stdout
+    assert "ACTIVE local" in project.warm("-c", ACTIVE_STACK).stdout
     assert project.zenml_config.is_relative_to(project.home)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.paths import ROOT as SOURCE
+from tests.support.waiting import wait_until
 
 #: Every process that a project starts carries this variable, and so do those that they start.
 _MARK = "CV_FACTORY_TEST_PROJECT"
@@ -141,9 +142,27 @@ class Project:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run Python with the arguments, third-party packages imported; see ``warm_python``."""
+        python, pid = self._fork(*arguments, env=env)
+        ended = _answer(python, timeout)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        command = [sys.executable, *arguments]
+        files = self._output_files().values()
+        output, errors = (path.read_text(errors="replace") for path in files)
+        if not ended:
+            _answer(python, 60)
+            raise AssertionError(_late(command, timeout, output, errors))
+        return _checked(Completed(command, ended["code"], output, errors), code)
+
+    def _fork(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> "tuple[subprocess.Popen[bytes], int]":
+        """Return the warm Python and the id of the fork that runs the arguments."""
         python = self._warm()
         assert python.stdin is not None
-        files = {name: self._saved.parent / name for name in ("output", "errors")}
+        files = self._output_files()
+        for path in files.values():
+            path.write_bytes(b"")
         request = {
             "arguments": arguments,
             "folder": str(self.root),
@@ -151,16 +170,10 @@ class Project:
             **{name: str(path) for name, path in files.items()},
         }
         python.stdin.write(json.dumps(request).encode() + b"\n")
-        pid = _answer(python, _SECONDS_TO_WARM_UP)["pid"]
-        ended = _answer(python, timeout)
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        command = [sys.executable, *arguments]
-        output, errors = (path.read_text(errors="replace") for path in files.values())
-        if not ended:
-            _answer(python, 60)
-            raise AssertionError(_late(command, timeout, output, errors))
-        return _checked(Completed(command, ended["code"], output, errors), code)
+        return python, _answer(python, _SECONDS_TO_WARM_UP)["pid"]
+
+    def _output_files(self) -> dict[str, Path]:
+        return {name: self._saved.parent / name for name in ("output", "errors")}
 
     def _warm(self) -> "subprocess.Popen[bytes]":
         if self._warm_python is None or self._warm_python.poll() is not None:
@@ -212,17 +225,21 @@ class Project:
                     stream.close()
 
     def kill_run(self, *arguments: str, after: str) -> None:
-        """Run ``python run.py`` and kill it with SIGKILL once it has written these words."""
-        with self.started([sys.executable, "run.py", *arguments]) as process:
-            assert process.stderr is not None
-            seen = ""
-            while after not in seen:
-                line = process.stderr.readline()
-                assert line, f"the run ended early: {seen}"
-                seen += line
-            process.kill()
-            process.wait()
+        """Run ``python run.py`` and kill it with SIGKILL once it has written these words.
+
+        It runs in a fork of a warm Python; what it started ends, too.
+        """
+        python, pid = self._fork("run.py", *arguments)
+        errors = self._output_files()["errors"]
+        while after not in errors.read_text(errors="replace"):
+            ended = _answer(python, 0.05)
+            assert not ended, f"the run ended early: {errors.read_text(errors='replace')}"
+        os.killpg(pid, signal.SIGKILL)
+        assert _answer(python, 60), "the run outlived SIGKILL"
         self.stop()
+        # The one child is the server of steps, whose forks end with those who wait for them.
+        family = psutil.Process(python.pid)
+        wait_until(lambda: len(family.children(recursive=True)) == 1, 60)
 
     def processes(self) -> list[psutil.Process]:
         """Return what still runs of all that was started here, daemons included."""
