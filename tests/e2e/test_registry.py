@@ -1,6 +1,7 @@
 """From trained versions to production and back: on evidence, and with a signature."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.commands import Done, python, run_all
@@ -79,7 +80,9 @@ def test_evidence_decides_what_is_staged(judgements: list[Done]) -> None:
     assert "PASSED digits version 4 is in staging" in better
 
 
-def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(judged_project: Project) -> None:
+def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(
+    judged_project: Project, golden: Callable[[str, str], None]
+) -> None:
     done = run_all(
         judged_project,
         *(command for command, _, _ in REFUSED),
@@ -106,6 +109,7 @@ def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(judged_project: 
     for answer, (command, code, why) in zip(refused, REFUSED, strict=True):
         assert (answer.code, command) == (code, command), answer.output
         assert why in " ".join(answer.output.split())
+    golden("registry_refusals.txt", "\n".join(answer.output for answer in refused))
     assert_codes(done, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1, 0, 1, 0, 1)
     said = [d.output for d in done]
     assert stages(done[0])[0] == {"1": "production", "2": "none", "3": "none", "4": "staging"}

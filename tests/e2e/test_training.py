@@ -3,10 +3,10 @@
 import os
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
+from tests.support.commands import run_all
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.store import cached_steps, mlflow_snapshot, snapshot
@@ -73,8 +73,11 @@ def planned_cached(plan: str) -> set[str]:
     return {name for name, state in states.items() if state == "cached"}
 
 
-def test_one_command_trains_evaluates_and_stages(trained_project: Project) -> None:
+def test_one_command_trains_evaluates_and_stages(
+    trained_project: Project, golden: Callable[[str, str], None]
+) -> None:
     output = trained_project.history["training"].stdout
+    golden("training_summary.txt", _without_measurements(output))
     accuracy = re.search(r"Test accuracy\s+([\d.]+)%\s+\(95% interval", output)
     assert accuracy is not None, output
     assert float(accuracy[1]) >= 97
@@ -92,6 +95,14 @@ def test_one_command_trains_evaluates_and_stages(trained_project: Project) -> No
             assert FILES[name] <= names
             assert {Path(uri).name for uri in output_["pictures"]} == PICTURES.get(name, set())
             assert names == FILES[name] | PICTURES.get(name, set()), "nothing else is stored"
+
+
+def _without_measurements(output: str) -> str:
+    """Return the summary at the end of a run's output, with # for what differs between runs."""
+    summary = output[output.index("\nDataset ") + 1 :]
+    for pattern in (r"\d+\.\d+(?=%)", r"\b0\.\d+", r"(?<=run )\S+(?=:)", r"sqlite:\S+(?=')"):
+        summary = re.sub(pattern, "#", summary)
+    return re.sub(r"[ ─━]{2,}", "  ", summary)
 
 
 def test_the_version_carries_its_lineage(trained_project: Project) -> None:
@@ -319,28 +330,31 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project)
     assert snapshot(trained_project) == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "expected"),
-    [
-        (["--set", "trian.epochs=3"], 2, "Did you mean 'train'?"),
-        (["--set", "train.epochs=0"], 2, "allowed: [1, 10000]"),
-        (["--config", "nowhere.yaml"], 2, "nowhere.yaml does not exist"),
-        (["--preset", "nothing"], 2, "presets are: overfit, smoke"),
-        (["--set", "data.source=folder", "--set", "data.path=nowhere"], 2, "does not exist"),
-        (["--stack", "nothing"], 2, "There is no stack 'nothing'"),
-        (["--pipeline", "nothing"], 2, "'training'"),
-        ([], 2, "python -m stacks apply local --set"),
-    ],
+_WRONG_STARTS = (
+    (["--set", "trian.epochs=3"], "Did you mean 'train'?"),
+    (["--set", "train.epochs=0"], "allowed: [1, 10000]"),
+    (["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
+    (["--preset", "nothing"], "presets are: overfit, smoke"),
+    (["--set", "data.source=folder", "--set", "data.path=nowhere"], "does not exist"),
+    (["--stack", "nothing"], "There is no stack 'nothing'"),
+    (["--pipeline", "nothing"], "'training'"),
+    ([], "python -m stacks apply local --set"),
 )
+
+
 def test_a_wrong_start_is_refused_before_anything_is_created(
-    pristine_project: Project, arguments: list[str], code: int, expected: str
+    pristine_project: Project, golden: Callable[[str, str], None]
 ) -> None:
-    output = training(pristine_project, *arguments, code=code)
-    assert expected in " ".join(output.split())
-    assert "Traceback" not in output
-    assert not (pristine_project.zenml_config / "local_stores").exists() or not list(
-        (pristine_project.zenml_config / "local_stores").rglob("*.npy")
-    )
+    commands = [["--pipeline", "training", *arguments] for arguments, _ in _WRONG_STARTS]
+    refused = run_all(pristine_project, *commands)
+    for done, (arguments, expected) in zip(refused, _WRONG_STARTS, strict=True):
+        assert done.code == 2, (arguments, done.output)
+        assert expected in " ".join(done.output.split())
+        assert "Traceback" not in done.output
+    stores = pristine_project.zenml_config / "local_stores"
+    assert not list(stores.rglob("*.npy"))
+    texts = (f"$ run.py {' '.join(c)}\n{d.output}" for c, d in zip(commands, refused, strict=True))
+    golden("refusals.txt", "\n".join(texts).replace(str(pristine_project.root), "PROJECT"))
 
 
 def write_shapes(root: Path) -> None:

@@ -25,20 +25,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import sqlalchemy.orm
+
 #: Not onnxruntime, which starts a thread when it is imported: a fork has no such thread to end.
 PACKAGES = (
+    "git",
     "great_expectations",
     "matplotlib.pyplot",
     "mlflow",
+    "mlflow.pyfunc",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "numba",
     "onnxscript",
     "pandas",
     "pyarrow.parquet",
+    "safetensors.torch",
+    "scipy.stats",
     "skl2onnx",
     "sklearn.linear_model",
+    "sklearn.model_selection",
     "torch",
     "zenml.client",
     "zenml.entrypoints.entrypoint",
     "zenml.integrations.mlflow.experiment_trackers",
+    "zenml.integrations.mlflow.model_registries",
+    "zenml.materializers",
+    "zenml.orchestrators.local.local_orchestrator",
     "zenml.pipelines",
     "zenml.zen_stores.sql_zen_store",
 )
@@ -71,6 +84,7 @@ def main(folder: Path) -> None:
     """
     for name in PACKAGES:
         importlib.import_module(name)
+    sqlalchemy.orm.configure_mappers()
     # The garbage collector of a fork would touch, and so copy, every page that the imports filled.
     gc.freeze()
     launcher = _start_step_server(folder)
