@@ -73,7 +73,7 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
     project.commit("The present code")
     project.stacks("apply", "local", "--set")
     assert versions_answering(port, 1) == {"1": 1}
-    models, history, card, trace, loaded, updated, again, rollback, trained = run_all(
+    done = run_all(
         project,
         ["models"],
         ["history"],
@@ -85,9 +85,8 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
         ["rollback", "--by", "Bob", "--reason", "complaints"],
         quick_training("transform.pca.n_components=16", _GATES),
     )
-    assert_codes(
-        [models, history, card, trace, loaded, updated, again, rollback, trained], *[0] * 9
-    )
+    assert_codes(done, *[0] * 9)
+    models, history, card, trace, loaded, updated, again, rollback, trained = done
     assert "digits: 2 versions" in models.output
     assert "registered version 2" in history.output
     assert "Stage: **production**" in card.output

@@ -106,10 +106,6 @@ def test_the_card_tells_everything(render):
         assert f"{row.f1:.4f}" in text
 
 
-def test_the_card_as_markdown(golden):
-    golden("model_card.md", render_markdown(content(limits="Not at night.")))
-
-
 def test_the_page_is_well_formed_and_loads_nothing():
     page = Page(render_html(content(pictures={"Curves": _a_png()})))
     assert page.open == []
