@@ -68,8 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _rank(item: pytest.Item) -> tuple[int, bool]:
     if not isinstance(item, pytest.Function) or item.get_closest_marker("e2e") is None:
         return len(_PROJECTS), False
-    asked = (i for i, name in enumerate(_PROJECTS) if name in item.fixturenames)
-    return next(asked, len(_PROJECTS)), item.get_closest_marker("slow") is None
+    positions = (i for i, name in enumerate(_PROJECTS) if name in item.fixturenames)
+    return next(positions, len(_PROJECTS)), item.get_closest_marker("slow") is None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -82,8 +82,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _own_zenml_only(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the test after which this process no longer uses the scratch configuration."""
     yield
-    wanted = request.config.stash[_ENVIRONMENT]
-    assert {name: os.environ.get(name) for name in wanted} == wanted
+    expected = request.config.stash[_ENVIRONMENT]
+    assert {name: os.environ.get(name) for name in expected} == expected
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,8 +94,8 @@ def _nothing_left_behind() -> Iterator[None]:
     places = [Path(click.get_app_dir("zenml")), *(ROOT / name for name in _LEFTOVERS)]
     before = {place for place in places if place.exists()}
     yield
-    made = [str(place) for place in places if place.exists() and place not in before]
-    assert not made, f"the tests made {', '.join(made)}"
+    created = [str(place) for place in places if place.exists() and place not in before]
+    assert not created, f"the tests made {', '.join(created)}"
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def engine(missing_engine: Callable[[str], NoReturn]) -> Callable[..., str]:
     """Return a function from a program's names to its path, which a missing program ends."""
 
     def find(*names: str) -> str:
-        found = next(filter(None, map(shutil.which, names)), None)
-        return found or missing_engine(f"{' or '.join(names)} is not installed")
+        program = next(filter(None, map(shutil.which, names)), None)
+        return program or missing_engine(f"{' or '.join(names)} is not installed")
 
     return find

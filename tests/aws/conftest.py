@@ -72,8 +72,8 @@ def trained_on_aws(
     from tests.support.cloud import SHORT, documented
     from tests.support.store import snapshot
 
-    asked = documented("python run.py --pipeline training --stack aws ")
-    run = ("--pipeline", "training", "--stack", "aws", *asked)
+    arguments = documented("python run.py --pipeline training --stack aws ")
+    run = ("--pipeline", "training", "--stack", "aws", *arguments)
     with cloud.going_wrong(interrupted_jobs=("training-train-",)):
         done = cloud_project.run(*run, *SHORT, timeout=900)
     return done.stdout, snapshot(cloud_project)

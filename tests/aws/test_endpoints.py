@@ -108,11 +108,11 @@ def _client(endpoint: SagemakerEndpoint, variant: str | None = None) -> Predicti
 def _requesting(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]:
     """Ask without a pause from two clients; yields what counts the answers by version."""
     answers: Counter[str] = Counter()
-    ended = threading.Event()
+    finished = threading.Event()
 
     def ask() -> None:
         with _client(endpoint) as client:
-            while not ended.is_set():
+            while not finished.is_set():
                 try:
                     answers[client.predict(_digit()).version] += 1
                 except CVFactoryError as error:
@@ -123,7 +123,7 @@ def _requesting(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[st
         try:
             yield lambda: Counter(dict(answers))
         finally:
-            ended.set()
+            finished.set()
         for client in clients:
             client.result()
 
@@ -305,11 +305,11 @@ def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_kill
         # As where another ZenML knows version 1.
         endpoint.deploy(_TWO, _bundle("2"))
     assert endpoint.weights() == {_ONE: 1.0}
-    found = _resources(cloud, endpoint)
-    assert found["Bentos"] == [_ONE]
+    existing = _resources(cloud, endpoint)
+    assert existing["Bentos"] == [_ONE]
     others = f"{endpoint.name}-2-{killed}"
     own = f"{endpoint.name}-{_ONE}"
-    assert sorted(found["models"]) == [others, own], "another endpoint's stays"
+    assert sorted(existing["models"]) == [others, own], "another endpoint's stays"
     cloud.aws("sagemaker").delete_model(ModelName=others)
     with _client(endpoint) as client:
         assert client.predict(_digit()).version == "1"

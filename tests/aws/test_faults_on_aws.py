@@ -58,14 +58,14 @@ def test_the_check_names_permissions_that_are_missing(
     # The S3 server itself refuses its reader; what moto lets pass, the emulator's stub refuses.
     refused = ("ecr:DescribeRepositories", "iam:GetRole", "codebuild:BatchGetProjects")
     with cloud.going_wrong(refused_actions=refused):
-        said = cloud_project.stacks(
+        check = cloud_project.stacks(
             *_CHECK, code=2,
             AWS_ACCESS_KEY_ID="reader", AWS_SECRET_ACCESS_KEY="readers-secret",
         ).stdout  # fmt: skip
     key = f"arn:aws:s3:::{cloud.bucket}/zenml/.cv-factory-check"
-    assert f"permission is missing for s3:PutObject on {key}" in said
+    assert f"permission is missing for s3:PutObject on {key}" in check
     for action in refused:
-        assert f"permission is missing for {action} on arn:aws:{action.split(':')[0]}:" in said
+        assert f"permission is missing for {action} on arn:aws:{action.split(':')[0]}:" in check
     assert not cloud.objects("zenml/.cv-factory-check")
 
 
@@ -125,9 +125,9 @@ def test_an_s3_that_fails_at_random_spoils_no_artifact(
             *_VALIDATION, "--stack", "aws-step-operator", AWS_ENDPOINT_URL_S3=proxy.url
         )
     assert sum(proxy.faults.values()) >= 5, (proxy.served, proxy.faults)
-    stored = cloud_project.python(_LOAD_ALL).stdout
-    assert f"DATASET {ingest(DataConfig()).fingerprint}" in stored
-    assert "LOADED data_report, dataset, split" in stored
+    run_content = cloud_project.python(_LOAD_ALL).stdout
+    assert f"DATASET {ingest(DataConfig()).fingerprint}" in run_content
+    assert "LOADED data_report, dataset, split" in run_content
 
 
 def test_an_s3_that_is_not_there_ends_the_run_in_a_sentence(cloud_project: CloudProject) -> None:
@@ -135,9 +135,9 @@ def test_an_s3_that_is_not_there_ends_the_run_in_a_sentence(cloud_project: Cloud
     failed = cloud_project.run(*_VALIDATION, "--stack", "aws-step-operator", code=1, **gone)
     assert "The run failed: Could not connect to the endpoint URL" in failed.stderr
     assert "Traceback" not in failed.stderr
-    stored = snapshot(cloud_project)
-    assert stored["status"] == "failed"
-    assert not stored["steps"]["ingest"]["outputs"], "no artifact that is not there"
+    run_content = snapshot(cloud_project)
+    assert run_content["status"] == "failed"
+    assert not run_content["steps"]["ingest"]["outputs"], "no artifact that is not there"
 
 
 # Loading verifies checksums.

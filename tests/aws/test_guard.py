@@ -22,10 +22,10 @@ def test_another_machine_is_refused_and_written_down(tmp_path: Path) -> None:
 
 def test_requests_that_aws_would_refuse_are_found(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _CHECK]
-    found = subprocess.run(
+    violations = subprocess.run(
         command, cwd=EMULATOR, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert found == [
+    assert violations == [
         "CreateTrainingJobRequest.Environment.LONG: 513 is more than 512",
         "CreateTrainingJobRequest.ResourceConfig.InstanceType: 'ml.t3.tiny' is no "
         "TrainingInstanceType",

@@ -32,9 +32,9 @@ def test_an_image_is_built_and_a_failing_build_shows_the_end_of_its_log(
     built = _build(cloud_project, "FROM scratch\nCOPY greeting /greeting\n")
     (line,) = [line for line in built.splitlines() if line.startswith("BUILT")]
     image = line.removeprefix("BUILT ")
-    made = subprocess.run([*docker, "create", image, "x"], capture_output=True, check=True)
+    container = subprocess.run([*docker, "create", image, "x"], capture_output=True, check=True)
     content = subprocess.run(
-        [*docker, "cp", f"{made.stdout.decode().strip()}:/greeting", "-"],
+        [*docker, "cp", f"{container.stdout.decode().strip()}:/greeting", "-"],
         capture_output=True, check=True,
     ).stdout  # fmt: skip
     assert b"hello from the context" in content

@@ -23,11 +23,11 @@ _STEPS = {"ingest", "split", "validate_data", "fit_transform", "train", "export"
 def test_the_pipeline_runs_to_a_registered_model(
     cloud: Cloud, trained_on_aws: tuple[str, dict[str, Any]]
 ) -> None:
-    output, stored = trained_on_aws
+    output, content = trained_on_aws
     assert "digits version 1" in output
-    assert stored["status"] == "completed"
-    assert set(stored["steps"]) == _STEPS
-    for step in stored["steps"].values():
+    assert content["status"] == "completed"
+    assert set(content["steps"]) == _STEPS
+    for step in content["steps"].values():
         for artifact in step["outputs"].values():
             address = urlsplit(artifact["uri"])
             assert (address.scheme, address.netloc) == ("s3", cloud.bucket)
@@ -75,8 +75,8 @@ def test_a_training_that_loses_its_instance_continues_and_leaves_no_checkpoints(
 def test_every_stack_gives_the_same_predictor_bytes(
     cloud: Cloud, cloud_project: CloudProject, trained_on_aws: tuple[str, dict[str, Any]]
 ) -> None:
-    def predictor(stored: dict[str, Any]) -> str:
-        uri: str = stored["steps"]["export"]["outputs"]["predictor"]["uri"]
+    def predictor(content: dict[str, Any]) -> str:
+        uri: str = content["steps"]["export"]["outputs"]["predictor"]["uri"]
         return uri
 
     on_aws = _files_of(cloud, predictor(trained_on_aws[1]))

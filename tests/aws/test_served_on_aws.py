@@ -32,8 +32,8 @@ def deployed(
 ) -> tuple[Completed, set[str]]:
     """Version 1, deployed by the pipeline, and the jobs that did it."""
     before = set(cloud.job_logs)
-    asked = documented("python run.py --pipeline deployment --stack aws")
-    done = cloud_project.run(*_DEPLOYMENT, "--stack", "aws", *asked, timeout=900)
+    arguments = documented("python run.py --pipeline deployment --stack aws")
+    done = cloud_project.run(*_DEPLOYMENT, "--stack", "aws", *arguments, timeout=900)
     return done, set(cloud.job_logs) - before
 
 
@@ -72,8 +72,8 @@ def test_the_pipeline_makes_an_endpoint_that_answers(
     assert answer["predictions"][0]["label"] == "0"
     image = cloud_project.home / "digit.png"
     image.write_bytes(_digit())
-    asked = documented("python run.py predict --url ")
-    predicted = cloud_project.run("predict", "--url", asked[0], str(image))
+    arguments = documented("python run.py predict --url ")
+    predicted = cloud_project.run("predict", "--url", arguments[0], str(image))
     assert ": 0 " in predicted.stdout
     assert "digits version 1" in predicted.stdout
     assert cloud.attempts == "", "nothing tried to reach another machine"
@@ -88,8 +88,8 @@ def test_a_second_version_is_a_canary_then_serves_and_is_rolled_back(
     share = ("--set", f"endpoint.canary_share={canary[0]}")
     done = cloud_project.run(*_DEPLOYMENT, *share, *on_variant)
     assert "digits version 2 (staging, 10% of the requests)" in done.stdout
-    found = cloud.aws("sagemaker").describe_endpoint(EndpointName=_ENDPOINT)
-    weights = {v["VariantName"][:2]: v["CurrentWeight"] for v in found["ProductionVariants"]}
+    description = cloud.aws("sagemaker").describe_endpoint(EndpointName=_ENDPOINT)
+    weights = {v["VariantName"][:2]: v["CurrentWeight"] for v in description["ProductionVariants"]}
     assert weights == {"v1": pytest.approx(0.9), "v2": pytest.approx(0.1)}
     assert Counter(answer["version"] for answer in _answers(cloud, 60))["1"] > 30
 
@@ -106,11 +106,11 @@ def test_a_second_version_is_a_canary_then_serves_and_is_rolled_back(
 def test_zenmls_commands_know_the_service_and_nothing_is_left_of_a_deleted_one(
     cloud: Cloud, cloud_project: CloudProject, deployed: tuple[Completed, set[str]]
 ) -> None:
-    asked = [
+    arguments = [
         " ".join([verb, *documented(f"zenml model-deployer models {verb}")])
         for verb in ("list", "describe", "logs", "delete")
     ]
-    listed, described, logs, _, empty = zenml_models(cloud_project, *asked, "list")
+    listed, described, logs, _, empty = zenml_models(cloud_project, *arguments, "list")
     assert "digits" in listed
     for told in (_ENDPOINT, "InService", "100%"):
         assert told in described

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("aws_extra")]
     ],
 )
 def test_a_steps_own_settings_that_would_cost_or_lose_something_are_refused(
-    checkpoints: str, settings: dict[str, Any], told: str
+    checkpoints: str, settings: dict[str, Any], message: str
 ) -> None:
     from stacks.flavors.sagemaker_jobs import SizedStepOperator
 
@@ -45,5 +45,5 @@ def test_a_steps_own_settings_that_would_cost_or_lose_something_are_refused(
     config = StepConfiguration.model_validate({"name": "train", "settings": own})
     step_run = SimpleNamespace(cache_key="key")
     info = StepRunInfo.model_construct(config=config, step_run=step_run)
-    with pytest.raises(StackError, match=told):
+    with pytest.raises(StackError, match=message):
         operator.submit(info, ["true"], {})

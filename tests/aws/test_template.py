@@ -124,13 +124,13 @@ def test_the_roles_have_these_rights_and_no_more() -> None:
     for name, resource in _template()["Resources"].items():
         if not resource["Type"].startswith("AWS::IAM::"):
             continue
-        found: dict[str, set[str]] = {}
+        by_place: dict[str, set[str]] = {}
         for statement in _statements(resource):
             assert statement["Effect"] == "Allow"
             resources = str(statement["Resource"])
             place = next(place for part, place in _PLACES if part in resources)
-            found.setdefault(place, set()).update(_listed(statement["Action"]))
-        rights[name] = {place: " ".join(sorted(actions)) for place, actions in found.items()}
+            by_place.setdefault(place, set()).update(_listed(statement["Action"]))
+        rights[name] = {place: " ".join(sorted(actions)) for place, actions in by_place.items()}
     assert rights == _RIGHTS
     assert not [right for role in rights.values() for right in role.values() if "*" in right]
 
@@ -205,5 +205,5 @@ def test_it_is_deployed_and_torn_down(cloud: "Cloud") -> None:
     cloudformation.delete_stack(StackName="other")
     assert not [r for r in iam.list_roles()["Roles"] if r["RoleName"].startswith("other-")]
     assert outputs["CodebuildProject"] not in codebuild.list_projects()["projects"]
-    left = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
-    assert outputs["EcrRepository"] not in left
+    repositories = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
+    assert outputs["EcrRepository"] not in repositories

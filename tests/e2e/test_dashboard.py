@@ -74,15 +74,15 @@ def test_the_dashboard_shows_lineage_and_pictures(
 
     chromium = engine("chromium", "chromium-browser")
     shots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
-    found = re.search(r"RUN (\S+)", trained_project.warm("-c", _SKIP_SURVEY).stdout)
-    assert found is not None
+    match = re.search(r"RUN (\S+)", trained_project.warm("-c", _SKIP_SURVEY).stdout)
+    assert match is not None
     with dashboard(trained_project) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         # The dashboard's own page asks for fonts and statistics elsewhere; here nothing leaves.
         outside = re.compile(rf"^(?!{re.escape(url)}|data:|blob:)")
         page.route(outside, lambda route: route.abort())
-        page.goto(f"{url}/projects/default/runs/{found[1]}", wait_until="domcontentloaded")
+        page.goto(f"{url}/projects/default/runs/{match[1]}", wait_until="domcontentloaded")
         for name in ("ingest", "validate_data", "trained_model", "predictor", "registration"):
             expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=90_000)
         page.screenshot(path=shots / "lineage.png")
@@ -115,10 +115,10 @@ def test_the_pages_need_no_network(
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
         for name, file in pages.items():
             page = browser.new_page(viewport={"width": 1100, "height": 900})
-            asked: list[str] = []
-            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            urls: list[str] = []
+            page.on("request", lambda request, urls=urls: urls.append(request.url))
             page.goto(file.as_uri())
             assert page.locator("h1").is_visible()
-            assert [a for a in asked if not a.startswith(("file:", "data:"))] == []
+            assert [a for a in urls if not a.startswith(("file:", "data:"))] == []
             page.screenshot(path=shots / f"{name}.png", full_page=True)
         browser.close()

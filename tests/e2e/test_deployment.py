@@ -26,8 +26,8 @@ def training(components: int, *, approval: bool = False) -> list[str]:
 
 
 def deployment(port: int, *settings: str) -> list[str]:
-    given = [f"endpoint.port={port}", *settings]
-    return ["--pipeline", "deployment", *(word for s in given for word in ("--set", s))]
+    all_settings = [f"endpoint.port={port}", *settings]
+    return ["--pipeline", "deployment", *(word for s in all_settings for word in ("--set", s))]
 
 
 def assert_codes(done: list[Done], *codes: int) -> None:
@@ -40,13 +40,13 @@ def answers(port: int, n: int) -> list[dict[str, Any]]:
 
     pixels = (load_digits().images[0] * (255 / 16)).round().astype("uint8")[..., None]
     headers = {"Content-Type": "image/png"}
-    given: list[dict[str, Any]] = []
+    responses: list[dict[str, Any]] = []
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
         for _ in range(n):
             answer = client.post("/predict", content=encode_png(pixels), headers=headers)
             assert answer.status_code == 200, answer.text
-            given.append(answer.json())
-    return given
+            responses.append(answer.json())
+    return responses
 
 
 def versions_answering(port: int, n: int) -> Counter[str]:
@@ -95,11 +95,11 @@ def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
     )
     assert_codes(done, 0, 0)
     assert "digits version 2 (staging, 25% of the requests)" in done[1].output
-    given = answers(port, 40)
-    assert Counter(answer["version"] for answer in given) == {"1": 30, "2": 10}
+    responses = answers(port, 40)
+    assert Counter(answer["version"] for answer in responses) == {"1": 30, "2": 10}
     assert stages(project) == {1: "production", 2: "staging"}
 
-    (one,) = next(answer["predictions"] for answer in given if answer["version"] == "2")
+    (one,) = next(answer["predictions"] for answer in responses if answer["version"] == "2")
     done = run_all(project, ["trace", one["id"]], deployment(port))
     assert_codes(done, 0, 0)
     assert f"Prediction {one['id']}: {one['label']}" in done[0].output

@@ -24,33 +24,33 @@ def output(project: Project) -> str:
 
 
 @pytest.fixture
-def ended(output: str) -> dict[str, Any]:
+def outcome_by_way(output: str) -> dict[str, Any]:
     """What came of each of the ways."""
     outcomes: dict[str, Any] = result(output)
     return outcomes
 
 
-def test_success_returns_the_outputs(ended: dict[str, Any]) -> None:
-    outcome = ended["return"]
+def test_success_returns_the_outputs(outcome_by_way: dict[str, Any]) -> None:
+    outcome = outcome_by_way["return"]
     assert outcome["raised"] is None
     assert (outcome["run"], outcome["step"]) == ("completed", "completed")
-    seen = outcome["outputs"]["seen"]
-    assert seen["own process"]
-    assert seen["started by the client"]
+    observations = outcome["outputs"]["seen"]
+    assert observations["own process"]
+    assert observations["started by the client"]
 
 
-def test_only_the_integrations_of_the_stack_are_imported(ended: dict[str, Any]) -> None:
+def test_only_the_integrations_of_the_stack_are_imported(outcome_by_way: dict[str, Any]) -> None:
     # Both are installed, and have an integration that would import them.
-    seen = ended["return"]["outputs"]["seen"]
-    assert (seen["torch"], seen["sklearn"]) == (False, False)
+    observations = outcome_by_way["return"]["outputs"]["seen"]
+    assert (observations["torch"], observations["sklearn"]) == (False, False)
 
 
 def test_output_of_the_step_is_output_of_the_client(output: str) -> None:
     assert [way for way in _WAYS if f"how={way}\n" in output] == list(_WAYS)
 
 
-def test_exception_keeps_its_class_and_message(ended: dict[str, Any]) -> None:
-    outcome = ended["raise"]
+def test_exception_keeps_its_class_and_message(outcome_by_way: dict[str, Any]) -> None:
+    outcome = outcome_by_way["raise"]
     assert outcome["raised"] == "TrainingError"
     assert outcome["message"] == outcome["stored"] == "the loss is not a number"
     assert (outcome["run"], outcome["step"]) == ("failed", "failed")
@@ -65,9 +65,9 @@ def test_exception_keeps_its_class_and_message(ended: dict[str, Any]) -> None:
     ],
 )
 def test_death_without_exception_names_the_cause(
-    ended: dict[str, Any], way: str, words: str
+    outcome_by_way: dict[str, Any], way: str, words: str
 ) -> None:
-    outcome = ended[way]
+    outcome = outcome_by_way[way]
     assert outcome["raised"] == "StepProcessError"
     assert words in outcome["message"]
     assert "'launched'" in outcome["message"]

@@ -29,7 +29,7 @@ class Killed(BaseException):
     pass
 
 
-left = None
+remaining = None
 # The card takes a second to draw and writes nothing.
 registering.build_card_content = lambda *_: None
 registering.render_html = registering.render_markdown = lambda _: ""
@@ -39,11 +39,11 @@ def counted(owner, name):
     original = getattr(owner, name)
 
     def write(*arguments, **named):
-        global left
-        if left is not None:
-            if left == 0:
+        global remaining
+        if remaining is not None:
+            if remaining == 0:
                 raise Killed
-            left -= 1
+            remaining -= 1
         return original(*arguments, **named)
 
     setattr(owner, name, write)
@@ -57,10 +57,10 @@ counted(LocalLogFiles, "create")
 
 version = versions.get_version("digits", 1)
 names = ("predictor", "evaluation", "trained_model", "dataset", "split", "data_report")
-found = {name: version.get_artifact(name) for name in names}
-loaded = [found[name].load() for name in names]
+artifacts = {name: version.get_artifact(name) for name in names}
+loaded = [artifacts[name].load() for name in names]
 run = Client().get_pipeline_run(str(version.run_metadata["pipeline_run"]))
-reference = RunReference(run.id, run.name, {name: a.id for name, a in found.items()})
+reference = RunReference(run.id, run.name, {name: a.id for name, a in artifacts.items()})
 
 
 def register(model):
@@ -77,12 +77,12 @@ def register(model):
 states, kills = [], 0
 while True:
     model = f"killed-{kills}"
-    left = kills
+    remaining = kills
     try:
         register(model)
         break
     except Killed:
-        left = None
+        remaining = None
     register(model)
     registry = ModelRegistry(model)
     entries = registry.log.entries()

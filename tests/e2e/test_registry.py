@@ -54,8 +54,8 @@ REFUSED = (
 
 def stages(done: Done) -> tuple[dict[str, str], dict[str, str]]:
     """What ``_STAGES`` printed: stages in ZenML, aliases in MLflow."""
-    held, aliases = json.loads(done.output.splitlines()[-1])
-    return held, aliases
+    held_stages, aliases = json.loads(done.output.splitlines()[-1])
+    return held_stages, aliases
 
 
 def assert_codes(done: list[Done], *codes: int) -> None:
@@ -111,64 +111,64 @@ def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(
         assert why in " ".join(answer.output.split())
     golden("registry_refusals.txt", "\n".join(answer.output for answer in refused))
     assert_codes(done, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1, 0, 1, 0, 1)
-    said = [d.output for d in done]
+    outputs = [d.output for d in done]
     assert stages(done[0])[0] == {"1": "production", "2": "none", "3": "none", "4": "staging"}
-    assert "version 1 production → archived, version 4 staging → production" in said[2]
-    assert "Stage: **production**" in said[4]
-    assert "Approved by: Ada" in said[4]
-    assert "better beyond chance" in said[4]
-    assert "version 4 production → archived, version 1 archived → production" in said[5]
-    assert said[6] == said[1] != said[3], "the earlier predictor, byte for byte"
-    held, aliases = stages(done[7])
-    assert held == {"1": "production", "2": "none", "3": "none", "4": "archived"}
+    assert "version 1 production → archived, version 4 staging → production" in outputs[2]
+    assert "Stage: **production**" in outputs[4]
+    assert "Approved by: Ada" in outputs[4]
+    assert "better beyond chance" in outputs[4]
+    assert "version 4 production → archived, version 1 archived → production" in outputs[5]
+    assert outputs[6] == outputs[1] != outputs[3], "the earlier predictor, byte for byte"
+    held_stages, aliases = stages(done[7])
+    assert held_stages == {"1": "production", "2": "none", "3": "none", "4": "archived"}
     assert aliases == {"production": "1"}
-    assert "no earlier production version" in said[8]
-    assert "digits: 4 versions" in said[9]
+    assert "no earlier production version" in outputs[8]
+    assert "digits: 4 versions" in outputs[9]
     for line in ("Ada: read the card", "Bob: complaints", "failed: accuracy better than"):
-        assert line in said[10]
-    assert "10 of 10 checks agree" in said[11]
+        assert line in outputs[10]
+    assert "10 of 10 checks agree" in outputs[11]
     statement = json.loads((judged_project.root / "provenance.json").read_text())
     assert statement["predicate"]["runDetails"]["cvfactory_approval"]["who"] == "Ada"
-    assert "DIFFERS provenance that was approved" in said[13]
-    for forged in (said[15], said[17]):
+    assert "DIFFERS provenance that was approved" in outputs[13]
+    for forged in (outputs[15], outputs[17]):
         assert "the log was cut or rewritten" in forged
 
 
-def left(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+def read_last_state(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """What a fork saw last: stages in ZenML, aliases in MLflow, the last two entries of the log."""
-    found = json.loads(done["said"].splitlines()[-1])
-    held = {number: stage for number, stage in found["stages"].items() if stage != "none"}
-    return held, found["aliases"], found["log"][-2:]
+    report = json.loads(done["output"].splitlines()[-1])
+    held_stages = {number: stage for number, stage in report["stages"].items() if stage != "none"}
+    return held_stages, report["aliases"], report["log"][-2:]
 
 
 def test_real_processes_race_and_are_killed_between_writes(judged_project: Project) -> None:
     """Real stores, real processes, SIGKILL; the start of Python and ZenML is paid once."""
     output = judged_project.root / "forked.json"
     judged_project.warm("-m", "tests.support.registry_races", str(output))
-    found = json.loads(output.read_text())
+    report = json.loads(output.read_text())
 
-    *both, after = found["race"]
+    *both, after = report["race"]
     winner, loser = sorted(both, key=lambda done: done["status"])
     assert (winner["status"], loser["status"]) == (0, 1), both
-    assert "Somebody else wrote entry 15 of the audit log at the same time" in loser["said"]
-    wanted = "4" if "version 4 staging → production" in winner["said"] else "1"
-    held, aliases, log = left(after)
-    assert [n for n, stage in held.items() if stage == "production"] == [wanted]
-    assert aliases["production"] == wanted
+    assert "Somebody else wrote entry 15 of the audit log at the same time" in loser["output"]
+    in_production = "4" if "version 4 staging → production" in winner["output"] else "1"
+    held_stages, aliases, log = read_last_state(after)
+    assert [n for n, stage in held_stages.items() if stage == "production"] == [in_production]
+    assert aliases["production"] == in_production
     assert log == ["intent", "done"]
 
     # Killed before: intent, archive 1, promote 4, two aliases, done, head of the log.
-    assert len(found["kills"]) == 7
+    assert len(report["kills"]) == 7
     old = {"1": "production", "4": "staging"}, {"production": "1", "staging": "4"}
     new = {"1": "archived", "4": "production"}, {"production": "4"}
-    for killed_before, next_command in enumerate(found["kills"]):
-        held, aliases, log = left(next_command)
-        assert (held, aliases) == (old if killed_before < 2 else new), killed_before
+    for killed_before, next_command in enumerate(report["kills"]):
+        held_stages, aliases, log = read_last_state(next_command)
+        assert (held_stages, aliases) == (old if killed_before < 2 else new), killed_before
         if killed_before == 1:
-            assert "An interrupted promote was undone" in next_command["said"]
+            assert "An interrupted promote was undone" in next_command["output"]
             assert log == ["intent", "undone"]
         elif killed_before in (2, 3, 4, 5):
-            assert "An interrupted promote was finished" in next_command["said"]
+            assert "An interrupted promote was finished" in next_command["output"]
             assert log == ["intent", "done"]
         else:
-            assert "interrupted" not in next_command["said"]
+            assert "interrupted" not in next_command["output"]

@@ -29,18 +29,21 @@ def test_a_killed_search_goes_on_and_its_winner_is_trained(project: Project) -> 
     plan = project.run(*OPTIONS, "--dry-run").stdout
     assert "Search: on, 8 trials among logistic_regression, random_forest" in plan
     project.kill_run(*OPTIONS, after="trial 1/8")
-    kept = {path: path.read_bytes() for path in _trials(project)}
-    assert 1 <= len(kept) < 8
+    finished_trials = {path: path.read_bytes() for path in _trials(project)}
+    assert 1 <= len(finished_trials) < 8
     output = project.run(*OPTIONS).stdout
     winner = re.search(r"Search +(\w+) \((\S+) (\S+)\), accuracy 0\.\d+ over 2 fold", output)
     assert winner, output
     assert len(_trials(project)) == 8
-    for path, content in kept.items():
+    for path, content in finished_trials.items():
         assert path.read_bytes() == content, "a trial that had ended was run again"
 
     steps = snapshot(project)["steps"]
-    found = steps["search"]["outputs"]["search_result"]
-    assert {Path(uri).name for uri in found["pictures"]} == {"history.png", "importances.png"}
+    search_result = steps["search"]["outputs"]["search_result"]
+    assert {Path(uri).name for uri in search_result["pictures"]} == {
+        "history.png",
+        "importances.png",
+    }
     predictor = Path(steps["export"]["outputs"]["predictor"]["uri"])
     model = json.loads((predictor / "contract.json").read_text())["body"]["contract"]["model"]
     assert model["name"] == winner[1]
@@ -48,7 +51,7 @@ def test_a_killed_search_goes_on_and_its_winner_is_trained(project: Project) -> 
     nested = [run for run in mlflow_snapshot(project)["runs"] if "family" in run["params"]]
     scored = [run for run in nested if "score" in run["metrics"]]
     # The kill may fall between a trial's end and its report.
-    assert 8 - len(kept) <= len(scored) <= 8
+    assert 8 - len(finished_trials) <= len(scored) <= 8
 
 
 def _trials(project: Project) -> list[Path]:

@@ -42,8 +42,8 @@ deployer = made(StartlessDeployer)
 for version in range(22):
     deploy(deployer, "digits", version)
 deploy(deployer, "digits-2", 1)
-found = deployer.services("digits")
-print(json.dumps([service.config.model_version for service in found]))
+services = deployer.services("digits")
+print(json.dumps([service.config.model_version for service in services]))
 """
 _LISTED_MEANWHILE = f"""{_DEPLOYERS}
 def list_services():

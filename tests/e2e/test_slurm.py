@@ -41,18 +41,18 @@ def slurm(project: Project, cluster: dict[str, str]) -> Iterator[Project]:
 
 
 def _squeue(project: Project, columns: str = "%i %T") -> list[str]:
-    shown = project.command(["squeue", "--noheader", f"--format={columns}"])
-    return shown.stdout.split("\n")[:-1]
+    text = project.command(["squeue", "--noheader", f"--format={columns}"])
+    return text.stdout.split("\n")[:-1]
 
 
 def test_jobs_end_in_every_way_and_the_client_goes_on(slurm: Project) -> None:
     output = slurm.command(command(slurm, "return", "raise", "kill")).stdout
-    ended = result(output)
-    assert ended["return"]["step"] == "completed"
-    assert ended["return"]["outputs"]["seen"]["own process"]
-    assert ended["raise"]["raised"] == "TrainingError"
-    assert ended["raise"]["message"] == "the loss is not a number"
-    assert "SIGKILL: most often the kernel's out-of-memory killer" in ended["kill"]["message"]
+    outcomes = result(output)
+    assert outcomes["return"]["step"] == "completed"
+    assert outcomes["return"]["outputs"]["seen"]["own process"]
+    assert outcomes["raise"]["raised"] == "TrainingError"
+    assert outcomes["raise"]["message"] == "the loss is not a number"
+    assert "SIGKILL: most often the kernel's out-of-memory killer" in outcomes["kill"]["message"]
     assert "how=kill" in output, "what a job prints, the client shows"
     jobs = Path(slurm.environment["CV_FACTORY_SHARED"]) / "jobs"
     assert not list(jobs.glob("*/job.sh")), "scripts hold tokens"
@@ -90,11 +90,11 @@ def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
         slurm.command([*lost, "State=RESUME"])
         output, errors = client.communicate(timeout=400)
     assert client.returncode == 0, output + errors
-    shown = output + errors
-    assert shown.count("Training on the CPU") == 3, "it was started three times"
-    assert shown.count("Continuing from checkpoint") == 2
-    assert shown.count("epoch  1/30") == 1, "and went on where it was"
-    assert shown.count("epoch 30/30") == 1
+    text = output + errors
+    assert text.count("Training on the CPU") == 3, "it was started three times"
+    assert text.count("Continuing from checkpoint") == 2
+    assert text.count("epoch  1/30") == 1, "and went on where it was"
+    assert text.count("epoch 30/30") == 1
     assert not list(shared.glob("checkpoints/*"))
     content = snapshot(slurm)
     assert content["status"] == "completed"

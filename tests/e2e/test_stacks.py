@@ -50,7 +50,7 @@ def _commands(
 ) -> list[tuple[int, str]]:
     output = project.warm("-c", _SESSION, json.dumps(commands)).stdout
     line = next(line for line in output.splitlines() if line.startswith("RESULT "))
-    return [(code, said) for code, said in json.loads(line.removeprefix("RESULT "))]
+    return [(code, printed_text) for code, printed_text in json.loads(line.removeprefix("RESULT "))]
 
 
 def _states(output: str) -> dict[str, str]:
@@ -111,13 +111,13 @@ def test_a_second_apply_writes_nothing(project: Project) -> None:
 def test_the_tracking_store_is_complete(project: Project) -> None:
     (path,) = project.zenml_config.rglob("mlflow.db")
     source = (
-        "import sys, time; from mlflow import MlflowClient; begun = time.monotonic()\n"
+        "import sys; from mlflow import MlflowClient\n"
         "names = [e.name for e in MlflowClient(sys.argv[1]).search_experiments()]\n"
         "print('NAMES', names)"
     )
-    made = project.warm("-c", source, f"sqlite:///{path}")
-    assert "NAMES ['Default']" in made.stdout
-    assert "database tables" not in made.stderr  # MLflow says so when it migrates
+    listing = project.warm("-c", source, f"sqlite:///{path}")
+    assert "NAMES ['Default']" in listing.stdout
+    assert "database tables" not in listing.stderr  # MLflow says so when it migrates
 
 
 def test_missing_variables_are_all_named_and_nothing_is_created(project: Project) -> None:
@@ -153,9 +153,9 @@ def test_a_child_stack_with_variables_secrets_and_settings(project: Project) -> 
     assert _changed(password[1]) == {"secret account_tracking": "updated"}
     assert _changed(uri[1]) == {"experiment_tracker account_mlflow": "updated"}
     assert _changed(again[1]) == {}
-    said = "".join(output for _, output in (first, checked, password, uri, again))
-    assert "hush-hush" not in said
-    assert "other-word" not in said
+    printed_text = "".join(output for _, output in (first, checked, password, uri, again))
+    assert "hush-hush" not in printed_text
+    assert "other-word" not in printed_text
     assert _account_as_stored(project) == {
         "configuration": {
             "tracking_uri": "http://127.0.0.1:10",
@@ -245,10 +245,10 @@ def test_what_cannot_be_applied_is_refused_before_anything_is_created(project: P
         _write(project, name, text)
     before = _stored(project)
     results = _commands(project, *((["apply", name], {}) for name in refusals))
-    for (code, said), (_, expected) in zip(results, refusals.values(), strict=True):
-        assert code == 2, said
-        assert [words for words in expected if words not in said] == [], said
-        assert "Traceback" not in said
+    for (code, printed_text), (_, expected) in zip(results, refusals.values(), strict=True):
+        assert code == 2, printed_text
+        assert [words for words in expected if words not in printed_text] == [], printed_text
+        assert "Traceback" not in printed_text
     assert _stored(project) == before
 
 
@@ -288,13 +288,13 @@ print("SAID", before, Client().active_stack_model.name, Client().active_stack_mo
 def test_require_applied_names_what_is_missing_and_its_cure(project: Project) -> None:
     _write(project, "never", "extends: local\n")
     output = project.warm("-c", _REQUIRE).stdout
-    said = [line.removeprefix("SAID ") for line in output.splitlines() if "SAID" in line]
-    assert said[:2] == ["local", "local"]
-    assert said[2] == "The stack 'never' was never applied. Run: python -m stacks apply never"
-    assert "no file stacks/nowhere.yaml" in said[3]
-    assert "lacks: experiment_tracker, model_registry, data_validator, step_operator" in said[4]
-    assert "python -m stacks apply local --set" in said[4]
-    assert said[5] == "local default default"
+    answers = [line.removeprefix("SAID ") for line in output.splitlines() if "SAID" in line]
+    assert answers[:2] == ["local", "local"]
+    assert answers[2] == "The stack 'never' was never applied. Run: python -m stacks apply never"
+    assert "no file stacks/nowhere.yaml" in answers[3]
+    assert "lacks: experiment_tracker, model_registry, data_validator, step_operator" in answers[4]
+    assert "python -m stacks apply local --set" in answers[4]
+    assert answers[5] == "local default default"
 
 
 def test_help_and_list_import_no_zenml(pristine_project: Project) -> None:

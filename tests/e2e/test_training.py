@@ -123,11 +123,11 @@ def test_the_version_carries_its_lineage(trained_project: Project) -> None:
 def test_mlflow_has_the_run_and_mirrors_the_version(trained_project: Project) -> None:
     content = mlflow_snapshot(trained_project)
     (run,) = content["runs"]
-    told = {"train_loss", "validation_loss", "validation_accuracy", "learning_rate"}
-    measured = {"seconds", "images_per_second", "system_cpu_percent", "system_rss_mb"}
-    assert {name: run["logged"].get(name) for name in told | measured} == dict.fromkeys(
-        told | measured, 30
-    ), "every epoch is in the tracker"
+    reported_metrics = {"train_loss", "validation_loss", "validation_accuracy", "learning_rate"}
+    system_metrics = {"seconds", "images_per_second", "system_cpu_percent", "system_rss_mb"}
+    assert {
+        name: run["logged"].get(name) for name in reported_metrics | system_metrics
+    } == dict.fromkeys(reported_metrics | system_metrics, 30), "every epoch is in the tracker"
     assert run["metrics"]["validation_accuracy"] > 0.95
     assert run["metrics"]["system_rss_mb"] > 10
     assert run["params"]["train.batch_size"] == "64"
@@ -141,13 +141,13 @@ def test_mlflow_has_the_run_and_mirrors_the_version(trained_project: Project) ->
 
 
 def test_nothing_stored_is_a_pickle(trained_project: Project) -> None:
-    stored = [
+    files = [
         path
         for path in (trained_project.zenml_config / "local_stores").rglob("*")
         if path.is_file()
     ]
-    assert len(stored) > 20
-    for path in stored:
+    assert len(files) > 20
+    for path in files:
         assert path.suffix not in (".pkl", ".pickle", ".joblib", ".pt", ".pth"), path
         assert not re.match(rb"\x80[\x02-\x05]", path.read_bytes()[:2]), path
 

@@ -16,8 +16,8 @@ import json
 from zenml.client import Client
 
 client = Client()
-found = client.list_artifact_versions(artifact="data_report", sort_by="asc:created", hydrate=True)
-for version in found.items:
+reports = client.list_artifact_versions(artifact="data_report", sort_by="asc:created", hydrate=True)
+for version in reports.items:
     report = version.load()
     pictures = [picture.uri for picture in version.visualizations or []]
     print("REPORT" + json.dumps({
@@ -40,8 +40,8 @@ def validation(folder: Path, *settings: str) -> list[str]:
 
 
 def lines(output: str, mark: str) -> list[str]:
-    found = [line for line in output.splitlines() if line.startswith(mark)]
-    return [line.removeprefix(mark) for line in found]
+    matches = [line for line in output.splitlines() if line.startswith(mark)]
+    return [line.removeprefix(mark) for line in matches]
 
 
 def test_good_images_pass_and_bad_ones_stop_with_a_report(
@@ -73,15 +73,15 @@ def test_good_images_pass_and_bad_ones_stop_with_a_report(
     assert "Traceback" not in refused.output
     assert snapshot(project)["status"] == "failed"
 
-    found = project.warm("-c", _REPORTS).stdout
-    passed, failed = lines(found, "REPORT")
+    output = project.warm("-c", _REPORTS).stdout
+    passed, failed = lines(output, "REPORT")
     assert '"ok": true' in passed
     assert '"ok": false' in failed
     page = Path(re.findall(r'"([^"]+report\.html)"', failed)[0]).read_text()
     assert "stripe/same.png" in page
     assert "data:image/png;base64," in page, "the offending images are shown"
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page), "it needs no network"
-    assert lines(found, "LOGGED") == ["data_report.html,data_report.json"] * 2
+    assert lines(output, "LOGGED") == ["data_report.html,data_report.json"] * 2
 
 
 def test_images_are_compared_with_a_stored_dataset(project: Project, tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ def test_commands_see_nothing_of_the_caller(
     monkeypatch.setenv("CV_FACTORY_DATA", "the user's")
     monkeypatch.setenv("ZENML_STORE_URL", "the user's")
     source = "import json, os; print(json.dumps(dict(os.environ)))"
-    seen = json.loads(pristine_project.python(source).stdout)
-    assert "the user's" not in seen.values()
+    environment = json.loads(pristine_project.python(source).stdout)
+    assert "the user's" not in environment.values()
     home = str(Path("~").expanduser())
     inside = str(pristine_project.home)
-    assert seen["HOME"] == inside != home
+    assert environment["HOME"] == inside != home
     for name in ("ZENML_CONFIG_PATH", "XDG_CONFIG_HOME", "MPLCONFIGDIR"):
-        assert seen[name].startswith(inside)
+        assert environment[name].startswith(inside)
 
 
 def test_the_network_is_refused(pristine_project: Project) -> None:

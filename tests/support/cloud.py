@@ -55,9 +55,9 @@ def documented(beginning: str) -> list[str]:
     Raises:
         AssertionError: There is none, or there are several.
     """
-    (found,) = {line for line in page_commands() if line.startswith(beginning)}
-    asked_for.add(found)
-    return found.removeprefix(beginning).split()
+    (match,) = {line for line in page_commands() if line.startswith(beginning)}
+    asked_for.add(match)
+    return match.removeprefix(beginning).split()
 
 
 @dataclass(frozen=True)
@@ -121,22 +121,22 @@ class Cloud:
     def deploy(self, root: Path) -> None:
         """Deploy the template as docs/aws.md says, with the address of this MLflow server."""
         words = documented("aws cloudformation deploy ")
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        overridden = dict([given.pop("--parameter-overrides").split("=")])
+        values = dict(zip(words[::2], words[1::2], strict=True))
+        overridden = dict([values.pop("--parameter-overrides").split("=")])
         assert list(overridden) == ["MlflowUri"]
         self.aws("cloudformation").create_stack(
-            StackName=given.pop("--stack-name"),
-            TemplateBody=(root / given.pop("--template-file")).read_text(),
-            Capabilities=[given.pop("--capabilities")],
+            StackName=values.pop("--stack-name"),
+            TemplateBody=(root / values.pop("--template-file")).read_text(),
+            Capabilities=[values.pop("--capabilities")],
             Parameters=[{"ParameterKey": "MlflowUri", "ParameterValue": self.mlflow_url}],
         )
-        assert not given
+        assert not values
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Return the size of every object in the bucket, by its key."""
         pages = self.s3.client().get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=self.bucket, Prefix=prefix)
-        return {o["Key"]: o["Size"] for page in found for o in page.get("Contents", [])}
+        match = pages.paginate(Bucket=self.bucket, Prefix=prefix)
+        return {o["Key"]: o["Size"] for page in match for o in page.get("Contents", [])}
 
     def remove_bucket(self) -> None:
         """Remove the bucket with all that is in it."""
@@ -315,6 +315,8 @@ def _api_key(url: str) -> str:
     token = post("login", login)["access_token"]
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     account = {"name": "tests", "description": "", "active": True}
-    made = post("service_accounts", json.dumps(account).encode(), **headers)
+    service_account = post("service_accounts", json.dumps(account).encode(), **headers)
     key = json.dumps({"name": "key", "description": ""}).encode()
-    return str(post(f"service_accounts/{made['id']}/api_keys", key, **headers)["body"]["key"])
+    return str(
+        post(f"service_accounts/{service_account['id']}/api_keys", key, **headers)["body"]["key"]
+    )

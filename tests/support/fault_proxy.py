@@ -111,12 +111,14 @@ class FaultProxy:
         connection.endheaders(body)
         answer = connection.getresponse()
         content = answer.read()
-        kept = {k: v for k, v in answer.getheaders() if k.lower() != "transfer-encoding"}
+        answer_headers = {k: v for k, v in answer.getheaders() if k.lower() != "transfer-encoding"}
         if request.command != "HEAD":
-            kept = {k: v for k, v in kept.items() if k.lower() != "content-length"}
-            kept["Content-Length"] = str(len(content))
+            answer_headers = {
+                k: v for k, v in answer_headers.items() if k.lower() != "content-length"
+            }
+            answer_headers["Content-Length"] = str(len(content))
         connection.close()
-        return answer.status, kept, content
+        return answer.status, answer_headers, content
 
 
 def _body_of(request: BaseHTTPRequestHandler) -> bytes:

@@ -143,16 +143,16 @@ class Project:
     ) -> Completed:
         """Run Python with the arguments, third-party packages imported; see ``warm_python``."""
         python, pid = self._fork(*arguments, env=env)
-        ended = _answer(python, timeout)
+        end = _answer(python, timeout)
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         command = [sys.executable, *arguments]
         files = self._output_files().values()
         output, errors = (path.read_text(errors="replace") for path in files)
-        if not ended:
+        if not end:
             _answer(python, 60)
             raise AssertionError(_late(command, timeout, output, errors))
-        return _checked(Completed(command, ended["code"], output, errors), code)
+        return _checked(Completed(command, end["code"], output, errors), code)
 
     def _fork(
         self, *arguments: str, env: Mapping[str, str] | None = None
@@ -232,8 +232,8 @@ class Project:
         python, pid = self._fork("run.py", *arguments)
         errors = self._output_files()["errors"]
         while after not in errors.read_text(errors="replace"):
-            ended = _answer(python, 0.05)
-            assert not ended, f"the run ended early: {errors.read_text(errors='replace')}"
+            end = _answer(python, 0.05)
+            assert not end, f"the run ended early: {errors.read_text(errors='replace')}"
         os.killpg(pid, signal.SIGKILL)
         assert _answer(python, 60), "the run outlived SIGKILL"
         self.stop()
@@ -243,21 +243,21 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Return what still runs of all that was started here, daemons included."""
-        found = []
+        running = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.environ().get(_MARK) == self._mark:
-                    found.append(process)
-        return found
+                    running.append(process)
+        return running
 
     def stop(self) -> None:
         """End what still runs, at once."""
         deadline = time.monotonic() + 10
-        while (left := self.processes()) and time.monotonic() < deadline:
-            for process in left:
+        while (remaining := self.processes()) and time.monotonic() < deadline:
+            for process in remaining:
                 with suppress(psutil.Error):
                     process.kill()
-            psutil.wait_procs(left, timeout=1)
+            psutil.wait_procs(remaining, timeout=1)
 
     def save(self, name: str) -> None:
         """Keep a copy of the present state under a name."""
@@ -325,8 +325,8 @@ def _answer(python: "subprocess.Popen[bytes]", timeout: float) -> dict[str, int]
 
 
 def _checked(done: Completed, code: int) -> Completed:
-    ended = f"{_shown(done.args)} ended with {done.returncode}, not {code}"
-    assert done.returncode == code, f"{ended}\n{_tail(done.stdout, done.stderr)}"
+    end = f"{_shown(done.args)} ended with {done.returncode}, not {code}"
+    assert done.returncode == code, f"{end}\n{_tail(done.stdout, done.stderr)}"
     return done
 
 

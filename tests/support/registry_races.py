@@ -61,8 +61,8 @@ def _race(gate: Path) -> list[dict[str, Any]]:
 
     commands = (("promote", "4", "--by", "Ada"), ("rollback", "--by", "Bob"))
     started = [_start(at_once(*c), gate.with_name(c[0])) for c in commands]
-    ended = [_wait(s) for s in started]
-    return [*ended, _wait(_start(_look, gate.with_name("look")))]
+    results = [_wait(s) for s in started]
+    return [*results, _wait(_start(_look, gate.with_name("look")))]
 
 
 def _have_two_in_production() -> int:
@@ -84,11 +84,11 @@ def _meet(gate: Path, me: str) -> None:
 def _before_first_write(action: Callable[[], None]) -> None:
     from registry.audit.files import LocalLogFiles
 
-    create, begun = LocalLogFiles.create, []
+    create, first_writes = LocalLogFiles.create, []
 
     def gated(files: LocalLogFiles, name: str, content: bytes) -> None:
-        if not begun:
-            begun.append(name)
+        if not first_writes:
+            first_writes.append(name)
             action()
         create(files, name, content)
 
@@ -102,16 +102,16 @@ def _promote_until(n: int) -> int:
     from registry import versions
     from registry.audit.files import LocalLogFiles
 
-    left = n
+    remaining = n
 
     def counted(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def write(*arguments: Any, **named: Any) -> Any:
-            nonlocal left
-            if left == 0:
+            nonlocal remaining
+            if remaining == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
+            remaining -= 1
             return original(*arguments, **named)
 
         setattr(owner, name, write)
@@ -160,11 +160,11 @@ def _run(*arguments: str) -> int:
 def _start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
     """Run in a fork; return its id, and where its output will lie."""
     pid = os.fork()
-    said = output.with_suffix(".said")
+    output_file = output.with_suffix(".output")
     if pid:
-        return pid, said
+        return pid, output_file
     with (
-        said.open("w", buffering=1) as file,
+        output_file.open("w", buffering=1) as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
@@ -173,9 +173,9 @@ def _start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
 
 
 def _wait(started: tuple[int, Path]) -> dict[str, Any]:
-    pid, said = started
+    pid, output_file = started
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {"status": status, "said": said.read_text(encoding="utf-8")}
+    return {"status": status, "output": output_file.read_text(encoding="utf-8")}
 
 
 if __name__ == "__main__":

@@ -100,10 +100,10 @@ def _start(command: list[str], environment: dict[str, str], log: int) -> "subpro
 
 
 def _is_idle(environment: dict[str, str]) -> bool:
-    shown = subprocess.run(
+    listing = subprocess.run(
         ["sinfo", "--noheader", "--format=%T"],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
     )
-    return shown.stdout.strip() == "idle"
+    return listing.stdout.strip() == "idle"

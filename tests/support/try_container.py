@@ -124,17 +124,17 @@ class _Clock:
 
 def _start(docker: list[str], keys: str) -> float:
     """Run the container as the Containerfile says and return the seconds until it is ready."""
-    begun = time.monotonic()
+    start_time = time.monotonic()
     start = [*docker, "run", "-d", "--name", _NAME, "--read-only", "--tmpfs", "/tmp"]
-    told = ["-e", f"CV_FACTORY_PORT={_PORT}", "-e", f"CV_FACTORY_API_KEYS={keys}"]
+    options = ["-e", f"CV_FACTORY_PORT={_PORT}", "-e", f"CV_FACTORY_API_KEYS={keys}"]
     # Its health is asked for sooner than in service: nobody waits for it here otherwise.
-    run([*start, "--network", "host", "--health-interval=1s", *told, _IMAGE])
+    run([*start, "--network", "host", "--health-interval=1s", *options, _IMAGE])
     try:
         wait_until(_is_ready, 60)
     except TimeoutError:
         sys.stderr.write(run([*docker, "logs", _NAME]))
         raise
-    return time.monotonic() - begun
+    return time.monotonic() - start_time
 
 
 def _health(docker: list[str]) -> str:

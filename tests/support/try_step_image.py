@@ -32,17 +32,17 @@ def main() -> int:
         with docker_engine(folder / "engine") as docker:
             make_base(docker, folder / "root", parent)
             write_context(folder / "context")
-            begun = time.monotonic()
+            start_time = time.monotonic()
             build = [*docker, "build", "--network", "host", "-t", _IMAGE]
             run([*build, str(folder / "context")])
-            built = time.monotonic() - begun
+            built = time.monotonic() - start_time
             size, base = image_bytes(docker, _IMAGE), image_bytes(docker, parent)
             sys.stdout.write(
                 f"built in {built:.0f} s: {size / 1e6:.0f} MB (of which base {base / 1e6:.0f} MB)\n"
             )
-            begun = time.monotonic()
+            start_time = time.monotonic()
             output = _run_steps(docker, folder / "code")
-            seconds, user = time.monotonic() - begun, output.splitlines()[0]
+            seconds, user = time.monotonic() - start_time, output.splitlines()[0]
             sys.stdout.write(f"{output[-2000:]}\nthe steps ran as user {user} in {seconds:.0f} s\n")
     return 0
 

@@ -64,23 +64,23 @@ class CodeBuildProject(CloudFormationModel):
         **kwargs: Any,
     ) -> "CodeBuildProject":
         """Create the project."""
-        given = cloudformation_json["Properties"]
-        made = codebuild_backends[account_id][region_name].create_project(
+        template = cloudformation_json["Properties"]
+        backend_project = codebuild_backends[account_id][region_name].create_project(
             project_name=resource_name,
-            description=given.get("Description"),
-            project_source=_lower(given["Source"]),
-            artifacts=_lower(given["Artifacts"]),
-            environment=_lower(given["Environment"]),
-            service_role=given["ServiceRole"],
+            description=template.get("Description"),
+            project_source=_lower(template["Source"]),
+            artifacts=_lower(template["Artifacts"]),
+            environment=_lower(template["Environment"]),
+            service_role=template["ServiceRole"],
             tags=None,
             cache=None,
-            timeout=given.get("TimeoutInMinutes"),
+            timeout=template.get("TimeoutInMinutes"),
             queued_timeout=None,
             source_version=None,
             logs_config=None,
             vpc_config=None,
         )
-        return cls(resource_name, made["arn"])
+        return cls(resource_name, backend_project["arn"])
 
     @classmethod
     def delete_from_cloudformation_json(

@@ -44,14 +44,14 @@ class Checkpoints:
         # Without the endpoint's variable this would be Amazon's.
         store = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
         sent = self._fetch(store, folder)
-        ended = threading.Event()
+        finished = threading.Event()
 
         def watch() -> None:
-            told = False
-            while not ended.wait(_POLL_INTERVAL_S):
+            notified = False
+            while not finished.wait(_POLL_INTERVAL_S):
                 names = self._send(store, folder, sent)
-                if not told and any(name.endswith(_WHOLE) for name in names):
-                    told = True
+                if not notified and any(name.endswith(_WHOLE) for name in names):
+                    notified = True
                     on_first()
 
         thread = threading.Thread(target=watch, daemon=True)
@@ -59,17 +59,17 @@ class Checkpoints:
         try:
             yield
         finally:
-            ended.set()
+            finished.set()
             thread.join()
 
     def _fetch(self, store: Any, folder: Path) -> dict[str, tuple[float, int]]:
         """Fetch all there is, and return the state of the files."""
         pages = store.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}/"):
-            for found in page.get("Contents", []):
-                target = folder / found["Key"].removeprefix(f"{self._prefix}/")
+            for entry in page.get("Contents", []):
+                target = folder / entry["Key"].removeprefix(f"{self._prefix}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                store.download_file(self._bucket, found["Key"], str(target))
+                store.download_file(self._bucket, entry["Key"], str(target))
         return _states(folder)
 
     def _send(self, store: Any, folder: Path, sent: dict[str, tuple[float, int]]) -> list[str]:

@@ -129,7 +129,7 @@ class Endpoints:
             )
         return Instance(process, port, log)
 
-    def pick(self, endpoint: FakeEndpoint, wanted: str | None) -> tuple[str, Instance] | None:
+    def pick(self, endpoint: FakeEndpoint, requested: str | None) -> tuple[str, Instance] | None:
         """Pick a variant, by weight where none is wanted, and of its instances the idlest.
 
         Returns:
@@ -138,7 +138,7 @@ class Endpoints:
         misdirected = Controls.read(self.folder).misdirected
         # Not apart: an instance that is picked must not be ended before it is counted.
         with self.lock:
-            variant = _chosen(endpoint, wanted)
+            variant = _choose_variant(endpoint, requested)
             if variant is None:
                 return None
             serving = misdirected[1] if variant in misdirected[:1] else variant
@@ -150,11 +150,11 @@ class Endpoints:
     def end(self, endpoint: str, variants: set[str] | None = None) -> None:
         """End all instances of an endpoint, or of some of its variants."""
         with self.lock:
-            ended = [
+            finished = [
                 key for key in self.running
                 if key[0] == endpoint and (variants is None or key[1] in variants)
             ]  # fmt: skip
-            instances = [instance for key in ended for instance in self.running.pop(key)]
+            instances = [instance for key in finished for instance in self.running.pop(key)]
         for instance in instances:
             instance.end()
 
@@ -201,13 +201,15 @@ def _create_and_update(endpoints: Endpoints) -> None:
         backend = response.sagemaker_backend
         if request["EndpointName"] in backend.endpoints:
             raise AWSValidationException(f"Cannot create already existing endpoint {request}")
-        made = create(
+        endpoint_record = create(
             backend, request["EndpointName"], request["EndpointConfigName"], request.get("Tags")
         )
-        made.endpoint_status = "Creating"
-        made.production_variants = []
-        _in_background(_bring_about, endpoints, backend, made, request["EndpointConfigName"])
-        return ActionResult({"EndpointArn": made.arn})
+        endpoint_record.endpoint_status = "Creating"
+        endpoint_record.production_variants = []
+        _in_background(
+            _bring_about, endpoints, backend, endpoint_record, request["EndpointConfigName"]
+        )
+        return ActionResult({"EndpointArn": endpoint_record.arn})
 
     def update_endpoint(response: SageMakerResponse) -> ActionResult:
         request = json.loads(response.body)
@@ -235,8 +237,8 @@ def _bring_about(
     """Start what a configuration asks for, and let it serve if all of it answers."""
     name = endpoint.endpoint_name
     before = {variant["VariantName"] for variant in endpoint.production_variants}
-    wanted = backend.describe_endpoint_config(config)["ProductionVariants"]
-    new = [variant for variant in wanted if variant["VariantName"] not in before]
+    requested = backend.describe_endpoint_config(config)["ProductionVariants"]
+    new = [variant for variant in requested if variant["VariantName"] not in before]
     reason = _start_all(endpoints, backend, name, new)
     endpoint.failure_reason = reason
     endpoint.last_modified_time = utcnow()
@@ -252,10 +254,10 @@ def _bring_about(
             "CurrentInstanceCount": variant["InitialInstanceCount"],
             "DesiredInstanceCount": variant["InitialInstanceCount"],
         }
-        for variant in wanted
+        for variant in requested
     ]
     endpoint.endpoint_config_name = config
-    endpoints.end(name, before - {variant["VariantName"] for variant in wanted})
+    endpoints.end(name, before - {variant["VariantName"] for variant in requested})
     endpoint.endpoint_status = "InService"
 
 
@@ -277,8 +279,8 @@ def _start_all(
             instance.keeper = _in_background(_keep_log, backend, instance, name, stream)
         deadline = time.monotonic() + _PING_SECONDS
         while not all(instance.is_healthy for instance in instances):
-            ended = any(instance.process.poll() is not None for instance in instances)
-            if ended or time.monotonic() > deadline:
+            finished = any(instance.process.poll() is not None for instance in instances)
+            if finished or time.monotonic() > deadline:
                 return (
                     f"The primary container for production variant {variant_name} did not pass "
                     "the ping health check. Please check CloudWatch logs for this endpoint."
@@ -337,8 +339,8 @@ def _change_weights(endpoints: Endpoints) -> None:
 
 def _single_precision(weight: float) -> float:
     """Return a weight as SageMaker keeps it."""
-    (kept,) = struct.unpack("f", struct.pack("f", weight))
-    return float(kept)
+    (rounded,) = struct.unpack("f", struct.pack("f", weight))
+    return float(rounded)
 
 
 def _invoke(endpoints: Endpoints) -> None:
@@ -348,10 +350,10 @@ def _invoke(endpoints: Endpoints) -> None:
         endpoint = backend.endpoints.get(name)
         if endpoint is None or not endpoint.production_variants:
             return _problem(400, "ValidationError", f"Endpoint {name} not found.")
-        wanted = response.headers.get("X-Amzn-SageMaker-Target-Variant")
-        picked = endpoints.pick(endpoint, wanted)
+        requested = response.headers.get("X-Amzn-SageMaker-Target-Variant")
+        picked = endpoints.pick(endpoint, requested)
         if picked is None:
-            return _problem(400, "ValidationError", f"There is no variant {wanted}.")
+            return _problem(400, "ValidationError", f"There is no variant {requested}.")
         variant, instance = picked
         body = response.body if isinstance(response.body, bytes) else response.body.encode()
         content_type = response.headers.get("Content-Type", "application/octet-stream")
@@ -361,12 +363,12 @@ def _invoke(endpoints: Endpoints) -> None:
             with endpoints.lock:
                 instance.in_flight -= 1
         if status != 200:
-            told = {
+            fields = {
                 "Message": f"Received client error ({status}) from primary",
                 "OriginalStatusCode": status,
                 "OriginalMessage": answer.decode(errors="replace"),
             }
-            return _problem(424, "ModelError", **told)
+            return _problem(424, "ModelError", **fields)
         _capture(backend, endpoint, variant, (content_type, body), (answer_type, answer))
         return (
             200,
@@ -378,11 +380,11 @@ def _invoke(endpoints: Endpoints) -> None:
     SageMakerRuntimeResponse.invoke_endpoint = invoke_endpoint
 
 
-def _chosen(endpoint: FakeEndpoint, wanted: str | None) -> str | None:
+def _choose_variant(endpoint: FakeEndpoint, requested: str | None) -> str | None:
     """Return the variant that is wanted, or one by weight."""
     variants = {v["VariantName"]: v["CurrentWeight"] for v in endpoint.production_variants}
-    if wanted is not None:
-        return wanted if wanted in variants else None
+    if requested is not None:
+        return requested if requested in variants else None
     return random.choices(list(variants), list(variants.values()))[0]
 
 
@@ -423,7 +425,7 @@ def _capture(
         return
     as_text = capture.get("CaptureContentTypeHeader", {}).get("JsonContentTypes", [])
 
-    def told(mode: str, content_type: str, content: bytes) -> dict[str, str]:
+    def fields(mode: str, content_type: str, content: bytes) -> dict[str, str]:
         is_text = content_type in as_text
         data = content.decode() if is_text else base64.b64encode(content).decode()
         encoding = "JSON" if is_text else "BASE64"
@@ -432,8 +434,8 @@ def _capture(
 
     line = {
         "captureData": {
-            "endpointInput": told("INPUT", *request),
-            "endpointOutput": told("OUTPUT", *answer),
+            "endpointInput": fields("INPUT", *request),
+            "endpointOutput": fields("OUTPUT", *answer),
         },
         "eventMetadata": {"eventId": str(uuid.uuid4())},
         "eventVersion": "0",
@@ -463,16 +465,16 @@ def _download(uri: str, folder: Path) -> None:
     place = urlsplit(uri)
     s3, prefix = boto3.client("s3"), place.path.lstrip("/")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=prefix)
-    for key in (found["Key"] for page in pages for found in page.get("Contents", [])):
+    for key in (problems["Key"] for page in pages for problems in page.get("Contents", [])):
         target = folder / key.removeprefix(prefix)
         target.parent.mkdir(parents=True, exist_ok=True)
         s3.download_file(place.netloc, key, str(target))
 
 
-def _problem(status: int, kind: str, message: str = "", **told: Any) -> _Answer:
+def _problem(status: int, kind: str, message: str = "", **fields: Any) -> _Answer:
     headers = {"Content-Type": "application/json", "x-amzn-ErrorType": kind}
     # moto reads the status off the headers.
-    return status, {**headers, "status": str(status)}, json.dumps(told or {"Message": message})
+    return status, {**headers, "status": str(status)}, json.dumps(fields or {"Message": message})
 
 
 def _in_background(work: Callable[..., None], *arguments: Any) -> threading.Thread:
@@ -482,6 +484,6 @@ def _in_background(work: Callable[..., None], *arguments: Any) -> threading.Thre
 
 
 def _refuse_violations(shape: str, request: dict[str, Any]) -> None:
-    found = violations("sagemaker", shape, request)
-    if found:
-        raise AWSValidationException("; ".join(found))
+    problems = violations("sagemaker", shape, request)
+    if problems:
+        raise AWSValidationException("; ".join(problems))

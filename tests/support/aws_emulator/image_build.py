@@ -27,10 +27,10 @@ def engine_is_at_hand() -> bool:
     if not os.environ.get("DOCKER_HOST"):
         return False
     try:
-        asked = subprocess.run(["docker", "version"], capture_output=True, timeout=10)
+        probe = subprocess.run(["docker", "version"], capture_output=True, timeout=10)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
+    return probe.returncode == 0
 
 
 class ImageBuild:

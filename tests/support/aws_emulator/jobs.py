@@ -190,10 +190,10 @@ def _run_job_kind(jobs: Jobs, kind: str, specification: str, store: str) -> None
             else:
                 code = jobs.run(name, _command(request[specification]), environment)
             if getattr(job, status) != "Stopped":
-                ended = "Completed" if code == 0 else "Failed"
-                job.secondary_status = ended
+                final_status = "Completed" if code == 0 else "Failed"
+                job.secondary_status = final_status
                 job.failure_reason = "" if code == 0 else f"AlgorithmError: exit code {code}"
-                setattr(job, status, ended)
+                setattr(job, status, final_status)
 
         threading.Thread(target=run, daemon=True).start()
         return result
@@ -280,11 +280,11 @@ def _names(words: tuple[str, ...], job: str) -> bool:
 
 
 def _refuse_violations(shape: str, request: dict[str, Any]) -> None:
-    found = violations("sagemaker", shape, request)
+    problems = violations("sagemaker", shape, request)
     limits = request.get("StoppingCondition", {})
     if request.get("EnableManagedSpotTraining"):
         longest = limits.get("MaxRuntimeInSeconds", 24 * 3600)
         if limits.get("MaxWaitTimeInSeconds", 0) < longest:
-            found.append("MaxWaitTimeInSeconds must not be less than MaxRuntimeInSeconds")
-    if found:
-        raise AWSValidationException("; ".join(found))
+            problems.append("MaxWaitTimeInSeconds must not be less than MaxRuntimeInSeconds")
+    if problems:
+        raise AWSValidationException("; ".join(problems))
