@@ -182,8 +182,8 @@ def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint)
     with httpx.Client(base_url="sagemaker://endpoint", transport=transport) as client:
 
         def is_remembered(**headers: str) -> bool:
-            image = {"content": _digit(), "headers": {"Content-Type": "image/png", **headers}}
-            return "cached" in client.post("/predict", **image).json()
+            headers |= {"Content-Type": "image/png"}
+            return "cached" in client.post("/predict", content=_digit(), headers=headers).json()
 
         wait_until(lambda: all(is_remembered() for _ in range(8)), 60)
         assert not any(is_remembered(**{"Cache-Control": "no-cache"}) for _ in range(8))

@@ -101,8 +101,8 @@ def test_a_server_that_does_not_answer_is_said_before_any_upload(
     cloud: Cloud, cloud_project: CloudProject
 ) -> None:
     before = cloud.objects()
-    gone = {"ZENML_STORE_URL": "http://127.0.0.1:9"}
-    refused = cloud_project.run(*_VALIDATION, "--stack", "aws", code=2, **gone)
+    command = (*_VALIDATION, "--stack", "aws")
+    refused = cloud_project.run(*command, code=2, ZENML_STORE_URL="http://127.0.0.1:9")
     assert "The ZenML server at http://127.0.0.1:9 does not answer" in refused.stderr
     assert cloud.objects() == before
 
@@ -131,8 +131,8 @@ def test_an_s3_that_fails_at_random_spoils_no_artifact(
 
 
 def test_an_s3_that_is_not_there_ends_the_run_in_a_sentence(cloud_project: CloudProject) -> None:
-    gone = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
-    failed = cloud_project.run(*_VALIDATION, "--stack", "aws-step-operator", code=1, **gone)
+    command = (*_VALIDATION, "--stack", "aws-step-operator")
+    failed = cloud_project.run(*command, code=1, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9")
     assert "The run failed: Could not connect to the endpoint URL" in failed.stderr
     assert "Traceback" not in failed.stderr
     run_content = snapshot(cloud_project)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from zenml.config.step_configurations import StepConfiguration
-from zenml.config.step_run_info import StepRunInfo
 from zenml.enums import StackComponentType
 
 from cv_factory.errors import StackError
@@ -43,7 +42,6 @@ def test_a_steps_own_settings_that_would_cost_or_lose_something_are_refused(
     )  # fmt: skip
     own = {"step_operator.sagemaker_sized": settings}
     config = StepConfiguration.model_validate({"name": "train", "settings": own})
-    step_run = SimpleNamespace(cache_key="key")
-    info = StepRunInfo.model_construct(config=config, step_run=step_run)
+    info: Any = SimpleNamespace(config=config, step_run=SimpleNamespace(cache_key="key"))
     with pytest.raises(StackError, match=message):
         operator.submit(info, ["true"], {})

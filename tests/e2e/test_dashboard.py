@@ -101,7 +101,7 @@ def test_the_dashboard_shows_lineage_and_pictures(
 def test_the_pages_need_no_network(
     trained_project: Project, engine: Callable[..., str], tmp_path: Path
 ) -> None:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Request, sync_playwright
 
     chromium = engine("chromium", "chromium-browser")
     shots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
@@ -115,10 +115,10 @@ def test_the_pages_need_no_network(
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
         for name, file in pages.items():
             page = browser.new_page(viewport={"width": 1100, "height": 900})
-            urls: list[str] = []
-            page.on("request", lambda request, urls=urls: urls.append(request.url))
+            requests: list[Request] = []
+            page.on("request", requests.append)
             page.goto(file.as_uri())
             assert page.locator("h1").is_visible()
-            assert [a for a in urls if not a.startswith(("file:", "data:"))] == []
+            assert [r for r in requests if not r.url.startswith(("file:", "data:"))] == []
             page.screenshot(path=shots / f"{name}.png", full_page=True)
         browser.close()

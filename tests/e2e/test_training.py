@@ -330,7 +330,7 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project)
     assert snapshot(trained_project) == before
 
 
-_WRONG_STARTS = (
+_WRONG_STARTS: tuple[tuple[list[str], str], ...] = (
     (["--set", "trian.epochs=3"], "Did you mean 'train'?"),
     (["--set", "train.epochs=0"], "allowed: [1, 10000]"),
     (["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),

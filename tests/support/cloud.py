@@ -23,7 +23,8 @@ import boto3
 import psutil
 
 from cv_factory.processes.ports import find_free_ports
-from tests.support.project import SOURCE, Completed, Project
+from tests.support.paths import ROOT
+from tests.support.project import Completed, Project
 from tests.support.s3_server import USER, WEED, S3Server, answers
 from tests.support.waiting import wait_until
 
@@ -43,7 +44,7 @@ asked_for: set[str] = set()
 
 def page_commands() -> list[str]:
     """Return the commands in the blocks of docs/aws.md, in order, a line each, without comments."""
-    text = (SOURCE / "docs" / "aws.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [" ".join(line.split(" #")[0].split()) for line in lines]

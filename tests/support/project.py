@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.paths import ROOT as SOURCE
+from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
 #: Every process that a project starts carries this variable, and so do those that they start.
@@ -65,7 +65,7 @@ class Project:
         for name in _source_files():
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(SOURCE / name, target)
+            shutil.copy2(ROOT / name, target)
 
     @property
     def zenml_config(self) -> Path:
@@ -310,9 +310,9 @@ class Project:
 
 def _source_files() -> list[str]:
     command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    output = subprocess.run(command, cwd=SOURCE, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     names = sorted(set(filter(None, output.split("\0"))))
-    return [name for name in names if (SOURCE / name).is_file()]
+    return [name for name in names if (ROOT / name).is_file()]
 
 
 def _answer(python: "subprocess.Popen[bytes]", timeout: float) -> dict[str, int]:

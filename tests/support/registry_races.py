@@ -84,7 +84,8 @@ def _meet(gate: Path, me: str) -> None:
 def _before_first_write(action: Callable[[], None]) -> None:
     from registry.audit.files import LocalLogFiles
 
-    create, first_writes = LocalLogFiles.create, []
+    create = LocalLogFiles.create
+    first_writes: list[str] = []
 
     def gated(files: LocalLogFiles, name: str, content: bytes) -> None:
         if not first_writes:
