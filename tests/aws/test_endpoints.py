@@ -128,7 +128,7 @@ def _requesting(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[st
             client.result()
 
 
-def test_what_is_made_is_as_the_settings_say(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
+def test_resources_match_the_settings(cloud: Cloud, endpoint: SagemakerEndpoint) -> None:
     sagemaker = cloud.aws("sagemaker")
     state = endpoint.state()
     assert state is not None
@@ -151,7 +151,7 @@ def test_what_is_made_is_as_the_settings_say(cloud: Cloud, endpoint: SagemakerEn
     assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 3000
 
 
-def test_it_answers_refuses_and_captures_as_any_service(
+def test_the_endpoint_answers_refuses_and_captures(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
     with _client(endpoint) as client:
@@ -177,7 +177,7 @@ def test_it_answers_refuses_and_captures_as_any_service(
     assert any("SageMaker decides who may send requests" in line for line in whole)
 
 
-def test_who_asks_so_is_not_answered_from_the_cache(endpoint: SagemakerEndpoint) -> None:
+def test_cache_control_bypasses_the_response_cache(endpoint: SagemakerEndpoint) -> None:
     transport = EndpointTransport(endpoint.aws, endpoint.name)
     with httpx.Client(base_url="sagemaker://endpoint", transport=transport) as client:
 
@@ -290,7 +290,7 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
     }
 
 
-def test_a_version_that_answers_wrongly_leaves_the_old_one_and_nothing_of_a_killed_one(
+def test_a_failed_verification_leaves_the_old_version_and_no_leftovers(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
     killed, role = "v9-0000dead", endpoint.settings.role

@@ -97,7 +97,7 @@ def test_a_build_that_fails_shows_the_end_of_its_log(
     assert "Traceback" not in failed.stderr
 
 
-def test_a_server_that_does_not_answer_is_said_before_any_upload(
+def test_an_unreachable_server_is_reported_before_any_upload(
     cloud: Cloud, cloud_project: CloudProject
 ) -> None:
     before = cloud.objects()
@@ -107,7 +107,7 @@ def test_a_server_that_does_not_answer_is_said_before_any_upload(
     assert cloud.objects() == before
 
 
-def test_a_failing_step_is_named_with_its_own_words(cloud_project: CloudProject) -> None:
+def test_a_failing_step_is_reported_with_its_message(cloud_project: CloudProject) -> None:
     pets = cloud_project.home / "pets"
     write_class_folders(pets, per_class=2)
     (pets / "disc" / "broken.png").write_bytes(b"not an image")
@@ -117,9 +117,7 @@ def test_a_failing_step_is_named_with_its_own_words(cloud_project: CloudProject)
     assert "Traceback" not in failed.stderr
 
 
-def test_an_s3_that_fails_at_random_spoils_no_artifact(
-    cloud: Cloud, cloud_project: CloudProject
-) -> None:
+def test_random_s3_failures_corrupt_no_artifact(cloud: Cloud, cloud_project: CloudProject) -> None:
     with FaultProxy(cloud.s3.url, share=0.15, seed=7) as proxy:
         cloud_project.run(
             *_VALIDATION, "--stack", "aws-step-operator", AWS_ENDPOINT_URL_S3=proxy.url
@@ -130,7 +128,7 @@ def test_an_s3_that_fails_at_random_spoils_no_artifact(
     assert "LOADED data_report, dataset, split" in run_content
 
 
-def test_an_s3_that_is_not_there_ends_the_run_in_a_sentence(cloud_project: CloudProject) -> None:
+def test_an_unreachable_s3_ends_the_run_with_one_message(cloud_project: CloudProject) -> None:
     command = (*_VALIDATION, "--stack", "aws-step-operator")
     failed = cloud_project.run(*command, code=1, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9")
     assert "The run failed: Could not connect to the endpoint URL" in failed.stderr

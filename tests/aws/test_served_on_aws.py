@@ -103,7 +103,7 @@ def test_a_second_version_is_a_canary_then_serves_and_is_rolled_back(
     assert _stages(cloud_project) == {1: "production", 2: "archived"}
 
 
-def test_zenmls_commands_know_the_service_and_nothing_is_left_of_a_deleted_one(
+def test_zenml_commands_list_stop_and_delete_the_service(
     cloud: Cloud, cloud_project: CloudProject, deployed: tuple[Completed, set[str]]
 ) -> None:
     arguments = [

@@ -135,7 +135,7 @@ def test_the_roles_have_these_rights_and_no_more() -> None:
     assert not [right for role in rights.values() for right in role.values() if "*" in right]
 
 
-def test_what_the_roles_pass_on_goes_to_sagemaker_alone() -> None:
+def test_roles_are_passed_to_sagemaker_alone() -> None:
     (statement,) = _statements(_template()["Resources"]["SagemakerPassesRoles"])
     assert statement["Condition"] == {
         "StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}
@@ -186,7 +186,7 @@ def test_outputs_and_example_give_every_variable_name_the_stack_file() -> None:
 
 
 @pytest.mark.engines
-def test_it_is_deployed_and_torn_down(cloud: "Cloud") -> None:
+def test_the_template_is_deployed_and_deleted(cloud: "Cloud") -> None:
     cloudformation = cloud.aws("cloudformation")
     cloudformation.create_stack(
         StackName="other",

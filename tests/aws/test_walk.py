@@ -19,9 +19,7 @@ _NOT_RUN = {
 
 
 @pytest.mark.usefixtures("applied", "trained_on_aws")
-def test_every_command_of_the_page_does_what_it_says(
-    cloud: Cloud, cloud_project: CloudProject
-) -> None:
+def test_every_documented_command_works(cloud: Cloud, cloud_project: CloudProject) -> None:
     checked = cloud_project.stacks("check", *documented("python -m stacks check "))
     assert "declares it." in checked.stdout
     # The stack is the active one since it was applied; what has run there is not run again.

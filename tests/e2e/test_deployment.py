@@ -58,7 +58,7 @@ def stages(project: Project) -> dict[int, str]:
     return {v["number"]: v["stage"] for v in snapshot(project)["models"]["digits"]}
 
 
-def test_deploy_update_roll_back_and_bring_back(project: Project) -> None:
+def test_deploy_update_rollback_and_restart(project: Project) -> None:
     port = find_free_port()
     done = run_all(
         project,

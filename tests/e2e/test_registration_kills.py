@@ -106,7 +106,7 @@ print("STATES" + json.dumps(states))
 """
 
 
-def test_a_kill_before_any_write_of_a_registration_is_made_good(trained_project: Project) -> None:
+def test_a_registration_killed_before_any_write_is_completed(trained_project: Project) -> None:
     lines = trained_project.warm("-c", _SOURCE).stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("STATES")]
     states = json.loads(line.removeprefix("STATES"))

@@ -80,7 +80,7 @@ def test_evidence_decides_what_is_staged(judgements: list[Done]) -> None:
     assert "PASSED digits version 4 is in staging" in better
 
 
-def test_anyone_can_walk_back_and_the_log_and_the_card_know_who(
+def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
     judged_project: Project, golden: Callable[[str, str], None]
 ) -> None:
     done = run_all(
@@ -141,7 +141,7 @@ def read_last_state(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str
     return held_stages, report["aliases"], report["log"][-2:]
 
 
-def test_real_processes_race_and_are_killed_between_writes(judged_project: Project) -> None:
+def test_racing_and_killed_commands_leave_consistent_stores(judged_project: Project) -> None:
     """Real stores, real processes, SIGKILL; the start of Python and ZenML is paid once."""
     output = judged_project.root / "forked.json"
     judged_project.warm("-m", "tests.support.registry_races", str(output))

@@ -25,7 +25,7 @@ OPTIONS = (
 )
 
 
-def test_a_killed_search_goes_on_and_its_winner_is_trained(project: Project) -> None:
+def test_a_killed_search_resumes_and_its_winner_is_trained(project: Project) -> None:
     plan = project.run(*OPTIONS, "--dry-run").stdout
     assert "Search: on, 8 trials among logistic_regression, random_forest" in plan
     project.kill_run(*OPTIONS, after="trial 1/8")

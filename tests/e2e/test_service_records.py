@@ -102,7 +102,7 @@ except StackError as error:
 """
 
 
-def test_records_are_complete_at_once_and_go_with_their_services(project: Project) -> None:
+def test_service_records_are_complete_and_removed_with_their_services(project: Project) -> None:
     sources = (_MANY, _LISTED_MEANWHILE, _NOT_RECORDED, _NOT_STAGED)
     done = run_all(project, *(python(source) for source in sources))
     assert [d.code for d in done] == [0, 0, 0, 0], done

@@ -45,7 +45,7 @@ def _squeue(project: Project, columns: str = "%i %T") -> list[str]:
     return text.stdout.split("\n")[:-1]
 
 
-def test_jobs_end_in_every_way_and_the_client_goes_on(slurm: Project) -> None:
+def test_the_client_survives_jobs_that_fail_or_are_killed(slurm: Project) -> None:
     output = slurm.command(command(slurm, "return", "raise", "kill")).stdout
     outcomes = result(output)
     assert outcomes["return"]["step"] == "completed"
@@ -73,7 +73,7 @@ def test_a_cancelled_job_fails_its_step(slurm: Project) -> None:
     assert outcome["step"] == "failed"
 
 
-def test_a_training_that_is_moved_is_continued(slurm: Project) -> None:
+def test_a_requeued_training_resumes(slurm: Project) -> None:
     settings = ["train.checkpoint_seconds=0", "gates=[]", "model.channels=[4,8]"]
     arguments = [word for setting in settings for word in ("--set", setting)]
     training = [sys.executable, "run.py", "--pipeline", "training", *arguments]

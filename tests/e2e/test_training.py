@@ -164,7 +164,7 @@ def test_a_second_run_is_cached_and_registers_nothing_new(trained_project: Proje
     assert len(mirrored["runs"]) == 1
 
 
-def test_killed_and_run_again_it_ends_with_the_same_predictor_byte_for_byte(
+def test_a_killed_training_resumes_to_the_same_predictor_bytes(
     trained_project: Project,
 ) -> None:
     first = Path(snapshot(trained_project)["steps"]["export"]["outputs"]["predictor"]["uri"])
@@ -253,7 +253,7 @@ def test_a_damaged_or_hostile_predictor_is_refused_and_executes_nothing(
     assert not marker.exists()
 
 
-def test_an_int8_predictor_is_what_is_evaluated_judged_and_registered(
+def test_an_int8_predictor_is_evaluated_gated_and_registered(
     trained_project: Project,
 ) -> None:
     gate = "gates=[{metric: accuracy, min: 0.95}, {metric: accuracy_lost_to_precision, max: 0.03}]"
@@ -289,7 +289,7 @@ def test_refused_data_stop_the_run_before_anything_is_fitted(trained_project: Pr
     assert "False" in report.stdout, "the report of the refused data is stored"
 
 
-def test_a_folder_of_images_is_one_option_away(project: Project, tmp_path: Path) -> None:
+def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes")
     (tmp_path / "shapes" / "disc" / "broken.png").write_bytes(b"not an image")
     settings = (
@@ -330,7 +330,7 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project)
     assert snapshot(trained_project) == before
 
 
-_WRONG_STARTS: tuple[tuple[list[str], str], ...] = (
+_INVALID_ARGUMENTS: tuple[tuple[list[str], str], ...] = (
     (["--set", "trian.epochs=3"], "Did you mean 'train'?"),
     (["--set", "train.epochs=0"], "allowed: [1, 10000]"),
     (["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
@@ -342,12 +342,12 @@ _WRONG_STARTS: tuple[tuple[list[str], str], ...] = (
 )
 
 
-def test_a_wrong_start_is_refused_before_anything_is_created(
+def test_invalid_arguments_are_refused_before_anything_is_created(
     pristine_project: Project, golden: Callable[[str, str], None]
 ) -> None:
-    commands = [["--pipeline", "training", *arguments] for arguments, _ in _WRONG_STARTS]
+    commands = [["--pipeline", "training", *arguments] for arguments, _ in _INVALID_ARGUMENTS]
     refused = run_all(pristine_project, *commands)
-    for done, (arguments, expected) in zip(refused, _WRONG_STARTS, strict=True):
+    for done, (arguments, expected) in zip(refused, _INVALID_ARGUMENTS, strict=True):
         assert done.code == 2, (arguments, done.output)
         assert expected in " ".join(done.output.split())
         assert "Traceback" not in done.output
