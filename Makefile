@@ -40,7 +40,7 @@ setup: install  ## install what is needed, apply the local stack and make it the
 training: setup  ## set up, then train on the digits that ship in scikit-learn
 	$(python) run.py --pipeline training $(ARGS)
 
-test-fast: install-dev  ## run the unit tests that take no more than moments: a minute in all
+test-fast: install-dev  ## run the fast unit tests, in about a minute
 	$(python) -m pytest tests/unit -m "not engines and not slow" $(workers) $(ARGS)
 
 test: install-dev  ## install what is needed, run every test that needs no engine
