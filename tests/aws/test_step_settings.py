@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("aws_extra")]
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "settings", "told"),
+    ("checkpoints", "settings", "message"),
     [
         ("", {"spot": True}, "step 'train' .*: spot: "),
         (
