@@ -46,7 +46,8 @@ for name in ("naive_bayes", "linear"):
     predictor = export_predictor(trained, transform, {"data": dataset.fingerprint})
     evaluation = evaluate_predictor(predictor, dataset, split.test, config)
     recall = evaluation.metrics["worst_recall"]
-    assert 0.9 <= recall.value <= recall.high <= 1.0, recall
+    assert recall.value >= 0.9, recall
+    assert recall.high is None or recall.high <= 1.0, "None: the resamples do not vary"
     assert [verdict.status for verdict in judge([gate], Evidence(evaluation))] == ["passed"]
     corrupted = {result.name for result in evaluation.behaviour.corruptions}
     assert "salt_and_pepper" in corrupted
