@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 #: Projects in the order in which their tests run, from the one that takes longest to make.
-_PROJECTS = ("trained_project", "judgements", "project", "pristine_project")
+_PROJECTS = ("trained_project", "registry_history", "project", "pristine_project")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,7 +40,7 @@ def test_the_check_names_what_is_missing_and_what_to_do(cloud_project: CloudProj
         CV_FACTORY_SAGEMAKER_ROLE_ARN="arn:aws:iam::123456789012:role/cv-factory-codebuild",
         CV_FACTORY_MLFLOW_URI="http://127.0.0.1:9",
     ).stdout  # fmt: skip
-    for told in (
+    for phrase in (
         "artifact_store cv_factory_s3: there is no bucket no-bucket",
         "container_registry cv_factory_ecr: there is no repository no-repository",
         "model_deployer cv_factory_endpoints: there is no repository no-service",
@@ -48,7 +48,7 @@ def test_the_check_names_what_is_missing_and_what_to_do(cloud_project: CloudProj
         "SageMaker may not assume the role cv-factory-codebuild",
         "MLflow at 127.0.0.1:9 does not answer",
     ):
-        assert told in missing
+        assert phrase in missing
     assert "docs/aws.md" in missing
 
 

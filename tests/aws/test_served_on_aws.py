@@ -112,8 +112,8 @@ def test_zenml_commands_list_stop_and_delete_the_service(
     ]
     listed, described, logs, _, empty = zenml_models(cloud_project, *arguments, "list")
     assert "digits" in listed
-    for told in (_ENDPOINT, "InService", "100%"):
-        assert told in described
+    for phrase in (_ENDPOINT, "InService", "100%"):
+        assert phrase in described
     assert '"path":"/invocations"' in "".join(logs.splitlines())
     assert _ENDPOINT not in empty
     sagemaker = cloud.aws("sagemaker")

@@ -54,20 +54,20 @@ def trained_project(
 
 
 @pytest.fixture(scope="session")
-def judgements(workbench: Project) -> list[Done]:
-    """What ``registry_history.COMMANDS`` printed; ``judged_project`` is what they left."""
+def registry_history(workbench: Project) -> list[Done]:
+    """What ``registry_history.COMMANDS`` printed; ``project_with_history`` is what they left."""
     _make_applied(workbench)
     workbench.restore("applied")
     done = run_all(workbench, *COMMANDS)
-    workbench.save("judged")
+    workbench.save("history")
     return done
 
 
 @pytest.fixture
-def judged_project(workbench: Project, judgements: list[Done]) -> Iterator[Project]:
+def project_with_history(workbench: Project, registry_history: list[Done]) -> Iterator[Project]:
     """A project with four versions: in production, worse, equal, and a better one in staging."""
-    assert [d.code for d in judgements] == [0, 3, 0, 0, 3, 3, 0, 0], judgements
-    yield from _in_state(workbench, "judged")
+    assert [d.code for d in registry_history] == [0, 3, 0, 0, 3, 3, 0, 0], registry_history
+    yield from _in_state(workbench, "history")
 
 
 def _make_applied(workbench: Project) -> None:

@@ -62,10 +62,10 @@ def assert_codes(done: list[Done], *codes: int) -> None:
     assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
 
 
-def test_evidence_decides_what_is_staged(judgements: list[Done]) -> None:
-    assert_codes(judgements, 0, 3, 0, 0, 3, 3, 0, 0)
+def test_evidence_decides_what_is_staged(registry_history: list[Done]) -> None:
+    assert_codes(registry_history, 0, 3, 0, 0, 3, 3, 0, 0)
     first, unsigned, _, promoted, worse, equal, better, _ = (
-        " ".join(done.output.split()) for done in judgements
+        " ".join(done.output.split()) for done in registry_history
     )
     assert "there is no production model to compare with" in first
     assert "needs a person's approval" in unsigned
@@ -81,10 +81,10 @@ def test_evidence_decides_what_is_staged(judgements: list[Done]) -> None:
 
 
 def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
-    judged_project: Project, golden: Callable[[str, str], None]
+    project_with_history: Project, golden: Callable[[str, str], None]
 ) -> None:
     done = run_all(
-        judged_project,
+        project_with_history,
         *(command for command, _, _ in REFUSED),
         python(_STAGES),
         python(_PRODUCTION_FILES),
@@ -127,7 +127,7 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
     for line in ("Ada: read the card", "Bob: complaints", "failed: accuracy better than"):
         assert line in outputs[10]
     assert "10 of 10 checks agree" in outputs[11]
-    statement = json.loads((judged_project.root / "provenance.json").read_text())
+    statement = json.loads((project_with_history.root / "provenance.json").read_text())
     assert statement["predicate"]["runDetails"]["cvfactory_approval"]["who"] == "Ada"
     assert "DIFFERS provenance that was approved" in outputs[13]
     for forged in (outputs[15], outputs[17]):
@@ -141,10 +141,10 @@ def read_last_state(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str
     return held_stages, report["aliases"], report["log"][-2:]
 
 
-def test_racing_and_killed_commands_leave_consistent_stores(judged_project: Project) -> None:
+def test_racing_and_killed_commands_leave_consistent_stores(project_with_history: Project) -> None:
     """Real stores, real processes, SIGKILL; the start of Python and ZenML is paid once."""
-    output = judged_project.root / "forked.json"
-    judged_project.warm("-m", "tests.support.registry_races", str(output))
+    output = project_with_history.root / "forked.json"
+    project_with_history.warm("-m", "tests.support.registry_races", str(output))
     report = json.loads(output.read_text())
 
     *both, after = report["race"]

@@ -1,4 +1,4 @@
-"""What ZenML is told of services: of every one, at once, and of none that is not there."""
+"""ZenML's records of services: one each, complete before the service starts, removed with it."""
 
 import json
 

@@ -11,7 +11,7 @@ from cv_factory.data.manifest import MANIFEST_COLUMNS
 
 
 def dataset_of(images: npt.NDArray[np.uint8]) -> ImageDataset:
-    """Return images uint8 ``(N, H, W, C)`` as a dataset of two classes in turn."""
+    """Return images uint8 ``(N, H, W, C)`` as a dataset of two alternating classes."""
     n, height, width, channels = images.shape
     columns = {
         "id": [f"{i:06d}" for i in range(n)],

@@ -25,7 +25,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def write_class_folders(root: Path, per_class: int = 30, size: int = 12) -> None:
-    """Write PNGs of two classes that can be told apart: bright discs and dark stripes."""
+    """Write PNGs of two classes that differ: bright discs and dark stripes."""
     rng = np.random.default_rng(0)
     for name in ("disc", "stripe"):
         (root / name).mkdir(parents=True)

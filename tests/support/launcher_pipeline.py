@@ -1,4 +1,4 @@
-"""Runs a pipeline whose second step is launched in its own process and ends as it is told to.
+"""Runs a pipeline whose second step is launched in its own process and ends in a given way.
 
 Copied into a clean client's source root by ``test_launcher``.
 """
@@ -32,7 +32,7 @@ def launcher_pid() -> Annotated[int, "pid"]:
     settings={"step_operator": LauncherSettings(grace_period=600)},
 )
 def launched(how: str, client_pid: int) -> Annotated[dict[str, Any], "seen"]:
-    """End as told."""
+    """Return, raise, exit, be killed or hang."""
     print(f"launched {os.getpid()} how={how}", flush=True)
     if how == "raise":
         raise TrainingError("the loss is not a number")

@@ -12,7 +12,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 
 def main() -> None:
-    """Serve until told to end."""
+    """Serve until SIGTERM."""
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     jobs = Jobs(folder)
