@@ -1,1 +1,4 @@
-"""Endpoints on SageMaker that serve Bentos: boto3 and the library alone, no ZenML."""
+"""Endpoints on SageMaker that serve Bentos, by boto3 and without ZenML.
+
+Whatever calls AWS raises ``AwsError`` where AWS refuses the call or cannot be reached.
+"""

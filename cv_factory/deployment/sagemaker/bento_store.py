@@ -72,11 +72,7 @@ class BentoStore:
             return Bundle.load(Path(scratch))
 
     def prune(self, keep: Collection[str]) -> None:
-        """Delete the Bentos of all other variants.
-
-        Raises:
-            AwsError: S3 refuses it.
-        """
+        """Delete the Bentos of all other variants."""
         s3, root = self.aws.s3_filesystem, f"{self.bucket}/{self.prefix}"
         prefixes = tuple(f"{root}{variant}/" for variant in keep)
         with translate_aws_errors(f"s3://{root} cannot be pruned"):

@@ -58,11 +58,7 @@ class EndpointResources:
         )
 
     def create_model(self, variant: str, image: str) -> None:
-        """Create the SageMaker model of a variant, whose Bento is uploaded.
-
-        Raises:
-            AwsError: SageMaker refuses it.
-        """
+        """Create the SageMaker model of a variant, whose Bento is uploaded."""
         source = {
             "S3Uri": self.bentos.uri(variant),
             "S3DataType": "S3Prefix",
@@ -76,11 +72,7 @@ class EndpointResources:
             )
 
     def tag_model(self, variant: str, stage: str) -> None:
-        """Tag the SageMaker model of a variant with the stage of its version.
-
-        Raises:
-            AwsError: AWS refuses it.
-        """
+        """Tag the SageMaker model of a variant with the stage of its version."""
         with translate_aws_errors(f"The model of variant {variant} cannot be tagged"):
             model = names.sagemaker_model(self.name, variant)
             arn = self._sagemaker.describe_model(ModelName=model)["ModelArn"]
@@ -149,11 +141,7 @@ class EndpointResources:
             raise self.failure(settled, f"could not {verb}", new)
 
     def request_weights(self, state: EndpointState, weights: dict[str, float]) -> None:
-        """Ask SageMaker for these weights; the others become 0.
-
-        Raises:
-            AwsError: SageMaker refuses at once.
-        """
+        """Ask SageMaker for these weights; the others become 0."""
         desired = [
             {
                 "VariantName": variant.name,
@@ -185,9 +173,6 @@ class EndpointResources:
 
         Args:
             keep: Names of variants whose resources stay even if they do not serve.
-
-        Raises:
-            AwsError: AWS refuses it.
         """
         state = load_state(self.aws, self.name)
         variants = {*keep, *(state.names if state else ())}

@@ -52,11 +52,7 @@ class EndpointState:
 
 
 def load_state(aws: AwsClients, endpoint: str) -> EndpointState | None:
-    """Return the state of an endpoint; None where there is none of that name.
-
-    Raises:
-        AwsError: SageMaker refuses to report it.
-    """
+    """Return the state of an endpoint; None where there is none of that name."""
     from botocore.exceptions import ClientError
 
     with translate_aws_errors(f"The state of endpoint {endpoint} cannot be read"):

@@ -47,11 +47,7 @@ class ServiceImage:
         return f"{self.repository}:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def is_built(self) -> bool:
-        """Whether the repository has it.
-
-        Raises:
-            AwsError: ECR refuses to say.
-        """
+        """Whether the repository has it."""
         ecr = self._aws.client("ecr")
         _, _, tag = self.name.rpartition(":")
         _, _, name = self.repository.partition("/")

@@ -29,9 +29,6 @@ class EndpointLogs:
         Args:
             variant: Its name.
             tail: No more than so many of the last lines.
-
-        Raises:
-            AwsError: CloudWatch refuses it.
         """
         events = self._events(variant) if tail is None else self._last_events(variant, tail)
         return [event["message"].rstrip("\n") for event in events]

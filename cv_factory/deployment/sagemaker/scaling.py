@@ -24,11 +24,7 @@ class VariantScaling:
     policy: Autoscaling | None
 
     def start(self, variant: str) -> None:
-        """Scale a variant by the policy, where there is one.
-
-        Raises:
-            AwsError: AWS refuses it.
-        """
+        """Scale a variant by the policy, where there is one."""
         if self.policy is None:
             return
         client = self.aws.client("application-autoscaling")
@@ -51,11 +47,7 @@ class VariantScaling:
             )
 
     def stop(self, variant: str) -> None:
-        """Stop scaling a variant: SageMaker removes none that is scaled.
-
-        Raises:
-            AwsError: AWS refuses it.
-        """
+        """Stop scaling a variant: SageMaker removes none that is scaled."""
         client = self.aws.client("application-autoscaling")
         target = self._target(variant)
         with translate_aws_errors(f"The scaling of variant {variant} cannot be stopped"):

@@ -37,11 +37,7 @@ class EndpointTransport(httpx.BaseTransport):
             self._arguments["TargetVariant"] = variant
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the response of the container, whatever its status.
-
-        Raises:
-            AwsError: SageMaker does not hand the request on.
-        """
+        """Return the response of the container, whatever its status."""
         name = self._arguments["EndpointName"]
         attributes = {}
         if control := request.headers.get("Cache-Control"):
