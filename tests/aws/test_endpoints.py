@@ -105,12 +105,12 @@ def _client(endpoint: SagemakerEndpoint, variant: str | None = None) -> Predicti
 
 
 @contextmanager
-def _requesting(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]:
+def _background_requests(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[str]]]:
     """Ask without a pause from two clients; yields what counts the answers by version."""
     answers: Counter[str] = Counter()
     finished = threading.Event()
 
-    def ask() -> None:
+    def send_requests() -> None:
         with _client(endpoint) as client:
             while not finished.is_set():
                 try:
@@ -119,7 +119,7 @@ def _requesting(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], Counter[st
                     answers[f"lost: {error}"] += 1
 
     with ThreadPoolExecutor(2) as pool:
-        clients = [pool.submit(ask) for _ in range(2)]
+        clients = [pool.submit(send_requests) for _ in range(2)]
         try:
             yield lambda: Counter(dict(answers))
         finally:
@@ -192,7 +192,7 @@ def test_cache_control_bypasses_the_response_cache(endpoint: SagemakerEndpoint) 
 def test_an_update_is_verified_first_and_loses_no_request(
     cloud: Cloud, endpoint: SagemakerEndpoint
 ) -> None:
-    with _requesting(endpoint) as answers:
+    with _background_requests(endpoint) as answers:
         result = endpoint.deploy(_TWO, _bundle("2"), keep={_ONE})
         assert (result.version, result.n_samples) == ("2", 16)
         assert result.largest_difference < 1e-5

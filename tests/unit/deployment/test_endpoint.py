@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 START = 120.0
 
 
-def bundle_of(version: str, *, wrong: bool = False) -> Bundle:
+def make_bundle(version: str, *, wrong: bool = False) -> Bundle:
     """Bundle the digits' predictor; a wrong one's golden samples expect something else."""
     predictor, _, _ = digits_predictor("logistic_regression")
     if wrong:
@@ -47,23 +47,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEndpoint]:
     endpoint = LocalEndpoint(
         folder, "127.0.0.1", find_free_port(), start_timeout_s=START, drain_timeout_s=10.0
     )
-    endpoint.deploy("one", bundle_of("1"))
+    endpoint.deploy("one", make_bundle("1"))
     endpoint.set_weights({"one": 1.0})
     yield endpoint
     for name in [path.name for path in (folder / "services").iterdir()]:
         endpoint.remove(name)
     endpoint.close()
-    assert left_of(endpoint) == []
+    assert find_processes(endpoint) == []
 
 
-def left_of(endpoint: LocalEndpoint) -> list[psutil.Process]:
+def find_processes(endpoint: LocalEndpoint) -> list[psutil.Process]:
     """Return every process of an endpoint, whether or not its supervisor lives."""
     services = [path.name for path in (endpoint.folder / "services").glob("*")]
     marks = [f"{endpoint.folder}#{name}" for name in {*services, "one", "two", "front"}]
     return [process for mark in marks for process in daemon.find_by_tag(mark)]
 
 
-def ask(endpoint: LocalEndpoint, **headers: str) -> httpx.Response:
+def predict(endpoint: LocalEndpoint, **headers: str) -> httpx.Response:
     image = encode_png(digits_predictor("logistic_regression")[0].golden.images[0])
     headers = {"Content-Type": "image/png", **headers}
     return httpx.post(f"{endpoint.url}/predict", content=image, headers=headers, trust_env=False,
@@ -89,7 +89,7 @@ def test_an_update_under_load_loses_no_request(served: LocalEndpoint) -> None:
     for thread in threads:
         thread.start()
     try:
-        result = served.deploy("two", bundle_of("2"), keep={"one"})
+        result = served.deploy("two", make_bundle("2"), keep={"one"})
         assert set(versions) == {"1"}, "what is not verified yet is given nothing"
         served.set_weights({"two": 1.0})
         served.remove("one")
@@ -111,11 +111,11 @@ def test_an_update_under_load_loses_no_request(served: LocalEndpoint) -> None:
 def test_a_failed_verification_leaves_the_old_service_alone(
     served: LocalEndpoint, tmp_path: Path
 ) -> None:
-    before = ask(served).json()["version"]
+    before = predict(served).json()["version"]
     with pytest.raises((DaemonError, VerificationError), match="golden"):
-        served.deploy("wrong", bundle_of("9", wrong=True), keep=served.weights())
+        served.deploy("wrong", make_bundle("9", wrong=True), keep=served.weights())
     with pytest.raises(DaemonError, match=r"not ready after 0\.2 s"):
-        replace(served, start_timeout_s=0.2).deploy("late", bundle_of("8"), keep=served.weights())
+        replace(served, start_timeout_s=0.2).deploy("late", make_bundle("8"), keep=served.weights())
     (name,) = served.weights()
     damaged = served.folder / "services" / "damaged" / "bento"
     shutil.copytree(served.folder / "services" / name / "bento", damaged)
@@ -126,13 +126,13 @@ def test_a_failed_verification_leaves_the_old_service_alone(
     full = LocalEndpoint(tmp_path / "full", "127.0.0.1", find_free_port())
     full.folder.write_text("no folder can be made here")
     with pytest.raises(DaemonError, match="cannot be written"):
-        full.deploy("one", bundle_of("1"))
+        full.deploy("one", make_bundle("1"))
     taken = LocalEndpoint(served.folder / "other", "127.0.0.1", served.port)
     with pytest.raises(DaemonError, match="cannot be listened on"):
         taken.set_weights({})
     served.remove("damaged")
     assert [path.name for path in (served.folder / "services").iterdir()] == [name]
-    assert ask(served).json()["version"] == before
+    assert predict(served).json()["version"] == before
 
 
 def test_a_killed_worker_is_replaced_and_the_next_request_waits_for_it(
@@ -145,7 +145,7 @@ def test_a_killed_worker_is_replaced_and_the_next_request_waits_for_it(
     assert workers
     for worker in workers:
         worker.kill()
-    wait_until(lambda: ask(served).status_code == 200, 25)
+    wait_until(lambda: predict(served).status_code == 200, 25)
     assert not {p.pid for p in workers} & {p.pid for p in psutil.Process(running.pid).children()}
 
 
@@ -161,11 +161,11 @@ def test_a_killed_supervisor_leaves_no_worker_and_the_service_is_restarted(
     orphans = [p.pid for p in daemon.find_by_tag(running.tag)]
     served.start(name)
     served.set_weights({name: 1.0})
-    assert ask(served).status_code == 200
+    assert predict(served).status_code == 200
     assert not any(p.pid in orphans for p in daemon.find_by_tag(running.tag))
     served.stop(name)
     assert daemon.find_by_tag(running.tag) == []
-    assert ask(served).status_code == 502
+    assert predict(served).status_code == 502
 
 
 def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deployment(
@@ -179,10 +179,10 @@ def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deplo
     (serving,) = psutil.Process(proxy.pid).children()
     os.kill(proxy.pid, signal.SIGKILL)
     wait_until(lambda: not served.is_open)
-    assert ask(served).status_code == 200
+    assert predict(served).status_code == 200
     served.set_weights({name: 1.0})
     assert served.is_open
-    assert ask(served).status_code == 200
+    assert predict(served).status_code == 200
     assert not serving.is_running() or serving.status() == psutil.STATUS_ZOMBIE
 
 
@@ -192,20 +192,20 @@ def test_keys_are_asked_for_and_elsewhere_than_on_loopback_they_are_needed(
     monkeypatch.setenv("CV_FACTORY_GATEWAY", "what stands before the deployer alone")
     exposed = LocalEndpoint(tmp_path / "open", "0.0.0.0", find_free_port())
     with pytest.raises(ConfigError, match="without access control"):
-        exposed.deploy("one", bundle_of("1"))
+        exposed.deploy("one", make_bundle("1"))
     key = add_key(tmp_path / "keys.json", "ann", ["predict"], None)
     variables = {"CV_FACTORY_API_KEYS_FILE": str(tmp_path / "keys.json")}
     endpoint = LocalEndpoint(tmp_path / "guarded", "127.0.0.1", find_free_port(), variables, START)
     try:
-        endpoint.deploy("one", bundle_of("1"))
+        endpoint.deploy("one", make_bundle("1"))
         endpoint.set_weights({"one": 1.0})
         running = endpoint.running("one")
         assert running is not None
         assert "CV_FACTORY_GATEWAY" not in psutil.Process(running.pid).environ()
-        assert ask(endpoint).status_code == 401
-        assert ask(endpoint, **{"X-API-Key": key}).status_code == 200
+        assert predict(endpoint).status_code == 401
+        assert predict(endpoint, **{"X-API-Key": key}).status_code == 200
         assert (endpoint.folder / "services" / "one" / "probe.key").stat().st_mode & 0o077 == 0
     finally:
         endpoint.remove("one")
         endpoint.close()
-    assert left_of(endpoint) == []
+    assert find_processes(endpoint) == []

@@ -19,7 +19,7 @@ from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
 from cv_factory.serving.postprocessors import PostprocessedPrediction
 from tests.support.waiting import wait_until
-from tests.unit.deployment.test_endpoint import START, ask, bundle_of, left_of
+from tests.unit.deployment.test_endpoint import START, find_processes, make_bundle, predict
 
 pytestmark = pytest.mark.engines
 
@@ -50,12 +50,12 @@ def test_a_full_disk_stops_the_deployment_and_not_the_service(small_disk: Path) 
         drain_timeout_s=5.0,
     )
     try:
-        endpoint.deploy("one", bundle_of("1"))
+        endpoint.deploy("one", make_bundle("1"))
         endpoint.set_weights({"one": 1.0})
-        assert ask(endpoint).json()["version"] == "1"
+        assert predict(endpoint).json()["version"] == "1"
         _fill(small_disk)
         with pytest.raises(DaemonError, match=r"two cannot be written \(.*No space left"):
-            endpoint.deploy("two", bundle_of("2"), keep={"one"})
+            endpoint.deploy("two", make_bundle("2"), keep={"one"})
         with pytest.raises(DaemonError, match=r"front cannot be written \(No space left"):
             endpoint.set_weights({"one": 0.5})
         # Nor is a proxy ended that lost its supervisor, before another can take its place.
@@ -64,7 +64,7 @@ def test_a_full_disk_stops_the_deployment_and_not_the_service(small_disk: Path) 
             endpoint.set_weights({"one": 0.5})
         assert [path.name for path in (endpoint.folder / "services").iterdir()] == ["one"]
         # Nor does what cannot be logged keep anyone from being answered.
-        assert [ask(endpoint).json()["version"] for _ in range(50)] == ["1"] * 50
+        assert [predict(endpoint).json()["version"] for _ in range(50)] == ["1"] * 50
         (small_disk / "filler").unlink()
         _logs_again(endpoint)
         endpoint.set_weights({"one": 1.0})
@@ -72,7 +72,7 @@ def test_a_full_disk_stops_the_deployment_and_not_the_service(small_disk: Path) 
     finally:
         endpoint.remove("one")
         endpoint.close()
-    assert left_of(endpoint) == []
+    assert find_processes(endpoint) == []
 
 
 def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
@@ -126,7 +126,7 @@ def _fill(place: Path) -> None:
 
 def _logs_again(endpoint: LocalEndpoint) -> None:
     def is_logged() -> bool:
-        assert ask(endpoint, **{"X-Request-ID": "after-the-flood"}).status_code == 200
+        assert predict(endpoint, **{"X-Request-ID": "after-the-flood"}).status_code == 200
         return "after-the-flood" in endpoint.log_file("one").read_text()
 
     wait_until(is_logged)
