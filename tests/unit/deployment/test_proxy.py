@@ -136,7 +136,7 @@ def servers() -> Iterator[tuple[EchoServer, EchoServer]]:
         server.shutdown()
 
 
-def get_server(client: http.client.HTTPConnection, body: bytes = b"x", path: str = "/") -> str:
+def send_request(client: http.client.HTTPConnection, body: bytes = b"x", path: str = "/") -> str:
     client.request("POST", path, body=body)
     response = client.getresponse()
     assert (response.status, response.read()) == (200, body)
@@ -149,7 +149,7 @@ def test_a_canary_is_given_its_share_request_by_request(
     old, new = servers
     proxy.route(old.backend(0.75), new.backend(0.25))
     client = proxy.connect()
-    assert Counter(get_server(client) for _ in range(100)) == {"old": 75, "new": 25}
+    assert Counter(send_request(client) for _ in range(100)) == {"old": 75, "new": 25}
 
 
 def test_shares_are_kept_to_the_request() -> None:
@@ -174,7 +174,7 @@ def test_no_request_is_lost_and_none_is_late_when_the_service_changes_under_load
     def load() -> None:
         client = proxy.connect()
         while not stop.is_set():
-            answered.append(get_server(client, b"y" * 3000))
+            answered.append(send_request(client, b"y" * 3000))
 
     threads = [threading.Thread(target=load) for _ in range(6)]
     for thread in threads:
@@ -203,7 +203,7 @@ def test_bodies_of_any_size_and_form_pass_unchanged(
     proxy.route(servers[0].backend(1.0))
     client = proxy.connect()
     large = bytes(range(256)) * 40_000
-    assert get_server(client, large) == "old"
+    assert send_request(client, large) == "old"
     client.request("POST", "/", body=iter([b"abc", large, b"d"]), encode_chunked=True,
                    headers={"Transfer-Encoding": "chunked"})  # fmt: skip
     response = client.getresponse()
@@ -211,7 +211,7 @@ def test_bodies_of_any_size_and_form_pass_unchanged(
     client.request("HEAD", "/")
     head = client.getresponse()
     assert (head.status, head.read()) == (200, b"")
-    assert get_server(client) == "old"
+    assert send_request(client) == "old"
     expecting = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
     answer = proxy.exchange(expecting + b"Connection: close\r\n\r\nhi")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n")
@@ -257,7 +257,7 @@ def test_what_cannot_be_handed_on_is_answered_with_a_problem(
             "detail": "The service behind this address does not run.",
         }
         proxy.route(dead, servers[1].backend(0.01))
-        assert get_server(proxy.connect()) == "new"
+        assert send_request(proxy.connect()) == "new"
     proxy.route(servers[0].backend(1.0))
     smuggled = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"
     for wrong in (b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", smuggled + b"\r\n0\r\n\r\n"):
@@ -288,13 +288,13 @@ def test_a_killed_proxy_is_started_again_and_clients_wait_for_it(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
     proxy.route(servers[0].backend(1.0))
-    assert get_server(proxy.connect()) == "old"
+    assert send_request(proxy.connect()) == "old"
     for _ in range(3):
         (serving,) = psutil.Process(proxy.process.pid).children()
         serving.kill()
-        assert [get_server(proxy.connect()) for _ in range(5)] == ["old"] * 5
+        assert [send_request(proxy.connect()) for _ in range(5)] == ["old"] * 5
     proxy.route(servers[1].backend(1.0))
-    assert get_server(proxy.connect()) == "new"
+    assert send_request(proxy.connect()) == "new"
 
 
 def test_a_proxy_that_always_fails_is_given_up(tmp_path: Path) -> None:
