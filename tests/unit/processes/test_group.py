@@ -53,10 +53,11 @@ def test_a_step_sees_as_many_gpus_as_it_asks_for(
 
 
 def test_without_a_gpu_it_is_told_that_it_runs_on_the_cpu(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     assert visible_gpus("train", 1, {}, tmp_path) == {}
-    assert "Step 'train' asks for 1 GPU; this machine has none" in capsys.readouterr().err
+    assert "Step 'train' asks for 1 GPU; this machine has none" in caplog.text
 
 
 def test_more_gpus_than_there_are_is_refused(tmp_path: Path) -> None:
