@@ -16,7 +16,7 @@ from typing import Any
 import container
 
 _ROOT = str(Path(__file__).resolve().parents[3])
-sys.path.append(_ROOT)
+sys.path.insert(0, _ROOT)  # some packages install a module "tests" of their own
 from tests.support.warm_python import PACKAGES, become, exit_after  # noqa: E402
 
 _AWS = (
