@@ -11,7 +11,14 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import RESULTS, Side, Spread, describe_machine, parse_arguments, run_once
+from benchmarks.harness import (
+    Side,
+    Spread,
+    describe_machine,
+    parse_arguments,
+    run_once,
+    save_result,
+)
 
 SEEDS = range(5)
 
@@ -31,9 +38,8 @@ def main() -> None:
     Console().print(table)
     figures = f"median {spread.median:.2%}, {spread.min:.2%} to {spread.max:.2%}"
     Console().print(f"n={spread.n}, {figures}")
-    RESULTS.mkdir(exist_ok=True)
     content = {"accuracies": accuracies, "seconds": seconds, "machine": describe_machine()}
-    (RESULTS / "digits_accuracy.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    save_result("digits_accuracy", content)
 
 
 def _side(seed: int) -> Side:

@@ -156,10 +156,7 @@ class Comparison:
 
     def save(self, path: Path | None = None) -> Path:
         """Write the JSON result, by default under benchmarks/results, and return its path."""
-        path = path or RESULTS / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
-        return path
+        return save_result(self.name, self.to_json(), path)
 
     def table(self) -> "Table":
         """Return the figures as a table for a terminal."""
@@ -296,6 +293,14 @@ def _command(side: Side, value: Path) -> list[str]:
     return [sys.executable, "-c", _CALL_SCRIPT, str(ROOT), file, function.__name__, str(value)]
 
 
+def save_result(name: str, content: Mapping[str, Any], path: Path | None = None) -> Path:
+    """Write a result as JSON, by default to ``benchmarks/results/NAME.json``; return its path."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
 def parse_arguments(**defaults: Any) -> tuple[Any, ...]:
     """Parse the optional positional arguments of the running script; its docstring is ``--help``.
 
@@ -307,11 +312,8 @@ def parse_arguments(**defaults: Any) -> tuple[Any, ...]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, default in defaults.items():
-        is_list = isinstance(default, list)
-        parser.add_argument(
-            name.upper(), nargs="*" if is_list else "?", type=str if is_list else type(default),
-            default=default,
-        )  # fmt: skip
+        kind, count = (str, "*") if isinstance(default, list) else (type(default), "?")
+        parser.add_argument(name.upper(), nargs=count, type=kind, default=default)
     return tuple(vars(parser.parse_args()).values())
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, ROOT, Side, describe_machine, parse_arguments, run_once
+from benchmarks.harness import ROOT, Side, describe_machine, parse_arguments, run_once, save_result
 
 #: Settings over the default configuration, by model.
 MODELS: dict[str, list[str]] = {
@@ -42,9 +42,7 @@ def main() -> None:
         row = rows[name]
         figures = f"{row['accuracy']:14.2%}{row['seconds']:10.1f}{row['kilobytes']:10,.0f}"
         print(f"{figures}  {' '.join([name, *settings])}", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    content = {"models": rows, "machine": describe_machine()}
-    (RESULTS / "models_on_digits.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    save_result("models_on_digits", {"models": rows, "machine": describe_machine()})
 
 
 def _last_line(output: str) -> dict[str, Any]:

@@ -26,7 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.anonymous_memory import PeakMemory
-from benchmarks.harness import RESULTS, Side, Spread, describe_machine, parse_arguments, run_once
+from benchmarks.harness import (
+    Side,
+    Spread,
+    describe_machine,
+    parse_arguments,
+    run_once,
+    save_result,
+)
 
 K = 64
 PAIRS = 3
@@ -76,9 +83,7 @@ def _measure(dimension: int, path: Path, *, only_pairs: bool) -> None:
     ratio = Spread.of([b["seconds"] / a["seconds"] for a, b in pairs])
     print(f"sklearn default / ours: {ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f}, "
           f"n={ratio.n}); one d x d float64 matrix is {matrix:.0f} MB")  # fmt: skip
-    RESULTS.mkdir(exist_ok=True)
-    content = {"solvers": rows, "machine": describe_machine()}
-    (RESULTS / f"pca_{dimension}.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    save_result(f"pca_{dimension}", {"solvers": rows, "machine": describe_machine()})
 
 
 def _side(name: str, path: Path) -> Side:

@@ -7,7 +7,6 @@ precision costs in accuracy, the evaluation of a training run says.
 Run: python -m benchmarks.precision [ROUNDS [SECONDS]]
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
+from benchmarks.harness import Spread, describe_machine, parse_arguments, save_result
 from benchmarks.ingestion import write_photographs
 from cv_factory.config.data import DataConfig
 from cv_factory.config.export import ExportConfig
@@ -121,8 +120,7 @@ def main() -> int:
             rates = measure(predictors, images, rounds, seconds)
             report(model.name, predictors, images, rates)
             result[model.name] = rates
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "precision.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    save_result("precision", result)
     return 0
 
 

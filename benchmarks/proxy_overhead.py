@@ -6,13 +6,12 @@ order; on few cores client, proxy and service share them.
 Run: python -m benchmarks.proxy_overhead [ROUNDS [SECONDS]]
 """
 
-import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
+from benchmarks.harness import Spread, describe_machine, parse_arguments, save_result
 from benchmarks.serving import CONNECTIONS, Server, wrk
 from benchmarks.serving_models import write_bundle
 from cv_factory.config.serving import ServingConfig
@@ -101,9 +100,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         figures = measure(Path(directory, "model"), rounds, seconds)
     report(figures)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = json.dumps({"machine": machine, "figures": figures}, indent=2)
-    (RESULTS / "proxy_overhead.json").write_text(result + "\n", encoding="utf-8")
+    save_result("proxy_overhead", {"machine": machine, "figures": figures})
     return 0
 
 

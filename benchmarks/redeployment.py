@@ -5,7 +5,6 @@ ROUNDS (default 5) times a new service replaces the old one, then its worker is 
 Run: python -m benchmarks.redeployment [ROUNDS]
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
+from benchmarks.harness import Spread, describe_machine, parse_arguments, save_result
 from benchmarks.serving_clients import Clients
 from cv_factory.config.data import DataConfig
 from cv_factory.config.serving import ServingConfig
@@ -111,11 +110,9 @@ def main() -> int:
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="cv-factory-redeployment-") as directory:
         figures = measure(rounds, Path(directory))
-    RESULTS.mkdir(parents=True, exist_ok=True)
     spreads = {name: asdict(Spread.of(values)) for name, values in figures.items()}
     content = {"name": "redeployment", "machine": machine, "spreads": spreads, "rounds": figures}
-    file = RESULTS / "redeployment.json"
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    save_result("redeployment", content)
     for name, values in figures.items():
         spread = Spread.of(values)
         sys.stdout.write(

@@ -25,12 +25,12 @@ import httpx
 import psutil
 
 from benchmarks.harness import (
-    RESULTS,
     ROOT,
     BenchmarkError,
     Spread,
     describe_machine,
     parse_arguments,
+    save_result,
 )
 from benchmarks.serving_baselines import FOLDER, mlflow_body
 from benchmarks.serving_models import SIZES, write_bundle
@@ -279,8 +279,7 @@ def main() -> int:
             measured = measure(model, Path(directory) / model, baselines, rounds, seconds)
             result[model] = report(model, measured)
     result["machine"]["load_after"] = round(os.getloadavg()[0], 2)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "serving.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    save_result("serving", result)
     return 0
 
 

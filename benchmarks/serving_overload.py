@@ -7,7 +7,6 @@ ROUNDS (default 3), SECONDS of load (default 5). Needs wrk (Debian: apt-get inst
 Run: python -m benchmarks.serving_overload [ROUNDS [SECONDS]]
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import RESULTS, Spread, describe_machine, parse_arguments
+from benchmarks.harness import Spread, describe_machine, parse_arguments, save_result
 from benchmarks.serving import OURS, running, server, wrk
 from benchmarks.serving_clients import Clients
 from benchmarks.serving_models import write_bundle
@@ -55,9 +54,7 @@ def main() -> int:
         "recovery_seconds": [seconds for seconds, _ in recoveries],
         "lost_requests": [lost for _, lost in recoveries],
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=2) + "\n"
-    (RESULTS / "serving_overload.json").write_text(text, encoding="utf-8")
+    save_result("serving_overload", report)
     for load, runs in figures.items():
         medians = {k: round(Spread.of([run[k] for run in runs]).median, 1) for k in runs[0]}
         sys.stdout.write(f"{load} connections: {medians}\n")

@@ -19,7 +19,7 @@ from typing import cast
 import numpy as np
 
 from benchmarks.anonymous_memory import PeakMemory
-from benchmarks.harness import RESULTS, Side, describe_machine, parse_arguments, run_once
+from benchmarks.harness import Side, describe_machine, parse_arguments, run_once, save_result
 
 _COUNT = "BENCHMARK_IMAGES"
 _SHAPE = (64, 64, 3)
@@ -100,9 +100,7 @@ def main() -> int:
     more = runs[1]["peak_MB"] - runs[0]["peak_MB"]
     further = 9 * small * np.prod(_SHAPE) / 1e6
     print(f"10 x the images: {more:+.0f} MB, where the further images are {further:,.0f} MB (n=1)")
-    RESULTS.mkdir(exist_ok=True)
-    content = json.dumps({"runs": runs, "machine": describe_machine()}, indent=2)
-    (RESULTS / "training_memory.json").write_text(content, encoding="utf-8")
+    save_result("training_memory", {"runs": runs, "machine": describe_machine()})
     return 0
 
 

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import (
-    RESULTS,
     Sample,
     Side,
     Spread,
     describe_machine,
     parse_arguments,
     run_once,
+    save_result,
 )
 
 TARGET = 0.925
@@ -50,7 +50,6 @@ def main() -> int:
     console.print(_table(ours, books, steps))
     console.print(f"Test accuracy of ours: {', '.join(f'{a:.2%}' for a in accuracies)}")
     console.print(f"Seconds of ours by part: {ours[-1].values['seconds']}")
-    RESULTS.mkdir(exist_ok=True)
     content = {
         "ours_seconds": [sample.seconds for sample in ours],
         "ours": [sample.values for sample in ours],
@@ -58,7 +57,7 @@ def main() -> int:
         "measured_steps": steps,
         "machine": describe_machine(),
     }
-    (RESULTS / "training_speed.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    save_result("training_speed", content)
     return 0 if min(accuracies) >= TARGET else 1
 
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, fit_
 from cv_factory.export.fingerprints import compute_fingerprints
 from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
-from cv_factory.training.trained_model import TrainedModel
+from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
 #: Largest difference in probability between the live model and its export.
@@ -28,7 +29,7 @@ PARITY_TOLERANCE = 1e-4
 #: Of every graph, so that its parts can be merged.
 OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
 _IR_VERSION = 10
-_GOLDEN_SAMPLES = 16
+_N_GOLDEN_SAMPLES = 16
 _BATCH = 1024
 
 
@@ -114,28 +115,34 @@ def _build_verified(
         fingerprints=fingerprints,
         temperature=temperature,
     )
-    serialized = graph.SerializeToString(deterministic=True)
     empty = np.empty((0,))
-    draft = Predictor(serialized, contract, GoldenSamples(empty, empty, empty))  # type: ignore[arg-type]
-    reference = trained.reference
-    outputs = draft.predict(reference.images)
+    draft = Predictor(
+        graph.SerializeToString(deterministic=True),
+        contract,
+        GoldenSamples(empty, empty, empty),  # type: ignore[arg-type]
+    )
+    images = trained.reference.images
+    outputs = draft.predict(images)
+    _check_parity(outputs.probabilities, trained.reference, temperature)
+    n = _N_GOLDEN_SAMPLES
+    golden = GoldenSamples(images[:n], outputs.probabilities[:n], outputs.features[:n])
+    return replace(draft, golden=golden)
+
+
+def _check_parity(
+    probabilities: npt.NDArray[np.float32], reference: Reference, temperature: float
+) -> None:
     expected = reference.probabilities
     if temperature != 1.0:
         expected = apply_temperature(expected, temperature)
-    difference = float(np.abs(outputs.probabilities - expected).max())
+    difference = float(np.abs(probabilities - expected).max())
     # Not "difference > PARITY_TOLERANCE": NaN must fail as well.
     if not difference <= PARITY_TOLERANCE:
         raise ExportError(
             f"The exported predictor differs from the trained model by {difference:.2e} in "
-            f"probability on {len(reference.images)} validation images (allowed: "
+            f"probability on {len(expected)} validation images (allowed: "
             f"{PARITY_TOLERANCE:g}). The export of this model is wrong; it is not stored."
         )
-    golden = GoldenSamples(
-        reference.images[:_GOLDEN_SAMPLES],
-        outputs.probabilities[:_GOLDEN_SAMPLES],
-        outputs.features[:_GOLDEN_SAMPLES],
-    )
-    return Predictor(serialized, contract, golden)
 
 
 def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
@@ -207,19 +214,14 @@ def _transform_graph(transform: FittedTransform, model_input: str) -> onnx.Model
         nodes.append(helper.make_node("Div", ["features", "features_std"], ["model_features"]))
         shape = ["N", len(pca.components)]
     nodes[2:2] = _pca_nodes(pca.pool)
+    info = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
         "transform",
+        [info("images", TensorProto.UINT8, ["N", height, width, channels])],
         [
-            helper.make_tensor_value_info(
-                "images", TensorProto.UINT8, ["N", height, width, channels]
-            )
-        ],
-        [
-            helper.make_tensor_value_info(
-                "features", TensorProto.FLOAT, ["N", len(pca.components)]
-            ),
-            helper.make_tensor_value_info(model_input, TensorProto.FLOAT, shape),
+            info("features", TensorProto.FLOAT, ["N", len(pca.components)]),
+            info(model_input, TensorProto.FLOAT, shape),
         ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )

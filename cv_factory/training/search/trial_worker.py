@@ -9,6 +9,7 @@ Usage: python -m cv_factory.training.search.trial_worker DIRECTORY METRIC
 """
 
 import json
+import logging
 import os
 import queue
 import sys
@@ -40,6 +41,7 @@ class _PrunedError(Exception):
 
 def main() -> None:
     """Run trials until standard input ends."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     directory, metric = Path(sys.argv[1]), sys.argv[2]
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries may print to standard output

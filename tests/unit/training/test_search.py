@@ -65,7 +65,7 @@ def digits() -> tuple[ImageDataset, Split]:
 
 
 def run(
-    digits: tuple[ImageDataset, Split], journal: Journal | None = None, **settings: object
+    digits: tuple[ImageDataset, Split], journal: Journal | None = None, **settings: Any
 ) -> SearchResult:
     return search(job(*digits, **settings), journal or InMemoryJournal())
 
