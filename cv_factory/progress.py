@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -13,6 +14,20 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _LOG_INTERVAL_S = 10.0
+
+
+@contextmanager
+def quiet_loggers(level: int, *names: str | None) -> Iterator[None]:
+    """Log only messages of ``level`` and above from some libraries; None is the root logger."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, previous in zip(loggers, levels, strict=True):
+            logger.setLevel(previous)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

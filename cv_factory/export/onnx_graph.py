@@ -2,8 +2,6 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +18,7 @@ from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, fit_
 from cv_factory.export.fingerprints import compute_fingerprints
 from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
+from cv_factory.progress import quiet_loggers
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
@@ -275,20 +274,6 @@ def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Mo
     if program is None:
         raise ExportError("torch.onnx.export returned no program.")
     return program.model_proto
-
-
-@contextmanager
-def quiet_loggers(level: int, *names: str | None) -> Iterator[None]:
-    """Log only messages of ``level`` and above from some libraries; None is the root logger."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(level)
-    try:
-        yield
-    finally:
-        for logger, previous in zip(loggers, before, strict=True):
-            logger.setLevel(previous)
 
 
 def _probability_output(model: onnx.ModelProto) -> str:

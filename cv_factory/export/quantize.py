@@ -19,8 +19,9 @@ from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
-from cv_factory.export.onnx_graph import OPSET, quiet_loggers, strip_metadata
+from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import GoldenSamples, Predictor
+from cv_factory.progress import quiet_loggers
 
 _BATCH = 256
 _MODEL_PREFIX = "model/"

@@ -10,8 +10,18 @@ from cv_factory.evaluation.plots.explanations import explanations
 from cv_factory.evaluation.plots.robustness import robustness
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.slice_accuracies import slice_accuracies
-from cv_factory.evaluation.reports import page
-from cv_factory.evaluation.reports.page import Block, Cell, Picture, Sections, Table, Text
+from cv_factory.reporting.html_page import render_html
+from cv_factory.reporting.page import (
+    Block,
+    Cell,
+    Header,
+    Picture,
+    Sections,
+    Table,
+    Text,
+    Tile,
+    facts_table,
+)
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -30,17 +40,20 @@ _N_CONFUSED, _N_SLICES = 10, 15
 
 def render_report(evaluation: Evaluation) -> str:
     """Return the evaluation as one HTML page: pictures inside, no scripts, no external links."""
-    header = (
-        "<h1>Evaluation</h1>"
-        f"<p>Predictor <code>{evaluation.predictor_fingerprint[:16]}</code> on "
-        f"{evaluation.n_images:,} test images</p>"
+    text = (
+        f"Predictor {evaluation.predictor_fingerprint[:16]} on {evaluation.n_images:,} test images"
     )
+    header = Header("Evaluation", text=text)
     sections = quality_sections(evaluation)
-    return page.render_html("Evaluation report", header, metric_rows(evaluation), sections)
+    return render_html("Evaluation report", header, metric_tiles(evaluation), sections)
 
 
-def metric_rows(evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
-    """Return name, value and interval of each metric, for people."""
+def metric_tiles(evaluation: Evaluation) -> list[Tile]:
+    """Return each metric with its interval."""
+    return [Tile(*row) for row in _metric_rows(evaluation)]
+
+
+def _metric_rows(evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
     titles = METRIC_TITLES | {"top_k_accuracy": f"Top-{evaluation.top_k} accuracy"}
     return tuple(
         (titles.get(name, name), _figure(metric.value), _interval(metric))
@@ -70,7 +83,7 @@ def _metric_blocks(evaluation: Evaluation) -> list[Block]:
         f"The exported predictor on {evaluation.n_images:,} test images; {percent} intervals from "
         "bootstrap resamples of these images."
     )
-    return [Text(text), Table(("metric", "value", f"{percent} interval"), metric_rows(evaluation))]
+    return [Text(text), Table(("metric", "value", f"{percent} interval"), _metric_rows(evaluation))]
 
 
 def _class_blocks(evaluation: Evaluation) -> list[Block]:
@@ -254,7 +267,7 @@ def _cost_blocks(evaluation: Evaluation) -> list[Block]:
         facts["same image twice"] = f"differ by {consistency.repeat_difference:.2g}"
         if consistency.flip_agreement is not None:
             facts["mirror images with the same class"] = f"{consistency.flip_agreement:.2%}"
-    return [page.facts_table(facts)] if facts else []
+    return [facts_table(facts)] if facts else []
 
 
 def _interval(metric: Metric) -> str:

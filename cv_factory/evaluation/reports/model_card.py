@@ -4,16 +4,25 @@ Sections after Mitchell et al. 2019, "Model Cards for Model Reporting". Every fi
 comes from the ``Evaluation``; everything else is handed in as plain values.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.gates import GateVerdict
-from cv_factory.evaluation.reports import page
-from cv_factory.evaluation.reports.evaluation_report import metric_rows, quality_sections
-from cv_factory.evaluation.reports.page import Block, Facts, Picture, Sections, Table, Text
+from cv_factory.evaluation.reports.evaluation_report import metric_tiles, quality_sections
+from cv_factory.reporting import html_page, markdown_page
+from cv_factory.reporting.page import (
+    Badge,
+    Block,
+    Facts,
+    Header,
+    Picture,
+    Sections,
+    Table,
+    Text,
+    facts_table,
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,8 @@ class CardContent:
 
 def render_markdown(content: CardContent) -> str:
     """Return the card as Markdown (GitHub's dialect), without the pictures."""
-    stage = page.escape_markdown(content.stage or "none")
-    return page.render_markdown(
+    stage = markdown_page.escape_markdown(content.stage or "none")
+    return markdown_page.render_markdown(
         f"{content.model_name}, version {content.version}",
         f"Stage: **{stage}** · {_gate_summary(content)}",
         _sections(content),
@@ -86,26 +95,28 @@ def render_markdown(content: CardContent) -> str:
 
 def render_html(content: CardContent) -> str:
     """Return the card as one HTML page: pictures inside, no scripts, no external links."""
-    name, version = html.escape(content.model_name), html.escape(content.version)
-    stage = page.badge(content.stage or "no stage")
-    return page.render_html(
+    return html_page.render_html(
         f"{content.model_name} {content.version}: model card",
-        f"<h1>{name} <small>version {version}</small></h1>"
-        f"<p>{stage} <span>{_gate_summary(content)}</span></p>",
-        metric_rows(content.evaluation),
+        Header(
+            content.model_name,
+            f"version {content.version}",
+            Badge(content.stage or "no stage"),
+            _gate_summary(content),
+        ),
+        metric_tiles(content.evaluation),
         _sections(content),
     )
 
 
 def _sections(content: CardContent) -> Sections:
     sections: Sections = [
-        ("Model", [Text(content.description), page.facts_table(content.model)]),
+        ("Model", [Text(content.description), facts_table(content.model)]),
         ("Intended use", [Text(content.intended_use)] if content.intended_use else []),
         ("Gates", [_gate_table(content.verdicts), _approval(content)]),
         *quality_sections(content.evaluation),
         ("Limits", [Text(content.limits)] if content.limits else []),
         ("Data", _data_blocks(content)),
-        ("Training", [page.facts_table(content.training)]),
+        ("Training", [facts_table(content.training)]),
         ("Pictures", [Picture(c, partial(bytes, png)) for c, png in content.pictures.items()]),
         ("Lineage", _lineage_blocks(content)),
     ]
@@ -113,9 +124,9 @@ def _sections(content: CardContent) -> Sections:
 
 
 def _data_blocks(content: CardContent) -> list[Block]:
-    checks = tuple((check.name, check.status, check.detail) for check in content.data_checks)
+    checks = tuple((check.name, Badge(check.status), check.detail) for check in content.data_checks)
     return [
-        page.facts_table(content.data),
+        facts_table(content.data),
         Text(f"Verdict of the data validation: {content.data_verdict}."),
         Table(("expectation", "verdict", "observed"), checks),
     ]
@@ -124,7 +135,7 @@ def _data_blocks(content: CardContent) -> list[Block]:
 def _lineage_blocks(content: CardContent) -> list[Block]:
     predictor = content.evaluation.predictor_fingerprint
     return [
-        page.facts_table({**content.lineage, "predictor": predictor}),
+        facts_table({**content.lineage, "predictor": predictor}),
         Text("Packages: " + ", ".join(f"{k} {v}" for k, v in content.packages.items())),
     ]
 
@@ -136,7 +147,7 @@ def _approval(content: CardContent) -> Block:
 def _gate_table(verdicts: Sequence[GateVerdict]) -> Block:
     if not verdicts:
         return Text("No gates are configured.")
-    rows = tuple((v.gate, v.status.replace("_", " "), v.reason) for v in verdicts)
+    rows = tuple((v.gate, Badge(v.status.replace("_", " ")), v.reason) for v in verdicts)
     return Table(("gate", "verdict", "reason"), rows)
 
 

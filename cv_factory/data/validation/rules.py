@@ -1,0 +1,154 @@
+"""What is expected of a dataset and its split: one rule an expectation, with its limits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cv_factory.config.validation import ValidationConfig
+from cv_factory.data.validation.report import Severity
+
+BETWEEN = "ExpectColumnValuesToBeBetween"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An expectation and its wording in the report.
+
+    Attributes:
+        name: Its name in the report.
+        severity: What its failure means.
+        message: What it demands.
+        limit: What is allowed.
+        kind: Name of the Great Expectations class.
+        arguments: What that class takes.
+        observed: What was found, where the count of offending rows does not say it.
+    """
+
+    name: str
+    severity: Severity
+    message: str
+    limit: str
+    kind: str
+    arguments: Mapping[str, Any]
+    observed: str | None = None
+
+
+def apply_severities(rules: Sequence[Rule], config: ValidationConfig) -> list[Rule]:
+    """Return the rules with their configured severities, without those that are off."""
+    configured: Mapping[str, str] = {str(k): v for k, v in config.severity.items()}
+    enabled = [rule for rule in rules if configured.get(rule.name) != "off"]
+    return [
+        replace(rule, severity="error" if configured.get(rule.name, rule.severity) == "error"
+               else "warning")
+        for rule in enabled
+    ]  # fmt: skip
+
+
+def build_image_rules(
+    images: pd.DataFrame, class_names: Sequence[str], config: ValidationConfig
+) -> list[Rule]:
+    """Return the rules for the table of images."""
+    return [
+        *_build_identity_rules(images, class_names, config),
+        *_build_appearance_rules(images, config),
+    ]
+
+
+def _build_identity_rules(
+    images: pd.DataFrame, class_names: Sequence[str], config: ValidationConfig
+) -> list[Rule]:
+    """Return rules on ids, labels and leakage between the parts of the split."""
+    not_null = "ExpectColumnValuesToNotBeNull"
+    return [
+        Rule("ids_present", "error", "Every image has an id.", "none without",
+             not_null, {"column": "id"}),
+        Rule("ids_unique", "error", "No two images have the same id.", "none repeated",
+             "ExpectColumnValuesToBeUnique", {"column": "id"}),
+        Rule("sources_present", "error", "Every image says where it was read from.",
+             "none without", not_null, {"column": "source"}),
+        Rule("labels_present", "error", "Every image has a label.", "none without",
+             not_null, {"column": "class_name"}),
+        Rule("labels_known", "error", "Every label is one of the class names.",
+             f"{len(class_names)} classes", "ExpectColumnValuesToBeInSet",
+             {"column": "class_name", "value_set": list(class_names)}),
+        Rule("min_images", "error", "There are enough images.", f"at least {config.min_images:,}",
+             "ExpectTableRowCountToBeBetween", {"min_value": config.min_images},
+             f"{len(images):,} images"),
+        Rule("no_leakage", "error", "No two parts of the split hold the same pixels.",
+             "none shared", BETWEEN, {"column": "parts_of_pixels", "max_value": 1}),
+        Rule("no_group_leakage", "error", "No group has images in two parts of the split.",
+             "none shared", BETWEEN, {"column": "parts_of_group", "max_value": 1}),
+        Rule("near_duplicates", "warning", "Few images look like an image of another part.",
+             f"at most {config.max_near_duplicate_share:.1%}", BETWEEN,
+             {"column": "has_cross_split_near_duplicate", "max_value": 0,
+              "mostly": 1.0 - config.max_near_duplicate_share},
+             f"{images['has_cross_split_near_duplicate'].mean() if len(images) else 0:.1%}"),
+    ]  # fmt: skip
+
+
+def _build_appearance_rules(images: pd.DataFrame, config: ValidationConfig) -> list[Rule]:
+    """Return rules on size, brightness, contrast, sharpness and duplicates."""
+    low, high = config.brightness
+    duplicated = images["pixels_sha256"].duplicated(keep=False)
+    values = images["brightness"]
+    darkest = f"{values.min():.3f} to {values.max():.3f}" if len(values) else "no images"
+    return [
+        *(Rule(name, "warning", f"The {name} of every image is usual (0 to 1).",
+               f"{limits[0]:g} to {limits[1]:g}", BETWEEN,
+               {"column": name, "min_value": limits[0], "max_value": limits[1]},
+               _describe_range(images[name]))
+          for name, limits in (("contrast", config.contrast), ("sharpness", config.sharpness))),
+        Rule("image_side", "warning", "The originals are neither tiny nor huge (pixels a side).",
+             f"{config.side[0]:,} to {config.side[1]:,}", BETWEEN,
+             {"column": "shorter_side", "min_value": config.side[0], "max_value": config.side[1]},
+             _describe_range(images["shorter_side"])),
+        Rule("image_aspect", "warning", "The originals are no slivers (longer / shorter side).",
+             f"at most {config.max_aspect_ratio:g}", BETWEEN,
+             {"column": "aspect", "max_value": config.max_aspect_ratio},
+             _describe_range(images["aspect"])),
+        Rule("label_conflicts", "warning", "Images with the same pixels have the same label.",
+             "none differing", BETWEEN, {"column": "labels_of_pixels", "max_value": 1}),
+        Rule("duplicate_pixels", "warning", "Few images stand in the dataset twice.",
+             f"at most {config.max_duplicate_share:.1%}", "ExpectColumnValuesToBeUnique",
+             {"column": "pixels_sha256", "mostly": 1.0 - config.max_duplicate_share},
+             f"{duplicated.mean() if len(duplicated) else 0:.1%} ({duplicated.sum():,} images)"),
+        Rule("brightness", "warning", "No image is all but black or white (mean brightness).",
+             f"{low:g} to {high:g}", BETWEEN,
+             {"column": "brightness", "min_value": low, "max_value": high}, darkest),
+    ]  # fmt: skip
+
+
+def _describe_range(values: "pd.Series[Any]") -> str:
+    return f"{values.min():.3g} to {values.max():.3g}" if len(values) else "no images"
+
+
+def build_class_rules(
+    classes: pd.DataFrame, split: Mapping[str, npt.NDArray[np.int64]], config: ValidationConfig
+) -> list[Rule]:
+    """Return the rules for the table of classes."""
+    most = classes["imbalance"].max() if len(classes) else 1.0
+    return [
+        Rule("min_images_per_class", "error", "Every class has enough images.",
+             f"at least {config.min_images_per_class:,}", BETWEEN,
+             {"column": "images", "min_value": config.min_images_per_class},
+             _describe_smallest_class(classes, "images")),
+        Rule("parts_hold_every_class", "error",
+             f"Every class has images in {', '.join(split) or 'the dataset'}.",
+             "at least 1 in each", BETWEEN, {"column": "smallest_part", "min_value": 1},
+             _describe_smallest_class(classes, "smallest_part")),
+        Rule("class_imbalance", "warning", "No class is much smaller than the largest one.",
+             f"at most 1 : {config.max_class_imbalance:g}", BETWEEN,
+             {"column": "imbalance", "max_value": config.max_class_imbalance}, f"1 : {most:.3g}"),
+    ]  # fmt: skip
+
+
+def _describe_smallest_class(classes: pd.DataFrame, column: str) -> str:
+    """Return the number and name of the smallest class, such as ``174 (eight)``."""
+    if not len(classes):
+        return "no classes"
+    row = classes.loc[classes[column].idxmin()]
+    return f"{row[column]:,} ({row['class_name']})"
