@@ -55,9 +55,11 @@ def metric_tiles(evaluation: Evaluation) -> list[Tile]:
 
 def _metric_rows(evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
     titles = METRIC_TITLES | {"top_k_accuracy": f"Top-{evaluation.top_k} accuracy"}
+    metrics = evaluation.metrics
+    names = [*(n for n in METRIC_TITLES if n in metrics), *(n for n in metrics if n not in titles)]
     return tuple(
-        (titles.get(name, name), _figure(metric.value), _interval(metric))
-        for name, metric in evaluation.metrics.items()
+        (titles.get(name, name), _figure(metrics[name].value), _interval(metrics[name]))
+        for name in names
     )
 
 
