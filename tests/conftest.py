@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _PROJECTS = ("trained_project", "registry_history", "project", "pristine_project")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder, and put first what takes longest.
 
