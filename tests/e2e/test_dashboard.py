@@ -111,12 +111,16 @@ def test_the_pages_need_no_network(
         "model_card": Path(steps["register"]["outputs"]["registration"]["uri"]) / "card.html",
         "data_report": report / "report.html",
     }
+    requests: list[Request] = []
+
+    def record(request: Request) -> None:
+        requests.append(request)
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
         for name, file in pages.items():
             page = browser.new_page(viewport={"width": 1100, "height": 900})
-            requests: list[Request] = []
-            page.on("request", requests.append)
+            page.on("request", record)
             page.goto(file.as_uri())
             assert page.locator("h1").is_visible()
             assert [r for r in requests if not r.url.startswith(("file:", "data:"))] == []
