@@ -1,6 +1,5 @@
 """A bundle of the digits predictor, its application in this process, and a real service of it."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 from PIL import Image
+from starlette.testclient import TestClient
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.processes.ports import find_free_port
@@ -47,26 +47,9 @@ def app_client(
     """Yield a client of a digits application in this process."""
     app = Application(digits_bundle(**serving), keys=keys, state_file=state_file)
     try:
-        yield httpx.Client(transport=InProcessTransport(app), base_url="http://test")
+        yield TestClient(app, raise_server_exceptions=False)
     finally:
         app.close()
-
-
-class InProcessTransport(httpx.BaseTransport):
-    """Sends each request to an application, in an event loop of its own."""
-
-    def __init__(self, app: Application) -> None:
-        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the application's response, read to its end."""
-
-        async def respond() -> httpx.Response:
-            response = await self._transport.handle_async_request(request)
-            content = await response.aread()
-            return httpx.Response(response.status_code, headers=response.headers, content=content)
-
-        return asyncio.run(respond())
 
 
 def post_image(client: httpx.Client, content: bytes, **options: Any) -> httpx.Response:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.testclient import TestClient
 
 from cv_factory.serving.application import Application
 from cv_factory.serving.logging.prediction_log import read_predictions
 from tests.support.digits_service import (
-    InProcessTransport,
     app_client,
     digit_png,
     digits_bundle,
@@ -80,8 +80,7 @@ def test_versions_and_postprocessors_share_nothing() -> None:
     results = []
     for variant in (bundle, replace(bundle, version="8"), digits_bundle(**top_1)):
         app = Application(variant)
-        with httpx.Client(transport=InProcessTransport(app), base_url="http://test") as client:
-            status, body = predict(client, digit_png(0))
+        status, body = predict(TestClient(app), digit_png(0))
         app.close()
         results.append((status, body["version"], len(body["predictions"][0]["probabilities"])))
     assert results == [("miss", "7", 10), ("miss", "8", 10), ("miss", "7", 1)]
