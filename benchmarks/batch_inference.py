@@ -14,8 +14,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FunctionType
-from typing import cast
 
 import numpy as np
 
@@ -112,8 +110,8 @@ def main() -> int:
         export_small_cnn(Path(directory, "predictor"), Path(directory, "images"))
         compare_rates(
             "batch_inference",
-            Side("bare loop", cast(FunctionType, bare_loop)),
-            Side("batch inference", cast(FunctionType, batch_inference)),
+            Side("bare loop", bare_loop),
+            Side("batch inference", batch_inference),
             pairs,
         )
     return 0

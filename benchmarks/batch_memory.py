@@ -9,8 +9,6 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from types import FunctionType
-from typing import cast
 
 from benchmarks.batch_inference import FOLDER, export_small_cnn, score_folder
 from benchmarks.harness import Side, compare, parse_arguments
@@ -51,8 +49,8 @@ def main() -> int:
         export_small_cnn(root / "predictor", root / "images")
         link_images(root / "images", root / "many")
         sides = (
-            Side(f"{n:,} images", cast(FunctionType, few)),
-            Side(f"{_TIMES * n:,} images", cast(FunctionType, many)),
+            Side(f"{n:,} images", few),
+            Side(f"{_TIMES * n:,} images", many),
         )
         result = compare("batch_memory", *sides, pairs=pairs, warmup=0)
     result.save()

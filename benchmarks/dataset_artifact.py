@@ -18,8 +18,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,7 +157,7 @@ def generate_dataset(megabytes: int) -> ImageDataset:
 
 
 def report(
-    name: str, baseline: FunctionType, candidate: FunctionType, pairs: int, **env: str
+    name: str, baseline: Callable[[], Any], candidate: Callable[[], Any], pairs: int, **env: str
 ) -> None:
     """Compare two functions by the seconds and megabytes that they return, and print both."""
     sides = Side(baseline.__name__, baseline, env), Side(candidate.__name__, candidate, env)
@@ -192,12 +191,12 @@ def main() -> int:
         for name in ("stock", "ours", "server"):
             (folder / name).mkdir()
         _store_both(dataset.images, dataset)
-        load = cast(FunctionType, stock_load), cast(FunctionType, our_load)
+        load = stock_load, our_load
         report("dataset_artifact_load", *load, pairs)
         report(
             "dataset_artifact_save",
-            cast(FunctionType, np_save),
-            cast(FunctionType, our_save),
+            np_save,
+            our_save,
             pairs,
         )
         server = S3Server(str(WEED), folder / "server")

@@ -6,8 +6,6 @@ whole evaluation (metrics with 1,000 resamples, slices, corruptions, explanation
 
 import sys
 import time
-from types import FunctionType
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -55,8 +53,8 @@ def main() -> int:
     parse_arguments()
     comparison = compare(
         "evaluation",
-        Side("prediction alone", cast(FunctionType, predict)),
-        Side("whole evaluation", cast(FunctionType, evaluate)),
+        Side("prediction alone", predict),
+        Side("whole evaluation", evaluate),
         pairs=2,
         warmup=0,
     )

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Side:
     """
 
     name: str
-    work: Sequence[str] | FunctionType
+    work: Sequence[str] | Callable[[], Any]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path = ROOT
     prepare: Callable[[], None] | None = None
@@ -283,7 +282,7 @@ def _wait(process: subprocess.Popen[bytes], side: Side, timeout: float) -> None:
 
 
 def _command(side: Side, value: Path) -> list[str]:
-    if not isinstance(side.work, FunctionType):
+    if not callable(side.work):
         return list(side.work)
     function = side.work
     if "." in function.__qualname__ or function.__name__ == "<lambda>":

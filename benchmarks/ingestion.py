@@ -12,8 +12,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FunctionType
-from typing import cast
 
 import numpy as np
 
@@ -87,8 +85,8 @@ def main() -> int:
         write_photographs(Path(directory), n)
         compare_rates(
             "ingestion",
-            Side("ImageFolder + DataLoader", cast(FunctionType, dataloader)),
-            Side("ingest", cast(FunctionType, ingestion)),
+            Side("ImageFolder + DataLoader", dataloader),
+            Side("ingest", ingestion),
             pairs,
         )
     return 0

@@ -11,8 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from types import FunctionType
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +125,7 @@ def main() -> int:
     (small,) = parse_arguments(count=100_000)
     runs = []
     for n in (small, 10 * small):
-        side = Side(f"{n:,} images", cast(FunctionType, stages), env={_COUNT: str(n)})
+        side = Side(f"{n:,} images", stages, env={_COUNT: str(n)})
         runs.append(run_once(side, timeout=1800).values)
         print(json.dumps(runs[-1], indent=1), flush=True)
     ratio = runs[1]["whole_s"] / runs[0]["whole_s"]

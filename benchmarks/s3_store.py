@@ -14,8 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 
@@ -145,9 +144,9 @@ def main() -> int:
         server = S3Server(str(WEED), folder / "server")
         try:
             os.environ |= {**server.environment, FOLDER: directory, STORE: f"s3://{BUCKET}"}
-            upload = cast(FunctionType, s3fs_upload), cast(FunctionType, our_upload)
+            upload = s3fs_upload, our_upload
             report("s3_store_upload", *upload, pairs)
-            download = cast(FunctionType, s3fs_download), cast(FunctionType, our_download)
+            download = s3fs_download, our_download
             report("s3_store_download", *download, pairs)
             _compare_runs(folder / "bench", pairs)
         finally:

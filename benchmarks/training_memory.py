@@ -13,8 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FunctionType
-from typing import cast
 
 import numpy as np
 
@@ -94,7 +92,7 @@ def main() -> int:
         _save_transform(Path(folder))
         for n in (small, 10 * small):
             env = {_COUNT: str(n), "BENCHMARK_TRANSFORM": folder}
-            side = Side(f"{n} images", cast(FunctionType, train_streamed), env=env)
+            side = Side(f"{n} images", train_streamed, env=env)
             runs.append(run_once(side, timeout=900).values)
             print(json.dumps(runs[-1]))
     more = runs[1]["peak_MB"] - runs[0]["peak_MB"]

@@ -93,7 +93,7 @@ def _before_first_write(action: Callable[[], None]) -> None:
             action()
         create(files, name, content)
 
-    LocalLogFiles.create = gated  # type: ignore[assignment, method-assign]
+    LocalLogFiles.create = gated  # type: ignore[assignment]
 
 
 def _promote_until(n: int) -> int:

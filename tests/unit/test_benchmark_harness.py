@@ -150,4 +150,4 @@ def test_wrong_use_is_refused() -> None:
     with pytest.raises(ValueError, match="two different names"):
         compare("wrong", side, side)
     with pytest.raises(ValueError, match="no module-level function"):
-        run_once(Side("lambda", lambda: None))  # type: ignore[arg-type]
+        run_once(Side("lambda", lambda: None))

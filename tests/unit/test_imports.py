@@ -54,8 +54,8 @@ def test_ruff_refuses_imports_and_calls_that_unpickle(tmp_path: Path) -> None:
     for name, source in enumerate((*_UNSAFE, *_SAFE)):
         (tmp_path / f"{name}.py").write_text(source)
     command = [
-        *(sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml"),
-        *("--select", "TID251,S301", "--output-format", "json", "--no-cache", tmp_path),
+        *(sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml")),
+        *("--select", "TID251,S301", "--output-format", "json", "--no-cache", str(tmp_path)),
     ]
     output = subprocess.run(command, capture_output=True, text=True).stdout
     refused = {Path(problem["filename"]).stem for problem in json.loads(output)}

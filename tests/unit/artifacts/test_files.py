@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,13 @@ def test_a_pickle_under_our_file_names_is_refused_and_not_executed(
 ) -> None:
     marker, hostile = tmp_path / "marker", tmp_path / f"hostile{suffix}"
     hostile.write_bytes(pickle.dumps(Bomb(marker)))
-    load = {".npy": load_array, ".npz": lambda f: load_npz(f, ("a",))}.get(suffix, load_tensors)
+    loaders: dict[str, Callable[[Path], object]] = {
+        ".npy": load_array,
+        ".npz": lambda file: load_npz(file, ("a",)),
+        ".safetensors": load_tensors,
+    }
     with pytest.raises(ArtifactError, match="hostile"):
-        load(hostile)
+        loaders[suffix](hostile)
     assert not marker.exists()
     pickle.loads(hostile.read_bytes())
     assert marker.exists(), "the bomb must work, or this test shows nothing"

@@ -5,7 +5,7 @@ import tempfile
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -145,7 +145,7 @@ def test_a_bundle_in_a_bucket_comes_back_whole_or_not_at_all(
     BundleMaterializer(place, artifact_store=store_in_s3).save(bundle)
     assert set((tmp_path / "tmp").iterdir()) == before
     materializer = BundleMaterializer(place, artifact_store=store_in_s3)
-    loaded: Bundle = materializer.load(Bundle)
+    loaded = cast(Bundle, materializer.load(Bundle))
     assert (loaded.card_html, loaded.serving) == (bundle.card_html, bundle.serving)
     assert loaded.predictor.fingerprint == predictor.fingerprint
     answered = loaded.predictor.predict(predictor.golden.images)
@@ -158,7 +158,7 @@ def test_a_bundle_in_a_bucket_comes_back_whole_or_not_at_all(
         with pytest.raises(ArtifactError, match=name.rpartition("/")[2]):
             materializer.load(Bundle)
         s3.client().put_object(Bucket=BUCKET, Key=key, Body=content)
-    assert materializer.load(Bundle).version == "7"
+    assert cast(Bundle, materializer.load(Bundle)).version == "7"
     assert set((tmp_path / "tmp").iterdir()) == before
 
 

@@ -194,7 +194,7 @@ def test_imbalance_is_a_warning_that_names_the_small_class() -> None:
 
 def test_brightness_out_of_range_is_a_warning() -> None:
     manifest = _manifest()
-    manifest.loc[[2, 5], "brightness"] = np.float32([0.0, 1.0])
+    manifest.loc[2, "brightness"], manifest.loc[5, "brightness"] = np.float32(0), np.float32(1)
     report = _validate(manifest)
     failed = _failed(report)
     assert failed.keys() == {"brightness"}

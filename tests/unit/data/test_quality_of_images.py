@@ -52,7 +52,7 @@ def validate(
         config=ValidationConfig.model_validate(limits),
         unreadable=[(u.id, u.reason) for u in dataset.unreadable],
         images=dataset.images,
-        reference=reference and Reference(reference.manifest, reference.class_names),
+        reference=Reference(reference.manifest, reference.class_names) if reference else None,
     )
 
 

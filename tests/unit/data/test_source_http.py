@@ -1,10 +1,12 @@
 """A listing over HTTP, from a real server on this machine that behaves well or badly."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -68,14 +70,16 @@ def site() -> Iterator[Site]:
     thread.join()
 
 
-def listing(
-    site: Site, path: str = "/list", fetch: object = None, **settings: object
-) -> DataConfig:
+def listing(site: Site, path: str = "/list", fetch: Any = None, **settings: object) -> DataConfig:
     return DataConfig.model_validate(
         {
             "source": "http",
             "path": site.url + path,
-            "fetch": {"allow_private_addresses": True, "backoff_seconds": 0.01, **(fetch or {})},
+            "fetch": {
+                "allow_private_addresses": True,
+                "backoff_seconds": 0.01,
+                **(fetch or {}),
+            },
             **settings,
         }
     )
@@ -140,7 +144,7 @@ def test_an_image_that_cannot_be_fetched_is_left_out_with_its_reason(site: Site)
     site.answers["/2.png"] = lambda _: (503, {}, b"")
     site.put("/3.png", PNG + b"\0" * 2000)
     site.put("/list", as_json(items), "application/json")
-    size = {"height": 8, "width": 8, "channels": 3}
+    size: dict[str, Any] = {"height": 8, "width": 8, "channels": 3}
     dataset = ingest(listing(site, max_unreadable_share=0.9, max_bytes=1000, **size))
     assert {u.id: u.reason for u in dataset.unreadable} == {
         "/2.png": "HTTP status 503, after 4 attempts",
@@ -171,7 +175,7 @@ def test_a_server_is_given_the_time_that_it_asks_for_within_limits(site: Site) -
 
 def test_a_date_in_retry_after_is_understood() -> None:
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
-    assert retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}) > 1e9  # type: ignore[operator]
+    assert retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}) > 1e9
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
 
@@ -228,14 +232,14 @@ def test_every_redirect_is_checked_again(site: Site, monkeypatch: pytest.MonkeyP
     # As seen from outside: one name is public (and leads to the test server), the address is not.
     import cv_factory.data.storage.fetch as module
 
-    real, port = module.socket.getaddrinfo, site.url.rpartition(":")[2]
+    real, port = socket.getaddrinfo, site.url.rpartition(":")[2]
     asked: list[str] = []
 
-    def resolve(host: str, *arguments: object, **options: object) -> object:
+    def resolve(host: str, *arguments: Any, **options: Any) -> object:
         asked.append(host)
-        return real("127.0.0.1" if host == "public.test" else host, *arguments, **options)  # type: ignore[arg-type]
+        return real("127.0.0.1" if host == "public.test" else host, *arguments, **options)
 
-    monkeypatch.setattr(module.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(
         module, "is_public", lambda a: asked[-1] == "public.test" and a == "127.0.0.1"
     )

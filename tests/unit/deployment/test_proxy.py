@@ -99,7 +99,7 @@ class RunningProxy:
         self.generation += 1
         Routes(self.generation, backends).save(self.folder / ROUTES)
         deadline = time.monotonic() + 20
-        while self.status() is None or self.status().generation != self.generation:  # type: ignore[union-attr]
+        while self.status() is None or self.status().generation != self.generation:
             assert time.monotonic() < deadline
             assert self.process.poll() is None
             time.sleep(0.005)

@@ -1,5 +1,7 @@
 """Corruptions, consistency, cost and explanations of predictors whose answers are known."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from cv_factory.evaluation.corruptions import corrupt, corruption_names
 from cv_factory.evaluation.explain import choose, classical_head, explain, occlusion
 from cv_factory.evaluation.graph_size import count
 from cv_factory.evaluation.scoring import evaluate_predictor
-from cv_factory.inference.predictor import Prediction
+from cv_factory.inference.predictor import Prediction, Predictor
 from tests.support.predictors import digits_predictor
 
 
@@ -24,17 +26,17 @@ def test_corruptions_are_seeded_and_grow_with_severity(name, channels):
     changes = []
     for severity in (1, 2, 3):
         corrupted = corrupt(images, name, severity, seed=1)
-        assert (corrupted.dtype, corrupted.shape) == (np.uint8, images.shape)
+        assert (corrupted.dtype, corrupted.shape) == (images.dtype, images.shape)
         np.testing.assert_array_equal(corrupted, corrupt(images, name, severity, seed=1))
         changes.append(np.abs(corrupted.astype(float) - images).mean())
     np.testing.assert_array_equal(images, before)
     assert 0 < changes[0] < changes[1] < changes[2]
 
 
-class Bright:
+class _Bright:
     """Stands in for a predictor: bright images, in a batch of their own, are of class 1."""
 
-    def __init__(self, noise=0.0):
+    def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
 
     def predict(self, images):
@@ -43,10 +45,14 @@ class Bright:
         return Prediction(np.stack([1 - left, left], axis=1).astype(np.float32), left[:, None])
 
 
+def bright(noise: float = 0.0) -> Predictor:
+    return cast(Predictor, _Bright(noise))
+
+
 def test_consistency_finds_what_depends_on_the_batch():
     images = np.random.default_rng(0).integers(0, 255, (20, 6, 6, 1), dtype=np.uint8)
-    assert examine.measure_consistency(Bright(), images, flip=False).batch_difference == 0
-    shaky = examine.measure_consistency(Bright(noise=0.1), images, flip=False)
+    assert examine.measure_consistency(bright(), images, flip=False).batch_difference == 0
+    shaky = examine.measure_consistency(bright(noise=0.1), images, flip=False)
     assert shaky.batch_difference == pytest.approx(0.1, abs=1e-6)
     assert shaky.repeat_difference == 0
     assert shaky.flip_agreement is None
@@ -55,13 +61,13 @@ def test_consistency_finds_what_depends_on_the_batch():
 def test_flips_are_compared_where_labels_survive_them():
     images = np.zeros((10, 4, 4, 1), dtype=np.uint8)
     images[:5, :, :2] = 255
-    assert examine.measure_consistency(Bright(), images, flip=True).flip_agreement == 0.5
+    assert examine.measure_consistency(bright(), images, flip=True).flip_agreement == 0.5
 
 
 def test_occlusion_finds_the_part_that_counts():
     image = np.full((20, 20, 1), 20, dtype=np.uint8)
     image[8:12, 2:6] = 255
-    heat = occlusion(Bright(), image, 1)
+    heat = occlusion(bright(), image, 1)
     assert heat.shape == (20, 20)
     assert heat[8:12, 2:6].mean() > 5 * np.abs(heat[:, 12:]).mean()
 
@@ -69,7 +75,7 @@ def test_occlusion_finds_the_part_that_counts():
 def test_robustness_counts_right_answers():
     images = np.full((40, 8, 8, 1), 200, dtype=np.uint8)
     config = EvaluateConfig(bootstrap_samples=100)
-    results = examine.measure_robustness(Bright(), images, np.ones(40, dtype=np.int64), config)
+    results = examine.measure_robustness(bright(), images, np.ones(40, dtype=np.int64), config)
     assert len(results) == 3 * len(corruption_names())
     by_name = {(r.name, r.severity): r for r in results}
     assert by_name["gaussian_blur", 3].accuracy == 1.0

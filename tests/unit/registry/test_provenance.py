@@ -41,7 +41,7 @@ RESOURCE = {
     "anyOf": [{"required": [name]} for name in ("uri", "digest", "content")],
 }
 # Extension fields are named VENDOR_FIELD: slsa-framework/slsa, spec/build-provenance.md.
-EXTENSION = {"^cvfactory_[a-zA-Z]+$": {}}
+EXTENSION: dict[str, dict[str, object]] = {"^cvfactory_[a-zA-Z]+$": {}}
 
 
 def fields(required: str, optional: str = "", **schemas: Any) -> dict[str, Any]:

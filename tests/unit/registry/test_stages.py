@@ -171,7 +171,7 @@ def test_a_transition_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
         promote(stores)
     stores.kill_before = None
     # As if it were another process of this machine, first alive and then dead.
-    monkeypatch.setattr(stages.os, "getpid", lambda: -1)
+    monkeypatch.setattr("registry.stages.os.getpid", lambda: -1)
     with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
         promote(stores, 3)
     monkeypatch.setattr(stages, "_is_process_alive", lambda process, start: False)
@@ -184,7 +184,7 @@ def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, mon
     with pytest.raises(Killed):
         promote(stores)
     stores.kill_before = None
-    monkeypatch.setattr(stages.socket, "gethostname", lambda: "elsewhere")
+    monkeypatch.setattr("registry.stages.socket.gethostname", lambda: "elsewhere")
     with pytest.raises(TransitionRefusedError):
         stores.transitions().recover()
     monkeypatch.setattr(stages, "LEASE_S", 0.0)

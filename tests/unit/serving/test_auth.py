@@ -114,7 +114,7 @@ def test_only_tokens_of_the_issuer_are_accepted(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path)
     body = {"iss": "us", "aud": "cv", "sub": "x", "exp": time.time() + 60, "roles": ["admin"]}
     forged = jwt.encode(body, "a secret of the attacker's own choice", headers={"kid": "one"})
-    unsigned = jwt.encode(body, None, "none", headers={"kid": "one"})
+    unsigned = jwt.encode(body, "", "none", headers={"kid": "one"})
     with app_client(access=issuer.access) as client:
         assert predict(client, bearer(issuer.token())).status_code == 200
         invalid = [

@@ -76,7 +76,10 @@ def test_a_request_is_a_hit_only_as_a_whole() -> None:
 
 def test_versions_and_postprocessors_share_nothing() -> None:
     bundle = digits_bundle(cache=CACHE)
-    top_1 = {"postprocessor": {"name": "ranked", "settings": {"top_k": 1}}, "cache": CACHE}
+    top_1: dict[str, Any] = {
+        "postprocessor": {"name": "ranked", "settings": {"top_k": 1}},
+        "cache": CACHE,
+    }
     results = []
     for variant in (bundle, replace(bundle, version="8"), digits_bundle(**top_1)):
         app = Application(variant)

@@ -4,6 +4,7 @@ import asyncio
 import warnings
 from collections import Counter
 from contextlib import suppress
+from typing import Any, cast
 
 import httpx
 import schemathesis
@@ -48,7 +49,7 @@ def test_requests_generated_from_the_description_cause_no_server_error() -> None
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path="/readyz")
     calls: Counter[str] = Counter()
 
-    def check(case: schemathesis.Case) -> None:
+    def check(case: "schemathesis.Case[Any]") -> None:
         response = case.call()
         calls[case.path] += 1
         assert response.status_code < 500
@@ -61,7 +62,8 @@ def test_requests_generated_from_the_description_cause_no_server_error() -> None
     )  # fmt: skip
     for result in schema.get_all_operations():
         for mode in GenerationMode:
-            strategy = result.ok().as_strategy(generation_mode=mode)
+            operation = cast(Any, result).ok()
+            strategy = operation.as_strategy(generation_mode=mode)
             with suppress(Unsatisfiable):
                 limits(given(strategy)(check))()
     app.close()

@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import zenml
@@ -56,12 +56,13 @@ def test_zenml_imports_frameworks_to_switch_off_their_autologging(
     imported: list[str] = []
     monkeypatch.setattr("importlib.import_module", lambda name: imported.append(name))
     logging.disable(logging.WARNING)
-    stock(object())
+    tracker: Any = object()
+    stock(tracker)
     logging.disable(logging.NOTSET)
     assert "mlflow.pytorch" in imported, "remove stacks.compat.zenml_autologging"
     imported.clear()
     import_no_framework_after_steps()
-    Tracker.disable_autologging(object())
+    Tracker.disable_autologging(tracker)
     assert not imported
 
 

@@ -39,7 +39,7 @@ def test_every_stack_file_of_the_project_is_valid(name: str) -> None:
         def __missing__(self, key: str) -> str:
             return "value"
 
-        def get(self, key: str, default: object = None) -> str:  # type: ignore[override]
+        def get(self, key: str, default: object = None) -> str:
             return "value"
 
     spec = read_spec(name, environment=AnyVariable())
@@ -84,7 +84,7 @@ secrets:
   tokens: {key: fixed}
 """
     _write(tmp_path, base=_BASE, child=child)
-    assert read_spec("child", directory=tmp_path, environment={}).components["artifact_store"]
+    assert "artifact_store" in read_spec("child", directory=tmp_path, environment={}).components
 
 
 def test_all_missing_variables_are_named_at_once(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def images() -> np.ndarray:
     base = rng.normal(size=(6, 10 * 10 * 3))
     mixed = rng.normal(size=(500, 6)) @ base + 0.2 * rng.normal(size=(500, 300))
     scaled = (mixed - mixed.min()) / (mixed.max() - mixed.min()) * 255
-    return scaled.reshape(500, 10, 10, 3).astype(np.uint8)
+    images: np.ndarray = scaled.reshape(500, 10, 10, 3).astype(np.uint8)
+    return images
 
 
 def in_batches(images: np.ndarray, size: int = 64) -> list[np.ndarray]:
@@ -147,7 +148,7 @@ def test_a_flat_spectrum_is_left_to_lapack() -> None:
 
 def test_the_covariance_is_the_same_in_any_order_and_by_any_product(images: np.ndarray) -> None:
     rows = images.reshape(len(images), -1)
-    found = []
+    found: list[tuple[np.ndarray, np.ndarray]] = []
     for kind in (ByteMoments(300), ByteMoments(300), FloatMoments(300, lambda r: r.T @ r)):
         for batch in in_batches(rows if found else rows[::-1], 77):
             kind.add(batch)
