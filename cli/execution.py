@@ -9,7 +9,7 @@ from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from cli.logging_setup import quiet_libraries
+from cli.library_logging import quiet_libraries
 from cli.pipeline_config import ZenMLConfig
 from cv_factory.errors import CVFactoryError
 from stacks.images import step_image

@@ -10,9 +10,9 @@ import click
 
 import cli.commands
 import pipelines
-from cli.logging_setup import configure_logging
 from cli.options import RunOptions
 from cv_factory.errors import CVFactoryError
+from cv_factory.progress import log_to_stderr
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     if not sys.stdout.isatty():
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
-    configure_logging()
+    log_to_stderr()
     try:
         code = command.main(prog_name="run.py", standalone_mode=False)
     except CVFactoryError as error:

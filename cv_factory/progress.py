@@ -1,11 +1,15 @@
-"""Progress of long loops: a rich bar on a terminal, a log record now and then elsewhere."""
+"""Progress of long loops: a rich bar on a terminal, a log record now and then elsewhere.
+
+Modules only log; an entry point (``cli.main``, a step's or a rank's process) calls
+``log_to_stderr`` once.
+"""
 
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -14,6 +18,26 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _LOG_INTERVAL_S = 10.0
+_PROJECT_LOGGERS = ("cv_factory", "registry", "stacks")
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Handler of the present ``sys.stderr``, which ZenML and tests replace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def log_to_stderr() -> None:
+    """Print this project's records to standard error, from level INFO; repeating is harmless."""
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    for name in _PROJECT_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.handlers = [handler]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from types import FrameType
 
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
+from cv_factory.progress import log_to_stderr
 
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -26,6 +27,7 @@ def main() -> int:
     if PARENT_VARIABLE in os.environ:
         signal.signal(signal.SIGTERM, _terminate)
         terminate_group_with_parent(int(os.environ[PARENT_VARIABLE]))
+    log_to_stderr()
     try:
         _run_step()
     except StepTerminatedError:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cv_factory.errors import CVFactoryError
+from cv_factory.progress import log_to_stderr
 from cv_factory.training.distributed.cluster_environment import Nodes, detect_nodes
 from cv_factory.training.distributed.rank_launcher import LaunchSpec, open_store, run_workers
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> int:
     """Take part in one training and return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="  %(message)s")
+    log_to_stderr()
     try:
         run_node(detect_nodes(os.environ))
     except CVFactoryError as error:

@@ -4,7 +4,6 @@ Only rank 0 writes checkpoints, the epoch log and the result.
 """
 
 import json
-import logging
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.worker import exit_with_parent
+from cv_factory.progress import log_to_stderr
 from cv_factory.training.distributed.rank_launcher import (
     EPOCH_LOG,
     RESULT_DIRECTORY,
@@ -32,7 +32,7 @@ _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 def main() -> int:
     """Train as rank ``RANK`` and return the exit code."""
     exit_with_parent()
-    logging.basicConfig(level=logging.INFO, format="  %(message)s")
+    log_to_stderr()
     directory, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     try:
         train(directory, rank, int(os.environ["WORLD_SIZE"]))

@@ -176,7 +176,7 @@ def test_wrong_usage(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(main, "configure_logging", lambda: None)
+    monkeypatch.setattr(main, "log_to_stderr", lambda: None)
     texts = []
     for arguments in WRONG_USAGE:
         monkeypatch.setattr("sys.argv", ["run.py", *arguments])

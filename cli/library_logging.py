@@ -1,30 +1,10 @@
-"""Logging of the command line, configured in this one place; other modules only log."""
+"""Logging of other libraries during a run of the command line."""
 
 import logging
 import warnings
 
-import click
-
-_PRODUCT_LOGGERS = ("cv_factory", "registry", "stacks")
 #: Message with which ZenML announces an error that ``cli.main`` prints.
 _ANNOUNCED_ERROR = "Failed to run step"
-
-
-class _StderrHandler(logging.Handler):
-    """Handler that prints to the present standard error, which tests and ZenML replace."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record, indented below ZenML's lines."""
-        click.echo(f"  {self.format(record)}", err=True)
-
-
-def configure_logging() -> None:
-    """Print the records of this project to standard error, from level INFO; idempotent."""
-    for name in _PRODUCT_LOGGERS:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        logger.handlers = [_StderrHandler()]
 
 
 def quiet_libraries() -> None:
