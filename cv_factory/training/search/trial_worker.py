@@ -9,7 +9,6 @@ Usage: python -m cv_factory.training.search.trial_worker DIRECTORY METRIC
 """
 
 import json
-import logging
 import os
 import queue
 import sys
@@ -24,6 +23,7 @@ from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.models import is_network
+from cv_factory.progress import log_to_stderr
 from cv_factory.training.search.folds import read_folds
 from cv_factory.training.train import train
 
@@ -41,7 +41,7 @@ class _PrunedError(Exception):
 
 def main() -> None:
     """Run trials until standard input ends."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr()
     directory, metric = Path(sys.argv[1]), sys.argv[2]
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries may print to standard output
