@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from zenml.config.step_configurations import StepConfiguration
+from zenml.config.step_run_info import StepRunInfo
 from zenml.enums import StackComponentType
 
 from cv_factory.errors import StackError
@@ -42,6 +43,8 @@ def test_a_steps_own_settings_that_would_cost_or_lose_something_are_refused(
     )  # fmt: skip
     own = {"step_operator.sagemaker_sized": settings}
     config = StepConfiguration.model_validate({"name": "train", "settings": own})
-    info: Any = SimpleNamespace(config=config, step_run=SimpleNamespace(cache_key="key"))
+    # ZenML looks at the class of what it reads settings from.
+    run_info: Any = StepRunInfo
+    info = run_info.model_construct(config=config, step_run=SimpleNamespace(cache_key="key"))
     with pytest.raises(StackError, match=message):
         operator.submit(info, ["true"], {})
