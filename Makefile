@@ -47,7 +47,7 @@ test: install-dev  ## install what is needed, run every test that needs no engin
 	$(python) -m pytest tests -m "not engines" $(workers) $(ARGS)
 
 test-engines: install-engines  ## run the tests that need engines, such as a browser, and of AWS's stack
-	$(python) -m pytest tests -m engines --numprocesses 2 --dist loadgroup $(ARGS)
+	$(python) -m pytest tests -m engines --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: install-dev  ## ruff: lint, format and forbidden imports
 	$(python) -m ruff check .

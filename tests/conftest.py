@@ -6,7 +6,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -50,7 +50,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _PROJECTS = ("trained_project", "registry_history", "project", "pristine_project")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder, and put first what takes longest.
 
@@ -61,9 +60,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kind = item.path.relative_to(ROOT / "tests").parts[0]
         if kind in ("unit", "e2e"):
             item.add_marker(kind)
-        # Modules of one cloud, or of one engine, run one after the other (``--dist loadgroup``).
-        item.add_marker(pytest.mark.xdist_group("aws" if kind == "aws" else item.path.stem))
     items.sort(key=_rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, keep the modules of one cloud in one worker as well.
+
+    ``--dist loadgroup`` is no choice: xdist 3.8 marks groups in a way that pytest 9 ignores.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class CloudScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            cloud = "tests/aws/"
+            return cloud if nodeid.startswith(cloud) else super()._split_scope(nodeid)
+
+    return CloudScheduling(config, log)
 
 
 def _rank(item: pytest.Item) -> tuple[int, bool]:
