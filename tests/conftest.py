@@ -71,12 +71,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     if config.getvalue("dist") != "loadfile":
         return None
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-    class CloudScheduling(LoadFileScheduling):
+    class CloudScheduling(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             cloud = "tests/aws/"
-            return cloud if nodeid.startswith(cloud) else super()._split_scope(nodeid)
+            return cloud if nodeid.startswith(cloud) else str(super()._split_scope(nodeid))
 
     return CloudScheduling(config, log)
 
