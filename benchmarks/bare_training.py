@@ -62,7 +62,7 @@ def main() -> None:
 
         predictor = export_predictor(trained, transform, {})
     with timed("evaluate"):
-        from cv_factory.evaluation.scoring import evaluate_predictor
+        from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 
         evaluation = evaluate_predictor(predictor, dataset, split.test, config.evaluate)
     seconds["whole"] = round(time.perf_counter() - START, 3)

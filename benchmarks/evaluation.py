@@ -27,7 +27,7 @@ PROMISE_SECONDS = 20.0
 
 def predict() -> dict[str, float]:
     """Score the images and nothing more."""
-    from cv_factory.evaluation.scoring import score
+    from cv_factory.evaluation.evaluate_predictor import score
 
     predictor, dataset, split = _make()
     start = time.perf_counter()
@@ -37,8 +37,8 @@ def predict() -> dict[str, float]:
 
 def evaluate() -> dict[str, float]:
     """Evaluate, and render the report."""
+    from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
     from cv_factory.evaluation.reports.evaluation_report import render_report
-    from cv_factory.evaluation.scoring import evaluate_predictor
 
     predictor, dataset, split = _make()
     start = time.perf_counter()

@@ -31,7 +31,7 @@ class EvaluationMaterializer(ArtifactMaterializer):
             "n_images": data.n_images,
             "confidence": data.confidence,
             "predictor_fingerprint": data.predictor_fingerprint,
-            **data.behaviour.figures(),
+            **data.behavior.figures(),
         }
         if data.ranked_slices:
             worst = data.ranked_slices[0]

@@ -95,7 +95,7 @@ def _format_approval(approval: AuditEntry) -> str:
 
 def _parameters(candidate: RegistrationCandidate) -> int:
     """Return the number of parameters of the graph or, if not measured, of the trained model."""
-    cost = candidate.evaluation.behaviour.cost
+    cost = candidate.evaluation.behavior.cost
     if cost is not None:
         return cost.parameters
     return sum(int(tensor.size) for tensor in candidate.trained.weights.values())

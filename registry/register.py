@@ -10,10 +10,10 @@ from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.register import RegisterConfig
 from cv_factory.errors import CVFactoryError
+from cv_factory.evaluation.evaluate_predictor import rescore_predictor
 from cv_factory.evaluation.gates import Evidence, GateVerdict, all_passed, judge
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html, render_markdown
-from cv_factory.evaluation.scoring import rescore_predictor
 from registry import versions
 from registry.candidate import RegistrationCandidate
 from registry.card_content import build_card_content

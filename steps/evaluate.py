@@ -13,7 +13,7 @@ from cv_factory.inference.predictor import Predictor
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on("cv_factory.evaluation.scoring"))
+@step(cache_policy=depends_on("cv_factory.evaluation.evaluate_predictor"))
 def evaluate(
     predictor: Predictor,
     dataset: ImageDataset,
@@ -22,6 +22,6 @@ def evaluate(
     float_predictor: Predictor | None = None,
 ) -> Annotated[Evaluation, "evaluation"]:
     """Score the test images and measure; beside float32 where the predictor has fewer bits."""
-    from cv_factory.evaluation.scoring import evaluate_predictor
+    from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 
     return evaluate_predictor(predictor, dataset, split.test, config, float_predictor)

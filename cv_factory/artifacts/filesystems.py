@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
+def get_filesystem_errors(filesystem: Any) -> tuple[type[Exception], ...]:
     """Return what a file system (an ``fsspec.AbstractFileSystem``) raises on failure."""
     errors: list[type[Exception]] = [OSError, ValueError]
     if "s3" in filesystem.protocol:
@@ -17,7 +17,7 @@ def errors_of(filesystem: Any) -> tuple[type[Exception], ...]:
     return tuple(errors)
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Say in a few words why a file cannot be had."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"

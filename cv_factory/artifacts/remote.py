@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_factory.artifacts.files import listed_files, verify_files
-from cv_factory.artifacts.filesystems import errors_of, reason_of
+from cv_factory.artifacts.filesystems import describe_error, get_filesystem_errors
 from cv_factory.artifacts.transfer import fetch_file, put_file
 from cv_factory.errors import ArtifactError
 
@@ -79,5 +79,5 @@ def _translate_store_errors(filesystem: Any, uri: str, verb: str) -> Iterator[No
     """Translate what a file system raises in the block into an error that names the object."""
     try:
         yield
-    except errors_of(filesystem) as error:
-        raise ArtifactError(f"{uri} cannot be {verb} ({reason_of(error)}).") from None
+    except get_filesystem_errors(filesystem) as error:
+        raise ArtifactError(f"{uri} cannot be {verb} ({describe_error(error)}).") from None

@@ -102,7 +102,7 @@ def read_header(content: bytes) -> ImageHeader:
         ImageError: The bytes are no image that Pillow knows.
     """
     with _opened(content) as image:
-        return _header_of(image)
+        return _parse_header(image)
 
 
 def decode(
@@ -134,7 +134,7 @@ def decode(
     """
     mode = "L" if channels == 1 else "RGB"
     with _opened(content) as image:
-        header = _header_of(image)
+        header = _parse_header(image)
         _check_header(header, max_pixels, max_aspect_ratio)
         # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
         # The colours of a profile are converted before grey is made of them.
@@ -160,7 +160,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         raise ImageError(_reason(error)) from None
 
 
-def _header_of(image: Image.Image) -> ImageHeader:
+def _parse_header(image: Image.Image) -> ImageHeader:
     return ImageHeader(image.width, image.height, image.mode)
 
 

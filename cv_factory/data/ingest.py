@@ -18,10 +18,10 @@ from cv_factory.data.manifest import ManifestWriter, map_manifest
 from cv_factory.data.reading import (
     DecodedRecord,
     ImageFormat,
-    chosen_positions,
     chunked,
     decode_record,
     results_in_order,
+    sample_positions,
 )
 from cv_factory.data.sources import ImageRecord, ImageSource, open_source
 from cv_factory.errors import DataError, ImageError
@@ -55,7 +55,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
 
     Memory does not grow with the number of images: pixels and manifest rows go to temporary files.
     """
-    indices = chosen_positions(len(source), config.limit)
+    indices = sample_positions(len(source), config.limit)
     target = infer_format(source, config, indices)
     _log.info(
         f"{source.description}: {len(source.class_names)} classes, {len(indices)} images as "
@@ -70,7 +70,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
         ManifestWriter(rows) as manifest,
     ):
         collected = _Collector(source.class_names, images, manifest)
-        for batch in chunked(decoded, _batch_of(target)):
+        for batch in chunked(decoded, _get_batch_size(target)):
             collected.add(batch)
             _stop_where_hopeless(collected.unreadable, len(indices), config.max_unreadable_share)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
@@ -97,7 +97,7 @@ def infer_format(
     """
     if config.height and config.width and config.channels:
         return ImageFormat(config.height, config.width, config.channels)
-    probed = indices[chosen_positions(len(indices), _PROBED_IMAGES)]
+    probed = indices[sample_positions(len(indices), _PROBED_IMAGES)]
     with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
         found = list(pool.map(_probe, source.records(probed)))
     headers = [header for header in found if header is not None]
@@ -147,12 +147,12 @@ def _decode_all(
 
         tasks = chunked(source.records(indices), _TASK)
         # While a batch is described and stored, the next one is decoded.
-        ahead = max(3 * source.readers, _batch_of(target) // _TASK)
+        ahead = max(3 * source.readers, _get_batch_size(target) // _TASK)
         for decoded in results_in_order(tasks, submit, ahead):
             yield from decoded
 
 
-def _batch_of(target: ImageFormat) -> int:
+def _get_batch_size(target: ImageFormat) -> int:
     """Return how many images are described and stored at once: 1,024, or 64 MiB of them."""
     pixels = target.height * target.width * target.channels
     return max(1, min(_BATCH, _BATCH_BYTES // pixels))

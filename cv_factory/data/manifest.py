@@ -130,7 +130,7 @@ def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
             writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
 
 
-def groups_of(manifest: pd.DataFrame) -> "pd.Series[str]":
+def get_groups(manifest: pd.DataFrame) -> "pd.Series[str]":
     """Return the group of each image, empty where it stands alone."""
     if "group" in manifest.columns:
         return manifest["group"].fillna("")

@@ -11,7 +11,7 @@ import pandas as pd
 _NEIGHBOURS = 64
 
 
-def near_in_another_part(
+def has_cross_split_near_duplicate(
     hashes: npt.NDArray[np.uint64], parts: npt.NDArray[np.int64], distance: int
 ) -> npt.NDArray[np.bool_]:
     """Say of each image whether one of another part differs in at most ``distance`` bits.

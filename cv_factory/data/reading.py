@@ -89,7 +89,7 @@ def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def chosen_positions(n: int, limit: int | None) -> npt.NDArray[np.int64]:
+def sample_positions(n: int, limit: int | None) -> npt.NDArray[np.int64]:
     """Positions of all ``n`` records, or of ``limit`` of them evenly spread."""
     if limit is None or limit >= n:
         return np.arange(n, dtype=np.int64)

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from cv_factory.artifacts.arrays import load_npz
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.manifest import CHUNK, groups_of
+from cv_factory.data.manifest import CHUNK, get_groups
 from cv_factory.errors import DataError
 
 if TYPE_CHECKING:
@@ -94,93 +94,93 @@ def split_dataset(dataset: ImageDataset, config: "SplitConfig") -> Split:
     if (dataset.labels < 0).any():
         missing = dataset.manifest["source"][dataset.labels < 0].tolist()
         raise DataError(f"{len(missing)} images have no label, such as {missing[0]}.")
-    families = _families(dataset, config.seed)
-    official = _official_parts(dataset, families) if config.keep_official_test else {}
+    leakage_groups = _build_leakage_groups(dataset, config.seed)
+    official = _official_parts(dataset, leakage_groups) if config.keep_official_test else {}
     sizes = {name: getattr(config, name) for name in ("test", "validation")}
-    wanted = _wanted(dataset, families, official, sizes)
-    part_of_family = np.zeros(len(families.labels), dtype=np.int8)
+    quotas = _compute_quotas(dataset, leakage_groups, official, sizes)
+    part_of_group = np.zeros(len(leakage_groups.labels), dtype=np.int8)
     for label in range(len(dataset.class_names)):
-        members = np.flatnonzero(families.labels == label)
-        quotas = {part: int(counts[label]) for part, counts in wanted.items()}
-        part_of_family[members] = _divide(members, families, official, quotas)
-    part_of_image = part_of_family[families.of_image]
-    _check_classes(dataset, families, part_of_image)
+        members = np.flatnonzero(leakage_groups.labels == label)
+        class_quotas = {part: int(counts[label]) for part, counts in quotas.items()}
+        part_of_group[members] = _divide(members, leakage_groups, official, class_quotas)
+    part_of_image = part_of_group[leakage_groups.by_image]
+    _check_classes(dataset, leakage_groups, part_of_image)
     parts = {n: np.flatnonzero(part_of_image == k) for k, n in enumerate(SPLIT_NAMES)}
     return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
 
 
-def families_of(dataset: ImageDataset) -> Indices:
+def get_leakage_groups(dataset: ImageDataset) -> Indices:
     """Return a number int64 ``(N,)`` for each image: equal where images must stay in one part."""
-    return _families(dataset, 0).of_image
+    return _build_leakage_groups(dataset, 0).by_image
 
 
 @dataclass(frozen=True)
-class _Families:
+class _LeakageGroups:
     """Sets of images that must stay in one part.
 
     Attributes:
-        of_image: The family of each image, int64 ``(N,)``.
-        labels: The label that a family counts for, int64 ``(F,)``: where it holds several, the one
+        by_image: The group of each image, int64 ``(N,)``.
+        labels: The label that a group counts for, int64 ``(F,)``: where it holds several, the one
             of which it holds the largest share.
-        sizes: Images of each family, int64 ``(F,)``.
-        order: Seeded hash that orders the families, uint64 ``(F,)``.
+        sizes: Images of each group, int64 ``(F,)``.
+        order: Seeded hash that orders the groups, uint64 ``(F,)``.
     """
 
-    of_image: Indices
+    by_image: Indices
     labels: Indices
     sizes: Indices
     order: npt.NDArray[np.uint64]
 
 
-def _families(dataset: ImageDataset, seed: int) -> _Families:
+def _build_leakage_groups(dataset: ImageDataset, seed: int) -> _LeakageGroups:
     """Find what must stay together: equal pixels and equal groups, also through each other."""
     pixels, unique_pixels = pd.factorize(dataset.manifest["pixels_sha256"])
-    groups = groups_of(dataset.manifest)
+    groups = get_groups(dataset.manifest)
     grouped = np.flatnonzero((groups != "").to_numpy())
-    of_image = pixels.astype(np.int64)
+    by_image = pixels.astype(np.int64)
     if len(grouped):
         group, names = pd.factorize(groups.iloc[grouped])
         size = len(unique_pixels) + len(names)
         edges = (pixels[grouped], len(unique_pixels) + group)
         graph = coo_matrix((np.ones(len(grouped), np.int8), edges), shape=(size, size))
-        of_image = connected_components(graph, directed=False)[1][pixels].astype(np.int64)
+        by_image = connected_components(graph, directed=False)[1][pixels].astype(np.int64)
         # Numbered anew: groups were nodes of the graph, too.
-        of_image = np.unique(of_image, return_inverse=True)[1].astype(np.int64)
-    return _Families(
-        of_image=of_image,
-        labels=_labels_of_families(of_image, dataset.labels, len(dataset.class_names)),
-        sizes=np.bincount(of_image).astype(np.int64),
-        order=_hashes(dataset, of_image, grouped, groups, seed),
+        by_image = np.unique(by_image, return_inverse=True)[1].astype(np.int64)
+    return _LeakageGroups(
+        by_image=by_image,
+        labels=_choose_group_labels(by_image, dataset.labels, len(dataset.class_names)),
+        sizes=np.bincount(by_image).astype(np.int64),
+        order=_hashes(dataset, by_image, grouped, groups, seed),
     )
 
 
-def _labels_of_families(of_image: Indices, labels: Indices, n_classes: int) -> Indices:
-    """Return the label of which each family holds the largest share, the smallest one of equals."""
-    pairs, counts = np.unique(of_image * n_classes + labels, return_counts=True)
-    family, label = np.divmod(pairs, n_classes)
+def _choose_group_labels(by_image: Indices, labels: Indices, n_classes: int) -> Indices:
+    """Return the label of which each group holds the largest share, the smallest one of equals."""
+    pairs, counts = np.unique(by_image * n_classes + labels, return_counts=True)
+    group, label = np.divmod(pairs, n_classes)
     shares = counts / np.bincount(labels, minlength=n_classes)[label]
-    best = np.lexsort((label, -shares, family))
-    first = best[np.unique(family[best], return_index=True)[1]]
+    best = np.lexsort((label, -shares, group))
+    first = best[np.unique(group[best], return_index=True)[1]]
     chosen: Indices = label[first].astype(np.int64)
     return chosen
 
 
 def _hashes(
     dataset: ImageDataset,
-    of_image: Indices,
+    by_image: Indices,
     grouped: Indices,
     groups: "pd.Series[str]",
     seed: int,
 ) -> npt.NDArray[np.uint64]:
-    """Hash each family by its first group's name, or by its pixels where it has no group."""
-    first_image = np.unique(of_image, return_index=True)[1]
+    """Hash each leakage group by its first group's name, or by its pixels where it has no group."""
+    first_image = np.unique(by_image, return_index=True)[1]
     order = np.empty(len(first_image), dtype=np.uint64)
     for start in range(0, len(first_image), CHUNK):
         part = first_image[start : start + CHUNK]
         keys = dataset.manifest["pixels_sha256"].iloc[part].to_list()
         order[start : start + CHUNK] = [_hash(seed, key) for key in keys]
     if len(grouped):
-        names = groups.iloc[grouped].groupby(of_image[grouped]).min()
+        names = groups.iloc[grouped].groupby(by_image[grouped]).min()
         order[names.index.to_numpy()] = [_hash(seed, f"group {name}") for name in names]
     return order
 
@@ -189,37 +189,39 @@ def _hash(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
 
 
-def _official_parts(dataset: ImageDataset, families: _Families) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return which families belong to the source's own test and validation parts, where it has any.
+def _official_parts(
+    dataset: ImageDataset, leakage_groups: _LeakageGroups
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which leakage groups lie in the source's own test and validation parts, if any.
 
-    A family with an official test image goes to test as a whole: no leakage into training.
+    A group with an official test image goes to test as a whole: no leakage into training.
     """
     parts: dict[str, npt.NDArray[np.bool_]] = {}
-    taken = np.zeros(len(families.labels), dtype=bool)
+    taken = np.zeros(len(leakage_groups.labels), dtype=bool)
     for name in ("test", "validation"):
         images = (dataset.manifest["official_split"] == name).to_numpy()
         if images.any():
-            inside = np.zeros(len(families.labels), dtype=bool)
-            inside[families.of_image[images]] = True
+            inside = np.zeros(len(leakage_groups.labels), dtype=bool)
+            inside[leakage_groups.by_image[images]] = True
             parts[name] = inside & ~taken
             taken |= inside
     return parts
 
 
-def _wanted(
+def _compute_quotas(
     dataset: ImageDataset,
-    families: _Families,
+    leakage_groups: _LeakageGroups,
     official: Mapping[str, npt.NDArray[np.bool_]],
     sizes: Mapping[str, float | int],
 ) -> dict[str, Indices]:
     """Return how many images of each class each drawn part is to have, at least one of each."""
-    free = np.ones(len(families.labels), dtype=bool)
+    free = np.ones(len(leakage_groups.labels), dtype=bool)
     for inside in official.values():
         free &= ~inside
     n_classes = len(dataset.class_names)
-    weights = families.sizes[free].astype(np.float64)
-    available = np.bincount(families.labels[free], weights, n_classes).astype(np.float64)
-    wanted = {}
+    weights = leakage_groups.sizes[free].astype(np.float64)
+    available = np.bincount(leakage_groups.labels[free], weights, n_classes).astype(np.float64)
+    quotas = {}
     for name, size in sizes.items():
         if name in official:
             continue
@@ -228,8 +230,8 @@ def _wanted(
                 f"split.{name} asks for {size} images; there are {int(available.sum())} to divide."
             )
         exact = available * size if isinstance(size, float) else _shared(size, available)
-        wanted[name] = np.maximum(1, np.rint(exact)).astype(np.int64)
-    return wanted
+        quotas[name] = np.maximum(1, np.rint(exact)).astype(np.int64)
+    return quotas
 
 
 def _shared(count: int, available: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -245,18 +247,18 @@ def _shared(count: int, available: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
 
 def _divide(
     members: Indices,
-    families: _Families,
+    leakage_groups: _LeakageGroups,
     official: Mapping[str, npt.NDArray[np.bool_]],
     quotas: Mapping[str, int],
 ) -> npt.NDArray[np.int8]:
-    """Return the part (its place in ``SPLIT_NAMES``) of each of one class's families."""
+    """Return the part (its place in ``SPLIT_NAMES``) of each of one class's leakage groups."""
     parts = np.zeros(len(members), dtype=np.int8)
     for name, inside in official.items():
         parts[inside[members]] = SPLIT_NAMES.index(name)
     free = np.flatnonzero(parts == 0)
-    free = free[np.argsort(families.order[members[free]], kind="stable")]
+    free = free[np.argsort(leakage_groups.order[members[free]], kind="stable")]
     for name, quota in quotas.items():
-        counts = np.cumsum(families.sizes[members[free]])
+        counts = np.cumsum(leakage_groups.sizes[members[free]])
         if not len(counts):
             break
         n_taken = int(np.abs(counts - quota).argmin()) + 1
@@ -266,14 +268,14 @@ def _divide(
 
 
 def _check_classes(
-    dataset: ImageDataset, families: _Families, part_of_image: npt.NDArray[np.int8]
+    dataset: ImageDataset, leakage_groups: _LeakageGroups, part_of_image: npt.NDArray[np.int8]
 ) -> None:
     """Refuse a split that leaves a class without images in a part."""
     n_parts = len(SPLIT_NAMES)
     cells = dataset.labels * n_parts + part_of_image
     counts = np.bincount(cells, minlength=len(dataset.class_names) * n_parts).reshape(-1, n_parts)
     for label in np.flatnonzero((counts == 0).any(axis=1)):
-        images = families.of_image[dataset.labels == label]
+        images = leakage_groups.by_image[dataset.labels == label]
         empty = [part for number, part in enumerate(SPLIT_NAMES) if counts[label, number] == 0]
         raise DataError(
             f"Class {dataset.class_names[label]!r} has {len(images)} images "

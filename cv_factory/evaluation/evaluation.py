@@ -1,6 +1,6 @@
 """The ``Evaluation``: what a predictor got right and wrong on test images, and how sure that is.
 
-Only what was measured, and how it lies on disk; ``measure`` and ``scoring`` do the measuring.
+Values and their format on disk; ``evaluate_predictor`` and ``evaluate_probabilities`` compute them.
 """
 
 import json
@@ -21,8 +21,8 @@ from cv_factory.artifacts.artifact import Artifact
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metric_functions as m
-from cv_factory.evaluation.behaviour import FILE as SAMPLES
-from cv_factory.evaluation.behaviour import Behaviour, BehaviourBody
+from cv_factory.evaluation.behavior import FILE as SAMPLES
+from cv_factory.evaluation.behavior import Behavior, BehaviorBody
 from cv_factory.evaluation.metrics import metric_names
 from cv_factory.evaluation.slices import SliceMetrics, measure_slices
 
@@ -156,7 +156,7 @@ class Evaluation(Artifact):
         min_slice_images: Slices of fewer images are neither ranked nor gated.
         predictor_fingerprint: Which predictor this is about.
         predictions: What was predicted for each image.
-        behaviour: What was learned by running the predictor on more than the images as they are.
+        behavior: Results of the behavioral checks.
     """
 
     KIND: ClassVar[str] = "evaluation"
@@ -173,7 +173,7 @@ class Evaluation(Artifact):
     min_slice_images: int
     predictor_fingerprint: str
     predictions: Predictions
-    behaviour: Behaviour
+    behavior: Behavior
 
     @property
     def n_images(self) -> int:
@@ -218,7 +218,7 @@ class Evaluation(Artifact):
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
         _write_predictions(self.predictions, directory)
-        self.behaviour.save_arrays(directory)
+        self.behavior.save_arrays(directory)
         return {_PREDICTIONS: None, _PROBABILITIES: None, SAMPLES: None}
 
     def _header(self) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Evaluation(Artifact):
             "calibration_bins": self.calibration_bins,
             "min_slice_images": self.min_slice_images,
             "predictor_fingerprint": self.predictor_fingerprint,
-            "behaviour": self.behaviour.to_body().to_json(),
+            "behaviour": self.behavior.to_body().to_json(),
         }
 
     @classmethod
@@ -267,7 +267,7 @@ class Evaluation(Artifact):
             min_slice_images=header.min_slice_images,
             predictor_fingerprint=header.predictor_fingerprint,
             predictions=p,
-            behaviour=Behaviour.load(directory, header.behaviour),
+            behavior=Behavior.load(directory, header.behaviour),
         )
 
 
@@ -285,7 +285,7 @@ class _Body(BaseModel):
     calibration_bins: int
     min_slice_images: int
     predictor_fingerprint: str
-    behaviour: BehaviourBody
+    behaviour: BehaviorBody  # its name on disk
 
 
 def class_rows(

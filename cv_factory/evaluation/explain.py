@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.utils import Extractor
 
-from cv_factory.evaluation.behaviour import Explanation
+from cv_factory.evaluation.behavior import Explanation
 from cv_factory.inference.predictor import Predictor
 
 Images = NDArray[np.uint8]

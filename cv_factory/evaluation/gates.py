@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.metric_names import DATA_FIGURES
-from cv_factory.evaluation.compare import compare
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.metric_functions import EvaluationError
+from cv_factory.evaluation.paired_comparison import compare
 from cv_factory.evaluation.slices import SliceMetrics
 
 Status = Literal["passed", "failed", "not_applicable"]
@@ -115,7 +115,7 @@ def _observe(gate: GateConfig, evidence: Evidence) -> tuple[float, str]:
         if measured.value is None:
             raise _NotComputableError(f"{gate.metric} could not be computed: {measured.reason}")
         return measured.value, f"{gate.metric} is {measured.value:.4f}"
-    figures = evidence.candidate.behaviour.figures()
+    figures = evidence.candidate.behavior.figures()
     if gate.metric not in figures:
         raise _NotComputableError(f"the evaluation has no {gate.metric}: it was not measured")
     return figures[gate.metric], f"{gate.metric} is {figures[gate.metric]:,.4g}"

@@ -21,10 +21,10 @@ from cv_factory.artifacts.files import canonical_json, fingerprint
 from cv_factory.config.data import DataConfig
 from cv_factory.data.reading import (
     ImageFormat,
-    chosen_positions,
     chunked,
     decode_record,
     results_in_order,
+    sample_positions,
 )
 from cv_factory.data.sources import ImageRecord, ImageSource
 from cv_factory.errors import ArtifactError
@@ -108,7 +108,7 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
     if _SUMMARY_FILE in files:
         _LOGGER.info("%s is already complete", output.root)
         return _load_summary(output)
-    positions = chosen_positions(len(job.source), job.config.limit)
+    positions = sample_positions(len(job.source), job.config.limit)
     parts = _part_ranges(len(positions), job.rows_per_part)
     missing = {name: span for name, span in parts.items() if name not in files}
     if len(missing) < len(parts):

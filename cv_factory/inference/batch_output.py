@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cv_factory.artifacts.files import write_atomic
-from cv_factory.artifacts.filesystems import errors_of
-from cv_factory.data.storage.stores import open_filesystem, scheme_of
+from cv_factory.artifacts.filesystems import get_filesystem_errors
+from cv_factory.data.storage.stores import open_filesystem, parse_scheme
 from cv_factory.errors import CVFactoryError
 
 
@@ -28,7 +28,7 @@ class OutputFolder:
         self._filesystem = filesystem
         self._path = path.rstrip("/")
         self.root = root
-        self._errors = (OSError,) if filesystem is None else errors_of(filesystem)
+        self._errors = (OSError,) if filesystem is None else get_filesystem_errors(filesystem)
 
     @classmethod
     def open(cls, path: str, options: Mapping[str, str | int | bool]) -> "OutputFolder":
@@ -37,7 +37,7 @@ class OutputFolder:
         Raises:
             SourceError: No file system handles the URL, or its package is not installed.
         """
-        if not scheme_of(path) or scheme_of(path) == "file":
+        if not parse_scheme(path) or parse_scheme(path) == "file":
             folder = Path(path.removeprefix("file://")).expanduser()
             return cls(None, str(folder.absolute()), path)
         filesystem, inside = open_filesystem(path, options)

@@ -20,7 +20,7 @@ from cv_factory.transforms.patches import PatchPCA, fit_patches
 from cv_factory.transforms.pca import PCA, fit_pca, project
 from cv_factory.transforms.standardize import (
     Standardization,
-    standardization_of,
+    compute_standardization,
     standardize,
 )
 
@@ -112,7 +112,7 @@ class FittedTransform(Artifact):
             ),
             standardization=Standardization(tensors[_NAMES[9]]),
             n_images=body["parameters"]["n_images"],
-            embedding=_embedding_of(tensors),
+            embedding=_parse_embedding(tensors),
         )
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'transform.json'}: the fingerprint does not match.")
@@ -169,7 +169,7 @@ def fit_transform(
         normalization=normalization,
         pca=pca,
         patches=_fit_patches(dataset, train, normalization, config.patches),
-        standardization=standardization_of(pca),
+        standardization=compute_standardization(pca),
         n_images=len(train),
         embedding=_fit_embedding(dataset, train, pca, config.umap),
     )
@@ -203,7 +203,7 @@ def _spread(indices: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     return indices[np.linspace(0, len(indices) - 1, n).astype(np.int64)]
 
 
-def _embedding_of(tensors: dict[str, npt.NDArray[Any]]) -> Embedding | None:
+def _parse_embedding(tensors: dict[str, npt.NDArray[Any]]) -> Embedding | None:
     if _EMBEDDING_NAMES[0] not in tensors:
         return None
     return Embedding(*(tensors[name] for name in _EMBEDDING_NAMES))

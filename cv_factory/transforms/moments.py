@@ -41,7 +41,7 @@ class Moments(Protocol):
         """Return the mean ``(D,)`` and covariance ``(D, D)`` of values / 255; call it once."""
 
 
-def moments_of(dimension: int, *, whole: bool) -> Moments:
+def create_moments(dimension: int, *, whole: bool) -> Moments:
     """Return what sums up rows of so many values, which are bytes if ``whole``, else float32."""
     on_gpu = _product_on_gpu(dimension)
     if whole and on_gpu is None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cv_factory.errors import TrainingError
 from cv_factory.transforms.eigen import leading_eigenvectors
-from cv_factory.transforms.moments import moments_of
+from cv_factory.transforms.moments import create_moments
 
 #: Pixels are pooled until an image has at most this many values: eigenvectors cost their cube.
 LARGEST_DIMENSION = 3072
@@ -80,7 +80,7 @@ def fit_pca(
     pool = pool_for(image_shape)
     height, width, channels = image_shape
     dimension = (height // pool) * (width // pool) * channels
-    moments = moments_of(dimension, whole=pool == 1)
+    moments = create_moments(dimension, whole=pool == 1)
     for batch in batches:
         for rows in _rows(batch, pool):
             moments.add(rows)

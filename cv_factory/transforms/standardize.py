@@ -18,7 +18,7 @@ class Standardization:
     std: npt.NDArray[np.float32]
 
 
-def standardization_of(pca: PCA) -> Standardization:
+def compute_standardization(pca: PCA) -> Standardization:
     """Read the statistics off the PCA: its features have mean 0 and its explained variances."""
     std = np.sqrt(pca.explained_variance)
     std = np.where(std > _NO_VARIANCE * std[0], std, 1.0)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cv_factory.artifacts.filesystems import errors_of
+from cv_factory.artifacts.filesystems import get_filesystem_errors
 from cv_factory.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class RemoteLogFiles:
     @cached_property
     def _errors(self) -> tuple[type[Exception], ...]:
         filesystem = getattr(self._store, "filesystem", None)
-        return errors_of(filesystem) if filesystem is not None else (OSError,)
+        return get_filesystem_errors(filesystem) if filesystem is not None else (OSError,)
 
     def _invalidate_cache(self) -> None:
         """Drop the cached listing of the store: another process may have written since."""

@@ -28,7 +28,7 @@ from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import split_dataset
 from cv_factory.evaluation.gates import Evidence, judge
-from cv_factory.evaluation.scoring import evaluate_predictor
+from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.serving.postprocessors import build_postprocessor
 from cv_factory.training.train import train
@@ -49,7 +49,7 @@ for name in ("naive_bayes", "linear"):
     assert recall.value >= 0.9, recall
     assert recall.high is None or recall.high <= 1.0, "None: the resamples do not vary"
     assert [verdict.status for verdict in judge([gate], Evidence(evaluation))] == ["passed"]
-    corrupted = {result.name for result in evaluation.behaviour.corruptions}
+    corrupted = {result.name for result in evaluation.behavior.corruptions}
     assert "salt_and_pepper" in corrupted
 PostprocessorConfig(name="uppercase")
 answer = build_postprocessor("uppercase", {}, dataset.class_names)(np.float32([0.25, 0.75]))

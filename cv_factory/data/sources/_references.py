@@ -10,8 +10,8 @@ from cv_factory.data.storage.stores import (
     FsspecStore,
     ImageStore,
     check_relative,
+    parse_scheme,
     printable,
-    scheme_of,
 )
 from cv_factory.errors import ImageError, SourceError
 
@@ -50,7 +50,7 @@ class ReferencedImages:
             ImageError: The reference is refused, or the image cannot be had.
         """
         reference = printable(name)
-        scheme = scheme_of(reference)
+        scheme = parse_scheme(reference)
         if not scheme:
             if self._store is None:
                 raise ImageError("a relative path, but there is no root (set 'root')")
@@ -66,7 +66,7 @@ class ReferencedImages:
     def location(self, name: bytes) -> str:
         """Return where an image lies, for people."""
         reference = printable(name)
-        if scheme_of(reference) or self._store is None:
+        if parse_scheme(reference) or self._store is None:
             return reference
         return self._store.location(name)
 

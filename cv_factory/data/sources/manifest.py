@@ -10,7 +10,7 @@ from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing
 from cv_factory.data.sources._references import ReferencedImages, RowReader
 from cv_factory.data.storage.fetch import Fetcher
-from cv_factory.data.storage.stores import FsspecStore, ImageStore, LocalStore, scheme_of
+from cv_factory.data.storage.stores import FsspecStore, ImageStore, LocalStore, parse_scheme
 from cv_factory.errors import ImageError, SourceError
 
 _MAX_FETCHED_MANIFEST = 2 * 2**30
@@ -37,12 +37,12 @@ class ManifestSource(ListedSource):
             on_error.callback(fetcher.close)
             self._fetcher = fetcher
             root = section.root or self._path.rpartition("/")[0] or "."
-            self._over_http = scheme_of(root) in ("http", "https")
+            self._over_http = parse_scheme(root) in ("http", "https")
             self._base = root
             schemes: set[str] = set(section.allowed_schemes)
             self._images = ReferencedImages(
                 None if self._over_http else store or _folder(root, config),
-                allowed_schemes=schemes | ({scheme_of(root)} if self._over_http else set()),
+                allowed_schemes=schemes | ({parse_scheme(root)} if self._over_http else set()),
                 fetcher=fetcher,
                 max_bytes=config.max_bytes,
                 storage_options=config.storage_options,
@@ -73,7 +73,7 @@ class ManifestSource(ListedSource):
 
     @contextmanager
     def _open(self, config: DataConfig) -> Iterator[IO[bytes]]:
-        scheme = scheme_of(self._path)
+        scheme = parse_scheme(self._path)
         try:
             if scheme in ("http", "https"):
                 yield io.BytesIO(self._fetcher.get(self._path, _MAX_FETCHED_MANIFEST).content)
@@ -102,7 +102,7 @@ class ManifestSource(ListedSource):
             yield reader.listed(row)
 
     def _read(self, name: bytes) -> bytes:
-        if self._over_http and not scheme_of(name.decode()):
+        if self._over_http and not parse_scheme(name.decode()):
             from urllib.parse import quote
 
             from cv_factory.data.storage.stores import check_relative
@@ -115,7 +115,7 @@ class ManifestSource(ListedSource):
 
 
 def _folder(root: str, config: DataConfig) -> ImageStore:
-    if not scheme_of(root) or scheme_of(root) == "file":
+    if not parse_scheme(root) or parse_scheme(root) == "file":
         return LocalStore(root.removeprefix("file://"))
     return FsspecStore.connect(root, config.storage_options)
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from cv_factory.artifacts.filesystems import errors_of, reason_of
+from cv_factory.artifacts.filesystems import describe_error, get_filesystem_errors
 from cv_factory.cpu import available_cpus
 from cv_factory.data.storage.environment import expand
 from cv_factory.errors import ConfigError, ImageError, SourceError
@@ -85,7 +85,7 @@ def printable(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
-def scheme_of(path: str) -> str:
+def parse_scheme(path: str) -> str:
     """Return the URL scheme of a path in lower case, empty for a plain path."""
     found = _SCHEME.match(path)
     return found[0][:-1].lower() if found else ""
@@ -114,7 +114,7 @@ def open_store(root: str, options: Mapping[str, str | int | bool] | None = None)
     Raises:
         SourceError: No file system handles the URL, or its package is not installed.
     """
-    scheme = scheme_of(root)
+    scheme = parse_scheme(root)
     if not scheme or scheme == "file":
         return LocalStore(root.removeprefix("file://"))
     if scheme in ("http", "https"):
@@ -157,7 +157,7 @@ class LocalStore(ImageStore):
                         else:
                             yield _stored_file(name, entry)
             except OSError as error:
-                yield StoredFile(folder, problem=reason_of(error))
+                yield StoredFile(folder, problem=describe_error(error))
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read a regular file without following links out of the root."""
@@ -172,7 +172,7 @@ class LocalStore(ImageStore):
                     raise
             return self._read_inside(os.path.realpath(path, strict=True), max_bytes)
         except OSError as error:
-            raise ImageError(reason_of(error)) from None
+            raise ImageError(describe_error(error)) from None
 
     def _read_inside(self, path: bytes, max_bytes: int) -> bytes:
         if not path.startswith(self._real_root.rstrip(b"/") + b"/"):
@@ -207,7 +207,7 @@ class FsspecStore(ImageStore):
         self._filesystem = filesystem
         self._path = path.rstrip("/")
         self.root = root
-        self._errors = errors_of(filesystem)
+        self._errors = get_filesystem_errors(filesystem)
 
     @classmethod
     def connect(cls, url: str, options: Mapping[str, str | int | bool]) -> "FsspecStore":
@@ -235,7 +235,9 @@ class FsspecStore(ImageStore):
             with self._filesystem.open(f"{self._path}/{name}", "rb") as file:
                 yield file
         except self._errors as error:
-            raise SourceError(f"{self.root}/{name} cannot be read ({reason_of(error)}).") from None
+            raise SourceError(
+                f"{self.root}/{name} cannot be read ({describe_error(error)})."
+            ) from None
 
     def exists(self) -> bool:
         """Whether anything lies below the root.
@@ -246,14 +248,14 @@ class FsspecStore(ImageStore):
         try:
             return bool(self._filesystem.isdir(self._path))
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be read ({reason_of(error)}).") from None
+            raise SourceError(f"{self.root} cannot be read ({describe_error(error)}).") from None
 
     def folders(self) -> list[str]:
         """Return the names of the folders in the root."""
         try:
             listing = self._filesystem.ls(self._path, detail=True)
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be listed ({reason_of(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({describe_error(error)}).") from None
         names = [_base(i["name"]) for i in listing if i["type"] == "directory"]
         return sorted(name for name in names if name and name[0] != ".")
 
@@ -275,7 +277,7 @@ class FsspecStore(ImageStore):
                         version = next((str(info[k]) for k in _VERSION_KEYS if info.get(k)), "")
                         yield StoredFile(relative.encode(), int(info.get("size") or 0), version)
         except self._errors as error:
-            raise SourceError(f"{self.root} cannot be listed ({reason_of(error)}).") from None
+            raise SourceError(f"{self.root} cannot be listed ({describe_error(error)}).") from None
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read one object."""
@@ -286,7 +288,7 @@ class FsspecStore(ImageStore):
                 raise ImageError(_too_large(size, max_bytes))
             content: bytes = self._filesystem.cat_file(path)
         except self._errors as error:
-            raise ImageError(reason_of(error)) from None
+            raise ImageError(describe_error(error)) from None
         return content
 
 
@@ -302,7 +304,7 @@ def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[
         key: expand(value, f"data.storage_options.{key}") if isinstance(value, str) else value
         for key, value in options.items()
     }
-    if "endpoint_url" in given and scheme_of(url) == "s3":
+    if "endpoint_url" in given and parse_scheme(url) == "s3":
         given["client_kwargs"] = {"endpoint_url": given.pop("endpoint_url")}
     try:
         filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **given)
@@ -322,7 +324,7 @@ def _stored_file(name: bytes, entry: "os.DirEntry[bytes]") -> StoredFile:
             return StoredFile(name, problem="a symbolic link to a folder, which is not followed")
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return StoredFile(name, problem=reason_of(error))
+        return StoredFile(name, problem=describe_error(error))
     return StoredFile(name, status.st_size, str(status.st_mtime_ns))
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.config.validation import ValidationConfig
-from cv_factory.data.manifest import groups_of
-from cv_factory.data.near_duplicates import near_in_another_part
+from cv_factory.data.manifest import get_groups
+from cv_factory.data.near_duplicates import has_cross_split_near_duplicate
 
 _VALIDATED_COLUMNS = (
     "id",
@@ -42,7 +42,7 @@ def build_image_table(
     pixels = pd.factorize(table["pixels_sha256"])[0]
     table["labels_of_pixels"] = _count_distinct(pixels, table["label"].to_numpy())
     table["parts_of_pixels"] = _count_distinct(pixels, numbers)
-    groups = groups_of(manifest).reset_index(drop=True)
+    groups = get_groups(manifest).reset_index(drop=True)
     # An image without a group is a group of its own.
     codes = pd.factorize(groups)[0].astype(np.int64)
     alone = (groups == "").to_numpy()
@@ -54,7 +54,7 @@ def build_image_table(
     table["has_cross_split_near_duplicate"] = 0
     if "perceptual_hash" in manifest.columns and len(table):
         hashes = manifest["perceptual_hash"].to_numpy()
-        near = near_in_another_part(hashes, numbers + 1, config.near_duplicate_bits)
+        near = has_cross_split_near_duplicate(hashes, numbers + 1, config.near_duplicate_bits)
         table["has_cross_split_near_duplicate"] = near.astype(np.int64)
     return table
 

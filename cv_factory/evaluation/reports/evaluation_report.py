@@ -124,7 +124,7 @@ def _confusion_blocks(evaluation: Evaluation) -> list[Block]:
     if not confused:
         return [*blocks, Text("No test image was taken for another class.")]
     blocks.append(Table(("true class", "taken for", "images"), tuple(confused)))
-    for pair in evaluation.behaviour.confused:
+    for pair in evaluation.behavior.confused:
         heading = f"{names[pair.label]} taken for {names[pair.predicted]}"
         titles = [_last(id_) for id_ in pair.ids]
         draw = partial(sample_grid, pair.images, titles, heading=heading)
@@ -185,13 +185,13 @@ def _calibration_blocks(evaluation: Evaluation) -> list[Block]:
 
 
 def _robustness_blocks(evaluation: Evaluation) -> list[Block]:
-    results = evaluation.behaviour.corruptions
+    results = evaluation.behavior.corruptions
     if not results:
         return []
     by_name: dict[str, list[float]] = {}
     for result in results:
         by_name.setdefault(result.name.replace("_", " "), []).append(result.accuracy)
-    mean = evaluation.behaviour.corruption_accuracy
+    mean = evaluation.behavior.corruption_accuracy
     text = (
         f"Accuracy on {results[0].n_images:,} test images under each corruption, at three "
         f"severities; {_figure(mean)} on average."
@@ -208,7 +208,7 @@ def _robustness_blocks(evaluation: Evaluation) -> list[Block]:
 
 
 def _explanation_blocks(evaluation: Evaluation) -> list[Block]:
-    explained, names = evaluation.behaviour.explanations, evaluation.class_names
+    explained, names = evaluation.behavior.explanations, evaluation.class_names
     if not explained:
         return []
     text = (
@@ -235,7 +235,7 @@ def _explanation_blocks(evaluation: Evaluation) -> list[Block]:
 
 
 def _precision_blocks(evaluation: Evaluation) -> list[Block]:
-    cost = evaluation.behaviour.precision
+    cost = evaluation.behavior.precision
     if cost is None:
         return []
     text = (
@@ -253,7 +253,7 @@ def _precision_blocks(evaluation: Evaluation) -> list[Block]:
 
 def _cost_blocks(evaluation: Evaluation) -> list[Block]:
     facts: dict[str, str | int | float | bool | None] = {}
-    cost, consistency = evaluation.behaviour.cost, evaluation.behaviour.consistency
+    cost, consistency = evaluation.behavior.cost, evaluation.behavior.consistency
     if cost is not None:
         for size in (1, 32):
             p50, p95 = (cost.latency_ms.get(f"batch_{size}_{p}") for p in ("p50", "p95"))

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cv_factory.config.search import SearchConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.split import Split, families_of
+from cv_factory.data.split import Split, get_leakage_groups
 from cv_factory.errors import TrainingError
 from cv_factory.training.search.search_job import SearchJob
 from cv_factory.transforms.fitted import FittedTransform, fit_transform
@@ -59,7 +59,7 @@ def _folds(dataset: ImageDataset, config: SearchConfig) -> list[Split]:
             f"search.folds is {config.folds}, but class {smallest!r} has only "
             f"{dataset.class_counts[smallest]} training images. Lower it, or give more images."
         )
-    groups = families_of(dataset)
+    groups = get_leakage_groups(dataset)
     # Without groups, StratifiedKFold gives exact proportions in a fraction of the time.
     is_ungrouped = len(np.unique(groups)) == len(groups)
     splitter_class = StratifiedKFold if is_ungrouped else StratifiedGroupKFold

@@ -16,7 +16,7 @@ from cv_factory.config.split import SplitConfig
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.ingest import ingest
-from cv_factory.data.near_duplicates import near_in_another_part
+from cv_factory.data.near_duplicates import has_cross_split_near_duplicate
 from cv_factory.data.split import split_dataset
 from cv_factory.data.validation.great_expectations import Reference, validate_dataset
 from cv_factory.data.validation.report import DataReport
@@ -149,12 +149,12 @@ def test_near_images_of_other_parts_are_found_as_by_comparing_all(
     parts = np.array([part for _, part in rows], np.int64)
     differing = np.bitwise_count(hashes[:, None] ^ hashes[None]).astype(int)
     expected = ((differing <= distance) & (parts[:, None] != parts[None])).any(axis=1)
-    np.testing.assert_array_equal(near_in_another_part(hashes, parts, distance), expected)
+    np.testing.assert_array_equal(has_cross_split_near_duplicate(hashes, parts, distance), expected)
 
 
 def test_a_million_rows_can_be_judged_for_looks() -> None:
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**63, 1_000_000, dtype=np.uint64)
     hashes[:300_000] = 7  # blank pages
-    found = near_in_another_part(hashes, pd.factorize(np.arange(10**6) % 3)[0], 2)
+    found = has_cross_split_near_duplicate(hashes, pd.factorize(np.arange(10**6) % 3)[0], 2)
     assert found[:300_000].all()

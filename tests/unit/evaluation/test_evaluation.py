@@ -13,16 +13,16 @@ from cv_factory.artifacts.files import write_header
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation import metric_functions as m
-from cv_factory.evaluation.behaviour import (
-    Behaviour,
+from cv_factory.evaluation.behavior import (
+    Behavior,
     ConfusedPair,
     Consistency,
     CorruptionResult,
     Cost,
     Explanation,
 )
+from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation, Metric
-from cv_factory.evaluation.measure import evaluate
 from cv_factory.evaluation.metrics import metric_names
 
 NAMES = ("cat", "dog", "élan")
@@ -159,10 +159,10 @@ def test_round_trip(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", *FILES]
 
 
-def some_behaviour():
+def some_behavior():
     image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     heat = np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5)
-    return Behaviour(
+    return Behavior(
         corruptions=(CorruptionResult("jpeg", 3, 0.5, 0.4, 0.6, 90),),
         consistency=Consistency(64, 1e-7, 0.0, 0.98),
         cost=Cost({"batch_1_p50": 0.1}, 12_345, 10, 20, {"Conv": 3}, 2, "x86_64, Linux"),
@@ -171,18 +171,18 @@ def some_behaviour():
     )
 
 
-def test_slices_and_behaviour_survive_the_round_trip(tmp_path):
+def test_slices_and_behavior_survive_the_round_trip(tmp_path):
     probabilities, labels, ids = some_input()
     cut = {"camera": ["a", "b", "b"] * 30, "class": [NAMES[k] for k in labels]}
     saved = evaluate(
-        probabilities, labels, ids, NAMES, "f" * 64, CONFIG, slices=cut, behaviour=some_behaviour()
+        probabilities, labels, ids, NAMES, "f" * 64, CONFIG, slices=cut, behavior=some_behavior()
     )
     saved.save(tmp_path)
     loaded = Evaluation.load(tmp_path)
     assert loaded.slices == saved.slices
     assert {s.name for s in loaded.slices} >= {"camera=a", "camera=b", "class=élan"}
     assert loaded.predictions.slices == {k: tuple(v) for k, v in cut.items()}
-    ours, theirs = loaded.behaviour, saved.behaviour
+    ours, theirs = loaded.behavior, saved.behavior
     assert (ours.corruptions, ours.consistency, ours.cost) == (
         theirs.corruptions,
         theirs.consistency,

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
-from cv_factory.evaluation.behaviour import Behaviour, Consistency, CorruptionResult, Cost
+from cv_factory.evaluation.behavior import Behavior, Consistency, CorruptionResult, Cost
+from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation, Metric
 from cv_factory.evaluation.gates import Evidence, all_passed, judge
-from cv_factory.evaluation.measure import evaluate
 
 NAMES = ("cat", "dog")
 CONFIG = EvaluateConfig(bootstrap_samples=200)
@@ -193,8 +193,8 @@ def test_a_drop_on_a_slice_is_tested_on_its_images():
 def measured():
     cost = Cost({"batch_1_p95": 4.0}, 2_000_000, 1000, 5000, {}, 2, "x86_64")
     corrupted = tuple(CorruptionResult("jpeg", s, a, a, a, 9) for s, a in ((1, 0.9), (2, 0.7)))
-    behaviour = Behaviour(corrupted, Consistency(64, 0.0, 0.0, 0.97), cost)
-    return replace(evaluation_with(90), behaviour=behaviour)
+    behavior = Behavior(corrupted, Consistency(64, 0.0, 0.0, 0.97), cost)
+    return replace(evaluation_with(90), behavior=behavior)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from PIL import Image
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
+from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Metric
 from cv_factory.evaluation.gates import Evidence, judge
-from cv_factory.evaluation.measure import evaluate
 from cv_factory.evaluation.reports.model_card import (
     CardContent,
     DataCheck,

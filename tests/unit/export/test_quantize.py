@@ -13,10 +13,10 @@ from cv_factory.config.export import ExportConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.errors import ExportError
+from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.gates import Evidence, judge
 from cv_factory.evaluation.reports.evaluation_report import render_report
-from cv_factory.evaluation.scoring import evaluate_predictor
 from cv_factory.export.quantize import quantize
 from cv_factory.inference.predictor import Predictor
 from tests.support.predictors import digits_predictor
@@ -104,20 +104,20 @@ def test_the_evaluation_reports_the_cost_of_precision(tmp_path: Path) -> None:
     evaluation = evaluate_predictor(quantized("int8"), dataset, split.test, QUICK, predictor)
     labels = dataset.labels[split.test]
     float_labels = predictor.predict(dataset.images[split.test]).probabilities.argmax(axis=1)
-    cost = evaluation.behaviour.precision
+    cost = evaluation.behavior.precision
     assert cost is not None
     assert (cost.precision, cost.accuracy) == ("int8", evaluation.metrics["accuracy"].value)
     assert cost.float_accuracy == (float_labels == labels).mean()
     assert cost.agreement == (evaluation.predictions.predicted == float_labels).mean()
 
     evaluation.save(tmp_path)
-    assert Evaluation.load(tmp_path).behaviour.precision == cost
+    assert Evaluation.load(tmp_path).behavior.precision == cost
     page = render_report(evaluation)
     assert "The predictor computes in int8" in page
     assert f"{cost.float_accuracy:.4f}" in page
     gate = GateConfig(metric="accuracy_lost_to_precision", max=0.0)
     worse = replace(cost, accuracy=cost.float_accuracy - 0.01)
-    damaged = replace(evaluation, behaviour=replace(evaluation.behaviour, precision=worse))
+    damaged = replace(evaluation, behavior=replace(evaluation.behavior, precision=worse))
     (verdict,) = judge([gate], Evidence(damaged))
     assert verdict.status == "failed"
 

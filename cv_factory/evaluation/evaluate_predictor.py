@@ -1,4 +1,4 @@
-"""Runs a predictor over images of a dataset and measures what it answers."""
+"""Evaluates a predictor on images of a dataset: scores, metrics and behavioral checks."""
 
 from dataclasses import replace
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.evaluation import examine
-from cv_factory.evaluation.behaviour import Behaviour
+from cv_factory.evaluation import behavioral_checks
+from cv_factory.evaluation.behavior import Behavior
+from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.explain import choose, explain
-from cv_factory.evaluation.measure import evaluate
 from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import assign_slices
 from cv_factory.inference.predictor import Predictor
@@ -28,7 +28,7 @@ def evaluate_predictor(
     config: EvaluateConfig,
     float_predictor: Predictor | None = None,
 ) -> Evaluation:
-    """Evaluate a predictor on the images at ``indices``, and examine how it behaves.
+    """Evaluate a predictor on the images at ``indices``, and behavioral_checks how it behaves.
 
     Args:
         predictor: Is evaluated.
@@ -42,13 +42,15 @@ def evaluate_predictor(
             names a column that the manifest does not have.
     """
     scores = score(predictor, dataset, indices)
-    behaviour = _examine(predictor, dataset, indices, scores, config)
+    behavior = _run_behavioral_checks(predictor, dataset, indices, scores, config)
     if float_predictor is not None:
-        in_float = score(float_predictor, dataset, indices)
+        float_scores = score(float_predictor, dataset, indices)
         labels = dataset.labels[indices]
-        cost = examine.compare_precision(predictor, float_predictor, scores, in_float, labels)
-        behaviour = replace(behaviour, precision=cost)
-    return _measure(predictor, dataset, indices, scores, config, behaviour)
+        cost = behavioral_checks.compare_precision(
+            predictor, float_predictor, scores, float_scores, labels
+        )
+        behavior = replace(behavior, precision=cost)
+    return _measure(predictor, dataset, indices, scores, config, behavior)
 
 
 def rescore_predictor(
@@ -60,7 +62,7 @@ def rescore_predictor(
         EvaluationError: As for ``evaluate_predictor``.
     """
     scores = score(predictor, dataset, indices)
-    return _measure(predictor, dataset, indices, scores, config, Behaviour())
+    return _measure(predictor, dataset, indices, scores, config, Behavior())
 
 
 def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> npt.NDArray[np.float32]:
@@ -94,7 +96,7 @@ def _measure(
     indices: Indices,
     scores: npt.NDArray[np.float32],
     config: EvaluateConfig,
-    behaviour: Behaviour,
+    behavior: Behavior,
 ) -> Evaluation:
     rows, labels = dataset.manifest.iloc[indices], dataset.labels[indices]
     return evaluate(
@@ -107,38 +109,40 @@ def _measure(
         slices=assign_slices(
             rows, labels, dataset.class_names, config.slices, config.slice_quantiles
         ),
-        behaviour=behaviour,
+        behavior=behavior,
     )
 
 
-def _examine(
+def _run_behavioral_checks(
     predictor: Predictor,
     dataset: ImageDataset,
     indices: Indices,
     scores: npt.NDArray[np.float32],
     config: EvaluateConfig,
-) -> Behaviour:
+) -> Behavior:
     labels, predicted = dataset.labels[indices], scores.argmax(axis=1)
     confidence = scores[np.arange(len(scores)), predicted].astype(np.float64)
     ids = dataset.manifest["id"].iloc[indices].tolist()
-    images = _Chosen(dataset, indices)
-    few = examine.evenly_spread(len(indices), max(config.robustness_images, 64))
+    images = _SelectedImages(dataset, indices)
+    few = behavioral_checks.evenly_spread(len(indices), max(config.robustness_images, 64))
     explained = choose(labels, predicted, confidence, config.explained_per_class)
     sample = images[few]
-    return Behaviour(
-        corruptions=examine.measure_robustness(predictor, sample, labels[few], config)
+    return Behavior(
+        corruptions=behavioral_checks.measure_robustness(predictor, sample, labels[few], config)
         if config.robustness_images
         else (),
-        consistency=examine.measure_consistency(predictor, sample, flip=config.horizontal_flip),
-        cost=examine.measure_cost(predictor, sample, config.latency_runs),
+        consistency=behavioral_checks.measure_consistency(
+            predictor, sample, flip=config.horizontal_flip
+        ),
+        cost=behavioral_checks.measure_cost(predictor, sample, config.latency_runs),
         explanations=explain(
             predictor, images[explained], [ids[i] for i in explained], labels[explained]
         ),
-        confused=examine.sample_confused(images, ids, labels, predicted, confidence),
+        confused=behavioral_checks.sample_confused(images, ids, labels, predicted, confidence),
     )
 
 
-class _Chosen:
+class _SelectedImages:
     """The images at some indices of a dataset, read when they are asked for."""
 
     def __init__(self, dataset: ImageDataset, indices: Indices) -> None:

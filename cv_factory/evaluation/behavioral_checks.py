@@ -1,4 +1,4 @@
-"""Examines a predictor by running it: on corrupted images, twice, in other batches, timed."""
+"""Behavioral checks of a predictor: robustness to corruptions, consistency, latency and size."""
 
 import platform
 import time
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.cpu import available_cpus
-from cv_factory.evaluation.behaviour import (
+from cv_factory.evaluation.behavior import (
     ConfusedPair,
     Consistency,
     CorruptionResult,
@@ -138,7 +138,7 @@ def compare_precision(
     )
 
 
-class ImagesByPlace(Protocol):
+class IndexableImages(Protocol):
     """Anything that gives uint8 ``(n, H, W, C)`` for n places, such as an array."""
 
     def __getitem__(self, places: NDArray[np.int64]) -> Images:
@@ -146,7 +146,7 @@ class ImagesByPlace(Protocol):
 
 
 def sample_confused(
-    images: ImagesByPlace,
+    images: IndexableImages,
     ids: Sequence[str],
     labels: NDArray[np.int64],
     predicted: NDArray[np.int64],

@@ -1,6 +1,6 @@
-"""What is learned about a predictor by running it: corruptions, consistency, cost, explanations.
+"""Results of behavioral checks: robustness, consistency, latency and size, explanations.
 
-Only what was found, and how it lies on disk; each finding's own module says how it is found.
+Values and their format on disk; ``behavioral_checks`` and ``explain`` compute them.
 """
 
 from collections.abc import Mapping
@@ -151,7 +151,7 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True, eq=False)
-class Behaviour:
+class Behavior:
     """Everything that was learned by running one predictor; what was not asked for is empty."""
 
     corruptions: tuple[CorruptionResult, ...] = ()
@@ -189,9 +189,9 @@ class Behaviour:
             confused_images=_stack([i for pair in self.confused for i in pair.images], np.uint8, 3),
         )
 
-    def to_body(self) -> "BehaviourBody":
+    def to_body(self) -> "BehaviorBody":
         """Return everything but the images, for the header."""
-        return BehaviourBody(
+        return BehaviorBody(
             corruptions=list(self.corruptions),
             consistency=self.consistency,
             cost=self.cost,
@@ -213,8 +213,8 @@ class Behaviour:
         )
 
     @classmethod
-    def load(cls, directory: Path, body: "BehaviourBody") -> "Behaviour":
-        """Put together what ``save_arrays`` and ``to_body`` took apart.
+    def load(cls, directory: Path, body: "BehaviorBody") -> "Behavior":
+        """Read what ``save_arrays`` and ``to_body`` stored.
 
         Raises:
             ArtifactError: The images are missing, or there are more or fewer than the body says.
@@ -265,8 +265,8 @@ class ConfusedRow(_Strict):
     ids: list[str]
 
 
-class BehaviourBody(_Strict):
-    """A Behaviour in the header of an Evaluation."""
+class BehaviorBody(_Strict):
+    """A Behavior in the header of an Evaluation."""
 
     corruptions: list[CorruptionResult] = []
     consistency: Consistency | None = None

@@ -1,4 +1,4 @@
-"""Is one predictor better than another, or is it chance? Paired tests on the same test images."""
+"""Paired tests of two predictors on the same images: McNemar, and a paired bootstrap."""
 
 from dataclasses import dataclass
 

@@ -7,11 +7,11 @@ import pytest
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.evaluation import examine
+from cv_factory.evaluation import behavioral_checks
 from cv_factory.evaluation.corruptions import corrupt, corruption_names
+from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 from cv_factory.evaluation.explain import choose, classical_head, explain, occlusion
 from cv_factory.evaluation.graph_size import count
-from cv_factory.evaluation.scoring import evaluate_predictor
 from cv_factory.inference.predictor import Prediction, Predictor
 from tests.support.predictors import digits_predictor
 
@@ -51,8 +51,8 @@ def bright(noise: float = 0.0) -> Predictor:
 
 def test_consistency_finds_what_depends_on_the_batch():
     images = np.random.default_rng(0).integers(0, 255, (20, 6, 6, 1), dtype=np.uint8)
-    assert examine.measure_consistency(bright(), images, flip=False).batch_difference == 0
-    shaky = examine.measure_consistency(bright(noise=0.1), images, flip=False)
+    assert behavioral_checks.measure_consistency(bright(), images, flip=False).batch_difference == 0
+    shaky = behavioral_checks.measure_consistency(bright(noise=0.1), images, flip=False)
     assert shaky.batch_difference == pytest.approx(0.1, abs=1e-6)
     assert shaky.repeat_difference == 0
     assert shaky.flip_agreement is None
@@ -61,7 +61,7 @@ def test_consistency_finds_what_depends_on_the_batch():
 def test_flips_are_compared_where_labels_survive_them():
     images = np.zeros((10, 4, 4, 1), dtype=np.uint8)
     images[:5, :, :2] = 255
-    assert examine.measure_consistency(bright(), images, flip=True).flip_agreement == 0.5
+    assert behavioral_checks.measure_consistency(bright(), images, flip=True).flip_agreement == 0.5
 
 
 def test_occlusion_finds_the_part_that_counts():
@@ -75,7 +75,9 @@ def test_occlusion_finds_the_part_that_counts():
 def test_robustness_counts_right_answers():
     images = np.full((40, 8, 8, 1), 200, dtype=np.uint8)
     config = EvaluateConfig(bootstrap_samples=100)
-    results = examine.measure_robustness(bright(), images, np.ones(40, dtype=np.int64), config)
+    results = behavioral_checks.measure_robustness(
+        bright(), images, np.ones(40, dtype=np.int64), config
+    )
     assert len(results) == 3 * len(corruption_names())
     by_name = {(r.name, r.severity): r for r in results}
     assert by_name["gaussian_blur", 3].accuracy == 1.0
@@ -89,11 +91,13 @@ def test_confused_pairs_show_the_surest_errors_first():
     predicted = np.array([1, 1, 0, 0, 2])
     images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
     sure = np.array([0.6, 0.9, 0.9, 0.5, 0.9])
-    first, second = examine.sample_confused(images, list("abcde"), labels, predicted, sure)
+    first, second = behavioral_checks.sample_confused(
+        images, list("abcde"), labels, predicted, sure
+    )
     assert (first.label, first.predicted, first.ids) == (0, 1, ("b", "a"))
     assert first.images.ravel().tolist() == [1, 0]
     assert (second.label, second.predicted, second.ids) == (1, 0, ("d",))
-    assert examine.sample_confused(images, list("abcde"), labels, labels, sure) == ()
+    assert behavioral_checks.sample_confused(images, list("abcde"), labels, labels, sure) == ()
 
 
 def test_errors_and_hits_of_every_class_are_chosen():
@@ -153,11 +157,13 @@ def test_cost_counts_what_the_graph_holds(trained):
         assert operators["Conv"] >= 3
         # A 3x3 convolution of 8 to 8 channels at 8x8 pixels alone is 73,728 of them.
         assert operations > 73_728
-    cost = examine.measure_cost(predictor, dataset.images[test[:4]], runs=5)
+    cost = behavioral_checks.measure_cost(predictor, dataset.images[test[:4]], runs=5)
     assert cost.size_bytes == len(predictor.graph)
     assert set(cost.latency_ms) == {*("batch_1_p50", "batch_1_p95", "batch_32_p50", "batch_32_p95")}
     assert 0 < cost.latency_ms["batch_1_p50"] <= cost.latency_ms["batch_1_p95"]
-    assert examine.measure_cost(predictor, dataset.images[test[:4]], runs=0).latency_ms == {}
+    assert (
+        behavioral_checks.measure_cost(predictor, dataset.images[test[:4]], runs=0).latency_ms == {}
+    )
 
 
 def test_a_predictor_is_evaluated_from_images_to_report(trained, tmp_path):
@@ -166,12 +172,12 @@ def test_a_predictor_is_evaluated_from_images_to_report(trained, tmp_path):
     config = EvaluateConfig(bootstrap_samples=100, robustness_images=40, latency_runs=3)
     evaluation = evaluate_predictor(predictor, dataset, test, config)
     assert {s.column for s in evaluation.slices} == {"class", "brightness", "contrast", "sharpness"}
-    behaviour = evaluation.behaviour
+    behavior = evaluation.behavior
     # 64 images at least, for the consistency checks.
-    assert {r.n_images for r in behaviour.corruptions} == {64}
-    assert behaviour.consistency.batch_difference < 1e-5
-    assert behaviour.consistency.repeat_difference == 0
-    assert len(behaviour.explanations) >= 10
+    assert {r.n_images for r in behavior.corruptions} == {64}
+    assert behavior.consistency.batch_difference < 1e-5
+    assert behavior.consistency.repeat_difference == 0
+    assert len(behavior.explanations) >= 10
     evaluation.save(tmp_path)
     assert type(evaluation).load(tmp_path).slices == evaluation.slices
 
@@ -183,6 +189,6 @@ def test_what_is_not_asked_for_is_not_measured(trained):
     )
     evaluation = evaluate_predictor(predictor, dataset, test, config)
     assert evaluation.slices == ()
-    assert evaluation.behaviour.corruptions == ()
-    assert evaluation.behaviour.explanations == ()
-    assert "corruption_accuracy" not in evaluation.behaviour.figures()
+    assert evaluation.behavior.corruptions == ()
+    assert evaluation.behavior.explanations == ()
+    assert "corruption_accuracy" not in evaluation.behavior.figures()

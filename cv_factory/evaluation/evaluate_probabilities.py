@@ -1,7 +1,4 @@
-"""Measures probabilities against labels: what an ``Evaluation`` says about quality.
-
-It sees probabilities, labels and ids only; how a predictor is run is not its business.
-"""
+"""Computes an ``Evaluation`` from probabilities and labels; it never runs a predictor."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +8,7 @@ from numpy.typing import NDArray
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metric_functions as m
-from cv_factory.evaluation.behaviour import Behaviour
+from cv_factory.evaluation.behavior import Behavior
 from cv_factory.evaluation.evaluation import Evaluation, Metric, Predictions, class_rows
 from cv_factory.evaluation.metrics import ScoredImages, compute_metric, metric_names
 from cv_factory.evaluation.slices import measure_slices
@@ -29,7 +26,7 @@ def evaluate(
     config: EvaluateConfig,
     *,
     slices: Mapping[str, Sequence[str]] | None = None,
-    behaviour: Behaviour | None = None,
+    behavior: Behavior | None = None,
 ) -> Evaluation:
     """Measure a predictor's output on the test images.
 
@@ -41,7 +38,7 @@ def evaluate(
         predictor_fingerprint: Which predictor gave the probabilities.
         config: Resamples, confidence level and seed of the intervals, top k and bins.
         slices: By column, N values; see ``assign_slices``.
-        behaviour: What was learned by running the predictor.
+        behavior: Results of the behavioral checks.
 
     Returns:
         The evaluation; the same input gives the same one.
@@ -67,7 +64,7 @@ def evaluate(
         min_slice_images=config.min_slice_images,
         predictor_fingerprint=predictor_fingerprint,
         predictions=Predictions(tuple(ids), labels, predicted, confidence, probabilities, cut),
-        behaviour=behaviour or Behaviour(),
+        behavior=behavior or Behavior(),
     )
 
 
