@@ -99,8 +99,8 @@ def infer_format(
         return ImageFormat(config.height, config.width, config.channels)
     probed = indices[sample_positions(len(indices), _PROBED_IMAGES)]
     with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
-        found = list(pool.map(_probe, source.records(probed)))
-    headers = [header for header in found if header is not None]
+        probes = list(pool.map(_probe, source.records(probed)))
+    headers = [header for header in probes if header is not None]
     if not headers:
         raise DataError(
             f"{source.description}: none of the {len(probed)} files looked at is an image. "

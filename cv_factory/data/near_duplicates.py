@@ -8,7 +8,7 @@ import pandas as pd
 
 #: How many neighbours in sorted order each hash is compared with, so that a million images that
 #: are all alike (blank pages) stay affordable.
-_NEIGHBOURS = 64
+_NEIGHBORS = 64
 
 
 def has_cross_split_near_duplicate(
@@ -29,30 +29,30 @@ def has_cross_split_near_duplicate(
     """
     of_hash, unique_hashes = pd.factorize(hashes)
     n_parts = int(parts.max(initial=0)) + 1
-    of_image, pairs = pd.factorize(of_hash * n_parts + parts)
-    found = np.zeros(len(pairs), dtype=bool)
+    pair_by_image, pairs = pd.factorize(of_hash * n_parts + parts)
+    is_near = np.zeros(len(pairs), dtype=bool)
     bits, part = unique_hashes[pairs // n_parts], pairs % n_parts
     edges = np.linspace(0, 64, distance + 2).astype(int)
     for low, high in pairwise(edges):
         mask = np.uint64((1 << int(high - low)) - 1)
         band = (bits >> np.uint64(low)) & mask
         order = np.lexsort((bits, band))
-        _compare_neighbours(band[order], bits[order], part[order], order, distance, found)
-    result: npt.NDArray[np.bool_] = found[of_image]
+        _compare_neighbors(band[order], bits[order], part[order], order, distance, is_near)
+    result: npt.NDArray[np.bool_] = is_near[pair_by_image]
     return result
 
 
-def _compare_neighbours(
+def _compare_neighbors(
     band: npt.NDArray[np.uint64],
     bits: npt.NDArray[np.uint64],
     part: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
     distance: int,
-    found: npt.NDArray[np.bool_],
+    is_near: npt.NDArray[np.bool_],
 ) -> None:
-    """Mark in ``found`` what is near in another part; arrays are sorted by band."""
+    """Mark in ``is_near`` what is near in another part; arrays are sorted by band."""
     start = np.arange(len(band))
-    for offset in range(1, _NEIGHBOURS + 1):
+    for offset in range(1, _NEIGHBORS + 1):
         start = start[start + offset < len(band)]
         start = start[band[start] == band[start + offset]]
         if not len(start):
@@ -60,5 +60,5 @@ def _compare_neighbours(
         other = start + offset
         near = np.bitwise_count(bits[start] ^ bits[other]) <= distance
         hit = near & (part[start] != part[other])
-        found[order[start[hit]]] = True
-        found[order[other[hit]]] = True
+        is_near[order[start[hit]]] = True
+        is_near[order[other[hit]]] = True

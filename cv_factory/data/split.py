@@ -161,8 +161,8 @@ def _choose_group_labels(by_image: Indices, labels: Indices, n_classes: int) -> 
     shares = counts / np.bincount(labels, minlength=n_classes)[label]
     best = np.lexsort((label, -shares, group))
     first = best[np.unique(group[best], return_index=True)[1]]
-    chosen: Indices = label[first].astype(np.int64)
-    return chosen
+    group_labels: Indices = label[first].astype(np.int64)
+    return group_labels
 
 
 def _hashes(
@@ -197,14 +197,14 @@ def _official_parts(
     A group with an official test image goes to test as a whole: no leakage into training.
     """
     parts: dict[str, npt.NDArray[np.bool_]] = {}
-    taken = np.zeros(len(leakage_groups.labels), dtype=bool)
+    is_assigned = np.zeros(len(leakage_groups.labels), dtype=bool)
     for name in ("test", "validation"):
         images = (dataset.manifest["official_split"] == name).to_numpy()
         if images.any():
             inside = np.zeros(len(leakage_groups.labels), dtype=bool)
             inside[leakage_groups.by_image[images]] = True
-            parts[name] = inside & ~taken
-            taken |= inside
+            parts[name] = inside & ~is_assigned
+            is_assigned |= inside
     return parts
 
 

@@ -200,11 +200,11 @@ class Evaluation(Artifact):
         """Return the bins of confidence that hold images, the lowest confidence first."""
         p, n = self.predictions, self.calibration_bins
         bins = m.calibration_bins(p.confidence, n)
-        found = []
+        rows = []
         for k in np.unique(bins):
             of_bin = bins == k
             hits, size = int(p.is_right[of_bin].sum()), int(of_bin.sum())
-            found.append(
+            rows.append(
                 CalibrationBin(
                     low=float(k / n),
                     high=float((k + 1) / n),
@@ -214,7 +214,7 @@ class Evaluation(Artifact):
                     accuracy_interval=intervals.wilson(hits, size, self.confidence),
                 )
             )
-        return tuple(found)
+        return tuple(rows)
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
         _write_predictions(self.predictions, directory)
@@ -298,13 +298,13 @@ def class_rows(
         class_names: K names.
         confidence: Of the intervals.
     """
-    hits, taken, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    hits, predicted, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     figures = m.precision_recall_f1(confusion)
     rows = []
     for i, name in enumerate(class_names):
         precision, recall, f1 = (None if np.isnan(f[i]) else float(f[i]) for f in figures)
-        hit, n_taken, n = int(hits[i]), int(taken[i]), int(support[i])
-        either = n + n_taken - 2 * hit
+        hit, n_predicted, n = int(hits[i]), int(predicted[i]), int(support[i])
+        either = n + n_predicted - 2 * hit
         rows.append(
             ClassMetrics(
                 name,
@@ -312,7 +312,7 @@ def class_rows(
                 recall,
                 f1,
                 n,
-                intervals.wilson(hit, n_taken, confidence) if n_taken else None,
+                intervals.wilson(hit, n_predicted, confidence) if n_predicted else None,
                 intervals.wilson(hit, n, confidence) if n else None,
                 intervals.f1_interval(hit, either, confidence) if hit + either else None,
             )

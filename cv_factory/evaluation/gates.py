@@ -107,9 +107,9 @@ def _observe(gate: GateConfig, evidence: Evidence) -> tuple[float, str]:
     if gate.metric in DATA_FIGURES:
         return _count_findings(gate, evidence.data_findings)
     if gate.slice is not None:
-        found = _worst(gate, evidence.candidate)
-        value = found.accuracy if gate.metric == "accuracy" else found.log_loss
-        return value, f"{gate.metric} on {found.name} ({found.n_images} images) is {value:.4f}"
+        worst = _find_worst_slice(gate, evidence.candidate)
+        value = worst.accuracy if gate.metric == "accuracy" else worst.log_loss
+        return value, f"{gate.metric} on {worst.name} ({worst.n_images} images) is {value:.4f}"
     measured = evidence.candidate.metrics.get(gate.metric)
     if measured is not None:
         if measured.value is None:
@@ -134,17 +134,17 @@ def _count_findings(gate: GateConfig, findings: Mapping[str, str] | None) -> tup
     return float(len(open_ones)), "; ".join(parts)
 
 
-def _worst(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:
+def _find_worst_slice(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:
     """Return the slice that a gate names, or the worst one of the column that it names."""
-    wanted = str(gate.slice)
-    fitting = [s for s in evaluation.slices if wanted in (s.column, s.name)]
+    slice_name = str(gate.slice)
+    fitting = [s for s in evaluation.slices if slice_name in (s.column, s.name)]
     if not fitting:
-        known = ", ".join(sorted({s.column for s in evaluation.slices})) or "none"
-        raise _NotComputableError(f"there is no slice {wanted}; columns with slices: {known}")
+        columns = ", ".join(sorted({s.column for s in evaluation.slices})) or "none"
+        raise _NotComputableError(f"there is no slice {slice_name}; columns with slices: {columns}")
     large = [s for s in fitting if s.n_images >= evaluation.min_slice_images]
     if not large:
         raise _NotComputableError(
-            f"{wanted} has fewer than {evaluation.min_slice_images} images in every slice"
+            f"{slice_name} has fewer than {evaluation.min_slice_images} images in every slice"
         )
     if gate.metric == "log_loss":
         return max(large, key=lambda s: s.log_loss)
@@ -166,26 +166,30 @@ def _judge_relative(gate: GateConfig, words: str, evidence: Evidence) -> GateVer
     if difference := _difference_of_images(candidate, production):
         raise _NotComputableError(difference)
     try:
-        found = compare(
-            gate.metric, candidate, production, evidence.config, _chosen(gate, candidate)
+        comparison = compare(
+            gate.metric, candidate, production, evidence.config, _select_images(gate, candidate)
         )
     except EvaluationError as error:
         raise _NotComputableError(f"{gate.metric} could not be compared: {error}") from None
     if kind == "max_drop_vs_production":
-        ok = -found.gain <= bound + _ROUNDING or not found.is_beyond_chance
+        ok = -comparison.gain <= bound + _ROUNDING or not comparison.is_beyond_chance
     else:
-        ok = found.gain >= bound - _ROUNDING and found.gain > 0 and found.is_beyond_chance
-    chance = "beyond chance" if found.is_beyond_chance else "within chance"
-    reason = f"gain {found.gain:+.4f} on the same images, {chance} ({found.evidence})"
+        ok = (
+            comparison.gain >= bound - _ROUNDING
+            and comparison.gain > 0
+            and comparison.is_beyond_chance
+        )
+    chance = "beyond chance" if comparison.is_beyond_chance else "within chance"
+    reason = f"gain {comparison.gain:+.4f} on the same images, {chance} ({comparison.evidence})"
     status: Status = "passed" if ok else "failed"
-    return GateVerdict(words, gate.metric, bound, found.gain, status, reason)
+    return GateVerdict(words, gate.metric, bound, comparison.gain, status, reason)
 
 
-def _chosen(gate: GateConfig, evaluation: Evaluation) -> NDArray[np.bool_] | None:
+def _select_images(gate: GateConfig, evaluation: Evaluation) -> NDArray[np.bool_] | None:
     if gate.slice is None:
         return None
-    found = _worst(gate, evaluation)
-    return evaluation.predictions.in_slice(found.column, found.value)
+    worst = _find_worst_slice(gate, evaluation)
+    return evaluation.predictions.in_slice(worst.column, worst.value)
 
 
 def _difference_of_images(candidate: Evaluation, production: Evaluation) -> str:

@@ -32,7 +32,7 @@ def compare(
     candidate: Evaluation,
     production: Evaluation,
     config: EvaluateConfig,
-    chosen: NDArray[np.bool_] | None = None,
+    subset: NDArray[np.bool_] | None = None,
 ) -> Comparison:
     """Compare two predictors on one metric: McNemar's test for accuracy, else paired bootstrap.
 
@@ -41,13 +41,13 @@ def compare(
         candidate: The one that wants to replace the other.
         production: Evaluated on the same images with the same labels, in any order.
         config: Resamples, seed, confidence, top k and bins.
-        chosen: Only these of the candidate's images, bool ``(N,)``.
+        subset: Only these of the candidate's images, bool ``(N,)``.
 
     Raises:
         UndefinedMetricError: The metric has no value on these images.
     """
-    chosen = np.ones(candidate.n_images, dtype=bool) if chosen is None else chosen
-    ours = np.flatnonzero(chosen)
+    subset = np.ones(candidate.n_images, dtype=bool) if subset is None else subset
+    ours = np.flatnonzero(subset)
     place = {id_: i for i, id_ in enumerate(production.predictions.ids)}
     theirs = np.array([place[candidate.predictions.ids[i]] for i in ours], dtype=np.int64)
     if metric == "accuracy":

@@ -140,7 +140,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anyw
 h1 small { color: #64727e; font-weight: 400; font-size: 1.1rem; white-space: nowrap; }
 h2 { font-size: 1.1rem; margin: 0 0 .6rem; color: #1d4f86; }
 p { margin: .5rem 0; white-space: pre-line; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .7rem;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .7rem;
   margin: 1rem 0 .3rem; }
 .tiles div { background: #f3f5f7; border-radius: 6px; padding: .6rem .8rem; font-size: 1.5rem;
   line-height: 1.3; font-variant-numeric: tabular-nums; }

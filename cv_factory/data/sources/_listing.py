@@ -68,12 +68,12 @@ def official_split(value: str, setting: str) -> str:
     Raises:
         SourceError: It is none of these.
     """
-    found = _SPLIT_NAMES.get(value.strip().lower())
-    if found is None:
+    part = _SPLIT_NAMES.get(value.strip().lower())
+    if part is None:
         raise SourceError(
             f"{setting} holds {value!r}; a split is train, validation or test (or val, dev, …)."
         )
-    return found
+    return part
 
 
 class Listing:

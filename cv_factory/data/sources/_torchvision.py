@@ -156,11 +156,11 @@ def _array(dataset: Any) -> npt.NDArray[np.uint8] | None:
         layouts = [values, np.moveaxis(values, 1, -1)] if values.ndim == 4 else []
     probed = {0, len(values) // 2, len(values) - 1}
     try:
-        known = {index: _pixels(dataset, index) for index in probed}
+        samples = {index: _pixels(dataset, index) for index in probed}
     except ImageError:
         return None
     return next(
-        (a for a in layouts if all(np.array_equal(a[i], pixels) for i, pixels in known.items())),
+        (a for a in layouts if all(np.array_equal(a[i], pixels) for i, pixels in samples.items())),
         None,
     )
 

@@ -108,12 +108,12 @@ class FolderSource(ListedSource):
         for file in self._store.files():
             name = printable(file.name)
             version = f"{file.size} {file.version}"
-            found = pattern.fullmatch(name)
-            if found is None or file.problem:
+            match = pattern.fullmatch(name)
+            if match is None or file.problem:
                 problem = file.problem or "its path does not match data.folder.pattern"
                 yield ListedImage(name, file.name, None, version=version, problem=problem)
                 continue
-            parts = found.groupdict()
+            parts = match.groupdict()
             split = official_split(parts.get("split") or "", f"data.folder.pattern for {name}")
             yield ListedImage(
                 name, file.name, parts["label"], split, parts.get("group") or "", version

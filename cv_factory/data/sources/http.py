@@ -126,10 +126,10 @@ class HttpSource(ListedSource):
                 f"{keys} (data.http.items_key)."
             )
         if self._section.next_key:
-            found = _at(body, self._section.next_key)
-            if found is not None and not isinstance(found, str):
-                raise SourceError(f"{page.url}: {self._section.next_key} is no URL: {found!r}.")
-            following = found or None
+            cursor = _at(body, self._section.next_key)
+            if cursor is not None and not isinstance(cursor, str):
+                raise SourceError(f"{page.url}: {self._section.next_key} is no URL: {cursor!r}.")
+            following = cursor or None
         return items, following
 
     def _read(self, name: bytes) -> bytes:

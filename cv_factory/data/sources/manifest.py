@@ -1,4 +1,4 @@
-"""A CSV or Parquet table with one row an image: path, label and, where wanted, split and group."""
+"""A CSV or Parquet table with one row an image: path, label and, where selected, split and group."""
 
 import io
 from collections.abc import Iterator
@@ -128,28 +128,28 @@ def read_table(
     Args:
         file: The open table.
         name: Its name; ``.parquet`` and ``.pq`` are Parquet, everything else is CSV.
-        section: Says which columns are wanted.
+        section: Says which columns are selected.
 
     Returns:
-        The table's columns, and an iterator over its rows by column name, wanted columns only.
+        The table's columns, and an iterator over its rows by column name, selected columns only.
 
     Raises:
         SourceError: It is no such table; also raised by the iterator.
     """
-    wanted = _wanted(section)
+    selected = _select_columns(section)
     if name.lower().endswith((".parquet", ".pq")):
-        return _parquet(file, name, wanted)
-    return _csv(file, name, wanted)
+        return _parquet(file, name, selected)
+    return _csv(file, name, selected)
 
 
-def _wanted(section: ManifestConfig) -> set[str]:
+def _select_columns(section: ManifestConfig) -> set[str]:
     columns = section.columns
     names = {columns.image, columns.label, columns.id, columns.split, columns.group}
     return {name for name in names if name} | {"split", "group"}
 
 
 def _parquet(
-    file: IO[bytes], name: str, wanted: set[str]
+    file: IO[bytes], name: str, selected: set[str]
 ) -> tuple[list[str], Iterator[dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -162,7 +162,7 @@ def _parquet(
 
     def rows() -> Iterator[dict[str, Any]]:
         try:
-            for batch in table.iter_batches(4096, columns=[c for c in columns if c in wanted]):
+            for batch in table.iter_batches(4096, columns=[c for c in columns if c in selected]):
                 yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{name} is damaged ({error}).") from None
@@ -171,7 +171,7 @@ def _parquet(
 
 
 def _csv(
-    file: IO[bytes], name: str, wanted: set[str]
+    file: IO[bytes], name: str, selected: set[str]
 ) -> tuple[list[str], Iterator[dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -195,7 +195,7 @@ def _csv(
             parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pc.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.string()),
-                include_columns=[column for column in header if column in wanted],
+                include_columns=[column for column in header if column in selected],
             ),
         )
     except UnicodeDecodeError:

@@ -107,8 +107,8 @@ class SqlSource(ListedSource):
 
     def _listed(self) -> Iterator[ListedImage]:
         names = self._reader.names
-        wanted = {n for role, n in names.items() if role != "image" or not self._in_database}
-        columns = [self._rows.c[name] for name in sorted(wanted)]
+        selected = {n for role, n in names.items() if role != "image" or not self._in_database}
+        columns = [self._rows.c[name] for name in sorted(selected)]
         streamed = self._connection.execution_options(yield_per=_LISTED_AT_ONCE)
         for row in streamed.execute(sa.select(*columns)).mappings():
             values: dict[str, Any] = dict(row)
@@ -123,13 +123,13 @@ class SqlSource(ListedSource):
             return
         for start in range(0, len(indices), _ROWS_AT_ONCE):
             rows = list(self._listing.rows(indices[start : start + _ROWS_AT_ONCE]))
-            found = self._fetch([row.id for row in rows])
+            contents = self._fetch([row.id for row in rows])
             for row in rows:
                 yield ImageRecord(
                     id=row.id,
                     location=f"{self.description}#{row.id}",
                     label=row.label,
-                    content=partial(self._checked, found.get(row.id)),
+                    content=partial(self._checked, contents.get(row.id)),
                     official_split=row.split,
                     group=row.group,
                 )
@@ -139,10 +139,10 @@ class SqlSource(ListedSource):
         id_, image = self._rows.c[names["id"]], self._rows.c[names["image"]]
         if self._id_type in (int, uuid.UUID, str):
             # Compared as what they are, so that the database can use its index.
-            found = id_.in_([self._id_type(i) for i in ids])
+            has_id = id_.in_([self._id_type(i) for i in ids])
         else:
-            found = sa.cast(id_, sa.Text).in_(ids)
-        query = sa.select(id_, image).where(found)
+            has_id = sa.cast(id_, sa.Text).in_(ids)
+        query = sa.select(id_, image).where(has_id)
         try:
             return {str(key): value for key, value in self._connection.execute(query)}
         except sa.exc.SQLAlchemyError as error:

@@ -63,10 +63,10 @@ class _GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the host {host} is not known ({error})") from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         for address in addresses:
             if not is_public(address):
                 raise _AddressRefusedError(
@@ -154,9 +154,9 @@ class Fetcher:
                 raise ImageError(str(error)) from None
         raise AssertionError("unreachable")
 
-    def _wait(self, attempt: int, asked: float | None) -> float:
-        if asked is not None:
-            return asked
+    def _wait(self, attempt: int, retry_after_s: float | None) -> float:
+        if retry_after_s is not None:
+            return retry_after_s
         return self._config.backoff_seconds * (1 << attempt) * self._random.uniform(0.5, 1.5)
 
     def _follow(self, url: str, max_bytes: int) -> Fetched:

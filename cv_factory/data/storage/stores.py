@@ -87,8 +87,8 @@ def printable(name: bytes) -> str:
 
 def parse_scheme(path: str) -> str:
     """Return the URL scheme of a path in lower case, empty for a plain path."""
-    found = _SCHEME.match(path)
-    return found[0][:-1].lower() if found else ""
+    match = _SCHEME.match(path)
+    return match[0][:-1].lower() if match else ""
 
 
 def check_relative(name: str) -> str:

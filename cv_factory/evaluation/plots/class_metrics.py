@@ -35,8 +35,10 @@ def per_class_bars(
         PNG.
     """
     order = sorted(range(len(class_names)), key=lambda i: (_or(f1[i], 2.0), i))[:MAX_ROWS]
-    known = [v for values in (precision, recall, f1) for i in order if (v := values[i]) is not None]
-    start = get_axis_start(min(known, default=0.0))
+    defined = [
+        v for values in (precision, recall, f1) for i in order if (v := values[i]) is not None
+    ]
+    start = get_axis_start(min(defined, default=0.0))
     with render_png(7.5, 0.3 * len(order) + 1.6) as (figure, png):
         axis = figure.subplots()
         place = np.arange(len(order))
