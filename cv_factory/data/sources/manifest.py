@@ -1,4 +1,4 @@
-"""A CSV or Parquet table with one row an image: path, label and, where selected, split and group."""
+"""A CSV or Parquet table with one row an image: path, label and, if given, split and group."""
 
 import io
 from collections.abc import Iterator
@@ -128,7 +128,7 @@ def read_table(
     Args:
         file: The open table.
         name: Its name; ``.parquet`` and ``.pq`` are Parquet, everything else is CSV.
-        section: Says which columns are selected.
+        section: Says which columns are read.
 
     Returns:
         The table's columns, and an iterator over its rows by column name, selected columns only.
