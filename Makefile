@@ -88,7 +88,9 @@ install-engines: install-dev $(stamp)-aws
 uv = $$(uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
 kept_backend = $$(cat .venv/.torch-backend 2>/dev/null)
 # The lock as constraints, not as requirements: a CPU build must not pull the CUDA packages.
+# Without a terminal uv would write a line for each of some 200 packages.
 uv_install = backend="$(kept_backend)"; NO_COLOR=1 $(uv) pip install --python $(python) \
+	$$([ -t 2 ] || echo --quiet) \
 	-r pyproject.toml -c requirements.lock $${backend:+--torch-backend "$$backend"}
 kept_extras = $$(ls $(stamp)-* 2>/dev/null | sed 's/.*-/--extra /')
 

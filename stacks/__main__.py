@@ -89,6 +89,9 @@ def list_stacks() -> None:
 
 def main() -> int:
     """Run the command line and return the exit code: 0 done, 2 wrong usage or stack."""
+    if not sys.stdout.isatty():
+        # ZenML colors its log lines also where they are written to a file.
+        os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     try:
         code = cli.main(standalone_mode=False)
     except CVFactoryError as error:
