@@ -26,7 +26,7 @@ import pandas as pd
 from benchmarks.anonymous_memory import PeakMemory
 from benchmarks.harness import Comparison, Side, Spread, compare, parse_arguments
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.manifest import MANIFEST_COLUMNS
+from cv_factory.data.image_manifest import MANIFEST_COLUMNS
 from tests.support.s3_server import BUCKET, WEED, S3Server
 
 FOLDER, STORE = "BENCHMARK_FOLDER", "BENCHMARK_STORE"

@@ -60,7 +60,7 @@ def _run_without_runner(config: Section, zenml: ZenMLConfig, options: RunOptions
 
     stack = activate_stack(options.stack)
     from cli.execution import run_to_end
-    from cli.plan import print_plan
+    from cli.run_plan import print_plan
 
     pipeline = getattr(import_module(f"pipelines.{options.pipeline}"), options.pipeline)
     if options.dry_run:

@@ -11,8 +11,8 @@ from cv_factory.artifacts.files import fingerprint
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.gates import GateVerdict
 from registry import versions
-from registry.audit.files import open_log_files
 from registry.audit.log import AuditEntry, AuditLog
+from registry.audit.log_files import open_log_files
 from registry.mlflow.mirror import MlflowMirror
 from registry.provenance.statement import rebuild_statement
 from registry.stages import (

@@ -18,7 +18,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
     stack = activate_stack(options.stack)
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
-    from cli.plan import print_plan
+    from cli.run_plan import print_plan
     from cli.summary import print_summary
     from pipelines.training import training
 

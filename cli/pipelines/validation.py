@@ -20,7 +20,7 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
     stack = activate_stack(options.stack)
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
-    from cli.plan import print_plan
+    from cli.run_plan import print_plan
     from pipelines.validation import validation
     from registry.artifact_loader import load_output
 

@@ -18,8 +18,13 @@ import pandas as pd
 from cv_factory.artifacts.arrays import load_array
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.npy_stream import save_array
-from cv_factory.data.manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
-from cv_factory.data.manifest import ordered_digest, read_manifest, row_digests, write_manifest
+from cv_factory.data.image_manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
+from cv_factory.data.image_manifest import (
+    ordered_digest,
+    read_manifest,
+    row_digests,
+    write_manifest,
+)
 from cv_factory.errors import ArtifactError
 
 NO_LABEL = -1

@@ -13,8 +13,8 @@ from cv_factory.artifacts.npy_stream import NpyStreamWriter
 from cv_factory.config.data import DataConfig
 from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
 from cv_factory.data.decode import read_header
+from cv_factory.data.image_manifest import ManifestWriter, map_manifest
 from cv_factory.data.image_statistics import image_statistics
-from cv_factory.data.manifest import ManifestWriter, map_manifest
 from cv_factory.data.reading import (
     DecodedRecord,
     ImageFormat,

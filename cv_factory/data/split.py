@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from cv_factory.artifacts.arrays import load_npz
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.manifest import CHUNK, get_groups
+from cv_factory.data.image_manifest import CHUNK, get_groups
 from cv_factory.errors import DataError
 
 if TYPE_CHECKING:

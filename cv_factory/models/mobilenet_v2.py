@@ -2,7 +2,12 @@
 
 from typing import Literal
 
-from cv_factory.models._torchvision import TorchvisionSection, build, check_available, initialize
+from cv_factory.models._torchvision_networks import (
+    TorchvisionSection,
+    build,
+    check_available,
+    initialize,
+)
 
 __all__ = ["MobileNetV2Config", "build", "check_available", "initialize"]
 

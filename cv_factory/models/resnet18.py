@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from cv_factory.models import _torchvision
-from cv_factory.models._torchvision import TorchvisionSection, check_available, initialize
+from cv_factory.models._torchvision_networks import TorchvisionSection, check_available, initialize
 
 if TYPE_CHECKING:
     from cv_factory.models._backbone import BackboneNetwork

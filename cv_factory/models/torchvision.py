@@ -4,7 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from cv_factory.models._torchvision import TorchvisionSection, build, check_available, initialize
+from cv_factory.models._torchvision_networks import (
+    TorchvisionSection,
+    build,
+    check_available,
+    initialize,
+)
 
 __all__ = ["TorchvisionModelConfig", "build", "check_available", "initialize"]
 

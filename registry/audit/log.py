@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cv_factory.artifacts.files import canonical_json
 from cv_factory.errors import ArtifactError, CVFactoryError
-from registry.audit.files import LogFiles
+from registry.audit.log_files import LogFiles
 
 _NO_PREVIOUS = "0" * 64
 

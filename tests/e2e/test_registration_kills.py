@@ -15,7 +15,7 @@ from cv_factory.config.gates import GateConfig
 from cv_factory.config.register import RegisterConfig
 from cv_factory.config.train import TrainConfig
 from registry import versions
-from registry.audit.files import LocalLogFiles
+from registry.audit.log_files import LocalLogFiles
 from registry.mlflow.mirror import MlflowMirror
 from registry.model_registry import ModelRegistry
 from registry import register as registering

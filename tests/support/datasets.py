@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.manifest import MANIFEST_COLUMNS
+from cv_factory.data.image_manifest import MANIFEST_COLUMNS
 
 
 def dataset_of(images: npt.NDArray[np.uint8]) -> ImageDataset:

@@ -82,7 +82,7 @@ def _meet(gate: Path, me: str) -> None:
 
 
 def _before_first_write(action: Callable[[], None]) -> None:
-    from registry.audit.files import LocalLogFiles
+    from registry.audit.log_files import LocalLogFiles
 
     create = LocalLogFiles.create
     first_writes: list[str] = []
@@ -101,7 +101,7 @@ def _promote_until(n: int) -> int:
     from mlflow import MlflowClient
 
     from registry import versions
-    from registry.audit.files import LocalLogFiles
+    from registry.audit.log_files import LocalLogFiles
 
     remaining = n
 

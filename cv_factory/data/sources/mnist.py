@@ -1,7 +1,7 @@
 """MNIST. Y. LeCun et al., 1998."""
 
 from cv_factory.config.data import DataConfig
-from cv_factory.data.sources._torchvision import TorchvisionSource
+from cv_factory.data.sources._torchvision_sets import TorchvisionSource
 
 
 def open_source(config: DataConfig, *, labelled: bool) -> TorchvisionSource:

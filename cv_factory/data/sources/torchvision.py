@@ -1,7 +1,7 @@
 """Any image classification set of torchvision, by torchvision's name."""
 
 from cv_factory.config.data import DataConfig
-from cv_factory.data.sources._torchvision import TorchvisionSource
+from cv_factory.data.sources._torchvision_sets import TorchvisionSource
 
 
 def open_source(config: DataConfig, *, labelled: bool) -> TorchvisionSource:

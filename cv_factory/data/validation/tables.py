@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.config.validation import ValidationConfig
-from cv_factory.data.manifest import get_groups
+from cv_factory.data.image_manifest import get_groups
 from cv_factory.data.near_duplicates import has_cross_split_near_duplicate
 
 _VALIDATED_COLUMNS = (

@@ -21,7 +21,7 @@ from cv_factory.config.train import TrainConfig
 from cv_factory.errors import TrainingError
 from cv_factory.processes.group import describe_exit
 from cv_factory.processes.polling import poll_until
-from cv_factory.processes.worker import WorkerProcess
+from cv_factory.processes.worker_process import WorkerProcess
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE, Checkpoints
 from cv_factory.training.distributed.cluster_environment import Nodes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import CVFactoryError
-from cv_factory.processes.worker import exit_with_parent
+from cv_factory.processes.worker_process import exit_with_parent
 from cv_factory.progress import log_to_stderr
 from cv_factory.training.distributed.rank_launcher import (
     EPOCH_LOG,

@@ -11,7 +11,7 @@ from typing import Any
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import TrainingError
 from cv_factory.processes.group import describe_exit
-from cv_factory.processes.worker import WorkerProcess
+from cv_factory.processes.worker_process import WorkerProcess
 
 #: Modules that are started with ``-m``.
 ENTRY_POINTS: tuple[str, ...] = ("cv_factory.training.search.trial_worker",)

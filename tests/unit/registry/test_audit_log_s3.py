@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from cv_factory.errors import ArtifactError
-from registry.audit.files import LogFiles, open_log_files
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
+from registry.audit.log_files import LogFiles, open_log_files
 from tests.support.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.engines

@@ -9,8 +9,8 @@ import pytest
 
 from cv_factory.errors import ArtifactError
 from registry import stages
-from registry.audit.files import LocalLogFiles
 from registry.audit.log import AuditLog, LogConflictError
+from registry.audit.log_files import LocalLogFiles
 from registry.stages import StageTransitions, TransitionRefusedError, production_history
 
 
