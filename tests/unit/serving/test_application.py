@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.commands.predict import command as predict_command
+from cli.main import command
 from cv_factory.data.decode import decode
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.serving.application import Application
@@ -264,9 +264,9 @@ def test_a_predictor_with_other_answers_than_at_export_is_not_served(tmp_path: P
     changed.save(tmp_path)
     image = tmp_path / "digit.png"
     image.write_bytes(digit_png())
-    arguments = [str(image), "--bundle", str(tmp_path)]
+    arguments = ["predict", str(image), "--bundle", str(tmp_path)]
     with pytest.raises(ArtifactError, match=message):
-        predict_command.main(arguments, standalone_mode=False)
+        command.main(arguments, standalone_mode=False)
 
 
 def test_a_bundle_is_loaded_as_it_was_saved(tmp_path: Path) -> None:

@@ -91,12 +91,12 @@ def test_a_killed_rank_ends_the_training_and_the_others() -> None:
     ranks: list[psutil.Process] = []
 
     def second_rank_runs() -> bool:
-        for child in psutil.Process().children():
-            if child.environ().get("RANK") == "1":
-                ranks.extend(psutil.Process().children())
-                child.send_signal(signal.SIGKILL)
-                return True
-        return False
+        started = [c for c in psutil.Process().children() if "RANK" in c.environ()]
+        second = next((c for c in started if c.environ()["RANK"] == "1"), None)
+        if second is not None:
+            ranks.extend(started)
+            second.send_signal(signal.SIGKILL)
+        return second is not None
 
     killer = threading.Thread(target=poll_until, args=(second_rank_runs, 60))
     killer.start()
