@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cv_factory.models import _torchvision
+from cv_factory.models import _torchvision_networks
 from cv_factory.models._torchvision_networks import TorchvisionSection, check_available, initialize
 
 if TYPE_CHECKING:
@@ -24,5 +24,5 @@ class ResNet18Config(TorchvisionSection):
 
 
 def build(config: ResNet18Config, transform: "FittedTransform") -> "BackboneNetwork":
-    """Build the network with random weights; errors as for ``_torchvision.build``."""
-    return _torchvision.build(config, transform, small_stem=config.small_stem)
+    """Build the network with random weights; errors as for ``_torchvision_networks.build``."""
+    return _torchvision_networks.build(config, transform, small_stem=config.small_stem)
