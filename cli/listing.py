@@ -9,7 +9,7 @@ from cli.options import ROOT
 
 
 def print_listing(pipelines: Sequence[str]) -> None:
-    """Print the names of all of them; files with their first comment."""
+    """Print the pipelines, configurations, presets and stacks; files with their first comment."""
     click.echo("Pipelines:\n" + "".join(f"  {name}\n" for name in pipelines))
     _print_folder("Configurations (--config):", ROOT / "configs")
     _print_folder("Presets (--preset):", ROOT / "configs" / "presets")

@@ -1,4 +1,4 @@
-"""Deployment of registered versions: the next one, its bundle, its weight, its promotion.
+"""Deployment of versions: choose one, build its bundle, set its weight, promote it.
 
 The model deployer of the active stack starts and stops services; the registry says what they are.
 """
@@ -52,7 +52,7 @@ class Service(Protocol):
 
 
 @runtime_checkable
-class BundleDeployer(Protocol):
+class ModelDeployer(Protocol):
     """A model deployer that keeps records of services, such as the flavor ``bento``.
 
     Their ``Endpoint`` starts, verifies and stops them.
@@ -77,7 +77,7 @@ class BundleDeployer(Protocol):
         """Stop a service with all its processes and delete its record."""
 
 
-def active_deployer() -> BundleDeployer:
+def active_deployer() -> ModelDeployer:
     """Return the model deployer of the active stack.
 
     Raises:
@@ -92,10 +92,10 @@ def active_deployer() -> BundleDeployer:
     return deployer
 
 
-def find_deployer() -> BundleDeployer | None:
+def find_deployer() -> ModelDeployer | None:
     """Return the model deployer of the active stack; None where none serves bundles."""
     deployer: Any = Client().active_stack.model_deployer
-    return deployer if isinstance(deployer, BundleDeployer) else None
+    return deployer if isinstance(deployer, ModelDeployer) else None
 
 
 def lock_deployments(model_name: str) -> AbstractContextManager[None]:
@@ -286,7 +286,7 @@ def _target_weights(deployment: Deployment) -> dict[UUID, float]:
     return {own: deployment.share, **others}
 
 
-def _load_service(deployer: BundleDeployer, deployment: Deployment) -> tuple[Service, Endpoint]:
+def _load_service(deployer: ModelDeployer, deployment: Deployment) -> tuple[Service, Endpoint]:
     """Return the record of a deployment's service, and its endpoint."""
     services = {str(s.uuid): s for s in deployer.services(deployment.model_name)}
     if deployment.service_id not in services:

@@ -28,7 +28,7 @@ def git_lineage(root: Path) -> dict[str, str]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that shape a predictor, as ``package_NAME``."""
+    """Return the versions of the packages that affect a predictor's bytes, as ``package_NAME``."""
     installed = {}
     for name in _PACKAGES:
         try:

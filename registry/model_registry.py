@@ -25,7 +25,7 @@ from registry.stages import (
 
 
 class ModelRegistry:
-    """Stages in ZenML, mirrored to MLflow, logged in the active stack's artifact store."""
+    """Registry of one model: moves stages in ZenML, mirrors them to MLflow, and logs them."""
 
     def __init__(self, model_name: str) -> None:
         """Open the registry of a model, which need not exist yet."""

@@ -44,21 +44,21 @@ def apply_stack(
     from zenml.client import Client
 
     client = Client()
-    planned = plan(client, spec)
-    # Flavors are stored relative to the source root, so that comes first.
-    for item in (_source_root_item(client), *planned):
+    items = plan(client, spec)
+    # Flavors are stored relative to the source root, so the source root is set first.
+    for item in (_source_root_item(client), *items):
         item.write()
         yield item
     stack = find_stack(client, name)
     assert stack is not None
-    for plan_item in (
+    for build_item in (
         _tracking_store_item,
         partial(_activation_item, client) if activate else None,
     ):
-        further = plan_item(stack) if plan_item else None
-        if further is not None:
-            further.write()
-            yield further
+        extra_item = build_item(stack) if build_item else None
+        if extra_item is not None:
+            extra_item.write()
+            yield extra_item
 
 
 def _source_root_item(client: "Client") -> Item:

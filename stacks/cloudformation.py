@@ -28,7 +28,9 @@ def stack_outputs(stack: str) -> dict[str, str]:
     from cv_factory.deployment.sagemaker.aws_errors import aws_error
 
     try:
-        described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+        stack_description = boto3.client("cloudformation").describe_stacks(StackName=stack)[
+            "Stacks"
+        ][0]
     except ClientError as error:
         if "does not exist" in str(error):
             raise StackError(
@@ -39,12 +41,12 @@ def stack_outputs(stack: str) -> dict[str, str]:
         raise aws_error(error, f"CloudFormation stack {stack!r} cannot be read") from None
     except BotoCoreError as error:
         raise aws_error(error, f"CloudFormation stack {stack!r} cannot be read") from None
-    status = str(described["StackStatus"])
+    status = str(stack_description["StackStatus"])
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
         raise StackError(f"CloudFormation stack {stack!r} is not complete: {status}")
     return {
         variable_name(output["OutputKey"]): str(output["OutputValue"])
-        for output in described.get("Outputs", [])
+        for output in stack_description.get("Outputs", [])
     }
 
 

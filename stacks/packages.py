@@ -83,7 +83,7 @@ def _missing_requirements(requirements: list[str]) -> list[str]:
     for requirement in map(Requirement, requirements):
         if requirement.name in _UNUSED:
             continue
-        # Installing one again whose own requirements are not met brings them.
+        # Reinstalling a package installs its missing dependencies.
         if not requirement_installed(requirement) or not all(
             map(requirement_installed, get_dependencies(requirement))
         ):

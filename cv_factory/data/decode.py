@@ -68,7 +68,7 @@ _FORMATS = (
 )
 _MAX_PROFILE_BYTES = 4 * 2**20
 _PROFILE_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
-_GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
+_GRAY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _UNSCALED_MODES = frozenset({"I", "F"})
 
@@ -82,9 +82,9 @@ class ImageHeader:
     mode: str
 
     @property
-    def is_grey(self) -> bool:
+    def is_gray(self) -> bool:
         """Whether the image holds one channel of intensity (alpha aside)."""
-        return self.mode in _GREY_MODES
+        return self.mode in _GRAY_MODES
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_header(content: bytes) -> ImageHeader:
     Raises:
         ImageError: The bytes are no image that Pillow knows.
     """
-    with _opened(content) as image:
+    with _open_image(content) as image:
         return _parse_header(image)
 
 
@@ -133,7 +133,7 @@ def decode(
             without a defined range; the message is the reason, without the name of the file.
     """
     mode = "L" if channels == 1 else "RGB"
-    with _opened(content) as image:
+    with _open_image(content) as image:
         header = _parse_header(image)
         _check_header(header, max_pixels, max_aspect_ratio)
         # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
@@ -149,7 +149,7 @@ def decode(
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def _open_image(content: bytes) -> Iterator[Image.Image]:
     """Open an image, and turn what Pillow's decoders raise in the block into a reason."""
     if not content:
         raise ImageError("the file is empty")
@@ -217,8 +217,8 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
         return Image.fromarray((deep // 257).astype(np.uint8)).convert(mode)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(paper, layer).convert(mode)
+        background = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(background, layer).convert(mode)
     if image.mode == mode:
         return image
     if image.mode in ("1", "L", "RGB"):

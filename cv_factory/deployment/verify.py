@@ -16,7 +16,7 @@ from cv_factory.serving.postprocessors import build_postprocessor
 
 
 class VerificationError(CVFactoryError):
-    """A service answers otherwise than the predictor that it should serve."""
+    """A service gives a different answer than the predictor that it should serve."""
 
 
 @dataclass(frozen=True)

@@ -126,22 +126,22 @@ def _count_findings(gate: GateConfig, findings: Mapping[str, str] | None) -> tup
         raise _NotComputableError("the data was not validated")
     severity = gate.metric.removeprefix("data_").removesuffix("s")
     unmet = [name for name, value in findings.items() if value == severity]
-    open_ones = [name for name in unmet if name not in gate.explained]
+    unexplained = [name for name in unmet if name not in gate.explained]
     explained = [f"{name} ({gate.explained[name]})" for name in unmet if name in gate.explained]
-    parts = [f"unexplained: {', '.join(open_ones) or 'none'}"]
+    parts = [f"unexplained: {', '.join(unexplained) or 'none'}"]
     if explained:
         parts.append(f"explained: {', '.join(explained)}")
-    return float(len(open_ones)), "; ".join(parts)
+    return float(len(unexplained)), "; ".join(parts)
 
 
 def _find_worst_slice(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:
     """Return the slice that a gate names, or the worst one of the column that it names."""
     slice_name = str(gate.slice)
-    fitting = [s for s in evaluation.slices if slice_name in (s.column, s.name)]
-    if not fitting:
+    matching_slices = [s for s in evaluation.slices if slice_name in (s.column, s.name)]
+    if not matching_slices:
         columns = ", ".join(sorted({s.column for s in evaluation.slices})) or "none"
         raise _NotComputableError(f"there is no slice {slice_name}; columns with slices: {columns}")
-    large = [s for s in fitting if s.n_images >= evaluation.min_slice_images]
+    large = [s for s in matching_slices if s.n_images >= evaluation.min_slice_images]
     if not large:
         raise _NotComputableError(
             f"{slice_name} has fewer than {evaluation.min_slice_images} images in every slice"

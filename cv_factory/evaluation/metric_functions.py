@@ -129,10 +129,12 @@ def is_in_top_k(labels: Ints, probabilities: Floats, k: int) -> NDArray[np.bool_
     n_classes = probabilities.shape[1]
     if n_classes <= k:
         raise UndefinedMetricError(f"the best {k} of {n_classes} classes are all there is")
-    of_truth = probabilities[np.arange(len(labels)), labels][:, None]
+    true_class_probability = probabilities[np.arange(len(labels)), labels][:, None]
     is_later = np.arange(n_classes) > labels[:, None]
-    beaten_by = (probabilities > of_truth) | ((probabilities == of_truth) & is_later)
-    return np.asarray(beaten_by.sum(axis=1) < k)
+    ranks_higher = (probabilities > true_class_probability) | (
+        (probabilities == true_class_probability) & is_later
+    )
+    return np.asarray(ranks_higher.sum(axis=1) < k)
 
 
 def roc_auc(labels: Ints, probabilities: Floats) -> float:
@@ -164,8 +166,8 @@ def image_log_losses(labels: Ints, probabilities: Floats) -> Doubles:
         probabilities: Float ``(N, K)``.
     """
     eps = float(np.finfo(probabilities.dtype).eps)
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return np.asarray(-np.log(np.clip(of_truth, eps, 1.0 - eps)))
+    true_class_probability = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return np.asarray(-np.log(np.clip(true_class_probability, eps, 1.0 - eps)))
 
 
 def log_loss(labels: Ints, probabilities: Floats) -> float:

@@ -25,7 +25,7 @@ class Routes:
     """The services that requests go to.
 
     Attributes:
-        generation: Incremented with every change, so that the one in force can be told.
+        generation: Incremented with every change, so that the active routes can be identified.
         backends: Those that are given requests.
     """
 

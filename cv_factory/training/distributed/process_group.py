@@ -9,7 +9,7 @@ from torch import distributed, nn
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Rank of this process among ``size``. With a size of 1 nothing is communicated."""
+    """This process's rank, and the number of processes. With a size of 1 nothing is communicated."""
 
     rank: int = 0
     size: int = 1

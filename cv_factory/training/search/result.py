@@ -46,7 +46,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Trial":
-        """Build a trial from ``to_json``, also after serialization.
+        """Build a trial from ``to_json``, also from parsed JSON, whose keys are strings.
 
         Raises:
             ArtifactError: The content is not a trial.
