@@ -9,7 +9,7 @@ from torch import distributed, nn
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's rank, and the number of processes. With a size of 1 nothing is communicated."""
+    """Rank of this process, and number of processes; with one nothing is communicated."""
 
     rank: int = 0
     size: int = 1
