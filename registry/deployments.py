@@ -236,9 +236,12 @@ def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
     """Return the address of a version if it alone is served of its model, else None."""
     deployer = active_deployer()
     services = deployer.services(version.model.name)
-    if len(services) != 1 or deployer.weights(version.model.name).keys() != {services[0].uuid}:
+    if len(services) != 1:
         return None
     (service,) = services
+    # By the endpoint and not by the records: a service without a record may have requests.
+    if deployer.service_endpoint(service).weights().keys() != {service.service_name}:
+        return None
     same = (service.config.model_version, service.config.predictor)
     if (
         same != (str(version.number), versions.predictor_fingerprint(version))
