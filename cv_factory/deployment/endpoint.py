@@ -115,10 +115,6 @@ class Endpoint(EndpointView):
         """
 
     @abstractmethod
-    def prune(self, keep: Collection[str]) -> None:
-        """Remove all other services, such as what a killed deployment left behind."""
-
-    @abstractmethod
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Distribute the requests among these services by weight; others are given none.
 

@@ -66,7 +66,7 @@ class LocalEndpoint(Endpoint):
         self, name: str, bundle: Bundle, *, keep: Collection[str] = (), is_new: bool = True
     ) -> VerificationResult:
         """Start and verify a service, unless other machines would reach it without keys."""
-        self.prune({*keep, name})
+        self._prune({*keep, name})
         if not is_new:
             return self.start(name)
         service = self._service(name)
@@ -97,12 +97,6 @@ class LocalEndpoint(Endpoint):
             else:
                 self.close()
         self._service(name).remove(self.drain_timeout_s)
-
-    def prune(self, keep: Collection[str]) -> None:
-        """Remove all other services, such as what a killed deployment left behind."""
-        for folder in (self.folder / "services").glob("*"):
-            if folder.name not in keep:
-                self._service(folder.name).remove(self.drain_timeout_s)
 
     def weights(self) -> dict[str, float]:
         """Return the fraction of the requests that each service is given, by name."""
@@ -184,6 +178,12 @@ class LocalEndpoint(Endpoint):
     def _proxy(self) -> ProxyProcess:
         # The names on disk are those of earlier releases, whose proxies may run.
         return ProxyProcess(self.folder / "front", f"{self.folder}#front", self.host, self.port)
+
+    def _prune(self, keep: Collection[str]) -> None:
+        """Remove all other services, such as what a killed deployment left behind."""
+        for folder in (self.folder / "services").glob("*"):
+            if folder.name not in keep:
+                self._service(folder.name).remove(self.drain_timeout_s)
 
     def _service(self, name: str) -> ServiceProcess:
         return ServiceProcess(

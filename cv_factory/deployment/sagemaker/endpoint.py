@@ -124,11 +124,6 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
             self._drop(state, name)
         self._resources.delete_unused(state.names - {name} if state else set())
 
-    def prune(self, keep: Collection[str]) -> None:
-        """Delete the resources of all other variants that do not serve."""
-        self._resources.await_settled()
-        self._resources.delete_unused(keep)
-
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Distribute the requests among these variants by weight; others are given none."""
         state = self._changeable_state()
