@@ -17,7 +17,7 @@ class BundleMaterializer(ArtifactMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
 
     def facts(self, data: Bundle) -> dict[str, MetadataType]:
-        """Say what would be served."""
+        """Return what a service of the bundle would serve."""
         return {
             "model": f"{data.model_name} version {data.version}",
             "predictor_fingerprint": data.predictor.fingerprint,

@@ -17,7 +17,7 @@ class DeploymentMaterializer(ArtifactMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
 
     def facts(self, data: Deployment) -> dict[str, MetadataType]:
-        """Say what answers where, and how it was verified."""
+        """Return the deployed version, its address, and its verification."""
         result = data.verification
         return {
             "model": f"{data.model_name} version {data.version}",

@@ -16,7 +16,7 @@ class BatchPredictionsMaterializer(ArtifactMaterializer):
     FORMER_MODULES: ClassVar[tuple[str, ...]] = ("cv_factory.inference.predictions",)
 
     def facts(self, data: BatchPredictions) -> dict[str, MetadataType]:
-        """Say what was scored, by what, how many, and where the rows lie."""
+        """Return source, model version, counts and output folder."""
         return {
             "folder": data.folder,
             "source": data.source,

@@ -21,7 +21,7 @@ class RegistrationMaterializer(ArtifactMaterializer):
         return {"card.html": data.card_html.encode()}
 
     def facts(self, data: Registration) -> dict[str, MetadataType]:
-        """Say which version it is, at which stage, and what each gate said."""
+        """Return the version, its stage and the verdict of each gate."""
         return {
             "model": data.model_name,
             "version": data.version,

@@ -22,7 +22,7 @@ class DataReportMaterializer(ArtifactMaterializer):
         return {"report.html": data.to_html().encode()}
 
     def facts(self, data: DataReport) -> dict[str, MetadataType]:
-        """Say whether the dataset passed, and what failed."""
+        """Return whether the dataset passed, and the failed expectations."""
         return {
             "passed": data.ok,
             "n_expectations": len(data.expectations),

@@ -58,7 +58,7 @@ class StageChange:
 
 @dataclass(frozen=True)
 class TransitionResult:
-    """How a transition ended.
+    """Result of a transition.
 
     Attributes:
         action: Such as ``promote``.

@@ -1,4 +1,4 @@
-"""How artifacts lie on disk: plain files and one JSON header that names, sizes and hashes them.
+"""Artifacts on disk: plain files and one JSON header with their names, sizes and hashes.
 
 The header is written last and atomically, so that a directory without a valid header is an
 unfinished artifact. Reading never executes anything from the directory.

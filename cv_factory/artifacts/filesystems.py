@@ -1,4 +1,4 @@
-"""What fsspec's file systems raise when they cannot be reached or refuse, and how that is told."""
+"""Exceptions of fsspec's file systems, and their description for messages."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def get_filesystem_errors(filesystem: Any) -> tuple[type[Exception], ...]:
 
 
 def describe_error(error: Exception) -> str:
-    """Say in a few words why a file cannot be had."""
+    """Return why a file cannot be read or written, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -52,7 +52,9 @@ class BatchPredictions(Artifact):
         try:
             return cls(**{**fields, "parts": tuple(fields.get("parts", ()))})
         except TypeError as error:
-            raise ArtifactError(f"{where} is no account of batch predictions: {error}.") from None
+            raise ArtifactError(
+                f"{where} is no valid summary of batch predictions: {error}."
+            ) from None
 
     def _header(self) -> dict[str, Any]:
         return asdict(self)

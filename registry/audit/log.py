@@ -118,7 +118,7 @@ class AuditLog:
             self._files.create(_file_name(entry.number), entry.to_bytes())
         except FileExistsError:
             raise LogConflictError(
-                f"Somebody else wrote entry {entry.number} of the audit log at the same time: "
+                f"Another process wrote entry {entry.number} of the audit log at the same time: "
                 "nothing was changed. See python run.py history, then try again."
             ) from None
         return entry

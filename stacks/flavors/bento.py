@@ -43,7 +43,7 @@ class BentoDeployerConfig(BaseModelDeployerConfig):
 
 
 class BentoDeployerFlavor(BaseModelDeployerFlavor):
-    """Registers the flavor."""
+    """Flavor ``bento``."""
 
     @property
     def name(self) -> str:
@@ -52,17 +52,17 @@ class BentoDeployerFlavor(BaseModelDeployerFlavor):
 
     @property
     def config_class(self) -> type[BentoDeployerConfig]:
-        """Class of its configuration."""
+        """Configuration class."""
         return BentoDeployerConfig
 
     @property
     def implementation_class(self) -> "type[BentoDeployer]":
-        """Class that does the work."""
+        """Implementation class."""
         return BentoDeployer
 
 
 class BentoServiceConfig(BundleServiceConfig):
-    """What ZenML stores of a service.
+    """Record of a service in ZenML.
 
     Attributes:
         folder: Of the model's endpoint.
@@ -105,7 +105,7 @@ class BentoDeployer(BundleDeployer):
 
     @property
     def local_path(self) -> str:
-        """Where endpoints are kept: a folder of the component in ZenML's local stores."""
+        """Folder of the endpoints: the component's own in ZenML's local stores."""
         return str(Path(GlobalConfiguration().local_stores_path) / str(self.id))
 
     def endpoint(self, model_name: str, port: int | None = None) -> LocalEndpoint:

@@ -27,7 +27,7 @@ _MISSING, _STARTING, _UNREACHABLE = "missing", "starting", "unreachable"
 
 
 class BundleServiceConfig(ServiceConfig):
-    """What ZenML stores of a service of any deployer.
+    """Record of a service of any deployer in ZenML.
 
     Attributes:
         port: Where the model is reached; 0 where it has no port.

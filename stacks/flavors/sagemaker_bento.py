@@ -32,7 +32,7 @@ class SagemakerBentoConfig(EndpointSettings, BaseModelDeployerConfig):
 
 
 class SagemakerBentoFlavor(BaseModelDeployerFlavor):
-    """Registers the flavor."""
+    """Flavor ``sagemaker_bento``."""
 
     @property
     def name(self) -> str:
@@ -41,17 +41,17 @@ class SagemakerBentoFlavor(BaseModelDeployerFlavor):
 
     @property
     def config_class(self) -> type[SagemakerBentoConfig]:
-        """Class of its configuration."""
+        """Configuration class."""
         return SagemakerBentoConfig
 
     @property
     def implementation_class(self) -> "type[SagemakerBentoDeployer]":
-        """Class that does the work."""
+        """Implementation class."""
         return SagemakerBentoDeployer
 
 
 class SagemakerServiceConfig(BundleServiceConfig):
-    """What ZenML stores of a service.
+    """Record of a service in ZenML.
 
     Attributes:
         endpoint: Name of the model's endpoint.

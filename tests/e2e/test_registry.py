@@ -150,7 +150,7 @@ def test_racing_and_killed_commands_leave_consistent_stores(project_with_history
     *both, after = report["race"]
     winner, loser = sorted(both, key=lambda done: done["status"])
     assert (winner["status"], loser["status"]) == (0, 1), both
-    assert "Somebody else wrote entry 15 of the audit log at the same time" in loser["output"]
+    assert "Another process wrote entry 15 of the audit log at the same time" in loser["output"]
     in_production = "4" if "version 4 staging → production" in winner["output"] else "1"
     held_stages, aliases, log = read_last_state(after)
     assert [n for n, stage in held_stages.items() if stage == "production"] == [in_production]

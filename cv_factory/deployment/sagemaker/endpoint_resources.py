@@ -49,7 +49,7 @@ class EndpointResources:
 
     @property
     def deletion_hint(self) -> str:
-        """How a user deletes the endpoint where this program cannot."""
+        """Command that deletes the endpoint where this program cannot, with its reason."""
         options = f"--region {self.settings.region} --endpoint-name {self.name}"
         return (
             f"The endpoint {self.name} costs as long as it is there. To delete it with all that "

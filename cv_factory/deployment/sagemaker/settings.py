@@ -8,7 +8,7 @@ InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
 
 
 class Autoscaling(BaseModel):
-    """How the number of a variant's instances follows its invocations.
+    """Autoscaling of a variant's instances by its invocations.
 
     Attributes:
         min_instances: Lower limit.

@@ -65,7 +65,7 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> 
     for n_entries in range(1, 4):
         won, lost = race(s3.url, log.entries())
         assert (len(won), len(lost)) == (1, 2)
-        assert f"Somebody else wrote entry {n_entries + 1}" in str(lost[0])
+        assert f"Another process wrote entry {n_entries + 1}" in str(lost[0])
         assert log.entries()[-1] == won[0]
 
     # A request that was sent again because its answer was lost finds what it made itself.
