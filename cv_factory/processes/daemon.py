@@ -148,7 +148,11 @@ def kill_by_tag(tag: str) -> None:
             process.kill()
     _, alive = psutil.wait_procs(processes, timeout=_KILL_TIMEOUT_S)
     if alive:
-        raise DaemonError(f"Processes {[p.pid for p in alive]} cannot be killed.")
+        pids = ", ".join(str(process.pid) for process in alive)
+        raise DaemonError(
+            f"The processes {pids} survive SIGKILL: wait until the system has ended them (ps shows "
+            "their state), and run the command again."
+        )
 
 
 def log_file(folder: Path) -> Path:

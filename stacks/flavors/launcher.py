@@ -281,7 +281,7 @@ class Launcher(BaseStepOperator):
         log = f" Its log is {job.log}." if isinstance(job, SlurmJob) else ""
         error = StepProcessError(
             f"The process of step '{step_run.name}' {job.describe(code)} "
-            f"without finishing the step or reporting an exception. Its output stands above.{log}"
+            f"without finishing the step or reporting an exception. See its output above.{log}"
         )
         step_exception_info.set(exception_utils.collect_exception_information(error))
         raise error
