@@ -8,7 +8,7 @@ name. Imports under ``if TYPE_CHECKING`` cannot change a result and are left out
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -74,11 +74,12 @@ def _dependencies(module: str) -> tuple[str, ...]:
 
 
 def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those below ``if TYPE_CHECKING``."""
+    """Yield all nodes but those below ``if TYPE_CHECKING``; its ``else`` runs."""
     yield node
+    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return
-    for child in ast.iter_child_nodes(node):
+        children = node.orelse
+    for child in children:
         yield from _runtime_nodes(child)
 
 
@@ -101,5 +102,5 @@ def _loaded_modules(node: ast.stmt) -> set[str]:
     if name == "ENTRY_POINTS":
         # ``python -m PACKAGE`` runs its ``__main__``.
         return {*value, *(f"{module}.__main__" for module in value)}
-    modules = _ROOT.joinpath(*value.split(".")).glob("*.py")
-    return {f"{value}.{path.stem}" for path in modules if path.stem != "__init__"}
+    modules = {f"{value}.{path.stem}" for path in _ROOT.joinpath(*value.split(".")).iterdir()}
+    return {module for module in modules if _module_file(module) is not None}

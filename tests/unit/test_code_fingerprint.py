@@ -95,6 +95,24 @@ def test_plugins_are_followed() -> None:
     assert {"cv_factory/models/mlp.py", "cv_factory/models/_layers.py"} <= set(files)
 
 
+def test_plugins_that_are_packages_are_followed(copy: Path) -> None:
+    package = copy / "cv_factory/models/perceptron"
+    package.mkdir()
+    (package / "__init__.py").write_text("from cv_factory.models.perceptron import layers\n")
+    (package / "layers.py").write_text("")
+    files = source_files("cv_factory.models")
+    assert "cv_factory/models/perceptron/__init__.py" in files
+    assert "cv_factory/models/perceptron/layers.py" in files
+
+
+def test_only_the_else_of_a_check_for_typing_is_followed(copy: Path) -> None:
+    (copy / "cv_factory/processes/launcher.py").write_text(
+        "if TYPE_CHECKING:\n    import cv_factory.errors\nelse:\n    import cv_factory.cpu\n"
+    )
+    files = source_files("cv_factory.processes.launcher")
+    assert files == ("cv_factory/cpu.py", "cv_factory/processes/launcher.py")
+
+
 def test_plots_are_no_part_of_training_or_fitting() -> None:
     files = source_files("cv_factory.training.train", "cv_factory.transforms.fitted")
     assert not [name for name in files if "evaluation" in name]
