@@ -28,7 +28,7 @@ def evaluate_predictor(
     config: EvaluateConfig,
     float_predictor: Predictor | None = None,
 ) -> Evaluation:
-    """Evaluate a predictor on the images at ``indices``, and behavioral_checks how it behaves.
+    """Evaluate a predictor on the images at ``indices`` and run the behavioral checks.
 
     Args:
         predictor: Is evaluated.
