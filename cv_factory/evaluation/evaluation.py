@@ -27,7 +27,8 @@ from cv_factory.evaluation.metrics import metric_names
 from cv_factory.evaluation.slices import SliceMetrics, measure_slices
 
 _PREDICTIONS, _PROBABILITIES = "predictions.parquet", "probabilities.npy"
-#: Every evaluation of this format has these; one made before a metric was added lacks that one.
+#: Every evaluation of this format has these. Added metrics are in those evaluations alone that were
+#: made while the metric was there.
 _METRICS = frozenset(
     [
         "accuracy",
@@ -145,7 +146,7 @@ class Evaluation(Artifact):
     """The measured quality of one predictor on one set of test images.
 
     Attributes:
-        metrics: By name, those of ``metric_names()``.
+        metrics: By name, those of ``metric_names()`` at the time of the evaluation.
         per_class: One row for each class, in the order of ``class_names``.
         slices: Parts of the test images, the worst accuracy first.
         confusion: Counts by true class (rows) and predicted class (columns), int64 ``(K, K)``.
@@ -244,7 +245,7 @@ class Evaluation(Artifact):
         losses = m.image_log_losses(p.labels, p.probabilities)
         rows, slices = tuple(header.per_class), tuple(header.slices)
         if (
-            not _METRICS <= header.metrics.keys() <= set(metric_names())
+            not header.metrics.keys() >= _METRICS
             or header.metrics["accuracy"].value != m.accuracy(confusion)
             or rows != class_rows(confusion, header.class_names, header.confidence)
             or slices != measure_slices(p.slices, p.is_right, losses, header.confidence)
@@ -253,10 +254,9 @@ class Evaluation(Artifact):
                 f"{directory / cls.KIND}.json does not agree with {_PREDICTIONS} beside it: "
                 "the artifact is damaged."
             )
+        in_order = {n: header.metrics[n] for n in metric_names() if n in header.metrics}
         return cls(
-            metrics={
-                name: header.metrics[name] for name in metric_names() if name in header.metrics
-            },
+            metrics=in_order | header.metrics,
             per_class=rows,
             slices=slices,
             confusion=confusion,

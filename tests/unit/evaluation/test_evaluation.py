@@ -228,6 +228,16 @@ def test_a_missing_interval_survives_the_round_trip(tmp_path):
     assert Evaluation.load(tmp_path).metrics == saved.metrics
 
 
+def test_an_evaluation_outlives_an_added_metric(tmp_path):
+    """An evaluation lists a metric whose module was removed since."""
+    saved = some_evaluation()
+    saved = replace(saved, metrics={"worst_recall": Metric(0.5, 0.4, 0.6), **saved.metrics})
+    saved.save(tmp_path)
+    loaded = Evaluation.load(tmp_path)
+    assert tuple(loaded.metrics) == (*metric_names(), "worst_recall")
+    assert loaded.metrics["worst_recall"] == Metric(0.5, 0.4, 0.6)
+
+
 def test_a_flipped_byte_is_refused(tmp_path):
     some_evaluation().save(tmp_path)
     path = tmp_path / "predictions.parquet"
