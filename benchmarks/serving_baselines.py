@@ -29,7 +29,7 @@ def folder() -> Path:
     return Path(os.environ[FOLDER])
 
 
-def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
+def read_pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
     height, width, channels = SIZES[folder().name]
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
@@ -37,7 +37,7 @@ def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
-def answer_of(probabilities: npt.NDArray[np.float32]) -> dict[str, Any]:
+def format_response(probabilities: npt.NDArray[np.float32]) -> dict[str, Any]:
     return {"label": int(probabilities.argmax()), "probabilities": probabilities.tolist()}
 
 
@@ -61,7 +61,7 @@ def fastapi_app() -> Any:
     app, score = FastAPI(), onnx_scorer()
 
     def work(body: bytes) -> dict[str, Any]:
-        return answer_of(score(pixels_of(Image.open(io.BytesIO(body)))[None])[0])
+        return format_response(score(read_pixels(Image.open(io.BytesIO(body)))[None])[0])
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Stock:
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, image: Image.Image, /) -> dict[str, Any]:
-        return answer_of(self._score(pixels_of(image)[None])[0])
+        return format_response(self._score(read_pixels(image)[None])[0])
 
 
 def bare() -> None:
@@ -87,7 +87,7 @@ def bare() -> None:
     score, body = onnx_scorer(), (folder() / "image.png").read_bytes()
 
     def batch() -> None:
-        score(np.stack([pixels_of(Image.open(io.BytesIO(body))) for _ in range(8)]))
+        score(np.stack([read_pixels(Image.open(io.BytesIO(body))) for _ in range(8)]))
 
     for _ in range(10):
         batch()
@@ -131,7 +131,7 @@ def mlflow_body(kind: str) -> str:
 
     content = (folder() / "image.png").read_bytes()
     if kind == "torch":
-        image = pixels_of(Image.open(io.BytesIO(content)))[None]
+        image = read_pixels(Image.open(io.BytesIO(content)))[None]
         return json.dumps({"inputs": (image.transpose(0, 3, 1, 2) / 255).round(6).tolist()})
     return json.dumps({"inputs": [base64.b64encode(content).decode()]})
 

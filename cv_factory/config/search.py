@@ -108,8 +108,8 @@ def build_trial_config(
         section, _, name = key.partition(".")
         sections[section][name] = value
     adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-    chosen = adapter.validate_python(sections["model"])
-    return chosen, type(train).model_validate(sections["train"])
+    trial_model = adapter.validate_python(sections["model"])
+    return trial_model, type(train).model_validate(sections["train"])
 
 
 def check_space(search: SearchConfig, model: ModelConfig, train: Section) -> None:

@@ -57,18 +57,18 @@ def measure_robustness(
 
 
 def measure_consistency(predictor: Predictor, images: Images, *, flip: bool) -> Consistency:
-    """Ask about the same images one by one, together, twice, and mirrored.
+    """Compare predictions of the same images one by one, in a batch, twice, and mirrored.
 
     Args:
-        predictor: Is asked.
+        predictor: The predictor to check.
         images: Uint8 ``(n, H, W, C)``; the first 64 count, for the mirror images all.
         flip: Whether labels survive a mirror image.
     """
-    asked = images[:_CONSISTENCY_IMAGES]
-    together = predictor.predict(asked).probabilities
-    again = predictor.predict(asked).probabilities
+    sample = images[:_CONSISTENCY_IMAGES]
+    together = predictor.predict(sample).probabilities
+    again = predictor.predict(sample).probabilities
     one_by_one = np.concatenate(
-        [predictor.predict(asked[i : i + 1]).probabilities for i in range(len(asked))]
+        [predictor.predict(sample[i : i + 1]).probabilities for i in range(len(sample))]
     )
     agreement = None
     if flip:
@@ -76,7 +76,7 @@ def measure_consistency(predictor: Predictor, images: Images, *, flip: bool) -> 
         mirrored = predictor.predict(np.ascontiguousarray(images[:, :, ::-1]))
         agreement = float((straight == mirrored.probabilities.argmax(axis=1)).mean())
     return Consistency(
-        n_images=len(asked),
+        n_images=len(sample),
         batch_difference=float(np.abs(together - one_by_one).max()),
         repeat_difference=float(np.abs(together - again).max()),
         flip_agreement=agreement,
@@ -87,7 +87,7 @@ def measure_cost(predictor: Predictor, images: Images, runs: int) -> Cost:
     """Time calls on this machine, and count what the graph holds.
 
     Args:
-        predictor: Is timed.
+        predictor: The predictor to time.
         images: Uint8 ``(n, H, W, C)``, repeated where a batch needs more.
         runs: Timed calls for each batch size; 0 for none.
     """
@@ -112,7 +112,7 @@ def measure_cost(predictor: Predictor, images: Images, runs: int) -> Cost:
 
 def compare_precision(
     predictor: Predictor,
-    in_float: Predictor,
+    float_predictor: Predictor,
     scores: NDArray[np.float32],
     float_scores: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -121,20 +121,20 @@ def compare_precision(
 
     Args:
         predictor: Of fewer bits.
-        in_float: The other one.
-        scores: Its probabilities of the test images, float32 ``(N, K)``.
-        float_scores: The other one's.
+        float_predictor: In float32.
+        scores: Probabilities of the test images by ``predictor``, float32 ``(N, K)``.
+        float_scores: Likewise by ``float_predictor``.
         labels: True classes, int64 ``(N,)``.
     """
-    predicted, in_float_predicted = scores.argmax(axis=1), float_scores.argmax(axis=1)
+    predicted, float_predicted = scores.argmax(axis=1), float_scores.argmax(axis=1)
     return PrecisionCost(
         precision=predictor.contract.precision,
         accuracy=float((predicted == labels).mean()),
-        float_accuracy=float((in_float_predicted == labels).mean()),
-        agreement=float((predicted == in_float_predicted).mean()),
+        float_accuracy=float((float_predicted == labels).mean()),
+        agreement=float((predicted == float_predicted).mean()),
         largest_difference=float(np.abs(scores - float_scores).max()),
         size_bytes=len(predictor.graph),
-        float_size_bytes=len(in_float.graph),
+        float_size_bytes=len(float_predictor.graph),
     )
 
 
@@ -155,7 +155,7 @@ def sample_confused(
     """Return images of the pairs of classes confused most often, the most confident errors first.
 
     Args:
-        images: The N images; only the chosen ones are read.
+        images: The N images; only those returned are read.
         ids: N ids.
         labels: True classes, int64 ``(N,)``.
         predicted: Predicted classes, int64 ``(N,)``.
@@ -166,23 +166,25 @@ def sample_confused(
         return ()
     pairs = np.stack([labels[wrong], predicted[wrong]], axis=1)
     unique, members, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
-    chosen = []
+    confused_pairs = []
     for place in np.argsort(-counts, kind="stable")[:_CONFUSED_PAIRS]:
         of_pair = wrong[members.ravel() == place]
         best = of_pair[np.argsort(-confidence[of_pair], kind="stable")][:_CONFUSED_IMAGES]
-        label, taken_for = (int(value) for value in unique[place])
-        chosen.append(
-            ConfusedPair(label, taken_for, tuple(ids[i] for i in best), np.asarray(images[best]))
+        label, predicted_label = (int(value) for value in unique[place])
+        confused_pairs.append(
+            ConfusedPair(
+                label, predicted_label, tuple(ids[i] for i in best), np.asarray(images[best])
+            )
         )
-    return tuple(chosen)
+    return tuple(confused_pairs)
 
 
 def _call_times(predictor: Predictor, batch: Images, runs: int) -> NDArray[np.float64]:
     """Return the milliseconds of each call, float64 ``(runs,)``."""
     times = np.empty(runs)
     for i in range(-_WARM_UP_CALLS, runs):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         predictor.predict(batch)
         if i >= 0:
-            times[i] = 1e3 * (time.perf_counter() - begun)
+            times[i] = 1e3 * (time.perf_counter() - start)
     return times

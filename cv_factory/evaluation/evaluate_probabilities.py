@@ -75,7 +75,7 @@ def _measure(
     config: EvaluateConfig,
 ) -> dict[str, Metric]:
     has_all = bool(np.bincount(labels, minlength=len(class_names)).all())
-    moved = intervals.influence(labels, probabilities) if has_all else {}
+    influences = intervals.influence(labels, probabilities) if has_all else {}
     resampled = intervals.bootstrap(
         labels,
         probabilities,
@@ -91,7 +91,7 @@ def _measure(
         try:
             value = compute_metric(name, images)
             low, high = intervals.interval(
-                name, value, resampled[name], config.confidence, moved.get(name)
+                name, value, resampled[name], config.confidence, influences.get(name)
             )
             measured[name] = Metric(value, low, high)
         except m.MissingClassError as error:

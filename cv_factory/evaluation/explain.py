@@ -45,14 +45,14 @@ def choose(
         per_class: How many errors and how many hits of each class.
     """
     surest = np.argsort(-confidence, kind="stable")
-    chosen: dict[bool, list[int]] = {False: [], True: []}
+    selection: dict[bool, list[int]] = {False: [], True: []}
     for is_right in (False, True):
         for label in np.unique(labels):
             fits = (labels[surest] == label) & ((predicted == labels)[surest] == is_right)
-            chosen[is_right] += surest[fits][:per_class].tolist()
-    n_wrong = max(_MOST_IMAGES // 2, _MOST_IMAGES - len(chosen[True]))
-    errors = chosen[False][:n_wrong]
-    return np.array(errors + chosen[True][: _MOST_IMAGES - len(errors)], dtype=np.int64)
+            selection[is_right] += surest[fits][:per_class].tolist()
+    n_wrong = max(_MOST_IMAGES // 2, _MOST_IMAGES - len(selection[True]))
+    errors = selection[False][:n_wrong]
+    return np.array(errors + selection[True][: _MOST_IMAGES - len(errors)], dtype=np.int64)
 
 
 def explain(
@@ -113,9 +113,9 @@ def occlusion(predictor: Predictor, image: NDArray[np.uint8], label: int) -> Flo
     rows, columns = (max(2, round(side * _SQUARE)) for side in (height, width))
     corners = [(t, c) for t in _starts(height, rows) for c in _starts(width, columns)]
     covered = np.repeat(image[None], len(corners) + 1, axis=0)
-    colour = image.mean(axis=(0, 1)).round()
+    color = image.mean(axis=(0, 1)).round()
     for i, (top, left) in enumerate(corners):
-        covered[i, top : top + rows, left : left + columns] = colour
+        covered[i, top : top + rows, left : left + columns] = color
     log_probability = np.log(predictor.predict(covered).probabilities[:, label] + _SMALLEST)
     fall, covers = np.zeros((height, width)), np.zeros((height, width))
     for (top, left), value in zip(corners, log_probability[-1] - log_probability[:-1], strict=True):
@@ -128,14 +128,14 @@ def classical_head(graph: bytes) -> "ClassicalHead | None":
     """Return the part of a graph behind the PCA features; None if the model sees the pixels."""
     model = onnx.load_model_from_string(graph)
     made_by = {output: node for node in model.graph.node for output in node.output}
-    waiting, seen = ["probabilities"], set()
-    while waiting:
-        name = waiting.pop()
+    pending, seen = ["probabilities"], set()
+    while pending:
+        name = pending.pop()
         if name in seen or name == "features":
             continue
         seen.add(name)
         if name in made_by:
-            waiting += made_by[name].input
+            pending += made_by[name].input
     constants = {t.name: t for t in model.graph.initializer}
     if "images" in seen or not {"pca_mean", "pca_components"} <= constants.keys():
         return None

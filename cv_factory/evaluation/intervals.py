@@ -1,4 +1,4 @@
-"""Confidence intervals: of metrics from a vectorised bootstrap, of shares in closed form.
+"""Confidence intervals: of metrics from a vectorized bootstrap, of shares in closed form.
 
 A metric that few images decide (one confident error among thousands) has a spread that is itself
 badly known; its interval uses Student's t with as many degrees of freedom as the images support.
@@ -51,7 +51,7 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     resampler = _Resampler(labels, probabilities, top_k, n_bins, rng)
-    parts = [resampler.measure(drawn) for drawn in _draws(len(labels), samples, rng)]
+    parts = [resampler.measure(resamples) for resamples in _draws(len(labels), samples, rng)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -104,10 +104,10 @@ def interval(
     Raises:
         UndefinedMetricError: The resamples do not vary, or an area is 1 or 0.
     """
-    known = resampled[~np.isnan(resampled)]
-    if known.size == 0 or known.min() == known.max():
+    values = resampled[~np.isnan(resampled)]
+    if values.size == 0 or values.min() == values.max():
         raise UndefinedMetricError("no interval: resamples of these images do not vary")
-    reach = _quantile(confidence, influence) * float(known.std())
+    reach = _quantile(confidence, influence) * float(values.std())
     if metric in _LOG_SCALE:
         factor = math.exp(min(reach / value, 700.0))
         low, high = value / factor, value * factor
@@ -118,10 +118,10 @@ def interval(
         factor = math.exp(min(reach / (value * (1.0 - value)), 700.0))
         low, high = odds / (odds + factor), odds / (odds + 1.0 / factor)
     else:
-        centre = float(known.mean())
+        center = float(values.mean())
         if metric == _CALIBRATION:
-            centre = 2.0 * value - centre
-        low, high = max(0.0, centre - reach), centre + reach
+            center = 2.0 * value - center
+        low, high = max(0.0, center - reach), center + reach
         # An added loss may exceed 1.
         is_share = metric in _VECTORIZED or more_is_better(metric)
         high = min(1.0, high) if is_share else high
@@ -132,9 +132,9 @@ def wilson(hits: int, n: int, confidence: float) -> tuple[float, float]:
     """Return Wilson's (1927) interval of a share of ``hits`` in ``n``, n at least 1."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
     share = hits / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return min(max(0.0, centre - reach), share), max(min(1.0, centre + reach), share)
+    return min(max(0.0, center - reach), share), max(min(1.0, center + reach), share)
 
 
 def f1_interval(hits: int, wrong: int, confidence: float) -> tuple[float, float]:
@@ -194,21 +194,21 @@ class _Resampler:
         self._gap = confidence - (self._predicted == labels)
         self._plans = m.rank_plans(labels, probabilities)
 
-    def measure(self, drawn: Ints) -> dict[str, Doubles]:
+    def measure(self, resamples: Ints) -> dict[str, Doubles]:
         """Return every metric on resamples given as image indices ``(b, N)``."""
-        values = self._shares(drawn)
+        values = self._shares(resamples)
         for name, scores in self._means.items():
-            values[name] = scores[drawn].mean(axis=1)
-        counts = _image_counts(drawn)
+            values[name] = scores[resamples].mean(axis=1)
+        counts = _image_counts(resamples)
         gaps = np.stack(
             [self._gap[self._bins == k] @ counts[self._bins == k] for k in range(self._n_bins)]
         )
-        values[_CALIBRATION] = np.abs(gaps).sum(axis=0) / drawn.shape[1]
+        values[_CALIBRATION] = np.abs(gaps).sum(axis=0) / resamples.shape[1]
         areas = [m.weighted_areas(plan, counts) for plan in self._plans]
-        values["roc_auc"] = _mean_of_known(np.stack([roc for roc, _ in areas]))
-        values["pr_auc"] = _mean_of_known(np.stack([pr for _, pr in areas]))
+        values["roc_auc"] = _nan_mean(np.stack([roc for roc, _ in areas]))
+        values["pr_auc"] = _nan_mean(np.stack([pr for _, pr in areas]))
         for name in set(metric_names()) - _VECTORIZED:
-            values[name] = np.array([self._compute(name, indices) for indices in drawn])
+            values[name] = np.array([self._compute(name, indices) for indices in resamples])
         return values
 
     def _compute(self, name: str, indices: Ints) -> float:
@@ -221,12 +221,12 @@ class _Resampler:
         except UndefinedMetricError:
             return float("nan")
 
-    def _shares(self, drawn: Ints) -> dict[str, Doubles]:
+    def _shares(self, resamples: Ints) -> dict[str, Doubles]:
         """Return what counts right and wrong images, smoothed by the four pseudo-images.
 
         The predictions of a few draws are overwritten, by right ones and wrong ones.
         """
-        labels, predicted = self._labels[drawn], self._predicted[drawn]
+        labels, predicted = self._labels[resamples], self._predicted[resamples]
         b, n_images = labels.shape
         rng, k = self._rng, self._n_classes
         n_smoothed = rng.binomial(labels.size, _PSEUDO_IMAGES / (n_images + _PSEUDO_IMAGES))
@@ -242,16 +242,16 @@ class _Resampler:
 
         is_right = labels == predicted
         hits, support = count((row + labels)[is_right]), count(row + labels)
-        taken = count(row + predicted)
-        precision = np.where(support > 0, np.nan_to_num(m.ratio(hits, taken)), np.nan)
+        n_predicted = count(row + predicted)
+        precision = np.where(support > 0, np.nan_to_num(m.ratio(hits, n_predicted)), np.nan)
         shares = {
             "accuracy": is_right.mean(axis=1),
-            "macro_precision": _mean_of_known(precision.T),
-            "macro_recall": _mean_of_known(m.ratio(hits, support).T),
-            "macro_f1": _mean_of_known(m.ratio(2 * hits, taken + support).T),
+            "macro_precision": _nan_mean(precision.T),
+            "macro_recall": _nan_mean(m.ratio(hits, support).T),
+            "macro_f1": _nan_mean(m.ratio(2 * hits, n_predicted + support).T),
         }
         if self._in_top_k is not None:
-            in_top_k = self._in_top_k[drawn]
+            in_top_k = self._in_top_k[resamples]
             in_top_k[where] = is_wrong == 0
             shares["top_k_accuracy"] = in_top_k.mean(axis=1)
         return shares
@@ -315,18 +315,18 @@ def _draws(n_images: int, samples: int, rng: np.random.Generator) -> Iterator[In
         yield rng.integers(0, n_images, (min(at_once, samples - start), n_images))
 
 
-def _image_counts(drawn: Ints) -> NDArray[np.float32]:
+def _image_counts(resamples: Ints) -> NDArray[np.float32]:
     """Return how often each image stands in each resample, ``(N, b)`` from indices ``(b, N)``.
 
     Resamples run along the last axis, so that sums over sorted images are sums of whole rows.
     """
-    b, n_images = drawn.shape
-    cells = drawn * b + np.arange(b)[:, None]
+    b, n_images = resamples.shape
+    cells = resamples * b + np.arange(b)[:, None]
     counts = np.bincount(cells.ravel(), minlength=b * n_images)
     return counts.reshape(n_images, b).astype(np.float32)
 
 
-def _mean_of_known(values: Doubles) -> Doubles:
+def _nan_mean(values: Doubles) -> Doubles:
     """Return the mean over the first axis of what is not NaN; NaN where nothing is."""
-    known = ~np.isnan(values)
-    return m.ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+    is_number = ~np.isnan(values)
+    return m.ratio(np.where(is_number, values, 0.0).sum(axis=0), is_number.sum(axis=0))

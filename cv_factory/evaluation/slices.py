@@ -67,15 +67,15 @@ def assign_slices(
     Raises:
         EvaluationError: The manifest has no such column, or it has a value for nearly every image.
     """
-    found = {}
+    parts = {}
     for column in columns:
         if column == _CLASS:
             values = [class_names[label] for label in labels]
         else:
             values = _parts(_column(rows, column), column, n_quantiles)
         if len(set(values)) > 1:
-            found[column] = tuple(values)
-    return found
+            parts[column] = tuple(values)
+    return parts
 
 
 def measure_slices(
@@ -110,9 +110,10 @@ def _column(rows: pd.DataFrame, column: str) -> pd.Series:
     if column == _SIZE:
         return rows["width"].astype("int64") * rows["height"].astype("int64")
     if column not in rows.columns:
-        known = ", ".join([_CLASS, _SIZE, *(str(name) for name in rows.columns)])
+        available = ", ".join([_CLASS, _SIZE, *(str(name) for name in rows.columns)])
         raise EvaluationError(
-            f"evaluate.slices names {column!r}, which the manifest does not have; it has: {known}."
+            f"evaluate.slices names {column!r}, which the manifest does not have; it has: "
+            f"{available}."
         )
     return rows[column]
 
@@ -135,7 +136,7 @@ def _parts(values: pd.Series, column: str, n_quantiles: int) -> list[str]:
 
 def _quantiles(values: Doubles, n: int) -> tuple[Ints, list[float]]:
     """Return each value's quantile int64 ``(N,)`` (-1 for NaN), and the edges between them."""
-    known = values[~np.isnan(values)]
-    edges = np.unique(np.quantile(known, np.linspace(0.0, 1.0, n + 1)))
+    numbers = values[~np.isnan(values)]
+    edges = np.unique(np.quantile(numbers, np.linspace(0.0, 1.0, n + 1)))
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     return np.where(np.isnan(values), -1, codes).astype(np.int64), edges.tolist()

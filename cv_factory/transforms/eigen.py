@@ -28,8 +28,8 @@ def leading_eigenvectors(
         entry of largest magnitude in each row is positive.
     """
     is_large = len(covariance) >= max(_LARGE, _SPARSE * k)
-    found = _block_krylov(covariance, k) if is_large else None
-    values, vectors = found or _dense(covariance, k)
+    eigenpairs = _block_krylov(covariance, k) if is_large else None
+    values, vectors = eigenpairs or _dense(covariance, k)
     return np.maximum(values, 0.0), _fix_signs(np.ascontiguousarray(vectors.T))
 
 
@@ -62,17 +62,17 @@ def _block_krylov(covariance: npt.NDArray[np.float64], k: int) -> _Pairs | None:
     for begin, end in ((number * width, (number + 1) * width) for number in range(n_blocks)):
         image = covariance @ block
         basis[:, begin:end], images[:, begin:end] = block, image
-        known = basis[:, :end]
-        inside = known.T @ image
+        columns = basis[:, :end]
+        inside = columns.T @ image
         small[:end, begin:end], small[begin:end, :end] = inside, inside.T
         if end >= _FIRST_LOOK * width:
-            values, turned = eigh(small[:end, :end], subset_by_index=[end - k, end - 1])
-            vectors = known @ turned
-            residuals = np.linalg.norm(images[:, :end] @ turned - vectors * values, axis=0)
+            values, coefficients = eigh(small[:end, :end], subset_by_index=[end - k, end - 1])
+            vectors = columns @ coefficients
+            residuals = np.linalg.norm(images[:, :end] @ coefficients - vectors * values, axis=0)
             if (residuals <= _TOLERANCE * np.abs(values)).all():
                 return values[::-1], vectors[:, ::-1]
-        image -= known @ inside
-        image -= known @ (known.T @ image)  # once is not enough to be orthogonal to rounding
+        image -= columns @ inside
+        image -= columns @ (columns.T @ image)  # once is not enough to be orthogonal to rounding
         block = qr(image, mode="economic")[0]
     return None
 

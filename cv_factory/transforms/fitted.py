@@ -182,9 +182,9 @@ def _fit_patches(
     config: "PatchPCAConfig",
 ) -> PatchPCA:
     height, width, channels = dataset.image_shape
-    chosen = _spread(train, min(config.n_images, 1 + _ENOUGH_PATCHES // (height * width)))
+    sample = _spread(train, min(config.n_images, 1 + _ENOUGH_PATCHES // (height * width)))
     batch = max(1, _PATCH_VALUES // (height * width * channels * config.size**2))
-    return fit_patches(dataset.batches(chosen, batch), normalization, config)
+    return fit_patches(dataset.batches(sample, batch), normalization, config)
 
 
 def _fit_embedding(
@@ -192,9 +192,9 @@ def _fit_embedding(
 ) -> Embedding | None:
     if config is None:
         return None
-    chosen = _spread(train, config.n_images)
-    features = np.concatenate([project(b, pca) for b in dataset.batches(chosen, _BATCH)])
-    return fit_embedding(features, dataset.labels[chosen], config)
+    sample = _spread(train, config.n_images)
+    features = np.concatenate([project(b, pca) for b in dataset.batches(sample, _BATCH)])
+    return fit_embedding(features, dataset.labels[sample], config)
 
 
 def _spread(indices: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

@@ -101,9 +101,10 @@ class RowReader:
                 self._names[role] = role
         for role, name in self._names.items():
             if name not in available:
-                known = ", ".join(map(str, available)) or "none"
+                listing = ", ".join(map(str, available)) or "none"
                 raise SourceError(
-                    f"There is no column {name!r} (set by {setting}.{role}); columns are: {known}."
+                    f"There is no column {name!r} (set by {setting}.{role}); columns are: "
+                    f"{listing}."
                 )
 
     @property

@@ -22,7 +22,7 @@ def expand(text: str, setting: str) -> str:
         ConfigError: A variable is not set; the message names it.
     """
 
-    def value_of(match: re.Match[str]) -> str:
+    def look_up(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if value is None:
             raise ConfigError(
@@ -30,4 +30,4 @@ def expand(text: str, setting: str) -> str:
             )
         return value
 
-    return _VARIABLE.sub(value_of, text)
+    return _VARIABLE.sub(look_up, text)

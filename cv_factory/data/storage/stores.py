@@ -143,9 +143,9 @@ class LocalStore(ImageStore):
 
     def files(self) -> Iterator[StoredFile]:
         """Walk the folder; a subfolder that is a link or cannot be opened is one problem."""
-        waiting = [b""]
-        while waiting:
-            folder = waiting.pop()
+        pending = [b""]
+        while pending:
+            folder = pending.pop()
             try:
                 with os.scandir(os.path.join(os.fsencode(self._path), folder)) as entries:
                     for entry in entries:
@@ -153,7 +153,7 @@ class LocalStore(ImageStore):
                             continue
                         name = folder + b"/" + entry.name if folder else entry.name
                         if entry.is_dir(follow_symlinks=False):
-                            waiting.append(name)
+                            pending.append(name)
                         else:
                             yield _stored_file(name, entry)
             except OSError as error:
@@ -300,14 +300,14 @@ def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[
     """
     import fsspec
 
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         key: expand(value, f"data.storage_options.{key}") if isinstance(value, str) else value
         for key, value in options.items()
     }
-    if "endpoint_url" in given and parse_scheme(url) == "s3":
-        given["client_kwargs"] = {"endpoint_url": given.pop("endpoint_url")}
+    if "endpoint_url" in arguments and parse_scheme(url) == "s3":
+        arguments["client_kwargs"] = {"endpoint_url": arguments.pop("endpoint_url")}
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **given)
+        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **arguments)
     except ImportError as error:
         raise SourceError(f"{url} needs a package that is not installed: {error}.") from None
     except ValueError as error:
