@@ -32,11 +32,12 @@ _log = logging.getLogger(__name__)
 _BATCH = 1024
 _BATCH_BYTES = 64 * 2**20
 _TASK = 8
-_PROBED_IMAGES = 200
-_LARGEST_KEPT_SIDE = 128
+_N_PROBE_IMAGES = 200
+_MAX_INFERRED_SIDE = 128
 _DEFAULT_SIDE = 64
-_LISTED_PROBLEMS = 20
-_HOPELESS = 1000
+_MAX_LISTED_PROBLEMS = 20
+#: Fewer unreadable images never end an ingestion before its end.
+_MIN_FAILURES_TO_ABORT = 1000
 
 
 def ingest(config: DataConfig) -> ImageDataset:
@@ -72,7 +73,7 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
         collected = _Collector(source.class_names, images, manifest)
         for batch in chunked(decoded, _get_batch_size(target)):
             collected.add(batch)
-            _stop_where_hopeless(collected.unreadable, len(indices), config.max_unreadable_share)
+            _abort_on_failures(collected.unreadable, len(indices), config.max_unreadable_share)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
     return ImageDataset(
         images=np.load(scratch.path, mmap_mode="r", allow_pickle=False),
@@ -97,7 +98,7 @@ def infer_format(
     """
     if config.height and config.width and config.channels:
         return ImageFormat(config.height, config.width, config.channels)
-    probed = indices[sample_positions(len(indices), _PROBED_IMAGES)]
+    probed = indices[sample_positions(len(indices), _N_PROBE_IMAGES)]
     with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
         probes = list(pool.map(_probe, source.records(probed)))
     headers = [header for header in probes if header is not None]
@@ -108,7 +109,7 @@ def infer_format(
         )
     sizes = {(height, width) for height, width, _ in headers}
     height, width = sizes.pop() if len(sizes) == 1 else (_DEFAULT_SIDE, _DEFAULT_SIDE)
-    if max(height, width) > _LARGEST_KEPT_SIDE:
+    if max(height, width) > _MAX_INFERRED_SIDE:
         height = width = _DEFAULT_SIDE
     return ImageFormat(
         config.height or height,
@@ -208,27 +209,31 @@ class _Collector:
         )
 
 
-def _stop_where_hopeless(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:
-    """Stop early where a thousand images failed and more than are allowed: a server went away."""
-    if len(unreadable) > max(_HOPELESS, allowed * n):
+def _abort_on_failures(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:
+    """Abort when 1,000 images, and more than are allowed, failed: the source is unreachable.
+
+    Raises:
+        DataError: They did; the message lists the first of them.
+    """
+    if len(unreadable) > max(_MIN_FAILURES_TO_ABORT, allowed * n):
         raise DataError(
             f"Stopped: {len(unreadable):,} of {n:,} images could not be read so far, allowed are "
-            f"{allowed:.1%} (data.max_unreadable_share):\n{_listed(unreadable)}\n"
-            "Can the source still be reached?"
+            f"{allowed:.1%} (data.max_unreadable_share):\n{_list_problems(unreadable)}\n"
+            "Check that the source can still be reached."
         )
 
 
-def _listed(unreadable: list[UnreadableImage]) -> str:
-    listing = "\n".join(f"  {u.source}: {u.reason}" for u in unreadable[:_LISTED_PROBLEMS])
-    if len(unreadable) > _LISTED_PROBLEMS:
-        listing += f"\n  and {len(unreadable) - _LISTED_PROBLEMS} more"
+def _list_problems(unreadable: list[UnreadableImage]) -> str:
+    listing = "\n".join(f"  {u.source}: {u.reason}" for u in unreadable[:_MAX_LISTED_PROBLEMS])
+    if len(unreadable) > _MAX_LISTED_PROBLEMS:
+        listing += f"\n  and {len(unreadable) - _MAX_LISTED_PROBLEMS} more"
     return listing
 
 
 def _check_unreadable(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:
     if not unreadable:
         return
-    listing = _listed(unreadable)
+    listing = _list_problems(unreadable)
     share = len(unreadable) / n
     if share > allowed or len(unreadable) == n:
         raise DataError(

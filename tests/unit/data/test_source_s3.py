@@ -61,7 +61,7 @@ def test_a_server_that_dies_stops_the_ingestion_early(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr("cv_factory.data.ingest._HOPELESS", 20)
+    monkeypatch.setattr("cv_factory.data.ingest._MIN_FAILURES_TO_ABORT", 20)
     monkeypatch.setattr("cv_factory.data.ingest._BATCH", 16)
     write_class_folders(tmp_path / "pets", per_class=100)
     client = s3.client()
