@@ -13,7 +13,7 @@ _NO_VARIANCE = 1e-5
 
 @dataclass(frozen=True)
 class Standardization:
-    """Standard deviation of each feature, float32 ``(k,)``; features are centred already."""
+    """Standard deviation of each feature, float32 ``(k,)``; features are centered already."""
 
     std: npt.NDArray[np.float32]
 
