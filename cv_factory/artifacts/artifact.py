@@ -43,7 +43,8 @@ class Artifact(ABC):
             return cls._from_files(directory, body)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{directory / cls.KIND}.json is damaged: it describes no {cls.__name__}: {error}"
+                f"{directory / cls.KIND}.json is damaged, or names what this checkout lacks: it "
+                f"describes no {cls.__name__}: {error}"
             ) from None
 
     def _write_files(self, directory: Path) -> Mapping[str, str | None]:

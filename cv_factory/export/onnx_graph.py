@@ -203,8 +203,8 @@ def _transform_graph(transform: FittedTransform, model_input: str) -> onnx.Model
     ]
     if model_input == "normalized":
         nodes += [
-            helper.make_node("Sub", ["scaled", "mean"], ["centered"]),
-            helper.make_node("Div", ["centered", "std"], ["standardized"]),
+            helper.make_node("Sub", ["scaled", "mean"], ["centred"]),
+            helper.make_node("Div", ["centred", "std"], ["standardized"]),
             helper.make_node("Transpose", ["standardized"], ["normalized"], perm=[0, 3, 1, 2]),
         ]
         shape: list[str | int] = ["N", channels, height, width]
@@ -244,8 +244,8 @@ def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
     return [
         *(pooled if pool > 1 else []),
         helper.make_node("Flatten", [flatten_input], ["flat"], axis=1),
-        helper.make_node("Sub", ["flat", "pca_mean"], ["flat_centered"]),
-        helper.make_node("MatMul", ["flat_centered", "pca_components"], ["features"]),
+        helper.make_node("Sub", ["flat", "pca_mean"], ["flat_centred"]),
+        helper.make_node("MatMul", ["flat_centred", "pca_components"], ["features"]),
     ]
 
 

@@ -46,8 +46,11 @@ def apply_schedule(
     if config.schedule == "one_cycle":
         high, low = _MOMENTUM
         rise, fall = _schedule_progress(config, step, total)
-        ease = _cosine_ease(rise) if fall is None else 1 - _cosine_ease(fall)
-        momentum = high + (low - high) * ease
+        # Not one formula for both: rounding would differ, and with it the bytes of a predictor.
+        if fall is None:
+            momentum = high + (low - high) * _cosine_ease(rise)
+        else:
+            momentum = low + (high - low) * _cosine_ease(fall)
         if config.optimizer == "adamw":
             group["betas"] = (momentum, group["betas"][1])
         else:
