@@ -128,7 +128,7 @@ def _probe(record: ImageRecord) -> tuple[int, int, int] | None:
         header = read_header(content)
     except ImageError:
         return None
-    return header.height, header.width, 1 if header.is_grey else 3
+    return header.height, header.width, 1 if header.is_gray else 3
 
 
 def _decode_all(

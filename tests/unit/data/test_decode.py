@@ -97,7 +97,7 @@ def test_a_bomb_is_refused_from_its_header() -> None:
 
 def test_the_header_is_read_without_the_pixels() -> None:
     header = read_header(encode(Image.fromarray(scene()).convert("L")))
-    assert (header.width, header.height, header.is_grey) == (32, 24, True)
+    assert (header.width, header.height, header.is_gray) == (32, 24, True)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF"])
