@@ -98,7 +98,7 @@ class RunningProxy:
     def route(self, *backends: Backend) -> None:
         self.generation += 1
         Routes(self.generation, backends).save(self.folder / ROUTES)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while self.status() is None or self.status().generation != self.generation:
             assert time.monotonic() < deadline
             assert self.process.poll() is None
