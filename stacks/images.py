@@ -7,9 +7,8 @@ own from the artifact store, so that an edit does not rebuild the image. It does
 import sys
 import tomllib
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zenml.config import DockerSettings
@@ -52,45 +51,19 @@ def locked_requirements(root: Path) -> list[str]:
     Args:
         root: Holds ``pyproject.toml`` and ``requirements.lock``.
     """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    from cv_factory.deployment.requirements import dependency_closure
+
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras: dict[str, list[str]] = project["optional-dependencies"]
     required = [*project["dependencies"]]
     for extra, requirements in extras.items():
         required += requirements if extra != _DEV_EXTRA else []
     # Packages that are not installed here, such as those of another platform, are kept.
-    unwanted = _closure(extras[_DEV_EXTRA]) - _closure(required)
+    dev_only = dependency_closure(extras[_DEV_EXTRA]) - dependency_closure(required)
     lines = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and _package_name(line) not in unwanted]
-
-
-def _closure(requirements: list[str]) -> set[str]:
-    """Return the names of all installed packages that the requirements lead to."""
-    visited: set[tuple[str, str]] = set()
-    pending: list[Any] = [(line, "") for line in requirements]
-    from packaging.requirements import Requirement
-
-    while pending:
-        line, extra = pending.pop()
-        requirement = Requirement(line)
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        name = _package_name(line)
-        for inner in {"", *requirement.extras}:
-            if (name, inner) not in visited:
-                visited.add((name, inner))
-                pending += [(line, inner) for line in _requirements(name)]
-    return {name for name, _ in visited}
-
-
-def _requirements(name: str) -> list[str]:
-    try:
-        return requires(name) or []
-    except PackageNotFoundError:
-        return []
-
-
-def _package_name(line: str) -> str:
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    return str(canonicalize_name(Requirement(line).name))
+    return [
+        line for line in lines if line and canonicalize_name(Requirement(line).name) not in dev_only
+    ]

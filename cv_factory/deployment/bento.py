@@ -11,15 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import click
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import cv_factory
 from cv_factory.code_fingerprint import source_files
+from cv_factory.deployment.requirements import pin_requirements
 from cv_factory.errors import CVFactoryError
 from cv_factory.serving.bundle import Bundle
 
@@ -88,7 +86,8 @@ def build_bento(bundle: Bundle, target: Path) -> str:
         target: Directory to make; holds ``bento.yaml``, ``src``, ``env`` and a ``Containerfile``.
 
     Raises:
-        BentoError: BentoML refuses, or a requirement is not in the lock.
+        BentoError: BentoML refuses.
+        RequirementError: A requirement is not in the lock, or not installed.
     """
     with tempfile.TemporaryDirectory(prefix="cv-factory-bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
@@ -106,49 +105,6 @@ def build_bento(bundle: Bundle, target: Path) -> str:
     _replace_creation_time(target, bundle.created)
     (target / "Containerfile").write_text(_CONTAINERFILE, encoding="utf-8")
     return f"cv_factory:{version}"
-
-
-def pin_requirements(names: tuple[str, ...], lock: str) -> str:
-    """Return the requirements and their dependencies, each pinned as in the lock, a line each.
-
-    The dependencies are read off the installed packages.
-
-    Raises:
-        BentoError: One of them is not in the lock, or not installed.
-    """
-    versions = {}
-    for line in lock.splitlines():
-        if line and not line.startswith((" ", "#")):
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate():
-                versions[canonicalize_name(requirement.name)] = str(requirement.specifier)
-    pinned: dict[str, str] = {}
-    queue = [Requirement(name) for name in names]
-    while queue:
-        requirement = queue.pop()
-        name = canonicalize_name(requirement.name)
-        if name not in versions:
-            raise BentoError(f"{name} is not in requirements.lock. Run: make lock")
-        is_visited = name in pinned and not requirement.extras
-        pinned[name] = versions[name]
-        if not is_visited:
-            queue += _dependencies(requirement)
-    return "".join(f"{name}{version}\n" for name, version in sorted(pinned.items()))
-
-
-def _dependencies(requirement: Requirement) -> list[Requirement]:
-    """Return the direct dependencies of an installed package, with those of its extras."""
-    try:
-        lines = distribution(requirement.name).requires or []
-    except PackageNotFoundError:
-        raise BentoError(f"{requirement.name} is not installed. Run: make setup") from None
-    extras = ["", *requirement.extras]
-
-    def applies(dependency: Requirement) -> bool:
-        marker = dependency.marker
-        return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
-
-    return [dependency for dependency in map(Requirement, lines) if applies(dependency)]
 
 
 def _copy_code(context: Path) -> None:

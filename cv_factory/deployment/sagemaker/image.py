@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 import cv_factory
-from cv_factory.deployment.bento import REQUIREMENTS, pin_requirements
+from cv_factory.deployment.bento import REQUIREMENTS
+from cv_factory.deployment.requirements import pin_requirements
 from cv_factory.deployment.sagemaker.aws_calls import AwsClients, translate_aws_errors
 
 _ROOT = Path(cv_factory.__file__).resolve().parents[1]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.bento import REQUIREMENTS, BentoError, build_bento, pin_requirements
+from cv_factory.deployment.bento import REQUIREMENTS, build_bento
+from cv_factory.deployment.requirements import RequirementError, pin_requirements
 from cv_factory.serving.bundle import Bundle
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
@@ -66,5 +67,5 @@ def test_requirements_are_the_locks_and_hold_nothing_of_training() -> None:
     names = {line.partition("==")[0] for line in lines}
     assert {"bentoml", "onnxruntime", "starlette", "uvicorn", "cryptography"} <= names
     assert not {"torch", "zenml", "great-expectations", "scikit-learn", "mlflow"} & names
-    with pytest.raises(BentoError, match="not in requirements"):
+    with pytest.raises(RequirementError, match="not in requirements"):
         pin_requirements(("left-pad",), lock)
