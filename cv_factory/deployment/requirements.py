@@ -39,7 +39,7 @@ def pin_requirements(requirements: Iterable[str], lock: str) -> str:
     Raises:
         RequirementError: One of them is not in the lock, or not installed.
     """
-    versions = {}
+    versions: dict[str, str] = {}
     for line in lock.splitlines():
         if line and not line.startswith((" ", "#")):
             requirement = Requirement(line)
