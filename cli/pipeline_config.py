@@ -17,7 +17,7 @@ from cv_factory.config.section import Section
 
 
 class StepResources(Section):
-    """What one step asks for; which machine that is, the stack decides."""
+    """Resources of one step; the stack chooses the machine."""
 
     cpu_count: float | None = Field(None, gt=0)
     gpu_count: int | None = Field(None, ge=0)

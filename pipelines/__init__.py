@@ -1,1 +1,1 @@
-"""What runs, in which order: wiring only."""
+"""ZenML pipelines: steps and their order, wiring only."""

@@ -1,1 +1,1 @@
-"""Where pipelines run: stack files and what applies and checks them. Knows no pipeline."""
+"""Stack files, and the code that applies and checks them. Knows no pipeline."""

@@ -7,7 +7,7 @@ from cv_factory.config.section import RegisteredName, Section
 
 
 class BatchModelConfig(Section):
-    """Which version scores."""
+    """Version that scores."""
 
     name: RegisteredName | None = Field(
         None, description="registered name; the only registered model where not given"
@@ -16,7 +16,7 @@ class BatchModelConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where the predictions go."""
+    """Destination of the predictions."""
 
     path: str | None = Field(
         None,

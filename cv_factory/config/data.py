@@ -32,7 +32,7 @@ _VARIABLES_ONLY = re.compile(r"(\{env:\w+\})+")
 
 
 class ColumnsConfig(Section):
-    """What the columns of a manifest, a query or a listing are called."""
+    """Names of the columns of a manifest, a query or a listing."""
 
     image: str = Field("image_path", description="path or URL of the image; in SQL also its bytes")
     label: str | None = Field("label", description="name of the class; null for unlabelled images")
@@ -48,7 +48,7 @@ class ColumnsConfig(Section):
 
 
 class FolderConfig(Section):
-    """How a folder's file names tell the classes; by default one subfolder a class."""
+    """Pattern that reads classes off a folder's file names; by default one subfolder a class."""
 
     pattern: str | None = Field(
         None,
@@ -73,7 +73,7 @@ class FolderConfig(Section):
 
 
 class TableConfig(Section):
-    """What all tables of images share."""
+    """Settings shared by all tables of images."""
 
     columns: ColumnsConfig = ColumnsConfig()
     allowed_schemes: list[Literal["http", "https", "s3", "gs", "az", "memory"]] = Field(
@@ -138,7 +138,7 @@ class HttpConfig(Section):
 
 
 class FetchConfig(Section):
-    """How anything is fetched over HTTP."""
+    """Limits and retries of downloads over HTTP."""
 
     timeout_seconds: float = Field(10.0, gt=0, le=600, description="to connect, and between bytes")
     total_seconds: float = Field(60.0, gt=0, le=3600, description="for one answer as a whole")
@@ -188,7 +188,7 @@ class DvcConfig(Section):
 
 
 class DataConfig(Section):
-    """Which images to read and what to turn them into."""
+    """Images to read, and the size and channels to convert them to."""
 
     source: SourceName = Field(
         "digits",

@@ -7,7 +7,7 @@ from cv_factory.config.serving import ServingConfig
 
 
 class DeployedModelConfig(Section):
-    """Which version is deployed."""
+    """Version to deploy."""
 
     name: RegisteredName | None = Field(
         None, description="registered name; the only registered model where not given"
@@ -21,7 +21,7 @@ class DeployedModelConfig(Section):
 
 
 class EndpointConfig(Section):
-    """Where the model is reached."""
+    """Port of the model, and a canary's part of the requests."""
 
     port: int | None = Field(
         None, ge=1, le=65_535, description="of the model's proxy; the model deployer's if not given"

@@ -6,7 +6,7 @@ from cv_factory.config.section import Section, Seed
 
 
 class EvaluateConfig(Section):
-    """How the exported predictor is measured on the test split."""
+    """Evaluation of the exported predictor on the test split."""
 
     bootstrap_samples: int = Field(1000, ge=100, le=100_000)
     confidence: float = Field(0.95, gt=0.5, lt=1.0)

@@ -1,4 +1,4 @@
-"""What all configuration sections share: strict types, no unknown keys, immutable."""
+"""Base of all configuration sections: strict types, no unknown keys, immutable."""
 
 from typing import Annotated
 

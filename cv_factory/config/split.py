@@ -30,7 +30,7 @@ PartSize = Annotated[
 
 
 class SplitConfig(Section):
-    """How images are divided into train, validation and test."""
+    """Division of the images into train, validation and test."""
 
     seed: Seed = 0
     validation: PartSize = Field(

@@ -8,7 +8,7 @@ from cv_factory.config.section import Section, Seed
 
 
 class TrainConfig(Section):
-    """How a network is trained; classical models use the seed alone."""
+    """Training of a network; classical models use the seed alone."""
 
     seed: Seed = 0
     epochs: int = Field(9, ge=1, le=10_000)

@@ -33,7 +33,7 @@ class UMAPConfig(Section):
 
 
 class TransformConfig(Section):
-    """What is fitted on the training images before the model."""
+    """Transforms fitted on the training images before the model."""
 
     pca: PCAConfig = PCAConfig()
     patches: PatchPCAConfig = PatchPCAConfig()

@@ -27,7 +27,7 @@ ExpectationName = Literal[
 
 
 class ValidationConfig(Section):
-    """What a dataset must fulfil before anything is fitted on it."""
+    """Expectations of a dataset, checked before anything is fitted on it."""
 
     min_images: int = Field(20, ge=1)
     min_images_per_class: int = Field(5, ge=1)

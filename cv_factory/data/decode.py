@@ -75,7 +75,7 @@ _UNSCALED_MODES = frozenset({"I", "F"})
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an encoded image says of itself: size in pixels (as stored) and Pillow's mode."""
+    """Header of an encoded image: size in pixels (as stored) and Pillow's mode."""
 
     width: int
     height: int

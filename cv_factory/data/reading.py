@@ -1,4 +1,4 @@
-"""How the records of a source are read and decoded: shared by ingestion and batch inference.
+"""Reading and decoding of a source's records, for ingestion and batch inference.
 
 Needs Pillow and NumPy only, as the decoder itself.
 """

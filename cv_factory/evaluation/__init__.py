@@ -1,1 +1,1 @@
-"""How good a predictor is: metrics, gates, plots, the model card. No torch and no ZenML."""
+"""Evaluation of a predictor: metrics, gates, plots, the model card. No torch, no ZenML."""

@@ -58,7 +58,7 @@ class Consistency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What running the predictor costs.
+    """Cost of running the predictor: latency, size, parameters, operations.
 
     Attributes:
         latency_ms: Milliseconds a call by ``batch_1_p50``, ``batch_1_p95``, ``batch_32_p50`` and
@@ -91,7 +91,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class PrecisionCost:
-    """What a predictor of fewer bits lost against float32, on the same test images.
+    """Loss of a quantized predictor against float32, on the same test images.
 
     Attributes:
         precision: Such as ``int8``.
@@ -119,7 +119,7 @@ class PrecisionCost:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What in one image spoke for the predicted class.
+    """Attribution of one image's predicted class.
 
     Attributes:
         id: Of the image.
@@ -152,7 +152,7 @@ class ConfusedPair:
 
 @dataclass(frozen=True, eq=False)
 class Behavior:
-    """Everything that was learned by running one predictor; what was not asked for is empty."""
+    """Behavior of one predictor when run; parts that were switched off are empty."""
 
     corruptions: tuple[CorruptionResult, ...] = ()
     consistency: Consistency | None = None

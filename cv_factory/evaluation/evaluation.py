@@ -113,7 +113,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What was predicted for each test image.
+    """Predictions for the test images.
 
     Attributes:
         ids: Ids of the images, N of them, each once.

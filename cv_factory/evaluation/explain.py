@@ -1,4 +1,4 @@
-"""Which pixels spoke for a prediction: Shapley values for classical models, occlusion for networks.
+"""Attribution of predictions to pixels: Shapley values (classical models), occlusion (networks).
 
 A classical model sees the PCA features alone. Their Shapley values (S. M. Lundberg and S.-I. Lee,
 A Unified Approach to Interpreting Model Predictions, 2017) against the mean training image are

@@ -32,7 +32,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What one gate said.
+    """Verdict of one gate.
 
     Attributes:
         gate: The condition in words.
@@ -54,7 +54,7 @@ class GateVerdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that gates look at.
+    """Evidence that gates are decided on.
 
     Attributes:
         candidate: The model that wants to be staged.

@@ -35,7 +35,7 @@ class MissingClassError(UndefinedMetricError):
 
 @dataclass(frozen=True)
 class RankPlan:
-    """Where one class's images stand among all images by descending score, ties included.
+    """Ranks of one class's images among all images by descending score, ties included.
 
     Attributes:
         order: All images by descending score, int64 ``(N,)``.

@@ -14,7 +14,7 @@ from cv_factory.evaluation.metrics import ScoredImages, compute_metric, more_is_
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better the candidate is than production, and whether that is beyond chance.
+    """Difference between candidate and production in one metric, and whether it is beyond chance.
 
     Attributes:
         gain: Positive where the candidate is better (for a loss: where it is lower).

@@ -19,7 +19,7 @@ _MOST_VALUES = 50
 
 @dataclass(frozen=True)
 class SliceMetrics:
-    """How well one slice does.
+    """Metrics of one slice.
 
     Attributes:
         column: What it was cut by, such as ``brightness``.

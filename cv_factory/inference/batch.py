@@ -78,7 +78,7 @@ class BatchJob:
 
     @cached_property
     def identity(self) -> dict[str, str | int | None]:
-        """Everything that determines the content of each part."""
+        """Fields that determine the content of each part."""
         config, model = self.config, self.model
         return {
             "source": self.source.fingerprint(),

@@ -1,4 +1,4 @@
-"""What the models of gradient-boosted trees share: settings, and the conversion to ONNX."""
+"""Settings and ONNX conversion shared by models of gradient-boosted trees."""
 
 from typing import TYPE_CHECKING
 

@@ -18,7 +18,7 @@ _PREDICTOR, _SERVING, _CARD = "predictor", "serving.json", "card.html"
 
 @dataclass(frozen=True)
 class Bundle(Artifact):
-    """Everything that a service needs to start.
+    """Predictor, model card and serving settings: what a service starts from.
 
     Attributes:
         predictor: The predictor.

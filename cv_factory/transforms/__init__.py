@@ -1,1 +1,1 @@
-"""What is fitted on the training images before the model: normalization, PCA, label encoding."""
+"""Transforms fitted on the training images: normalization, PCA, label encoding."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Where images lie on the map: float32 ``(n, 2)``, and their labels int64 ``(n,)``."""
+    """Positions of images on the map float32 ``(n, 2)``, and their labels int64 ``(n,)``."""
 
     positions: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Where images come from: one public module a kind of source, found by its name.
+"""Image sources: one public module a kind, found by its name.
 
 A module holds ``open_source(config, *, labelled)``, which returns an ``ImageSource``. Packages that
 one kind alone needs are imported by its module alone.
@@ -62,7 +62,7 @@ class ImageSource(AbstractContextManager["ImageSource"]):
     @property
     @abstractmethod
     def description(self) -> str:
-        """What is read and from where, for people."""
+        """Human-readable name of the source and its location."""
 
     @property
     @abstractmethod
@@ -87,7 +87,7 @@ class ImageSource(AbstractContextManager["ImageSource"]):
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once; more than there are CPUs where reading is waiting."""
+        """Number of threads that may read at once; above the number of CPUs where reading waits."""
         return available_cpus()
 
     def __enter__(self) -> Self:

@@ -72,7 +72,7 @@ class ReferencedImages:
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once."""
+        """Number of threads that may read at once."""
         remote = self._fetcher.connections if self._schemes else 0
         return max(self._store.readers if self._store else 1, remote)
 

@@ -42,7 +42,7 @@ class FashionMNISTSource(ArraySource):
 
     @property
     def description(self) -> str:
-        """What is read and from where."""
+        """Human-readable name of the source and its location."""
         return "Fashion-MNIST"
 
     @cached_property

@@ -57,7 +57,7 @@ class FolderSource(ListedSource):
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once."""
+        """Number of threads that may read at once."""
         return self._store.readers
 
     def _by_subfolder(self) -> Listing:

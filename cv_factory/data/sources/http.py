@@ -48,7 +48,7 @@ class HttpSource(ListedSource):
 
     @property
     def readers(self) -> int:
-        """How many connections read at once."""
+        """Number of connections that read at once."""
         return self._fetcher.connections
 
     def close(self) -> None:

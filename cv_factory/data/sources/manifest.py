@@ -64,7 +64,7 @@ class ManifestSource(ListedSource):
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once."""
+        """Number of threads that may read at once."""
         return self._images.readers
 
     def close(self) -> None:

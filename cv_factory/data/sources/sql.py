@@ -54,7 +54,7 @@ class SqlSource(ListedSource):
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once."""
+        """Number of threads that may read at once."""
         return self._images.readers
 
     def close(self) -> None:

@@ -124,7 +124,7 @@ class Fetcher:
 
     @property
     def connections(self) -> int:
-        """How many connections there are at most."""
+        """Maximum number of connections."""
         return self._config.connections
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH118 - names are bytes, which pathlib does not know
-"""Where image files lie: a local folder, or anything that fsspec can open, behind one interface.
+"""Stores of image files: a local folder, or anything that fsspec can open, behind one interface.
 
 A store reads only what lies below its root: names that are absolute, climb with ``..`` or lead out
 of the root through a symbolic link are refused.
@@ -72,7 +72,7 @@ class ImageStore(ABC):
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once."""
+        """Number of threads that may read at once."""
         return available_cpus()
 
     def location(self, name: bytes) -> str:
@@ -221,7 +221,7 @@ class FsspecStore(ImageStore):
 
     @property
     def readers(self) -> int:
-        """How many threads may read at once."""
+        """Number of threads that may read at once."""
         return _REMOTE_READERS
 
     @contextmanager

@@ -19,7 +19,7 @@ _LISTED_FAILURES = 5
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """What one expectation found.
+    """Result of one expectation.
 
     Attributes:
         name: Such as ``min_images_per_class``.

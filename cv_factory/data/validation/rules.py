@@ -1,4 +1,4 @@
-"""What is expected of a dataset and its split: one rule an expectation, with its limits."""
+"""Rules for a dataset and its split: one per expectation, with its limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -16,7 +16,7 @@ PLUGINS = "cv_factory.evaluation.metrics"
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """What a metric is computed from.
+    """Input of a metric: labels and probabilities.
 
     Attributes:
         labels: True classes, int64 ``(N,)``.

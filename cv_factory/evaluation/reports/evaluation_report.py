@@ -1,4 +1,4 @@
-"""What an ``Evaluation`` says, for people: the sections that its report and a model card share."""
+"""Sections of an ``Evaluation`` that its report and a model card share."""
 
 from functools import partial
 

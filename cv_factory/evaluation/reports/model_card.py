@@ -42,7 +42,7 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class CardContent:
-    """Everything that a model card shows.
+    """Content of a model card.
 
     Attributes:
         model_name: Name in the registry.
