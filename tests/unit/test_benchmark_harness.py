@@ -36,6 +36,7 @@ def test_order_alternates_pair_by_pair_and_warm_up_is_not_counted(tmp_path: Path
     assert [len(samples) for samples in result.samples] == [4, 4]
 
 
+@pytest.mark.slow
 def test_ratio_is_of_the_second_side_to_the_first(tmp_path: Path) -> None:
     log = tmp_path / "log"
     result = compare("ratio", sleeper("A", 0.1, log), sleeper("B", 0.4, log), pairs=3, warmup=0)
@@ -89,6 +90,7 @@ def test_a_missing_program_is_an_error() -> None:
         run_once(Side("missing", ["/no/such/program"]))
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     pid_file = tmp_path / "child"
     parent = (

@@ -117,12 +117,14 @@ def test_every_kind_is_documented_as_one_file() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_one_file_each_adds_model_source_metric_gate_corruption_and_postprocessor(
     project: Path,
 ) -> None:
     run(project, "-c", LIBRARY)
 
 
+@pytest.mark.slow
 def test_one_file_adds_a_pipeline(project: Path) -> None:
     assert "ingestion" in run(project, "run.py", "--help")
     run(project, "-c", PIPELINE)

@@ -143,6 +143,7 @@ def send_request(client: http.client.HTTPConnection, body: bytes = b"x", path: s
     return str(response.headers["X-Server"])
 
 
+@pytest.mark.slow
 def test_a_canary_is_given_its_share_request_by_request(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
@@ -265,6 +266,7 @@ def test_what_cannot_be_handed_on_is_answered_with_a_problem(
     assert proxy.exchange(b"GET /" + b"a" * 70_000).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
 
 
+@pytest.mark.slow
 def test_a_hundred_clients_are_served_at_once(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:

@@ -67,6 +67,7 @@ def draw_all() -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.slow
 def test_each_picture_is_the_same_bytes_twice_under_any_rc_setting():
     first = draw_all()
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "text.color": "red"}):

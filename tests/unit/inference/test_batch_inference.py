@@ -121,6 +121,7 @@ def test_a_predictor_with_other_answers_than_at_export_predicts_nothing(tmp_path
     assert not list((tmp_path / "scores").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_killed_job_resumes_without_loss_or_duplicates(tmp_path: Path) -> None:
     write_digits(tmp_path / "images", 900)
     predictor, _, _ = digits_predictor("logistic_regression")

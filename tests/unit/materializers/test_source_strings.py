@@ -32,6 +32,7 @@ for source in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_every_artifact_type_is_found_after_its_materializer() -> None:
     # In a process of its own, where nothing else has imported them; in ZenML's order.
     sources = [

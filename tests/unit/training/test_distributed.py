@@ -87,6 +87,7 @@ def test_two_processes_resume_after_a_failure_and_match_one_process(
     )
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_training_and_the_others() -> None:
     ranks: list[psutil.Process] = []
 

@@ -76,6 +76,7 @@ def search_run(digits: tuple[ImageDataset, Split]) -> tuple[SearchResult, InMemo
     return run(digits, journal, pruning=False), journal
 
 
+@pytest.mark.slow
 def test_every_family_is_tried_and_the_best_trial_wins(
     search_run: tuple[SearchResult, InMemoryJournal],
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_result_is_loaded_as_saved(
     assert loaded.fingerprint == result.fingerprint
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     digits: tuple[ImageDataset, Split], search_run: tuple[SearchResult, InMemoryJournal]
 ) -> None:
@@ -110,6 +112,7 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     assert [t.number for t in rest.trials] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_only_the_training_images_are_used(
     digits: tuple[ImageDataset, Split], search_run: tuple[SearchResult, InMemoryJournal]
 ) -> None:

@@ -91,6 +91,7 @@ def test_an_export_that_differs_from_the_live_model_is_refused(digits: Digits) -
         export_predictor(changed, digits.transform, {})
 
 
+@pytest.mark.slow
 def test_large_color_images_go_through_the_whole_graph() -> None:
     rng = np.random.default_rng(0)
     manifest, names = load_digits(300).dataset.manifest, load_digits(300).dataset.class_names
