@@ -75,8 +75,9 @@ def test_influence_is_the_derivative_by_an_image_s_weight(area):
 @pytest.mark.parametrize(
     ("n_images", "strength", "runs"),
     # Accuracy 0.96 on few images, and 0.998 on many: there one error in a thousand decides.
-    [(360, 3.6, 200), pytest.param(2000, 4.9, 100, marks=pytest.mark.slow)],
+    [(360, 3.6, 200), (2000, 4.9, 100)],
 )
+@pytest.mark.slow
 def test_intervals_cover(n_images, strength, runs):
     """Nominal 95 %. Without Student's t, ROC AUC covers 0.89 in the second case (250 runs).
 
