@@ -126,11 +126,12 @@ class LocalEndpoint(Endpoint):
 
     def health(self, name: str) -> ServiceHealth:
         """Return the health of a service, by its process and what it answers."""
-        service, weight = self._service(name), self.weights().get(name, 0.0)
+        service = self._service(name)
         if service.running is None:
             return ServiceHealth("missing", "the process is gone; start it again")
         if not service.is_ready:
             return ServiceHealth("starting", "the process runs, but is not ready")
+        weight = self.weights().get(name, 0.0)
         if weight and not self.is_open:
             return ServiceHealth("unreachable", "the proxy before it is gone; start it again")
         return ServiceHealth("serving", f"is given {weight:.0%} of the requests")

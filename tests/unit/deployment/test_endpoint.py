@@ -186,6 +186,14 @@ def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deplo
     assert not serving.is_running() or serving.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_service_that_is_gone_is_missing_whatever_the_routes_say(tmp_path: Path) -> None:
+    routes = tmp_path / "front" / "routes.json"
+    routes.parent.mkdir()
+    routes.write_text("{")
+    endpoint = LocalEndpoint(tmp_path, "127.0.0.1", find_free_port())
+    assert endpoint.health("gone").state == "missing"
+
+
 def test_keys_are_asked_for_and_elsewhere_than_on_loopback_they_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
