@@ -16,6 +16,7 @@ from zenml.integrations.aws.flavors.sagemaker_step_operator_flavor import (
     SagemakerStepOperatorSettings,
 )
 
+from cv_factory.deployment.sagemaker.settings import split_list
 from cv_factory.errors import StackError
 
 #: Folder of a job that SageMaker synchronizes with one on S3.
@@ -99,8 +100,8 @@ class SizedJobs(BaseModel):
         """Return arguments of the SageMaker SDK's Estimator for a job on an instance."""
         arguments: dict[str, Any] = {"instance_type": instance.name}
         if self.subnets:
-            arguments["subnets"] = _split_list(self.subnets)
-            arguments["security_group_ids"] = _split_list(self.security_groups)
+            arguments["subnets"] = split_list(self.subnets)
+            arguments["security_group_ids"] = split_list(self.security_groups)
         if self.kms_key:
             arguments["output_kms_key"] = self.kms_key
             if not instance.local_disk:
@@ -192,7 +193,3 @@ class SizedStepOperatorConfig(SizedJobs, SizedStepOperatorSettings, SagemakerSte
             longest = settings.estimator_args.get("max_run", _DEFAULT_MAX_RUN_S)
             arguments |= {"use_spot_instances": True, "max_wait": longest + settings.spot_wait}
         return arguments
-
-
-def _split_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -116,8 +116,8 @@ class EndpointSettings(BaseModel):
         }
         if self.subnets:
             arguments["VpcConfig"] = {
-                "Subnets": _split(self.subnets),
-                "SecurityGroupIds": _split(self.security_groups),
+                "Subnets": split_list(self.subnets),
+                "SecurityGroupIds": split_list(self.security_groups),
             }
         return arguments
 
@@ -144,5 +144,6 @@ class EndpointSettings(BaseModel):
         }
 
 
-def _split(text: str) -> list[str]:
+def split_list(text: str) -> list[str]:
+    """Return the parts of a text with commas between them, without blanks and empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
