@@ -5,18 +5,22 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from cv_factory.errors import StackError
+from stacks.compat.zenml_configuration import share_configuration_files
 
 _TIMEOUT_S = 10.0
 
 
 def require_server() -> None:
-    """Check that the ZenML server that this client is connected to answers.
+    """Check that the ZenML server that this client is connected to answers; before ``Client()``.
+
+    ZenML's configuration files are shared with other processes from here on.
 
     Raises:
         StackError: It does not. Nothing was uploaded or created.
     """
     from zenml.config.global_config import GlobalConfiguration
 
+    share_configuration_files()
     url = str(GlobalConfiguration().store_configuration.url)
     if urlsplit(url).scheme not in ("http", "https"):
         return  # a database on this machine

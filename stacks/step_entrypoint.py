@@ -13,6 +13,7 @@ from types import FrameType
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
 from cv_factory.progress import log_to_stderr
+from stacks.compat.zenml_configuration import share_configuration_files
 
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -48,6 +49,7 @@ def _run_step() -> None:
     from zenml.entrypoints.entrypoint import main as run_entrypoint
     from zenml.utils import source_utils
 
+    share_configuration_files()
     # Otherwise ZenML would take the folder of this file for the source root.
     source_utils.set_custom_source_root(str(Path.cwd()))
     run_entrypoint()

@@ -5,9 +5,11 @@ import inspect
 import logging
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -17,6 +19,7 @@ from zenml.enums import StackComponentType
 from zenml.integrations.registry import integration_registry
 
 from stacks.compat.zenml_autologging import import_no_framework_after_steps
+from stacks.compat.zenml_configuration import share_configuration_files
 
 
 @pytest.fixture
@@ -136,3 +139,43 @@ def test_the_sagemaker_sdk_recommends_a_version_that_zenml_cannot_use() -> None:
 def test_zenmls_aws_integration_requires_a_package_that_nothing_here_uses() -> None:
     requirements = integration_registry.integrations["aws"].get_requirements()
     assert any(line.startswith("kubernetes") for line in requirements), "see stacks.packages"
+
+
+def test_zenml_empties_its_configuration_files_before_it_writes_them(tmp_path: Path) -> None:
+    from zenml.utils import yaml_utils
+
+    file = tmp_path / "config.yaml"
+    file.write_text("version: 1\n")
+    with file.open() as reader:
+        yaml_utils.write_yaml(str(file), {})
+        in_place = reader.read() != "version: 1\n"
+    assert in_place, "remove stacks.compat.zenml_configuration"
+
+
+def test_a_reader_of_zenmls_configuration_never_sees_a_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zenml.config import global_config
+    from zenml.utils import filesync_model
+
+    for module in (global_config, filesync_model):  # put back afterwards
+        monkeypatch.setattr(module, "yaml_utils", module.yaml_utils)
+    share_configuration_files()
+    shared: Any = filesync_model.yaml_utils
+    file = tmp_path / "config.yaml"
+    file.write_text("version: 1\n")
+    file.chmod(0o600)
+    before = file.stat()
+    shared.write_yaml(str(file), {"version": 1})
+    assert file.stat() == before, "nothing changed, so nothing is written"
+    with file.open() as reader:
+        shared.write_yaml(str(file), {"version": 2})
+        assert reader.read() == "version: 1\n"
+    assert shared.read_yaml(str(file)) == {"version": 2}
+    assert (file.stat().st_mode & 0o777, list(tmp_path.iterdir())) == (0o600, [file])
+
+    file.write_text("")  # by a process without this cure, which writes now
+    writer = threading.Timer(0.2, file.write_text, ["version: 3\n"])
+    writer.start()
+    assert shared.read_yaml(str(file)) == {"version": 3}
+    writer.join()
