@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -169,8 +170,16 @@ def _start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
-        code = action()
+        code = _code(action)
     os._exit(code)
+
+
+def _code(action: Callable[[], int]) -> int:
+    try:
+        return action()
+    except Exception:  # noqa: BLE001  (the test shows it; a fork has no parent that would)
+        traceback.print_exc()
+        return 1
 
 
 def _wait(started: tuple[int, Path]) -> dict[str, Any]:
