@@ -137,7 +137,7 @@ def _zenml_knows_the_service(project: Project, port: int) -> None:
     assert f":{port}//" not in described
     assert '"event"' in logs
     assert "was stopped" in stopped
-    assert [p for p in project.processes() if "cv_factory.serving" in " ".join(p.cmdline())] == []
+    assert [line for line in project.command_lines() if "cv_factory.serving" in line] == []
     started, deleted = zenml_models(project, "start UUID", "delete UUID")
     assert "was started" in started
     assert "was deleted" in deleted

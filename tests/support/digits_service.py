@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,12 @@ class ServiceProcess:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [c for c in children if "_bentoml_impl.worker.service" in c.cmdline()]
+        workers = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):  # it has just ended
+                if "_bentoml_impl.worker.service" in child.cmdline():
+                    workers.append(child)
+        return workers
 
     def stop(self) -> None:
         """Stop it with SIGTERM, and check that no process stays."""

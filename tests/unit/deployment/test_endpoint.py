@@ -23,7 +23,7 @@ from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.auth.api_keys import add_key
 from cv_factory.serving.bundle import Bundle
 from tests.support.predictors import digits_predictor
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_ended
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +156,7 @@ def test_a_killed_supervisor_leaves_no_worker_and_the_service_is_restarted(
     running = served.running(name)
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(running.pid)] if psutil.pid_exists(running.pid) else [], 5)
+    wait_until_ended(running.pid)
     wait_until(lambda: not served.running(name))
     orphans = [p.pid for p in daemon.find_by_tag(running.tag)]
     served.start(name)
@@ -183,7 +183,7 @@ def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deplo
     served.set_weights({name: 1.0})
     assert served.is_open
     assert predict(served).status_code == 200
-    assert not serving.is_running() or serving.status() == psutil.STATUS_ZOMBIE
+    wait_until_ended(serving.pid)
 
 
 def test_a_service_that_is_gone_is_missing_whatever_the_routes_say(tmp_path: Path) -> None:

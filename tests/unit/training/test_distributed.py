@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,14 @@ def test_a_killed_rank_ends_the_training_and_the_others() -> None:
     ranks: list[psutil.Process] = []
 
     def second_rank_runs() -> bool:
-        started = [c for c in psutil.Process().children() if "RANK" in c.environ()]
-        second = next((c for c in started if c.environ()["RANK"] == "1"), None)
-        if second is not None:
-            ranks.extend(started)
-            second.send_signal(signal.SIGKILL)
-        return second is not None
+        started: dict[str, psutil.Process] = {}
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):  # some other child has just ended
+                started[child.environ().get("RANK", "")] = child
+        if "1" in started:
+            ranks.extend(process for rank, process in started.items() if rank)
+            started["1"].send_signal(signal.SIGKILL)
+        return "1" in started
 
     killer = threading.Thread(target=poll_until, args=(second_rank_runs, 60))
     killer.start()
