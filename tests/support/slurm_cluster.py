@@ -34,7 +34,7 @@ SelectTypeParameters=CR_CPU_Memory
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
-ReturnToService=2
+ReturnToService=1
 EnforcePartLimits=ALL
 KillWait=2
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
