@@ -76,16 +76,9 @@ def _measure(
 ) -> dict[str, Metric]:
     has_all = bool(np.bincount(labels, minlength=len(class_names)).all())
     influences = intervals.influence(labels, probabilities) if has_all else {}
-    resampled = intervals.bootstrap(
-        labels,
-        probabilities,
-        config.bootstrap_samples,
-        config.seed,
-        top_k=config.top_k,
-        n_bins=config.calibration_bins,
-    )
-    measured = {}
     images = ScoredImages(labels, probabilities, config.top_k, config.calibration_bins)
+    resampled = intervals.bootstrap(images, config.bootstrap_samples, config.seed)
+    measured = {}
     for name in metric_names():
         value: float | None = None
         try:

@@ -28,9 +28,7 @@ _CALIBRATION = "expected_calibration_error"
 _VECTORIZED = frozenset({*_LOG_SCALE, *_LOGIT_SCALE, *_SHARES, _CALIBRATION})
 
 
-def bootstrap(
-    labels: Ints, probabilities: Floats, samples: int, seed: int, *, top_k: int, n_bins: int
-) -> dict[str, Doubles]:
+def bootstrap(images: ScoredImages, samples: int, seed: int) -> dict[str, Doubles]:
     """Compute every metric on resamples of the images, drawn with replacement.
 
     What counts right and wrong images (accuracy, top-k and the macro means) is drawn from the
@@ -39,19 +37,17 @@ def bootstrap(
     lacks a class averages over the others.
 
     Args:
-        labels: True classes, int64 ``(N,)``.
-        probabilities: Float ``(N, K)``.
+        images: The N images; top-k accuracy is left out where there are no more classes than k.
         samples: How many resamples, B.
         seed: The same seed gives the same resamples.
-        top_k: For the top-k accuracy; left out where there are no more classes than that.
-        n_bins: Bins of the expected calibration error.
 
     Returns:
         By metric name, float64 ``(B,)``; NaN where a resample has no value.
     """
     rng = np.random.default_rng(seed)
-    resampler = _Resampler(labels, probabilities, top_k, n_bins, rng)
-    parts = [resampler.measure(resamples) for resamples in _draws(len(labels), samples, rng)]
+    resampler = _Resampler(images, rng)
+    draws = _draws(len(images.labels), samples, rng)
+    parts = [resampler.measure(resamples) for resamples in draws]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -168,17 +164,9 @@ def _quantile(confidence: float, influence: Doubles | None) -> float:
 class _Resampler:
     """Measures resamples of one set of scored images."""
 
-    def __init__(
-        self,
-        labels: Ints,
-        probabilities: Floats,
-        top_k: int,
-        n_bins: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self._rng = rng
-        self._images = ScoredImages(labels, probabilities, top_k, n_bins)
-        self._labels = labels
+    def __init__(self, images: ScoredImages, rng: np.random.Generator) -> None:
+        labels, probabilities = images.labels, images.probabilities
+        self._images, self._rng = images, rng
         self._n_classes = probabilities.shape[1]
         self._predicted = probabilities.argmax(axis=1).astype(np.int64)
         self._means = {
@@ -186,11 +174,10 @@ class _Resampler:
             "brier": m.image_brier_scores(labels, probabilities),
         }
         self._in_top_k: NDArray[np.bool_] | None = None
-        if self._n_classes > top_k:
-            self._in_top_k = m.is_in_top_k(labels, probabilities, top_k)
+        if self._n_classes > images.top_k:
+            self._in_top_k = m.is_in_top_k(labels, probabilities, images.top_k)
         confidence = probabilities[np.arange(len(labels)), self._predicted].astype(np.float64)
-        self._n_bins = n_bins
-        self._bins = m.calibration_bins(confidence, n_bins)
+        self._bins = m.calibration_bins(confidence, images.n_bins)
         self._gap = confidence - (self._predicted == labels)
         self._plans = m.rank_plans(labels, probabilities)
 
@@ -201,7 +188,10 @@ class _Resampler:
             values[name] = scores[resamples].mean(axis=1)
         counts = _image_counts(resamples)
         gaps = np.stack(
-            [self._gap[self._bins == k] @ counts[self._bins == k] for k in range(self._n_bins)]
+            [
+                self._gap[self._bins == k] @ counts[self._bins == k]
+                for k in range(self._images.n_bins)
+            ]
         )
         values[_CALIBRATION] = np.abs(gaps).sum(axis=0) / resamples.shape[1]
         areas = [m.weighted_areas(plan, counts) for plan in self._plans]
@@ -213,7 +203,7 @@ class _Resampler:
 
     def _compute(self, name: str, indices: Ints) -> float:
         """Return a metric on one resample; NaN where it has no value."""
-        labels, probabilities = self._labels[indices], self._images.probabilities[indices]
+        labels, probabilities = self._images.labels[indices], self._images.probabilities[indices]
         try:
             return compute_metric(
                 name, replace(self._images, labels=labels, probabilities=probabilities)
@@ -226,7 +216,7 @@ class _Resampler:
 
         The predictions of a few draws are overwritten, by right ones and wrong ones.
         """
-        labels, predicted = self._labels[resamples], self._predicted[resamples]
+        labels, predicted = self._images.labels[resamples], self._predicted[resamples]
         b, n_images = labels.shape
         rng, k = self._rng, self._n_classes
         n_smoothed = rng.binomial(labels.size, _PSEUDO_IMAGES / (n_images + _PSEUDO_IMAGES))

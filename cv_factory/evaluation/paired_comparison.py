@@ -87,16 +87,7 @@ def _paired_bootstrap(
         images = ScoredImages(labels, probabilities, config.top_k, config.calibration_bins)
         values.append(compute_metric(metric, images))
         # The same seed and sizes draw the same images for both.
-        resampled.append(
-            intervals.bootstrap(
-                labels,
-                probabilities,
-                config.bootstrap_samples,
-                config.seed,
-                top_k=config.top_k,
-                n_bins=config.calibration_bins,
-            )[metric]
-        )
+        resampled.append(intervals.bootstrap(images, config.bootstrap_samples, config.seed)[metric])
     differences = sign * (resampled[0] - resampled[1])
     tail = 50.0 * (1.0 - config.confidence)
     low, high = np.nanpercentile(differences, [tail, 100.0 - tail])

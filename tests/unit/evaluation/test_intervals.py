@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from cv_factory.evaluation import intervals
 from cv_factory.evaluation import metric_functions as m
-from cv_factory.evaluation.metrics import metric_names
+from cv_factory.evaluation.metrics import ScoredImages, metric_names
 from tests.unit.evaluation.test_metrics import confusion_of, draw
 
 SETTINGS = {"top_k": 3, "n_bins": 15}
@@ -17,7 +17,7 @@ def test_resamples_are_scikit_learn_on_the_drawn_images(monkeypatch):
     """Without the four images that smooth, each resample is the metric of the images drawn."""
     monkeypatch.setattr(intervals, "_PSEUDO_IMAGES", 0.0)
     labels, probabilities = draw(80, 3, seed=5, decimals=1)
-    resampled = intervals.bootstrap(labels, probabilities, 20, 7, top_k=2, n_bins=10)
+    resampled = intervals.bootstrap(ScoredImages(labels, probabilities, top_k=2, n_bins=10), 20, 7)
     drawn = np.random.default_rng(7).integers(0, 80, (20, 80))
     for j, images in enumerate(drawn):
         y, p = labels[images], probabilities[images]
@@ -41,7 +41,8 @@ def test_resamples_are_scikit_learn_on_the_drawn_images(monkeypatch):
 def test_bootstrap_is_seeded():
     labels, probabilities = draw(100, 4, seed=0)
     first, again, other = (
-        intervals.bootstrap(labels, probabilities, 200, seed, **SETTINGS) for seed in (1, 1, 2)
+        intervals.bootstrap(ScoredImages(labels, probabilities, **SETTINGS), 200, seed)
+        for seed in (1, 1, 2)
     )
     for name in metric_names():
         np.testing.assert_array_equal(first[name], again[name])
@@ -51,7 +52,7 @@ def test_bootstrap_is_seeded():
 def test_chunks_do_not_lose_resamples(monkeypatch):
     monkeypatch.setattr(intervals, "_CHUNK_ENTRIES", 700)
     labels, probabilities = draw(100, 4, seed=0)
-    resampled = intervals.bootstrap(labels, probabilities, 205, 0, **SETTINGS)
+    resampled = intervals.bootstrap(ScoredImages(labels, probabilities, **SETTINGS), 205, 0)
     assert {len(values) for values in resampled.values()} == {205}
     assert len(np.unique(resampled["log_loss"])) == 205
 
@@ -88,7 +89,7 @@ def test_intervals_cover(n_images, strength, runs):
     hits = dict.fromkeys(metric_names(), 0)
     for run in range(runs):
         labels, probabilities = draw(n_images, 10, seed=100 + run, strength=strength)
-        resampled = intervals.bootstrap(labels, probabilities, 200, run, **SETTINGS)
+        resampled = intervals.bootstrap(ScoredImages(labels, probabilities, **SETTINGS), 200, run)
         moved = intervals.influence(labels, probabilities)
         for name, value in measure(labels, probabilities).items():
             low, high = intervals.interval(name, value, resampled[name], 0.95, moved.get(name))
@@ -133,7 +134,7 @@ def test_a_faultless_model_still_has_doubt():
     labels = np.arange(200) % 4
     probabilities = np.full((200, 4), 0.1)
     probabilities[np.arange(200), labels] = 0.7
-    resampled = intervals.bootstrap(labels, probabilities, 500, 0, **SETTINGS)
+    resampled = intervals.bootstrap(ScoredImages(labels, probabilities, **SETTINGS), 500, 0)
     low, high = intervals.interval("accuracy", 1.0, resampled["accuracy"], 0.95)
     # The exact (Clopper-Pearson) lower bound for 200 of 200 is 0.982.
     assert 0.96 < low < 0.99
