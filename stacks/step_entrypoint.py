@@ -13,7 +13,6 @@ from types import FrameType
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
 from cv_factory.progress import log_to_stderr
-from stacks.compat.zenml_configuration import share_configuration_files
 
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -48,6 +47,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _run_step() -> None:
     from zenml.entrypoints.entrypoint import main as run_entrypoint
     from zenml.utils import source_utils
+
+    from stacks.compat.zenml_configuration import share_configuration_files
 
     share_configuration_files()
     # Otherwise ZenML would take the folder of this file for the source root.

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from cv_factory.artifacts.files import write_atomic
 from cv_factory.processes.polling import poll_until
 
 #: A file that is still empty then was left so, and not by a process that writes.
@@ -46,7 +45,7 @@ def _write(file_path: str, contents: dict[str, Any]) -> None:
     if exists and path.read_bytes() == content:
         return
     written = path.with_name(f".{path.name}.{os.getpid()}")
-    write_atomic(written, content)
+    written.write_bytes(content)
     if exists:
         shutil.copymode(path, written)
     written.replace(path)
