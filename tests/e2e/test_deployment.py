@@ -12,6 +12,7 @@ from cv_factory.deployment.lock import deployment_lock
 from cv_factory.deployment.verify import encode_png
 from cv_factory.processes.ports import find_free_port
 from tests.support.commands import Done, run_all, zenml_models
+from tests.support.processes import command_line
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.store import snapshot
@@ -137,7 +138,8 @@ def _zenml_knows_the_service(project: Project, port: int) -> None:
     assert f":{port}//" not in described
     assert '"event"' in logs
     assert "was stopped" in stopped
-    assert [line for line in project.command_lines() if "cv_factory.serving" in line] == []
+    command_lines = [" ".join(command_line(process)) for process in project.processes()]
+    assert [line for line in command_lines if "cv_factory.serving" in line] == []
     started, deleted = zenml_models(project, "start UUID", "delete UUID")
     assert "was started" in started
     assert "was deleted" in deleted

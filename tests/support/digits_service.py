@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cv_factory.serving.client import PredictionClient
 from tests.support.images import encode
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
+from tests.support.processes import command_line
 from tests.support.waiting import wait_until
 
 
@@ -102,12 +103,8 @@ class ServiceProcess:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes."""
-        workers = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            with suppress(psutil.Error):  # it has just ended
-                if "_bentoml_impl.worker.service" in child.cmdline():
-                    workers.append(child)
-        return workers
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [c for c in children if "_bentoml_impl.worker.service" in command_line(c)]
 
     def stop(self) -> None:
         """Stop it with SIGTERM, and check that no process stays."""

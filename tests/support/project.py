@@ -250,14 +250,6 @@ class Project:
                     running.append(process)
         return running
 
-    def command_lines(self) -> list[str]:
-        """Return the command lines of the processes that still run."""
-        lines = []
-        for process in self.processes():
-            with suppress(psutil.Error):  # it has just ended
-                lines.append(" ".join(process.cmdline()))
-        return lines
-
     def stop(self) -> None:
         """End what still runs, at once."""
         deadline = time.monotonic() + 10

@@ -170,11 +170,11 @@ def _start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
-        code = _code(action)
+        code = _exit_code(action)
     os._exit(code)
 
 
-def _code(action: Callable[[], int]) -> int:
+def _exit_code(action: Callable[[], int]) -> int:
     try:
         return action()
     except Exception:  # noqa: BLE001  (the test shows it; a fork has no parent that would)

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import psutil
-
 from cv_factory.processes.polling import poll_until
 
 
@@ -17,19 +15,3 @@ def wait_until(
     """
     if not poll_until(lambda: bool(condition()), seconds, 0.02):
         raise TimeoutError(f"{what} does not hold after {seconds:g} s")
-
-
-def wait_until_ended(*pids: int, seconds: float = 120.0) -> None:
-    """Block until none of these processes runs; one whose parent has not waited for it has ended.
-
-    Raises:
-        TimeoutError: One still runs after that time.
-    """
-    wait_until(lambda: not any(map(_runs, pids)), seconds, f"the end of {pids}")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -23,7 +23,8 @@ from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.auth.api_keys import add_key
 from cv_factory.serving.bundle import Bundle
 from tests.support.predictors import digits_predictor
-from tests.support.waiting import wait_until, wait_until_ended
+from tests.support.processes import is_running, wait_until_ended
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -183,7 +184,7 @@ def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deplo
     served.set_weights({name: 1.0})
     assert served.is_open
     assert predict(served).status_code == 200
-    wait_until_ended(serving.pid)
+    assert not is_running(serving.pid)
 
 
 def test_a_service_that_is_gone_is_missing_whatever_the_routes_say(tmp_path: Path) -> None:
