@@ -6,6 +6,7 @@ from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.evaluation.plots.training_curves import training_curves
+from cv_factory.training.stability import describe_instability
 from cv_factory.training.trained_model import TrainedModel
 from materializers.artifact import ArtifactMaterializer
 
@@ -21,16 +22,16 @@ class TrainedModelMaterializer(ArtifactMaterializer):
         """Draw loss and accuracy by epoch, where there was more than one."""
         if len(data.history) < 2:
             return {}
-        epochs = [{"epoch": float(n), **row} for n, row in enumerate(data.history, start=1)]
-        return {"training_curves.png": training_curves(epochs)}
+        return {"training_curves.png": training_curves(data.history, data.best_epoch)}
 
     def facts(self, data: TrainedModel) -> dict[str, MetadataType]:
         """Name the model and its best epoch."""
         best = data.history[data.best_epoch - 1]
+        instability = describe_instability(data.history)
         return {
             "model": data.config.name,
-            "parameters": sum(int(tensor.size) for tensor in data.weights.values()),
             "best_epoch": data.best_epoch,
+            **({"instability": instability} if instability else {}),
             "validation_accuracy": best["validation_accuracy"],
             "validation_loss": best["validation_loss"],
             "fingerprint": data.fingerprint,

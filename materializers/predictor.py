@@ -29,10 +29,13 @@ class PredictorMaterializer(ArtifactMaterializer):
 
     def facts(self, data: Predictor) -> dict[str, MetadataType]:
         """Summarize graph and contract."""
+        from cv_factory.evaluation.graph_size import count
+
         contract = data.contract
         return {
             "fingerprint": data.fingerprint,
             "onnx_bytes": len(data.graph),
+            "parameters": count(data.graph)[0],
             "input": f"uint8 (N, {contract.height}, {contract.width}, {contract.channels})",
             "classes": list(contract.class_names),
             "model": contract.model["name"],

@@ -12,6 +12,8 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves
 from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
+from cv_factory.training.stability import describe_instability
+from cv_factory.training.trained_model import TrainedModel
 from registry import versions
 from registry.audit.log import AuditEntry
 from registry.candidate import RegistrationCandidate, load_candidate
@@ -48,6 +50,8 @@ def build_card_content(
     approval: AuditEntry | None,
 ) -> CardContent:
     """Return the card content of a version with the given stage, verdicts and approval."""
+    from cv_factory.evaluation.graph_size import count
+
     dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
     height, width, channels = dataset.image_shape
     classes = ", ".join(dataset.class_names[:20]) + (" …" if len(dataset.class_names) > 20 else "")
@@ -61,8 +65,8 @@ def build_card_content(
         ),
         model={
             "architecture": trained.config.name,
-            "parameters": _parameters(candidate),
-            **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
+            "parameters": count(candidate.predictor.graph)[0],
+            **_describe_epochs(trained),
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "precision": contract.precision,
             "PCA components for drift": contract.n_features,
@@ -93,12 +97,12 @@ def _format_approval(approval: AuditEntry) -> str:
     return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
 
 
-def _parameters(candidate: RegistrationCandidate) -> int:
-    """Return the number of parameters of the graph or, if not measured, of the trained model."""
-    cost = candidate.evaluation.behavior.cost
-    if cost is not None:
-        return cost.parameters
-    return sum(int(tensor.size) for tensor in candidate.trained.weights.values())
+def _describe_epochs(trained: TrainedModel) -> dict[str, str | int]:
+    """Return best epoch and instability, where there was more than one epoch."""
+    if len(trained.history) < 2:
+        return {}
+    warning = describe_instability(trained.history)
+    return {"best epoch": trained.best_epoch, **({"warning": warning} if warning else {})}
 
 
 def _training(candidate: RegistrationCandidate) -> dict[str, str]:
@@ -116,8 +120,7 @@ def _pictures(candidate: RegistrationCandidate) -> dict[str, bytes]:
     titles = [candidate.dataset.class_names[i] for i in candidate.dataset.labels[test]]
     pictures = {"Test images": sample_grid(candidate.dataset.images[test], titles)}
     if len(candidate.trained.history) > 1:
-        epochs = [
-            {"epoch": float(n), **row} for n, row in enumerate(candidate.trained.history, start=1)
-        ]
-        pictures["Training"] = training_curves(epochs)
+        pictures["Training"] = training_curves(
+            candidate.trained.history, candidate.trained.best_epoch
+        )
     return pictures

@@ -21,6 +21,7 @@ from cv_factory.training.device import (
 from cv_factory.training.distributed.cluster_environment import detect_nodes
 from cv_factory.training.distributed.process_group import ProcessGroup
 from cv_factory.training.distributed.rank_launcher import train_distributed
+from cv_factory.training.stability import describe_instability
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.training.trainer import Trainer
 from cv_factory.training.training_job import TrainingJob, checkpoint_key
@@ -54,10 +55,14 @@ def train_network(
                 on_epoch(epoch, metrics)
 
             if processes == nodes.count == 1:
-                return fit_network(
+                trained = fit_network(
                     job, device, ProcessGroup(), checkpoints, report, progress.update_steps
                 )
-            return train_distributed(job, device.type, processes, nodes, checkpoints, report)
+            else:
+                trained = train_distributed(job, device.type, processes, nodes, checkpoints, report)
+    if warning := describe_instability(trained.history):
+        _log.warning(warning)
+    return trained
 
 
 def fit_network(

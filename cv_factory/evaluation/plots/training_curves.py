@@ -3,20 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cv_factory.evaluation.plots.style import BLUE, GREY, INK, ORANGE, render_png, use_integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def training_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Draw losses and validation accuracy over the epochs, and mark the most accurate epoch.
+def training_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
+    """Draw losses and validation accuracy over the epochs, and mark the best epoch.
 
     Args:
-        history: One mapping an epoch with ``epoch``, ``train_loss``, ``validation_loss`` and
-            ``validation_accuracy``; may be empty (a model without epochs).
+        history: One mapping an epoch, the first one first, with ``train_loss``,
+            ``validation_loss`` and ``validation_accuracy``; may be empty (a model without epochs).
+        best_epoch: The epoch, from 1, whose weights the model has.
 
     Returns:
         PNG.
@@ -29,7 +28,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> bytes:
             axis.set_xlabel("epoch")
             axis.grid(axis="y")
         if history:
-            _draw_history(loss_axis, accuracy_axis, history)
+            _draw_history(loss_axis, accuracy_axis, history, best_epoch)
         else:
             for axis in (loss_axis, accuracy_axis):
                 axis.text(0.5, 0.5, "fitted in one go: no epochs", ha="center", color=GREY)
@@ -38,9 +37,12 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def _draw_history(
-    loss_axis: "Axes", accuracy_axis: "Axes", history: Sequence[Mapping[str, float]]
+    loss_axis: "Axes",
+    accuracy_axis: "Axes",
+    history: Sequence[Mapping[str, float]],
+    best_epoch: int,
 ) -> None:
-    epochs = [row["epoch"] for row in history]
+    epochs = range(1, len(history) + 1)
     marker = "o" if len(epochs) < 15 else ""
     for key, label, color in (
         ("train_loss", "training", BLUE),
@@ -52,14 +54,14 @@ def _draw_history(
     loss_axis.legend()
     accuracies = [100 * row["validation_accuracy"] for row in history]
     accuracy_axis.plot(epochs, accuracies, color=ORANGE, marker=marker, markersize=4)
-    best = int(np.argmax(accuracies))
-    accuracy_axis.plot(epochs[best], accuracies[best], "o", color=ORANGE, markersize=8)
+    best = accuracies[best_epoch - 1]
+    accuracy_axis.plot(best_epoch, best, "o", color=ORANGE, markersize=8)
     accuracy_axis.annotate(
-        f"best: {accuracies[best]:.2f} % in epoch {epochs[best]:g}",
-        (epochs[best], accuracies[best]),
+        f"best: {best:.2f} % in epoch {best_epoch}",
+        (best_epoch, best),
         xytext=(0, -18),
         textcoords="offset points",
-        ha="right" if best >= len(epochs) / 2 else "left",
+        ha="right" if best_epoch > len(epochs) / 2 else "left",
         color=INK,
     )
     for axis in (loss_axis, accuracy_axis):

@@ -60,7 +60,7 @@ def draw_all() -> dict[str, bytes]:
         ),
         "spectrum": pca_spectrum(np.array([0.5, 0.3, 0.1], dtype=np.float32)),
         "components": pca_components(rng.normal(size=(5, 48)), (4, 4, 3)),
-        "curves": training_curves(history),
+        "curves": training_curves(history, 5),
         "matrix": confusion_matrix(matrix_of(10), HOSTILE),
         "bars": per_class_bars(HOSTILE, values, values, values),
     }
@@ -123,7 +123,7 @@ def test_empty_and_undefined_values_are_drawn():
     for png in (
         confusion_matrix(np.zeros((3, 3), dtype=np.int64), names[:3]),
         confusion_matrix(np.eye(60, dtype=np.int64), names),
-        training_curves([]),
+        training_curves([], 1),
         per_class_bars(["a", "b"], [None, 0.0], [None, 0.5], [None, 0.0]),
         per_class_bars(names, [0.9] * 60, [0.9] * 60, [0.9] * 60),
         pca_components(np.zeros((1, 16)), (4, 4, 1)),
