@@ -1,5 +1,6 @@
 """Reads the configuration of a run and hands it to the runner of its pipeline."""
 
+import json
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -49,8 +50,12 @@ def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
     defaults = {}
     if options.data_dir:
         defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
-    overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
     schema = file_schema(options.pipeline)
+    overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
+    if options.model_name is not None:
+        if schema.MODEL_NAME_KEY is None:
+            raise ConfigError(f"The pipeline {options.pipeline} has no model: remove --model.")
+        overrides.append(f"{schema.MODEL_NAME_KEY}={json.dumps(options.model_name)}")
     content = load_config(schema, file, presets=presets, overrides=overrides, defaults=defaults)
     return split_config(options.pipeline, content)
 

@@ -71,6 +71,12 @@ class _CommandGroup(click.Group):
     help="Pipeline to run.",
 )
 @click.option(
+    "--model",
+    "model_name",
+    metavar="NAME",
+    help="Registered model that the pipeline trains, deploys or scores with.",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     help="Configuration file.  [default: configs/PIPELINE.yaml]",
@@ -108,6 +114,7 @@ class _CommandGroup(click.Group):
 def command(
     context: click.Context,
     pipeline: str | None,
+    model_name: str | None,
     config: Path | None,
     presets: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -134,12 +141,16 @@ def command(
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
             return 2
+        # Before or after the subcommand, the two mean the same.
+        shared = {"model_name": model_name, "stack": stack}
+        context.default_map = {context.invoked_subcommand: shared}
         return 0
     from cli.dispatch import run_pipeline
 
     return run_pipeline(
         RunOptions(
             pipeline=pipeline,
+            model_name=model_name,
             config=config,
             presets=presets,
             overrides=overrides,

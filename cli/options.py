@@ -21,6 +21,7 @@ class RunOptions:
     no_cache: bool
     dry_run: bool
     debug: bool
+    model_name: str | None = None
 
 
 def validate_audit_text(
@@ -46,6 +47,7 @@ BY_OPTION = click.option(
     metavar="NAME",
     help="Who decides, for the audit log.  [default: your user name]",
 )
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 STACK_OPTION = click.option(
     "--stack", metavar="NAME", help="ZenML stack.  [default: the active one]"
 )

@@ -1,5 +1,7 @@
 """The configuration of batch inference: which version scores, and where the results go."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from cv_factory.config.data import DataConfig
@@ -34,6 +36,8 @@ class OutputConfig(Section):
 
 class BatchInferencePipelineConfig(Section):
     """The configuration of the batch inference pipeline."""
+
+    MODEL_NAME_KEY: ClassVar[str | None] = "model.name"
 
     data: DataConfig = DataConfig()
     model: BatchModelConfig = BatchModelConfig()

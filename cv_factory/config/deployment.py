@@ -1,5 +1,7 @@
 """The configuration of a deployment: which version is served, where, and with which share."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from cv_factory.config.section import RegisteredName, Section
@@ -24,7 +26,11 @@ class EndpointConfig(Section):
     """Port of the model, and a canary's part of the requests."""
 
     port: int | None = Field(
-        None, ge=1, le=65_535, description="of the model's proxy; the model deployer's if not given"
+        None,
+        ge=1,
+        le=65_535,
+        description="of the model's proxy; where not given, the present one, or for a new one the "
+        "first from the model deployer's on that no other model has",
     )
     canary_share: float | None = Field(
         None,
@@ -37,6 +43,8 @@ class EndpointConfig(Section):
 
 class DeploymentPipelineConfig(Section):
     """The configuration of the deployment pipeline."""
+
+    MODEL_NAME_KEY: ClassVar[str | None] = "model.name"
 
     model: DeployedModelConfig = DeployedModelConfig()
     serving: ServingConfig = ServingConfig()

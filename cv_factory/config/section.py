@@ -1,6 +1,6 @@
 """Base of all configuration sections: strict types, no unknown keys, immutable."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,5 +11,8 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 class Section(BaseModel):
     """Base of every configuration section: strict types, no unknown keys, immutable."""
+
+    #: Of a pipeline's configuration: the setting that names the registered model, if it has one.
+    MODEL_NAME_KEY: ClassVar[str | None] = None
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())

@@ -1,6 +1,6 @@
 """The configurations of the training and the validation pipeline."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -34,6 +34,7 @@ class ValidationPipelineConfig(Section):
 class TrainingPipelineConfig(Section):
     """The configuration of the training pipeline."""
 
+    MODEL_NAME_KEY: ClassVar[str | None] = "register.model_name"
     # ZenML rebuilds a pipeline's parameters by the names of their fields, not by alias.
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 

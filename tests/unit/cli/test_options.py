@@ -1,0 +1,42 @@
+"""Options that several commands and pipelines share."""
+
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli import main
+from cli.dispatch import read_config
+from cli.options import RunOptions
+from cv_factory.errors import ConfigError
+
+
+def read(pipeline: str, model_name: str) -> Any:
+    options = RunOptions(pipeline, None, (), (), None, None, False, False, False, model_name)
+    config, _ = read_config(options)
+    return config
+
+
+def test_model_names_the_registered_model_of_every_pipeline_that_has_one() -> None:
+    # As text, though YAML would read a number.
+    assert read("training", "12").registration.model_name == "12"
+    assert read("deployment", "pets").model.name == "pets"
+    assert read("batch_inference", "pets").model.name == "pets"
+    with pytest.raises(ConfigError, match="validation has no model: remove --model"):
+        read("validation", "pets")
+
+
+def test_model_and_stack_may_stand_before_the_subcommand(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[dict[str, Any]] = []
+
+    @click.command("models")
+    @click.option("--model", "model_name")
+    @click.option("--stack")
+    def command(**options: Any) -> None:
+        values.append(options)
+
+    monkeypatch.setattr(main._CommandGroup, "get_command", lambda *_: command)
+    for words in ("--model pets --stack aws models", "models --model pets --stack aws"):
+        CliRunner().invoke(main.command, words.split(), catch_exceptions=False)
+    assert values == [{"model_name": "pets", "stack": "aws"}] * 2
