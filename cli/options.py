@@ -45,7 +45,15 @@ BY_OPTION = click.option(
     "who",
     callback=validate_audit_text,
     metavar="NAME",
-    help="Who decides, for the audit log.  [default: your user name]",
+    help="Who decides, for the audit log.  [default: your user name, which it stores anyway]",
+)
+REASON_OPTION = click.option(
+    "--reason",
+    "why",
+    callback=validate_audit_text,
+    required=True,
+    metavar="TEXT",
+    help="Reason, for the audit log.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 STACK_OPTION = click.option(

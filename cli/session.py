@@ -1,6 +1,5 @@
 """Helpers of commands and pipeline runners: the stack, a model's registry, the user, files."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +41,8 @@ def open_registry(model_name: str | None, stack: str | None) -> "ModelRegistry":
 def open_model(model_name: str | None) -> "ModelRegistry":
     """Open a model's registry on the active stack; complete or undo an interrupted transition.
 
+    What was changed beside the registry is printed; commands that change something log it.
+
     Raises:
         CVFactoryError: The model is not registered.
     """
@@ -52,12 +53,16 @@ def open_model(model_name: str | None) -> "ModelRegistry":
     result = registry.recover()
     if result is not None:
         click.echo(str(result))
+    for change in registry.detect_outside_changes(with_mirror=False):
+        click.echo(f"{click.style('Changed outside:', fg='yellow')} {change}", err=True)
     return registry
 
 
 def current_user() -> str:
-    """Return the name of the system user who runs this command."""
-    return getpass.getuser()
+    """Return the authenticated user of the ZenML server or, without one, the system's user."""
+    from registry.actor import current_actor
+
+    return current_actor().name
 
 
 def write_file(path: Path, text: str) -> None:

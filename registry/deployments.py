@@ -25,7 +25,7 @@ from cv_factory.serving.bundle import Bundle
 from registry import versions
 from registry.artifact_loader import load_artifact
 from registry.model_registry import ModelRegistry
-from registry.stages import TransitionRefusedError
+from registry.permissions import TransitionRefusedError
 
 
 class Service(Protocol):
@@ -112,7 +112,7 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
 
     Raises:
         RegistryError: There is none.
-        TransitionRefusedError: It is not in production and may not be promoted.
+        TransitionRefusedError: Its gates, or the way it came to its stage, do not let it serve.
     """
     if number is not None:
         version = versions.get_version(registry.model_name, number)
@@ -122,8 +122,7 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
             version = versions.get_version(registry.model_name, staged[0])
         else:
             version = versions.get_version_or_production(registry.model_name, None)
-    if version.stage != "production":
-        registry.require_promotable(version)
+    registry.require_deployable(version)
     return version
 
 
@@ -222,7 +221,7 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
     if is_rollback:
         registry.rollback(who, why, number)
     else:
-        registry.promote(number, who, why)
+        registry.promote(number, who, why, predictor=deployment.predictor)
     deployer = active_deployer()
     promoted, endpoint = _load_service(deployer, deployment)
     endpoint.set_stage(promoted.service_name, "production")

@@ -1,7 +1,8 @@
-"""Registry of one model: its versions, their stages, approvals and history."""
+"""Registry of one model: its versions, their gates, stages, approvals and history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 from zenml.client import Client
@@ -10,22 +11,30 @@ from zenml.models import ModelVersionResponse
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.gates import GateVerdict
-from registry import versions
-from registry.audit.log import AuditEntry, AuditLog
+from registry import standing, versions, zenml_state
+from registry.actor import Actor, current_actor
+from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.audit.log_files import open_log_files
+from registry.audit.state import LoggedVersion, LogState, Policy, replay
 from registry.mlflow.mirror import MlflowMirror
-from registry.provenance.statement import rebuild_statement
-from registry.stages import (
-    StageTransitions,
+from registry.outside_changes import OutsideChange, compare_aliases, compare_versions
+from registry.permissions import (
     TransitionRefusedError,
-    TransitionResult,
-    open_intent,
-    production_history,
+    require_approver,
+    require_other_than_author,
 )
+from registry.provenance.statement import rebuild_statement
+from registry.stages import StageTransitions, TransitionResult, open_intent, production_history
+from registry.standing import GateStanding
+
+_WRITE_ATTEMPTS = 5
 
 
 class ModelRegistry:
-    """Registry of one model: moves stages in ZenML, mirrors them to MLflow, and logs them."""
+    """Registry of one model: judges versions, moves stages in ZenML, mirrors and logs them.
+
+    Methods that take ``who`` log that name beside the authenticated user; None is that user.
+    """
 
     def __init__(self, model_name: str) -> None:
         """Open the registry of a model, which need not exist yet."""
@@ -33,6 +42,15 @@ class ModelRegistry:
         self.log = AuditLog(open_log_files(Client().active_stack.artifact_store, model_name))
         self.mirror = MlflowMirror(model_name)
         self._transitions = StageTransitions(self.log, self, self.mirror)
+
+    @cached_property
+    def actor(self) -> Actor:
+        """Authenticated user of this process."""
+        return current_actor()
+
+    def state(self) -> LogState:
+        """Return the state that the audit log tells."""
+        return replay(self.log.entries())
 
     def recover(self) -> TransitionResult | None:
         """Complete or undo an interrupted transition; None if there is none.
@@ -45,139 +63,414 @@ class ModelRegistry:
         self.check_log()
         result = self._transitions.recover()
         if result is not None:
-            self._store_log_head()
+            self._store_log_head(self.log.entries()[-1])
         return result
 
     def stages(self) -> dict[int, str]:
-        """Return the stage of each version, by number."""
+        """Return the stage of each version in ZenML, by number."""
         return {v.number: v.stage or "none" for v in versions.list_versions(self.model_name)}
 
     def set_stage(self, version: int, stage: str) -> None:
         """Move one version in ZenML alone, for ``StageTransitions``; others call ``promote``."""
         versions.set_stage(self.model_name, version, stage)
 
-    def record_registration(
-        self, version: int, predictor: str, verdicts: Sequence[GateVerdict], who: str
-    ) -> None:
-        """Log once that a version was registered."""
+    def detect_outside_changes(self, *, with_mirror: bool = True) -> tuple[OutsideChange, ...]:
+        """Compare ZenML, and MLflow's aliases, with the audit log; changes nothing.
+
+        Args:
+            with_mirror: Whether MLflow is asked as well.
+
+        Raises:
+            ArtifactError: The log was changed.
+            StackError: MLflow cannot be reached.
+        """
+        while True:
+            entries = self.log.entries()
+            state = replay(entries)
+            present = zenml_state.read_versions(self.model_name, state)
+            changes = list(compare_versions(state, present))
+            if with_mirror and entries:
+                stages = {number: version.stage for number, version in present.items()}
+                changes += compare_aliases(state, self.mirror.alias_versions() or {}, stages)
+            # A longer log means that another command was moving a version meanwhile.
+            if self.log.entries() == entries:
+                return tuple(changes)
+
+    def record_outside_changes(self, who: str | None = None) -> tuple[OutsideChange, ...]:
+        """Log what was changed beside the registry, and put back what can be put back.
+
+        Every command that changes something calls this first, so that a stage that somebody set
+        with ZenML's own command is on the record before anything is decided.
+
+        Raises:
+            ArtifactError: The log was changed or cut.
+            LogConflictError: Another process wrote to the log at the same time.
+        """
+        self.recover()
         entries = self.check_log()
-        if any(e.kind == "registered" and e.detail["version"] == version for e in entries):
-            return
+        changes = self.detect_outside_changes()
+        if not changes:
+            return ()
+        detail = {"changes": [change.to_detail() for change in changes]}
+        why = "found something changed beside the registry"
+        self._append(entries, "outside", who, why, detail)
+        state = self.state()
+        for change in changes:
+            if change.is_restored and change.what != "alias":
+                zenml_state.restore(self.model_name, change, state.versions[change.version])
+        self.mirror.update_stages(self.stages())
+        return changes
+
+    def gate_standing(self, version: int) -> GateStanding:
+        """Return what the gates said about a version's predictor, and which were overridden."""
+        return standing.gate_standing(self.state(), version)
+
+    def require_fit(self, version: int, predictor: str | None = None) -> GateStanding:
+        """Return the standing of a version that may be served.
+
+        Args:
+            version: Its number.
+            predictor: Fingerprint of the predictor that is to be served; None for the linked one.
+
+        Raises:
+            RegistryError: There is no such version.
+            TransitionRefusedError: A gate failed and is not overridden, no gate judged the version,
+                or its predictor is not the one that was registered.
+            ArtifactError: Its predictor was deleted or is damaged.
+        """
+        present = self.get_version(version)
+        result = self.gate_standing(version)
+        if not result.is_fit:
+            raise TransitionRefusedError(standing.describe_unfit(result, self.model_name))
+        actual = predictor or versions.load_predictor(present).fingerprint
+        if actual != result.predictor:
+            raise TransitionRefusedError(
+                f"{self.model_name} version {version} was registered and judged with the predictor "
+                f"{result.predictor[:16]}, but its predictor is now {actual[:16]}. Register and "
+                "judge that one by a training run: python run.py --pipeline training --set "
+                f"register.model_name={self.model_name}"
+            )
+        return result
+
+    def get_version(self, number: int) -> ModelVersionResponse:
+        """Return a version.
+
+        Raises:
+            RegistryError: There is none; the message says so where it was deleted.
+        """
+        try:
+            return versions.get_version(self.model_name, number)
+        except versions.RegistryError:
+            if number not in self.state().versions:
+                raise
+            raise versions.RegistryError(
+                f"{self.model_name} version {number} was deleted with ZenML's own command. Its "
+                "artifacts are kept: the training command that made it registers its predictor "
+                f"again. See: python run.py history --model {self.model_name}"
+            ) from None
+
+    def record_registration(
+        self,
+        version: ModelVersionResponse,
+        verdicts: Sequence[GateVerdict],
+        who: str,
+        *,
+        needs_approval: bool,
+    ) -> None:
+        """Log that a version was registered or, if it was, what the gates say now."""
+        entries, number = self.check_log(), version.number
+        predictor = versions.predictor_fingerprint(version)
         detail = {
-            "version": version,
+            "version": number,
             "predictor": predictor,
             "verdicts": [asdict(verdict) for verdict in verdicts],
+            "needs_approval": needs_approval,
         }
-        self.log.append(entries, "registered", who, "a run evaluated a new predictor", detail)
-        self._store_log_head()
+        state = replay(entries)
+        logged = state.versions.get(number)
+        if logged is None or logged.is_deleted or logged.predictor != predictor:
+            contents = zenml_state.read_contents(version)
+            why = "a run evaluated a new predictor"
+            self._append(entries, "registered", who, why, {**detail, **contents})
+        elif (
+            state.verdicts[predictor] != tuple(verdicts) or logged.needs_approval != needs_approval
+        ):
+            self._append(entries, "judged", who, "a run judged a registered predictor", detail)
 
-    def stage(
-        self, version: int, stage: str, verdicts: Sequence[GateVerdict], who: str, why: str
-    ) -> TransitionResult:
-        """Move a version to ``staging``, or back to ``none``, on the verdicts of the gates."""
-        detail = {"verdicts": [asdict(verdict) for verdict in verdicts]}
-        return self._move("stage", version, stage, who, why, detail)
+    def update_policy(self, configured: Policy, who: str) -> Policy:
+        """Return the policy that holds after a run with this configuration, logged if it is new.
 
-    def approve(self, version: int, who: str, why: str) -> AuditEntry:
+        Once there are approvers, the policy changes by one of them alone.
+        """
+        entries = self.check_log()
+        current = replay(entries).policy
+        if configured == current:
+            return current
+        if current.approvers and self.actor.name not in current.approvers:
+            return current
+        why = "a run was configured with another policy"
+        self._append(entries, "policy", who, why, asdict(configured))
+        return configured
+
+    def approve(self, version: int, who: str | None, why: str) -> AuditEntry:
         """Approve a version: this predictor with this provenance, and no other.
 
         Raises:
             RegistryError: There is no such version.
+            TransitionRefusedError: It did not pass its gates, or this user may not approve it.
             ArtifactError: Its predictor or its run was deleted.
         """
-        self.recover()
-        approved = versions.get_version(self.model_name, version)
+        self.record_outside_changes()
+        self._require_decider("approve", version, who)
         detail = {
             "version": version,
-            "predictor": versions.predictor_fingerprint(approved),
-            "provenance": fingerprint(rebuild_statement(approved)),
+            "predictor": self.require_fit(version).predictor,
+            "provenance": fingerprint(rebuild_statement(self.get_version(version))),
         }
-        entry = self.log.append(self.check_log(), "approved", who, why, detail)
-        self._store_log_head()
-        return entry
+        return self._append(self.check_log(), "approved", who, why, detail)
 
     def approval(self, version: ModelVersionResponse) -> AuditEntry | None:
-        """Return the last approval of a version with its present predictor; None without one."""
-        key = version.number, versions.predictor_fingerprint(version)
-        for entry in reversed(self.log.entries()):
-            entry_key = entry.detail.get("version"), entry.detail.get("predictor")
-            if entry.kind == "approved" and entry_key == key:
-                return entry
-        return None
+        """Return the last approval of a version with its registered predictor, or None."""
+        return standing.find_approval(self.state(), version.number)
 
-    def verdicts(self, version: int) -> tuple[GateVerdict, ...]:
-        """Return the gates' verdicts from a version's registration, or its last move by gates."""
-        for entry in reversed(self.log.entries()):
-            if "verdicts" in entry.detail and _entry_version(entry) == version:
-                return tuple(GateVerdict(**verdict) for verdict in entry.detail["verdicts"])
-        return ()
-
-    def promote(self, version: int, who: str, why: str) -> TransitionResult:
-        """Put a staged version into production; the version that was there is archived.
+    def override(self, version: int, gate: str, who: str | None, why: str) -> AuditEntry:
+        """Override the failed verdict of one gate on a version's predictor.
 
         Raises:
-            TransitionRefusedError: It is not staged, or lacks the approval that it needs.
+            RegistryError: There is no such version.
+            TransitionRefusedError: No such gate failed, or this user may not override it.
+        """
+        self.record_outside_changes()
+        self.get_version(version)
+        self._require_decider("override", version, who)
+        result = self.gate_standing(version)
+        if gate not in result.failed:
+            names = "; ".join(result.failed) or "none"
+            raise TransitionRefusedError(
+                f"{self.model_name} version {version} has no failed gate '{gate}' to override; "
+                f"failed and not overridden: {names}."
+            )
+        verdict = next(v for v in result.verdicts if v.gate == gate and v.status == "failed")
+        detail = {"version": version, "predictor": result.predictor, "verdict": asdict(verdict)}
+        return self._append(self.check_log(), "override", who, why, detail)
+
+    def verdicts(self, version: int) -> tuple[GateVerdict, ...]:
+        """Return the last verdicts of the gates on a version's predictor."""
+        return self.gate_standing(version).verdicts
+
+    def stage(self, version: int, who: str | None, why: str) -> TransitionResult:
+        """Put a version that is fit into staging; the one that was there is archived.
+
+        Raises:
+            RegistryError: There is no such version.
+            TransitionRefusedError: It is not fit, or it is in production.
+        """
+        self.record_outside_changes()
+        verdicts = self.require_fit(version).verdicts
+        logged = self.state().versions[version]
+        if logged.stage == "production" and not logged.is_moved_outside:
+            raise TransitionRefusedError(
+                f"{self.model_name} version {version} is in production. To take it out, put "
+                f"another there: python run.py rollback --model {self.model_name}"
+            )
+        detail = {"verdicts": [asdict(verdict) for verdict in verdicts]}
+        return self._move("stage", version, "staging", who, why, detail)
+
+    def reject(self, version: int, who: str | None, why: str) -> TransitionResult:
+        """Take a version out of staging; a training run does not stage it again.
+
+        Raises:
+            RegistryError: There is no such version.
+            TransitionRefusedError: It is not in staging.
+        """
+        self.record_outside_changes()
+        stage = self.get_version(version).stage or "none"
+        if stage != "staging":
+            raise TransitionRefusedError(
+                f"{self.model_name} version {version} has the stage {stage}: only a version in "
+                "staging is rejected."
+            )
+        return self._move("reject", version, "none", who, why, {})
+
+    def update_stage(self, version: int, who: str) -> str:
+        """Stage or unstage a version by its last verdicts; return the stage that holds then.
+
+        What is in production, archived or rejected stays there: people decide about it.
+        """
+        state = self.state()
+        result = standing.gate_standing(state, version)
+        target = "staging" if result.is_fit else "none"
+        current = self.stages()[version]
+        is_rejected = state.versions[version].rejection is not None
+        if current not in ("none", "staging") or current == target or is_rejected:
+            return current
+        why = "all gates passed" if result.is_fit else "a gate failed"
+        if result.is_fit and result.overrides:
+            why = "all gates passed or are overridden"
+        detail = {"verdicts": [asdict(verdict) for verdict in result.verdicts]}
+        self._move("stage", version, target, who, why, detail)
+        return target
+
+    def promote(
+        self, version: int, who: str | None, why: str, *, predictor: str | None = None
+    ) -> TransitionResult:
+        """Put a staged version into production; the version that was there is archived.
+
+        Args:
+            version: Its number.
+            who: For the log.
+            why: For the log.
+            predictor: Fingerprint of the predictor that serves; None for the linked one.
+
+        Raises:
+            TransitionRefusedError: It is not staged or not fit, lacks the approval that it needs,
+                or this user may not promote.
             LogConflictError: Another transition began at the same time and won.
         """
-        self.recover()
-        staged = versions.get_version(self.model_name, version)
+        self.record_outside_changes()
+        staged = self.get_version(version)
         if staged.stage == "production":
+            self.require_deployable(staged)
             return TransitionResult("promote", "unchanged", ())
-        approval = self.require_promotable(staged)
+        approval = self.require_promotable(staged, who, predictor)
         detail: dict[str, Any] = {"predictor": versions.predictor_fingerprint(staged)}
         if approval is not None:
             detail["approval"] = {"entry": approval.number, "who": approval.who}
         return self._move("promote", version, "production", who, why, detail)
 
-    def require_promotable(self, version: ModelVersionResponse) -> AuditEntry | None:
+    def require_promotable(
+        self, version: ModelVersionResponse, who: str | None = None, predictor: str | None = None
+    ) -> AuditEntry | None:
         """Return a version's approval, if it has one.
 
         Raises:
-            TransitionRefusedError: It is not staged, or lacks the approval that it needs.
+            TransitionRefusedError: It is not staged or not fit, lacks the approval that it needs,
+                or this user may not promote it.
         """
         number, stage = version.number, version.stage or "none"
+        self.require_fit(number, predictor)
         if stage != "staging":
             raise TransitionRefusedError(
-                f"Version {number} has the stage {stage}: only a version in staging, which passed "
-                "its gates, goes to production (run.py rollback goes back to an earlier one)."
+                f"{self.model_name} version {number} has the stage {stage}: only a version in "
+                f"staging goes to production. Run: python run.py stage {number} "
+                f"--model {self.model_name}"
             )
+        require_approver(self.state().policy, self.actor, who, "promote")
         approval = self.approval(version)
-        if str(version.run_metadata.get(versions.NEEDS_APPROVAL)) == "true" and approval is None:
+        if approval is None and self._needs_approval(version):
             raise TransitionRefusedError(
-                f"Version {number} needs a person's approval. Run: python run.py approve "
-                f"{number} --model {self.model_name} --by NAME --reason WHY"
+                f"{self.model_name} version {number} needs a person's approval. Run: python run.py "
+                f"approve {number} --model {self.model_name} --reason WHY"
             )
         return approval
 
-    def rollback(self, who: str, why: str, to: int | None = None) -> TransitionResult:
+    def require_deployable(
+        self, version: ModelVersionResponse, who: str | None = None
+    ) -> GateStanding:
+        """Return the standing of a version that may serve: it may be promoted, or was by us.
+
+        Raises:
+            TransitionRefusedError: It may not; it is in production because somebody moved it there
+                beside the registry; or it is archived.
+        """
+        if version.stage != "production":
+            self.require_promotable(version, who)
+        elif self.state().versions.get(version.number, LoggedVersion()).is_moved_outside:
+            result = self.gate_standing(version.number)
+            way_out = (
+                f"python run.py stage {version.number} --model {self.model_name}, then promote it"
+                if result.is_fit
+                else f"python run.py rollback --model {self.model_name}"
+            )
+            raise TransitionRefusedError(
+                f"{self.model_name} version {version.number} is in production because somebody "
+                "moved it there beside the registry: it is not deployed. Run: " + way_out
+            )
+        return self.require_fit(version.number)
+
+    def rollback(self, who: str | None, why: str, to: int | None = None) -> TransitionResult:
         """Put the previous production version, or the earlier one ``to``, back into production.
 
         Raises:
-            TransitionRefusedError: There is none to go back to.
+            TransitionRefusedError: There is none to go back to that is fit.
         """
+        self.record_outside_changes()
         target = self.rollback_target(to)
         return self._move("rollback", target, "production", who, why, {})
 
     def rollback_target(self, to: int | None = None) -> int:
         """Return the number of the version that a rollback would put into production.
 
+        Without ``to`` it is the last one that was in production by a command of ours, still
+        exists, and is fit.
+
         Raises:
-            TransitionRefusedError: There is none to go back to.
+            TransitionRefusedError: There is none to go back to, or it is not fit.
         """
         self.recover()
+        stages = self.stages()
         history = production_history(self.log.entries())
-        earlier = list(dict.fromkeys(reversed(history[:-1])))
+        earlier = [
+            number
+            for number in dict.fromkeys(reversed(history))
+            if stages.get(number, "production") != "production"
+        ]
         if not earlier:
             raise TransitionRefusedError(
                 f"{self.model_name} has no earlier production version to go back to: see "
-                "run.py history."
+                f"python run.py history --model {self.model_name}"
             )
         if to is not None and to not in earlier:
             raise TransitionRefusedError(
                 f"Version {to} was not in production before the present one; rollback goes to one "
                 f"of: {', '.join(map(str, earlier))}."
             )
-        return to or earlier[0]
+        fit = [number for number in earlier if self.gate_standing(number).is_fit]
+        target = to or (fit or earlier)[0]
+        self.require_fit(target)
+        return target
+
+    def reference_version(self) -> ModelVersionResponse | None:
+        """Return the version that relative gates compare with; None before the first promotion.
+
+        It is the one in production or, where somebody emptied production or moved an unfit version
+        there beside the registry, the last one that our commands put there.
+
+        Raises:
+            RegistryError: Every version that was in production was deleted.
+        """
+        production = versions.find_production(self.model_name)
+        state = self.state()
+        if production is not None and (
+            not state.versions.get(production.number, LoggedVersion()).is_moved_outside
+            or standing.gate_standing(state, production.number).is_fit
+        ):
+            return production
+        history = production_history(self.log.entries())
+        existing = {version.number: version for version in versions.list_versions(self.model_name)}
+        for number in reversed(history):
+            if number in existing and not state.versions[number].is_deleted:
+                return existing[number]
+        if not history:
+            return None
+        raise versions.RegistryError(
+            f"{self.model_name} version {history[-1]}, which was in production, was deleted with "
+            "ZenML's own command"
+        )
+
+    def record(self, kind: str, who: str | None, why: str, detail: Mapping[str, Any]) -> AuditEntry:
+        """Log something that moves no version, such as a service that was stopped.
+
+        Raises:
+            ArtifactError: The log was changed or cut.
+            LogConflictError: Other processes kept writing to the log.
+        """
+        for _ in range(_WRITE_ATTEMPTS - 1):
+            try:
+                return self._append(self.check_log(), kind, who, why, detail)
+            except LogConflictError:
+                continue
+        return self._append(self.check_log(), kind, who, why, detail)
 
     def check_log(self) -> tuple[AuditEntry, ...]:
         """Read the log; check its chain, and its end against the head that MLflow holds.
@@ -196,28 +489,50 @@ class ModelRegistry:
                 )
         return entries
 
+    def _needs_approval(self, version: ModelVersionResponse) -> bool:
+        state = self.state()
+        logged = state.versions.get(version.number, LoggedVersion()).needs_approval
+        if logged is None:
+            # An older release registered it, which wrote this to ZenML's metadata alone.
+            logged = str(version.run_metadata.get(versions.NEEDS_APPROVAL)) == "true"
+        return logged or state.policy.manual_approval
+
+    def _require_decider(self, action: str, version: int, who: str | None) -> None:
+        state = self.state()
+        require_approver(state.policy, self.actor, who, action)
+        logged = state.versions.get(version, LoggedVersion())
+        require_other_than_author(state.policy, self.actor, logged, version, action)
+
     def _move(
         self,
         action: str,
         version: int,
         stage: str,
-        who: str,
+        who: str | None,
         why: str,
         detail: Mapping[str, Any],
     ) -> TransitionResult:
         # A cut log must not be continued: its new end would hide the cut.
         self.check_log()
-        result = self._transitions.move(action, version, stage, who=who, why=why, detail=detail)
-        self._store_log_head()
+        detail = {**detail, "identity": asdict(self.actor)}
+        result = self._transitions.move(
+            action, version, stage, who=who or self.actor.name, why=why, detail=detail
+        )
+        self._store_log_head(self.log.entries()[-1])
         return result
 
-    def _store_log_head(self) -> None:
-        last = self.log.entries()[-1]
+    def _append(
+        self,
+        entries: tuple[AuditEntry, ...],
+        kind: str,
+        who: str | None,
+        why: str,
+        detail: Mapping[str, Any],
+    ) -> AuditEntry:
+        detail = {**detail, "identity": asdict(self.actor)}
+        entry = self.log.append(entries, kind, who or self.actor.name, why, detail)
+        self._store_log_head(entry)
+        return entry
+
+    def _store_log_head(self, last: AuditEntry) -> None:
         self.mirror.store_log_head(last.number, last.sha256)
-
-
-def _entry_version(entry: AuditEntry) -> int:
-    """Return the version of an entry; of a transition, the one that was requested."""
-    changes = entry.detail.get("changes")
-    number: int = changes[-1]["version"] if changes else entry.detail["version"]
-    return number

@@ -1,5 +1,6 @@
 """Judges an evaluated predictor, registers it once, with lineage, and stages it if it passed."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,19 +12,20 @@ from cv_factory.config.gates import GateConfig
 from cv_factory.config.register import RegisterConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.evaluation.evaluate_predictor import rescore_predictor
-from cv_factory.evaluation.gates import Evidence, GateVerdict, all_passed, judge
+from cv_factory.evaluation.gates import Evidence, GateVerdict, judge
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html, render_markdown
 from registry import versions
+from registry.audit.state import Policy
 from registry.candidate import RegistrationCandidate
 from registry.card_content import build_card_content
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry
 from registry.provenance.statement import build_statement
 from registry.run_reference import RunReference
+from registry.versions import RegistryError
 
-#: Stages that a training run may change; promotion and rollback change the others.
-_CHANGEABLE_STAGES = ("none", "staging")
+logger = logging.getLogger(__name__)
 
 
 def register_candidate(
@@ -48,17 +50,20 @@ def register_candidate(
     model_name, fingerprint = config.model_name, candidate.predictor.fingerprint
     registry = ModelRegistry(model_name)
     registry.mirror.check_connection()
-    registry.recover()
-    verdicts = _judge(candidate, gates, evaluate, model_name)
+    registry.record_outside_changes(run.run_name)
+    policy = _update_policy(registry, config, run)
+    verdicts = _judge(candidate, gates, evaluate, registry)
     version = versions.find_version(model_name, fingerprint)
     is_new = version is None
     if version is None:
         version = versions.create_version(model_name, fingerprint, _description(candidate))
     full_lineage = _full_lineage(candidate, lineage, run)
     _complete_version(registry, version, candidate, full_lineage, run)
-    _store_approval_requirement(version, config)
-    registry.record_registration(version.number, fingerprint, verdicts, run.run_name)
-    stage = _update_stage(registry, version.number, verdicts, run.run_name)
+    version = versions.get_version(model_name, version.number)
+    registry.record_registration(
+        version, verdicts, run.run_name, needs_approval=policy.manual_approval
+    )
+    stage = registry.update_stage(version.number, run.run_name)
     version = versions.get_version(model_name, version.number)
     approval = registry.approval(version)
     content = build_card_content(candidate, version, stage, verdicts, full_lineage, approval)
@@ -80,13 +85,18 @@ def _judge(
     candidate: RegistrationCandidate,
     gates: Sequence[GateConfig],
     config: EvaluateConfig,
-    model_name: str,
+    registry: ModelRegistry,
 ) -> tuple[GateVerdict, ...]:
     """Judge by absolute bounds and, for relative gates, by production on the same test images."""
     data_findings = {r.name: r.severity for r in candidate.report.expectations if not r.success}
     evidence = Evidence(candidate.evaluation, data_findings=data_findings, config=config)
     relative = any(gate.bound[0].endswith("vs_production") for gate in gates)
-    production = versions.find_production(model_name) if relative else None
+    if not relative:
+        return judge(gates, evidence)
+    try:
+        production = registry.reference_version()
+    except RegistryError as error:
+        return judge(gates, replace(evidence, production_problem=str(error)))
     if production is None:
         return judge(gates, evidence)
     predictor = versions.load_predictor(production)
@@ -97,6 +107,21 @@ def _judge(
     except (CVFactoryError, ValueError) as error:
         return judge(gates, replace(evidence, production_problem=str(error)))
     return judge(gates, replace(evidence, production=scored))
+
+
+def _update_policy(registry: ModelRegistry, config: RegisterConfig, run: RunReference) -> Policy:
+    configured = Policy(config.manual_approval, tuple(config.approvers), config.separate_approver)
+    policy = registry.update_policy(configured, run.run_name)
+    if policy != configured:
+        logger.warning(
+            "The policy of %s stays as it is (%s): this run was configured with another (%s), and "
+            "%s is no approver.",
+            registry.model_name,
+            policy,
+            configured,
+            registry.actor,
+        )
+    return policy
 
 
 def _complete_version(
@@ -118,26 +143,6 @@ def _complete_version(
     registry.mirror.update_version(versions.get_version(registry.model_name, version.number))
     # Written last: the next run completes the version of a run that was killed before this line.
     versions.add_metadata(version, {versions.COMPLETE: True})
-
-
-def _store_approval_requirement(version: ModelVersionResponse, config: RegisterConfig) -> None:
-    requirement = str(config.manual_approval).lower()
-    if str(version.run_metadata.get(versions.NEEDS_APPROVAL)) != requirement:
-        versions.add_metadata(version, {versions.NEEDS_APPROVAL: requirement})
-
-
-def _update_stage(
-    registry: ModelRegistry, version: int, verdicts: Sequence[GateVerdict], who: str
-) -> str:
-    """Stage or unstage a version by its verdicts; return the stage that holds then."""
-    passed = bool(verdicts) and all_passed(verdicts)
-    stage = "staging" if passed else "none"
-    current = registry.stages()[version]
-    if current not in _CHANGEABLE_STAGES or current == stage:
-        return current
-    why = "all gates passed" if passed else "a gate failed"
-    registry.stage(version, stage, verdicts, who, why)
-    return stage
 
 
 def _summary(candidate: RegistrationCandidate) -> str:

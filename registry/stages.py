@@ -14,20 +14,14 @@ from typing import Any, Protocol
 
 import psutil
 
-from cv_factory.errors import CVFactoryError
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
+from registry.permissions import TransitionRefusedError
 
 STAGES = ("none", "staging", "production", "archived")
 #: Stages that one version at most can have.
 _EXCLUSIVE_STAGES = ("staging", "production")
 #: Age at which an open transition that another machine began counts as abandoned.
 LEASE_S = 300.0
-
-
-class TransitionRefusedError(CVFactoryError):
-    """A version may not be moved to the stage."""
-
-    exit_code = 3
 
 
 class StageStore(Protocol):

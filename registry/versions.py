@@ -176,6 +176,32 @@ def create_version(model_name: str, fingerprint: str, description: str) -> Model
     )
 
 
+def linked_artifact_ids(version: ModelVersionResponse) -> dict[str, tuple[str, ...]]:
+    """Return the ids of the artifacts that are linked to a version, by name."""
+    ids: dict[str, tuple[str, ...]] = {}
+    for artifact in depaginate(Client().list_artifact_versions, model_version_id=version.id):
+        ids[artifact.artifact.name] = (*ids.get(artifact.artifact.name, ()), str(artifact.id))
+    return ids
+
+
+def artifact_exists(artifact_version_id: str) -> bool:
+    """Return whether an artifact version was not deleted."""
+    return bool(Client().list_artifact_versions(id=artifact_version_id).items)
+
+
+def relink_artifact(version: ModelVersionResponse, name: str, artifact_version_id: str) -> None:
+    """Link an artifact version to a version, and no other of its name."""
+    store = Client().zen_store
+    for other in linked_artifact_ids(version).get(name, ()):
+        if other != artifact_version_id:
+            Client().delete_model_version_artifact_link(version.id, UUID(other))
+    store.create_model_version_artifact_link(
+        ModelVersionArtifactRequest(
+            model_version=version.id, artifact_version=UUID(artifact_version_id)
+        )
+    )
+
+
 def link_artifacts(
     version: ModelVersionResponse, artifact_version_ids: Iterable[UUID], run_id: UUID
 ) -> None:

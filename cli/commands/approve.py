@@ -2,39 +2,30 @@
 
 import click
 
-from cli.options import MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.options import BY_OPTION, MODEL_OPTION, REASON_OPTION, STACK_OPTION
 from cli.session import open_registry
 
 
 @click.command("approve")
 @click.argument("version", type=click.IntRange(min=1))
-@click.option(
-    "--by",
-    "who",
-    callback=validate_audit_text,
-    required=True,
-    metavar="NAME",
-    help="Who approves, for the audit log.",
-)
-@click.option(
-    "--reason",
-    "why",
-    callback=validate_audit_text,
-    required=True,
-    help="Reason, for the audit log.",
-)
+@BY_OPTION
+@REASON_OPTION
 @MODEL_OPTION
 @STACK_OPTION
-def command(version: int, who: str, why: str, model_name: str | None, stack: str | None) -> int:
-    """Approve a VERSION for production.
+def command(
+    version: int, who: str | None, why: str, model_name: str | None, stack: str | None
+) -> int:
+    """Approve a VERSION that passed its gates for production.
 
     The audit log stores who approved it, and why.
     """
     registry = open_registry(model_name, stack)
     entry = registry.approve(version, who, why)
+    stage = registry.get_version(version).stage
     click.echo(
-        f"{who} approved {registry.model_name} version {version} "
+        f"{entry.who} approved {registry.model_name} version {version} "
         f"(predictor {entry.detail['predictor'][:16]}, audit log entry {entry.number}).\n"
-        f"Next: python run.py promote {version} --model {registry.model_name}"
+        f"Next: python run.py {'promote' if stage == 'staging' else 'stage'} {version} "
+        f"--model {registry.model_name}"
     )
     return 0

@@ -3,7 +3,7 @@
 import click
 
 from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
-from cli.session import current_user, open_registry
+from cli.session import open_registry
 
 
 @click.command("promote")
@@ -27,5 +27,5 @@ def command(
     The version that was in production is archived.
     """
     registry = open_registry(model_name, stack)
-    click.echo(str(registry.promote(version, who or current_user(), why)))
+    click.echo(str(registry.promote(version, who, why)))
     return 0

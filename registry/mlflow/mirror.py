@@ -67,9 +67,11 @@ class MlflowMirror:
         """Make aliases agree with the stages, adding versions that are missing."""
         versions_by_stage = {stage: v for v, stage in stages.items() if stage in _MIRRORED_STAGES}
         numbers = {
-            stage: self._find_number(version)
-            or self.update_version(versions.get_version(self._model_name, version))
-            for stage, version in versions_by_stage.items()
+            stage: self._find_number(version) or self.update_version(version)
+            for stage, version in (
+                (stage, versions.get_version(self._model_name, number))
+                for stage, number in versions_by_stage.items()
+            )
         }
         if not self._model_exists():
             return
@@ -81,6 +83,26 @@ class MlflowMirror:
                 self._client.delete_registered_model_alias(self._model_name, alias)
 
     @_translate_mlflow_errors
+    def alias_versions(self) -> dict[str, int | None] | None:
+        """Return the version that each stage's alias names; None where the model is missing.
+
+        The number is ZenML's; None for a version of MLflow that mirrors none.
+        """
+        if not self._model_exists():
+            return None
+        aliases = self._client.get_registered_model(self._model_name).aliases
+        tags = {
+            str(v.version): v.tags
+            for v in self._client.search_model_versions(f"name = '{self._model_name}'")
+        }
+        mirrored = {
+            alias: tags.get(str(number), {}).get(_VERSION_TAG)
+            for alias, number in aliases.items()
+            if alias in _MIRRORED_STAGES
+        }
+        return {alias: int(n) if n and n.isdigit() else None for alias, n in mirrored.items()}
+
+    @_translate_mlflow_errors
     def update_version(self, version: ModelVersionResponse) -> str:
         """Create or update one version with its tags and metrics; repeating changes nothing.
 
@@ -90,7 +112,7 @@ class MlflowMirror:
         metadata = version.run_metadata
         model = version.get_artifact("trained_model")
         run_id = str(model.run_metadata.get(MLFLOW_RUN_KEY, "")) if model else ""
-        number = self._find_number(version.number) or self._create_version(version, run_id)
+        number = self._find_number(version) or self._create_version(version, run_id)
         for key, value in metadata.items():
             if isinstance(value, str):
                 self._client.set_model_version_tag(self._model_name, number, key, value)
@@ -120,9 +142,14 @@ class MlflowMirror:
     def _model_exists(self) -> bool:
         return bool(self._client.search_registered_models(f"name = '{self._model_name}'"))
 
-    def _find_number(self, version: int) -> str | None:
+    def _find_number(self, version: ModelVersionResponse) -> str | None:
+        """Return MLflow's number of a version; ZenML gives a deleted version's number again."""
+        predictor = versions.predictor_fingerprint(version)
         for mirrored in self._client.search_model_versions(f"name = '{self._model_name}'"):
-            if mirrored.tags.get(_VERSION_TAG) == str(version):
+            tags = mirrored.tags
+            if tags.get(_VERSION_TAG) == str(version.number) and (
+                tags.get(versions.PREDICTOR, predictor) == predictor
+            ):
                 return str(mirrored.version)
         return None
 
@@ -134,7 +161,10 @@ class MlflowMirror:
             self._model_name,
             source=predictor.uri if predictor else "",
             run_id=run_id or None,
-            tags={_VERSION_TAG: str(version.number)},
+            tags={
+                _VERSION_TAG: str(version.number),
+                versions.PREDICTOR: versions.predictor_fingerprint(version),
+            },
         )
         return str(created.version)
 

@@ -11,7 +11,8 @@ from cv_factory.errors import ArtifactError
 from registry import stages
 from registry.audit.log import AuditLog, LogConflictError
 from registry.audit.log_files import LocalLogFiles
-from registry.stages import StageTransitions, TransitionRefusedError, production_history
+from registry.permissions import TransitionRefusedError
+from registry.stages import StageTransitions, production_history
 
 
 class Killed(BaseException):

@@ -1,0 +1,32 @@
+"""``run.py stage``: put a version that passed its gates into staging again."""
+
+import click
+
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.session import open_registry
+
+
+@click.command("stage")
+@click.argument("version", type=click.IntRange(min=1))
+@BY_OPTION
+@click.option(
+    "--reason",
+    "why",
+    callback=validate_audit_text,
+    default="staged by hand",
+    show_default=True,
+    help="Reason, for the audit log.",
+)
+@MODEL_OPTION
+@STACK_OPTION
+def command(
+    version: int, who: str | None, why: str, model_name: str | None, stack: str | None
+) -> int:
+    """Put a VERSION that passed its gates into staging.
+
+    It may be archived or rejected; the version that was in staging is archived.
+    """
+    registry = open_registry(model_name, stack)
+    click.echo(str(registry.stage(version, who, why)))
+    click.echo(f"Next: python run.py --pipeline deployment --set model.name={registry.model_name}")
+    return 0
