@@ -65,7 +65,7 @@ def _rows(
     cached = [s.name for s in run.steps.values() if s.status == ExecutionStatus.CACHED]
     yield "Cached", f"{len(cached)} of {len(run.steps)} steps: {', '.join(cached) or 'none'}"
     yield "Dashboard", f"run {run.name}: zenml login --local"
-    if mlflow_run := step_output(run, "train").run_metadata.get(MLFLOW_RUN_KEY):
+    if mlflow_run := registration.lineage.get(MLFLOW_RUN_KEY):
         yield "MLflow", f"run {mlflow_run}: mlflow ui --backend-store-uri '{mlflow_uri}'"
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from zenml.models import ModelVersionResponse
 
+from cv_factory.config.card import CardConfig
+from cv_factory.config.register import RegisterConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -26,6 +28,7 @@ class RegistrationCandidate:
     split: Split
     report: DataReport
     settings: TrainConfig
+    card: CardConfig = CardConfig()
 
 
 def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
@@ -43,4 +46,5 @@ def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
         split=versions.load_linked_artifact(version, "split", Split),
         report=versions.load_linked_artifact(version, "data_report", DataReport),
         settings=TrainConfig.model_validate(parameters["train"]["config"]),
+        card=RegisterConfig.model_validate(parameters["register"]["config"]).card,
     )

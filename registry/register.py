@@ -20,6 +20,8 @@ from registry.audit.state import Policy
 from registry.candidate import RegistrationCandidate
 from registry.card_content import build_card_content
 from registry.lineage import package_versions
+from registry.mlflow.candidate_tracking import log_candidate, log_registration
+from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.model_registry import ModelRegistry
 from registry.provenance.statement import build_statement
 from registry.run_reference import RunReference
@@ -52,6 +54,8 @@ def register_candidate(
     registry.mirror.check_connection()
     registry.record_outside_changes(run.run_name)
     policy = _update_policy(registry, config, run)
+    if run.mlflow_run_id:
+        log_candidate(run.mlflow_run_id, candidate, run.parameters)
     verdicts = _judge(candidate, gates, evaluate, registry)
     version = versions.find_version(model_name, fingerprint)
     is_new = version is None
@@ -67,7 +71,7 @@ def register_candidate(
     version = versions.get_version(model_name, version.number)
     approval = registry.approval(version)
     content = build_card_content(candidate, version, stage, verdicts, full_lineage, approval)
-    return Registration(
+    registration = Registration(
         model_name=model_name,
         version=version.number,
         stage=stage,
@@ -79,6 +83,9 @@ def register_candidate(
         card_markdown=render_markdown(content),
         card_html=render_html(content),
     )
+    if run.mlflow_run_id:
+        log_registration(run.mlflow_run_id, content, registration)
+    return registration
 
 
 def _judge(
@@ -168,6 +175,8 @@ def _full_lineage(
     contract = candidate.predictor.contract
     hashes = {f"{name}_fingerprint": value for name, value in contract.fingerprints.items()}
     run_links = {"pipeline_run": run.run_name, **run.urls}
+    if run.mlflow_run_id:
+        run_links[MLFLOW_RUN_KEY] = run.mlflow_run_id
     deployment = {"zenml_deployment": str(Client().zen_store.get_deployment_id())}
     return {**hashes, **lineage, **run_links, **deployment, **package_versions()}
 

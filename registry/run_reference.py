@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from registry.mlflow.tracking import active_run_id
+
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
     from zenml.steps import StepContext
@@ -20,6 +22,7 @@ class RunReference:
         artifact_version_ids: Artifacts to link, by name.
         urls: Pages that show the run, by name.
         parameters: Parameters of the run's steps, by step.
+        mlflow_run_id: The MLflow run of the step ``register``; empty if there is none.
     """
 
     run_id: UUID
@@ -27,6 +30,7 @@ class RunReference:
     artifact_version_ids: Mapping[str, UUID]
     urls: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    mlflow_run_id: str = ""
 
 
 def build_run_reference(context: "StepContext") -> RunReference:
@@ -45,6 +49,7 @@ def build_run_reference(context: "StepContext") -> RunReference:
         },
         urls={"pipeline_run_url": url} if url else {},
         parameters=step_parameters(run),
+        mlflow_run_id=active_run_id(),
     )
 
 

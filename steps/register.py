@@ -19,7 +19,7 @@ from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 
 
-@step(enable_cache=False)
+@step(experiment_tracker=True, enable_cache=False)
 def register(
     predictor: Predictor,
     evaluation: Evaluation,
@@ -41,7 +41,7 @@ def register(
 
     settings = search_result.train if search_result is not None else train
     candidate = RegistrationCandidate(
-        predictor, evaluation, trained_model, dataset, split, data_report, settings
+        predictor, evaluation, trained_model, dataset, split, data_report, settings, config.card
     )
     reference = build_run_reference(get_step_context())
     return register_candidate(candidate, gates, evaluate, config, lineage, reference)

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from cv_factory.config.card import CardConfig
 from cv_factory.config.section import RegisteredName, Section
 
 
@@ -24,3 +25,4 @@ class RegisterConfig(Section):
     separate_approver: bool = Field(
         False, description="the one who trained a version may not approve or override it"
     )
+    card: CardConfig = CardConfig()

@@ -24,15 +24,22 @@ from cv_factory.reporting.page import (
 _NUMERIC_COLUMNS = (
     *("value", "precision", "recall", "F1", "test images", "images", "accuracy", "log loss"),
     *("severity 1", "severity 2", "severity 3", "confidence", "interval"),
+    "share of right answers",
 )
 _BADGE_CLASSES = {
     **dict.fromkeys(("passed", "staging", "production"), "good"),
     **dict.fromkeys(("failed", "refused"), "bad"),
-    "warning": "warn",
+    **dict.fromkeys(("warning", "overridden", "not stated"), "warn"),
 }
 
 
-def render_html(title: str, header: Header, tiles: Sequence[Tile], sections: Sections) -> str:
+def render_html(
+    title: str,
+    header: Header,
+    tiles: Sequence[Tile],
+    sections: Sections,
+    folded_sections: Sections = (),
+) -> str:
     """Return a page as HTML.
 
     Args:
@@ -40,10 +47,16 @@ def render_html(title: str, header: Header, tiles: Sequence[Tile], sections: Sec
         header: Top of the page.
         tiles: Figures below the header.
         sections: Title and content of each.
+        folded_sections: Sections below them whose content is shown by a click on the title.
     """
     body = [
         f"<section><h2>{escape(heading)}</h2>{''.join(map(_render_block, blocks))}</section>"
         for heading, blocks in sections
+    ]
+    body += [
+        f"<section><details><summary>{escape(heading)}</summary>"
+        f"{''.join(map(_render_block, blocks))}</details></section>"
+        for heading, blocks in folded_sections
     ]
     return _PAGE.format(
         title=escape(title),
@@ -77,7 +90,7 @@ def _render_block(block: Block) -> str:
     if isinstance(block, Text):
         return f"<p>{escape(block.text)}</p>"
     if isinstance(block, Picture):
-        png = base64.b64encode(block.png()).decode()
+        png = base64.b64encode(block.png).decode()
         return f"<figure>{_render_png(png, block.caption)}</figure>"
     return _render_table(block)
 
@@ -89,7 +102,7 @@ def _render_png(base64_png: str, caption: str) -> str:
 def _render_table(table: Table) -> str:
     if not table.has_header:
         rows = (
-            f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
+            f"<tr><th>{_render_content(name)}</th><td>{_render_content(value)}</td></tr>"
             for name, value in table.rows
         )
         return f'<table class="facts">{"".join(rows)}</table>'
@@ -101,9 +114,13 @@ def _render_table(table: Table) -> str:
     )
 
 
+def _render_content(cell: Cell) -> str:
+    return _render_badge(cell) if isinstance(cell, Badge) else escape(str(cell))
+
+
 def _render_cell(column: str, cell: Cell) -> str:
     if isinstance(cell, Badge):
-        return f"<td>{_render_badge(cell)}</td>"
+        return f"<td>{_render_content(cell)}</td>"
     if isinstance(cell, Bar):
         return f'<td class="bar"><i style="width:{100 * cell.fraction:.1f}%"></i></td>'
     if isinstance(cell, Entry):
@@ -139,6 +156,8 @@ header { border-top: 4px solid #2563a8; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h1 small { color: #64727e; font-weight: 400; font-size: 1.1rem; white-space: nowrap; }
 h2 { font-size: 1.1rem; margin: 0 0 .6rem; color: #1d4f86; }
+summary { font-size: 1.1rem; font-weight: 600; color: #1d4f86; cursor: pointer; }
+details[open] summary { margin-bottom: .6rem; }
 p { margin: .5rem 0; white-space: pre-line; overflow-wrap: anywhere; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .7rem;
   margin: 1rem 0 .3rem; }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 Facts = Mapping[str, str | int | float | bool | None]
 
@@ -58,14 +59,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, drawn when it is needed."""
+    """A PNG, drawn once, when it is needed."""
 
     caption: str
-    png: Callable[[], bytes]
+    draw: Callable[[], bytes]
+
+    @cached_property
+    def png(self) -> bytes:
+        """The file's bytes."""
+        return self.draw()
 
 
 Block = Text | Table | Picture
-Sections = list[tuple[str, list[Block]]]
+Sections = Sequence[tuple[str, list[Block]]]
 
 
 @dataclass(frozen=True)

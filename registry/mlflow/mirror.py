@@ -1,27 +1,37 @@
-"""Mirrors ZenML's versions to the MLflow registry of the active stack, as tags and aliases.
+"""Mirrors ZenML's versions to the MLflow registry of the active stack: models, tags and aliases.
 
 Everything there is derived from ZenML, so that a lost mirror can be rebuilt.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
-from cv_factory.errors import StackError
+from cv_factory.errors import ArtifactError, StackError
 from registry import versions
+from registry.mlflow.logged_model import save_mlflow_model
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+_log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _VERSION_TAG = "zenml_version"
 _HEAD_TAG = "audit_log_head"
 _MIRRORED_STAGES = ("staging", "production")
+#: Source of an MLflow version that has a logged model; those of earlier releases have none.
+_LOGGED_MODEL = "models:/"
 
 
 def _translate_mlflow_errors(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -64,14 +74,11 @@ class MlflowMirror:
 
     @_translate_mlflow_errors
     def update_stages(self, stages: Mapping[int, str]) -> None:
-        """Make aliases agree with the stages, adding versions that are missing."""
-        versions_by_stage = {stage: v for v, stage in stages.items() if stage in _MIRRORED_STAGES}
+        """Make aliases agree with the stages, adding versions and models that are missing."""
         numbers = {
-            stage: self._find_number(version) or self.update_version(version)
-            for stage, version in (
-                (stage, versions.get_version(self._model_name, number))
-                for stage, number in versions_by_stage.items()
-            )
+            stage: self._find_or_create(versions.get_version(self._model_name, number))
+            for number, stage in stages.items()
+            if stage in _MIRRORED_STAGES
         }
         if not self._model_exists():
             return
@@ -104,22 +111,16 @@ class MlflowMirror:
 
     @_translate_mlflow_errors
     def update_version(self, version: ModelVersionResponse) -> str:
-        """Create or update one version with its tags and metrics; repeating changes nothing.
+        """Create or update one version with its model and tags; repeating changes nothing.
 
         Returns:
             MLflow's number of the version.
         """
-        metadata = version.run_metadata
-        model = version.get_artifact("trained_model")
-        run_id = str(model.run_metadata.get(MLFLOW_RUN_KEY, "")) if model else ""
-        number = self._find_number(version) or self._create_version(version, run_id)
-        for key, value in metadata.items():
-            if isinstance(value, str):
-                self._client.set_model_version_tag(self._model_name, number, key, value)
-        if run_id:
-            for key, value in metadata.items():
-                if key.startswith(versions.METRIC_PREFIX) and isinstance(value, float):
-                    self._client.log_metric(run_id, key, value)
+        number = self._find_or_create(version)
+        present = self._client.get_model_version(self._model_name, number).tags
+        for key, text in _tags(version).items():
+            if present.get(key) != text:
+                self._client.set_model_version_tag(self._model_name, number, key, text)
         return number
 
     @_translate_mlflow_errors
@@ -142,31 +143,96 @@ class MlflowMirror:
     def _model_exists(self) -> bool:
         return bool(self._client.search_registered_models(f"name = '{self._model_name}'"))
 
-    def _find_number(self, version: ModelVersionResponse) -> str | None:
-        """Return MLflow's number of a version; ZenML gives a deleted version's number again."""
-        predictor = versions.predictor_fingerprint(version)
-        for mirrored in self._client.search_model_versions(f"name = '{self._model_name}'"):
-            tags = mirrored.tags
-            if tags.get(_VERSION_TAG) == str(version.number) and (
-                tags.get(versions.PREDICTOR, predictor) == predictor
-            ):
-                return str(mirrored.version)
-        return None
-
-    def _create_version(self, version: ModelVersionResponse, run_id: str) -> str:
+    def _find_or_create(self, version: ModelVersionResponse) -> str:
+        """Return MLflow's number of a version, created anew where the present one has no model."""
+        mirrored = self._find(version)
+        if mirrored is not None and _has_model(mirrored):
+            return str(mirrored.version)
         if not self._model_exists():
             self._client.create_registered_model(self._model_name)
-        predictor = version.get_artifact(versions.PREDICTOR)
+        run = self._find_run(version)
+        try:
+            source = f"{_LOGGED_MODEL}{self._log_model(version, run)}"
+        except ArtifactError as error:
+            _log.warning("MLflow cannot load %s %d: %s", self._model_name, version.number, error)
+            if mirrored is not None:
+                return str(mirrored.version)
+            source = "predictor-is-gone"
         created = self._client.create_model_version(
             self._model_name,
-            source=predictor.uri if predictor else "",
-            run_id=run_id or None,
-            tags={
-                _VERSION_TAG: str(version.number),
-                versions.PREDICTOR: versions.predictor_fingerprint(version),
-            },
+            source=source,
+            run_id=run.info.run_id if run else None,
+            tags=_tags(version),
         )
         return str(created.version)
+
+    def _find(self, version: ModelVersionResponse) -> "ModelVersion | None":
+        """Return MLflow's version, one with a model before one that an earlier release made.
+
+        ZenML gives a deleted version's number again, so the predictor is compared as well.
+        """
+        predictor = versions.predictor_fingerprint(version)
+        matches = [
+            mirrored
+            for mirrored in self._client.search_model_versions(f"name = '{self._model_name}'")
+            if mirrored.tags.get(_VERSION_TAG) == str(version.number)
+            and mirrored.tags.get(versions.PREDICTOR, predictor) == predictor
+        ]
+        return max(matches, key=_has_model, default=None)
+
+    def _log_model(self, version: ModelVersionResponse, run: "Run | None") -> str:
+        """Log a version's predictor as an MLflow model; return the model's id."""
+        predictor = versions.load_predictor(version)
+        experiment = run.info.experiment_id if run else self._own_experiment()
+        model = self._client.create_logged_model(
+            experiment,
+            name=f"{self._model_name}-{version.number}",
+            source_run_id=run.info.run_id if run else None,
+            tags={_VERSION_TAG: str(version.number), "predictor": predictor.fingerprint},
+        )
+        with TemporaryDirectory(prefix="cv-factory-") as scratch:
+            directory = Path(scratch, "model")
+            save_mlflow_model(predictor, directory, model.model_id)
+            self._client.log_model_artifacts(model.model_id, str(directory))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        return str(model.model_id)
+
+    def _find_run(self, version: ModelVersionResponse) -> "Run | None":
+        """Return the MLflow run that registered or trained a version; None if it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        model = version.get_artifact("trained_model")
+        run_id = version.run_metadata.get(MLFLOW_RUN_KEY)
+        if not run_id and model is not None:
+            run_id = model.run_metadata.get(MLFLOW_RUN_KEY)
+        if not run_id:
+            return None
+        try:
+            return self._client.get_run(str(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def _own_experiment(self) -> str:
+        """Return the experiment of models whose run is gone; create it if there is none yet."""
+        experiment = self._client.get_experiment_by_name(self._model_name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        return str(self._client.create_experiment(self._model_name))
+
+
+def _has_model(mirrored: "ModelVersion") -> bool:
+    return str(mirrored.source).startswith(_LOGGED_MODEL)
+
+
+def _tags(version: ModelVersionResponse) -> dict[str, str]:
+    texts = {key: text for key, text in version.run_metadata.items() if isinstance(text, str)}
+    return {
+        **texts,
+        _VERSION_TAG: str(version.number),
+        versions.PREDICTOR: versions.predictor_fingerprint(version),
+    }
 
 
 def _connect() -> "MlflowClient":

@@ -1,13 +1,15 @@
 """Reports of the running step to the stack's MLflow tracker."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
 from cv_factory.data.validation.report import DataReport
 from cv_factory.training.search.result import Trial
 
-#: Metadata key under which the train step stores its MLflow run.
+#: Metadata key of an MLflow run: a version names that of its registration, a trained model that of
+#: its training.
 MLFLOW_RUN_KEY = "mlflow_run_id"
 
 
@@ -23,13 +25,18 @@ def log_settings(sections: Mapping[str, BaseModel]) -> None:
     """Log configuration sections as MLflow parameters named ``section.key``."""
     import mlflow
 
-    mlflow.log_params(
-        {
-            f"{name}.{key}": value
-            for name, section in sections.items()
-            for key, value in section.model_dump(mode="json").items()
-        }
-    )
+    mlflow.log_params(flatten({n: s.model_dump(mode="json") for n, s in sections.items()}))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as text by ``section.key``; a list is one text."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
 
 
 def log_epoch(epoch: int, metrics: dict[str, float]) -> None:

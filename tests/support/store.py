@@ -50,8 +50,18 @@ Client().active_stack.experiment_tracker.configure_mlflow()
 from mlflow import MlflowClient
 
 client = MlflowClient()
+
+
+def list_files(run_id, folder=None):
+    listed = client.list_artifacts(run_id, folder)
+    return [f.path for f in listed if not f.is_dir] + [
+        path for f in listed if f.is_dir for path in list_files(run_id, f.path)
+    ]
+
+
 runs = [
-    {"params": run.data.params, "metrics": run.data.metrics,
+    {"id": run.info.run_id, "params": run.data.params, "metrics": run.data.metrics,
+     "tags": run.data.tags, "artifacts": list_files(run.info.run_id),
      "logged": {name: len(client.get_metric_history(run.info.run_id, name))
                 for name in run.data.metrics}}
     for experiment in client.search_experiments()

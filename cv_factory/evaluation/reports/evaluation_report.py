@@ -6,6 +6,7 @@ from cv_factory.evaluation.evaluation import Evaluation, Interval, Metric
 from cv_factory.evaluation.plots.calibration import reliability
 from cv_factory.evaluation.plots.class_metrics import per_class_bars
 from cv_factory.evaluation.plots.confusion import confusion_matrix
+from cv_factory.evaluation.plots.curves import class_curves
 from cv_factory.evaluation.plots.explanations import explanations
 from cv_factory.evaluation.plots.robustness import robustness
 from cv_factory.evaluation.plots.samples import sample_grid
@@ -35,7 +36,7 @@ METRIC_TITLES = {
     "brier": "Brier score",
     "expected_calibration_error": "Calibration error",
 }
-_N_CONFUSED, _N_SLICES = 10, 15
+_N_CONFUSED, _N_SLICES, _N_WEAK = 10, 15, 2
 
 
 def render_report(evaluation: Evaluation) -> str:
@@ -51,6 +52,42 @@ def render_report(evaluation: Evaluation) -> str:
 def metric_tiles(evaluation: Evaluation) -> list[Tile]:
     """Return each metric with its interval."""
     return [Tile(*row) for row in _metric_rows(evaluation)]
+
+
+def decisive_tiles(evaluation: Evaluation) -> list[Tile]:
+    """Return the few figures that a person decides on."""
+    tiles = [
+        Tile(METRIC_TITLES[name], _figure(metric.value), _interval(metric))
+        for name in ("accuracy", "macro_f1", "expected_calibration_error")
+        if (metric := evaluation.metrics.get(name)) is not None
+    ]
+    if (corrupted := evaluation.behavior.corruption_accuracy) is not None:
+        tiles.append(Tile("Under corruption", _figure(corrupted), "mean accuracy"))
+    cost = evaluation.behavior.cost
+    if cost is not None and "batch_1_p95" in cost.latency_ms:
+        latency = f"{cost.latency_ms['batch_1_p95']:.3g} ms"
+        tiles.append(Tile("Latency, p95", latency, f"one image, {cost.threads} threads"))
+    return tiles
+
+
+def weak_points(evaluation: Evaluation) -> Table:
+    """Return where the predictor is worst: classes, confusions, slices, corruptions."""
+    rows: list[tuple[Cell, ...]] = []
+    judged = [row for row in evaluation.per_class if row.recall is not None]
+    for row in sorted(judged, key=lambda row: row.recall or 0.0)[:_N_WEAK]:
+        recall = _with_interval(row.recall, row.recall_interval)
+        rows.append(("lowest recall", row.name, recall, row.support))
+    for name, taken_for, n in evaluation.most_confused(_N_WEAK):
+        rows.append(("most confused", f"{name} taken for {taken_for}", "", n))
+    for part in evaluation.ranked_slices[:_N_WEAK]:
+        accuracy = _with_interval(part.accuracy, (part.low, part.high))
+        rows.append(("worst slice", f"{part.column}: {part.value}", accuracy, part.n_images))
+    corruptions = sorted(evaluation.behavior.corruptions, key=lambda result: result.accuracy)
+    for result in corruptions[:_N_WEAK]:
+        accuracy = _with_interval(result.accuracy, (result.low, result.high))
+        name = f"{result.name.replace('_', ' ')}, severity {result.severity}"
+        rows.append(("worst corruption", name, accuracy, result.n_images))
+    return Table(("", "where", "share of right answers", "images"), tuple(rows))
 
 
 def _metric_rows(evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
@@ -69,6 +106,7 @@ def quality_sections(evaluation: Evaluation) -> Sections:
         ("Metrics", _metric_blocks(evaluation)),
         ("Quality by class", _class_blocks(evaluation)),
         ("Confusion", _confusion_blocks(evaluation)),
+        ("ROC and precision-recall curves", _curve_blocks(evaluation)),
         ("Slices, worst first", _slice_blocks(evaluation)),
         ("Calibration", _calibration_blocks(evaluation)),
         ("Robustness", _robustness_blocks(evaluation)),
@@ -130,6 +168,15 @@ def _confusion_blocks(evaluation: Evaluation) -> list[Block]:
         draw = partial(sample_grid, pair.images, titles, heading=heading)
         blocks.append(Picture(heading, draw))
     return blocks
+
+
+def _curve_blocks(evaluation: Evaluation) -> list[Block]:
+    p = evaluation.predictions
+    data = (p.labels, p.probabilities, evaluation.class_names)
+    return [
+        Picture("ROC curves", lambda: class_curves("ROC", *data)),
+        Picture("Precision-recall curves", lambda: class_curves("precision-recall", *data)),
+    ]
 
 
 def _slice_blocks(evaluation: Evaluation) -> list[Block]:

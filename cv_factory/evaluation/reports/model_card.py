@@ -1,20 +1,27 @@
 """The model card, as Markdown and as one HTML page that needs nothing beside it.
 
-Sections after Mitchell et al. 2019, "Model Cards for Model Reporting". Every figure about quality
-comes from the ``Evaluation``; everything else is handed in as plain values.
+Sections after Mitchell et al. 2019, "Model Cards for Model Reporting": first what a person decides
+on (verdict, use, weak points, data), then the rest, folded. Every figure about quality comes from
+the ``Evaluation``; everything else is handed in as plain values.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
+from cv_factory.config.card import CardConfig
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.gates import GateVerdict
-from cv_factory.evaluation.reports.evaluation_report import metric_tiles, quality_sections
+from cv_factory.evaluation.reports.evaluation_report import (
+    decisive_tiles,
+    quality_sections,
+    weak_points,
+)
 from cv_factory.reporting import html_page, markdown_page
 from cv_factory.reporting.page import (
     Badge,
     Block,
+    Cell,
     Facts,
     Header,
     Picture,
@@ -23,6 +30,8 @@ from cv_factory.reporting.page import (
     Text,
     facts_table,
 )
+
+_STATUS_ORDER = ("failed", "passed", "not_applicable")
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,9 @@ class CardContent:
         approver: Who signed the version off, and why; None if nobody did.
         lineage: Git commit, dirty, config hash, data hash, stack and the like.
         packages: Versions by package name.
-        intended_use: For what the model is meant, and for what not; left out if empty.
-        limits: Known limits; left out if empty.
+        statements: What only people can say: owner, use, harm, origin of the data.
+        overrides: Gates that a person overrode, who and why; a sentence each.
+        warnings: What a person should know before deciding; a sentence each.
         pictures: Further PNG by caption, such as training curves; shown in the HTML only.
     """
 
@@ -78,9 +88,38 @@ class CardContent:
     lineage: Facts
     packages: Mapping[str, str]
     approver: str | None = None
-    intended_use: str = ""
-    limits: str = ""
+    statements: CardConfig = CardConfig()
+    overrides: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def sections(self) -> Sections:
+        """What a person decides on; sections that are not empty."""
+        return _with_content(
+            ("Verdict", _verdict_blocks(self)),
+            ("Use", _use_blocks(self)),
+            ("Weak points", [weak_points(self.evaluation)]),
+            ("Data statement", _data_blocks(self)),
+        )
+
+    @cached_property
+    def detail_sections(self) -> Sections:
+        """The evidence behind it; sections that are not empty."""
+        return _with_content(
+            ("Model", [facts_table(self.model)]),
+            *quality_sections(self.evaluation),
+            ("Data validation", [_data_check_table(self.data_checks)]),
+            ("Training", [facts_table(self.training)]),
+            ("Pictures", [Picture(c, partial(bytes, png)) for c, png in self.pictures.items()]),
+            ("Lineage", _lineage_blocks(self)),
+        )
+
+    @property
+    def all_pictures(self) -> list[Picture]:
+        """Pictures of all sections; each is drawn once, for the page or for who asks first."""
+        sections = (*self.sections, *self.detail_sections)
+        return [b for _, blocks in sections for b in blocks if isinstance(b, Picture)]
 
 
 def render_markdown(content: CardContent) -> str:
@@ -89,7 +128,7 @@ def render_markdown(content: CardContent) -> str:
     return markdown_page.render_markdown(
         f"{content.model_name}, version {content.version}",
         f"Stage: **{stage}** · {_gate_summary(content)}",
-        _sections(content),
+        [*content.sections, *content.detail_sections],
     )
 
 
@@ -101,35 +140,61 @@ def render_html(content: CardContent) -> str:
             content.model_name,
             f"version {content.version}",
             Badge(content.stage or "no stage"),
-            _gate_summary(content),
+            f"{_gate_summary(content)}. {content.description}",
         ),
-        metric_tiles(content.evaluation),
-        _sections(content),
+        decisive_tiles(content.evaluation),
+        content.sections,
+        content.detail_sections,
     )
 
 
-def _sections(content: CardContent) -> Sections:
-    sections: Sections = [
-        ("Model", [Text(content.description), facts_table(content.model)]),
-        ("Intended use", [Text(content.intended_use)] if content.intended_use else []),
-        ("Gates", [_gate_table(content.verdicts), _approval(content)]),
-        *quality_sections(content.evaluation),
-        ("Limits", [Text(content.limits)] if content.limits else []),
-        ("Data", _data_blocks(content)),
-        ("Training", [facts_table(content.training)]),
-        ("Pictures", [Picture(c, partial(bytes, png)) for c, png in content.pictures.items()]),
-        ("Lineage", _lineage_blocks(content)),
-    ]
+def _with_content(*sections: tuple[str, list[Block]]) -> Sections:
     return [(title, blocks) for title, blocks in sections if blocks]
 
 
-def _data_blocks(content: CardContent) -> list[Block]:
-    checks = tuple((check.name, Badge(check.status), check.detail) for check in content.data_checks)
+def _verdict_blocks(content: CardContent) -> list[Block]:
+    statements = content.statements
+    warnings = [*content.warnings]
+    warnings += [f"{c.name}: {c.detail}" for c in content.data_checks if c.status != "passed"]
+    if missing := statements.unanswered:
+        keys = ", ".join(f"register.card.{key}" for key in missing)
+        warnings.append(f"This card is incomplete: set {keys}, and run the training again.")
+    rows: list[tuple[Cell, ...]] = [(Badge("overridden"), text) for text in content.overrides]
+    rows += [(Badge("warning"), text) for text in warnings]
     return [
+        _gate_table(content.verdicts),
+        Text(f"Approved by: {content.approver or 'nobody yet'}."),
+        *([Table(("", ""), tuple(rows), has_header=False)] if rows else []),
+    ]
+
+
+def _use_blocks(content: CardContent) -> list[Block]:
+    s = content.statements
+    rows = {
+        "intended use": s.intended_use,
+        "out-of-scope use": s.out_of_scope_use,
+        "ethical considerations": s.ethical_considerations,
+        "owner": s.owner,
+    }
+    return [Text(content.description), _statement_table(rows)]
+
+
+def _statement_table(statements: Mapping[str, str]) -> Table:
+    rows = ((name, text.strip() or Badge("not stated")) for name, text in statements.items())
+    return Table(("", ""), tuple(rows), has_header=False)
+
+
+def _data_blocks(content: CardContent) -> list[Block]:
+    return [
+        _statement_table({"origin and labels": content.statements.data_statement}),
         facts_table(content.data),
         Text(f"Verdict of the data validation: {content.data_verdict}."),
-        Table(("expectation", "verdict", "observed"), checks),
     ]
+
+
+def _data_check_table(checks: Sequence[DataCheck]) -> Table:
+    rows = tuple((check.name, Badge(check.status), check.detail) for check in checks)
+    return Table(("expectation", "verdict", "observed"), rows)
 
 
 def _lineage_blocks(content: CardContent) -> list[Block]:
@@ -140,14 +205,11 @@ def _lineage_blocks(content: CardContent) -> list[Block]:
     ]
 
 
-def _approval(content: CardContent) -> Block:
-    return Text(f"Approved by: {content.approver or 'nobody yet'}.")
-
-
 def _gate_table(verdicts: Sequence[GateVerdict]) -> Block:
     if not verdicts:
         return Text("No gates are configured.")
-    rows = tuple((v.gate, Badge(v.status.replace("_", " ")), v.reason) for v in verdicts)
+    ordered = sorted(verdicts, key=lambda verdict: _STATUS_ORDER.index(verdict.status))
+    rows = tuple((v.gate, Badge(v.status.replace("_", " ")), v.reason) for v in ordered)
     return Table(("gate", "verdict", "reason"), rows)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cv_factory.config.card import CardConfig
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.evaluation.evaluate_probabilities import evaluate
@@ -88,7 +89,13 @@ def test_markdown_wording(golden):
 
 @pytest.mark.parametrize("render", [render_markdown, render_html])
 def test_the_card_tells_everything(render):
-    card = content(intended_use="Cats only.", limits="Not at night.")
+    card = content(
+        statements=CardConfig(
+            owner="Ada", intended_use="Cats only.", out_of_scope_use="Not at night."
+        ),
+        overrides=["macro_f1 at least 1: by Ada, known twins"],
+        warnings=["validation accuracy swings"],
+    )
     text = render(card).replace("\\", "")
     for expected in (
         *("pets", "version", "7", "staging", "Tells pets apart.", "small_cnn", "12,345"),
@@ -97,6 +104,8 @@ def test_the_card_tells_everything(render):
         *("numpy 2.4.6", "f" * 64, "Cats only.", "Not at night.", "60 test images", "95 %"),
         *("1 of 3 gates passed, 1 failed, 1 not applicable", "not applicable", "failed"),
         "there is no production model to compare with",
+        *("macro_f1 at least 1: by Ada, known twins", "validation accuracy swings"),
+        "set register.card.ethical_considerations, register.card.data_statement, and run",
     ):
         assert expected in text, expected
     for metric in card.evaluation.metrics.values():
@@ -111,7 +120,7 @@ def test_the_page_is_well_formed_and_loads_nothing():
     assert page.open == []
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "a", "object", "base"}
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 7
     for source in images:
         kind, data = source.split(",", 1)
         assert kind == "data:image/png;base64"
@@ -139,8 +148,9 @@ def test_nothing_handed_in_becomes_markup():
         training={EVIL: EVIL},
         lineage={EVIL: EVIL},
         packages={EVIL: EVIL},
-        intended_use=EVIL,
-        limits=EVIL,
+        statements=CardConfig(**dict.fromkeys(CardConfig.model_fields, EVIL)),
+        overrides=[EVIL],
+        warnings=[EVIL],
         pictures={EVIL: _a_png()},
     )
     page = Page(render_html(evil))
@@ -154,7 +164,7 @@ def test_nothing_handed_in_becomes_markup():
     markdown = render_markdown(evil)
     assert not re.search(r"(?<!\\)[<>\[\]`]", markdown)
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3, 4, 6}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3, 4, 5, 6}
 
 
 def test_a_line_break_does_not_break_a_markdown_table():
@@ -180,9 +190,26 @@ def test_a_card_without_stage_gates_or_errors_says_so():
     assert "Stage: **none** · no gates configured" in markdown
     assert "No gates are configured." in markdown
     assert "No test image was taken for another class." in markdown
-    assert "## Intended use" not in markdown
     assert "## Pictures" not in markdown
 
 
 def test_equal_content_gives_equal_bytes():
     assert render_html(content()) == render_html(content())
+
+
+def test_the_page_leads_with_what_a_person_decides_on_and_folds_the_rest():
+    page = render_html(content())
+    open_part, folded = page.split("<details>", 1)
+    for heading in ("Verdict", "Use", "Weak points", "Data statement"):
+        assert f"<h2>{heading}</h2>" in open_part
+    assert open_part.index("not stated") > open_part.index("macro_f1 at least 1")
+    for heading in ("Model", "Metrics", "Confusion", "Training", "Lineage"):
+        assert f"<summary>{heading}</summary>" in folded
+    assert "<img" not in open_part
+
+
+def test_a_complete_card_warns_of_nothing():
+    statements = CardConfig(**dict.fromkeys(CardConfig.model_fields, "said"))
+    page = render_markdown(content(statements=statements, data_checks=()))
+    assert "warning" not in page
+    assert "not stated" not in page
