@@ -1,11 +1,10 @@
 """A predictor with its evidence: of the running pipeline, or loaded for a registered version."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zenml.models import ModelVersionResponse
 
 from cv_factory.config.card import CardConfig
-from cv_factory.config.register import RegisterConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -28,7 +27,7 @@ class RegistrationCandidate:
     split: Split
     report: DataReport
     settings: TrainConfig
-    card: CardConfig = CardConfig()
+    card: CardConfig = field(default_factory=CardConfig)
 
 
 def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
@@ -46,5 +45,5 @@ def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
         split=versions.load_linked_artifact(version, "split", Split),
         report=versions.load_linked_artifact(version, "data_report", DataReport),
         settings=TrainConfig.model_validate(parameters["train"]["config"]),
-        card=RegisterConfig.model_validate(parameters["register"]["config"]).card,
+        card=CardConfig.model_validate(version.run_metadata.get(versions.CARD, {})),
     )

@@ -66,7 +66,7 @@ def build_card_content(
         model={
             "architecture": trained.config.name,
             "parameters": count(candidate.predictor.graph)[0],
-            **_describe_epochs(trained),
+            **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "precision": contract.precision,
             "PCA components for drift": contract.n_features,
@@ -88,6 +88,8 @@ def build_card_content(
         lineage={k: v for k, v in lineage.items() if not k.startswith(versions.PACKAGE_PREFIX)},
         packages=package_lineage(lineage),
         approver=_format_approval(approval) if approval else None,
+        statements=candidate.card,
+        warnings=_warnings(trained),
         pictures=_pictures(candidate),
     )
 
@@ -97,12 +99,10 @@ def _format_approval(approval: AuditEntry) -> str:
     return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
 
 
-def _describe_epochs(trained: TrainedModel) -> dict[str, str | int]:
-    """Return best epoch and instability, where there was more than one epoch."""
-    if len(trained.history) < 2:
-        return {}
-    warning = describe_instability(trained.history)
-    return {"best epoch": trained.best_epoch, **({"warning": warning} if warning else {})}
+def _warnings(trained: TrainedModel) -> list[str]:
+    """Return what a person should know before deciding, a sentence each."""
+    instability = describe_instability(trained.history) if len(trained.history) > 1 else ""
+    return [instability] if instability else []
 
 
 def _training(candidate: RegistrationCandidate) -> dict[str, str]:

@@ -63,6 +63,7 @@ def register_candidate(
         version = versions.create_version(model_name, fingerprint, _description(candidate))
     full_lineage = _full_lineage(candidate, lineage, run)
     _complete_version(registry, version, candidate, full_lineage, run)
+    _store_statements(version, config)
     version = versions.get_version(model_name, version.number)
     registry.record_registration(
         version, verdicts, run.run_name, needs_approval=policy.manual_approval
@@ -150,6 +151,20 @@ def _complete_version(
     registry.mirror.update_version(versions.get_version(registry.model_name, version.number))
     # Written last: the next run completes the version of a run that was killed before this line.
     versions.add_metadata(version, {versions.COMPLETE: True})
+
+
+def _store_statements(version: ModelVersionResponse, config: RegisterConfig) -> None:
+    """Store what people say of the model, for the cards of this version; warn of what is empty."""
+    if missing := config.card.unanswered:
+        logger.warning(
+            "The model card does not state: %s. Set %s and run again: only the registration is "
+            "repeated.",
+            ", ".join(key.replace("_", " ") for key in missing),
+            ", ".join(f"register.card.{key}" for key in missing),
+        )
+    statements = config.card.model_dump(exclude_defaults=True)
+    if version.run_metadata.get(versions.CARD, {}) != statements:
+        versions.add_metadata(version, {versions.CARD: statements})
 
 
 def _summary(candidate: RegistrationCandidate) -> str:

@@ -31,6 +31,8 @@ METRIC_PREFIX = "test_"
 PACKAGE_PREFIX = "package_"
 #: Metadata that says whether a version needs an approval before production: ``true`` or ``false``.
 NEEDS_APPROVAL = "needs_approval"
+#: Metadata of a version with the statements for its card of the last run that registered it.
+CARD = "card"
 #: Metadata of a version whose artifacts, lineage and mirror are all written.
 COMPLETE = "lineage_complete"
 
@@ -106,7 +108,7 @@ def predictor_fingerprint(version: ModelVersionResponse) -> str:
 
 def version_lineage(version: ModelVersionResponse) -> dict[str, str]:
     """Return a version's metadata without its metrics and the registry's own marks."""
-    marks = (PREDICTOR, "evaluation", NEEDS_APPROVAL, COMPLETE)
+    marks = (PREDICTOR, "evaluation", NEEDS_APPROVAL, CARD, COMPLETE)
     return {
         key: str(value)
         for key, value in version.run_metadata.items()

@@ -24,7 +24,8 @@ def read_versions(model_name: str, state: LogState) -> dict[int, ZenMLVersion]:
 
 def read_contents(version: ModelVersionResponse) -> dict[str, Any]:
     """Return a version's metadata and artifacts for the audit log, as it is being registered."""
-    marks = (versions.NEEDS_APPROVAL, versions.COMPLETE)
+    # These change after the registration.
+    marks = (versions.NEEDS_APPROVAL, versions.CARD, versions.COMPLETE)
     return {
         "metadata": {k: v for k, v in version.run_metadata.items() if k not in marks},
         "artifacts": {name: ids[0] for name, ids in versions.linked_artifact_ids(version).items()},

@@ -88,7 +88,7 @@ class CardContent:
     lineage: Facts
     packages: Mapping[str, str]
     approver: str | None = None
-    statements: CardConfig = CardConfig()
+    statements: CardConfig = field(default_factory=CardConfig)
     overrides: Sequence[str] = ()
     warnings: Sequence[str] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
