@@ -16,7 +16,7 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.pyfunc_model import PyfuncModel, _load_pyfunc
 from tests.support.predictors import digits_predictor, with_wrong_golden_samples
 
-PREDICTOR, _, _ = digits_predictor("logistic_regression")
+PREDICTOR = digits_predictor("logistic_regression")[0]
 
 
 @pytest.fixture
