@@ -58,8 +58,9 @@ def _rows(
         yield "Search", str(step_output(run, "search").run_metadata["winner"])
     yield "Test accuracy", _format_metric(metrics, "accuracy")
     yield "Test macro F1", _format_metric(metrics, "macro_f1")
-    if warning := step_output(run, "train").run_metadata.get("instability"):
-        yield "Warning", str(warning)
+    for step, key in (("train", "instability"), ("export", "calibration_warning")):
+        if warning := step_output(run, step).run_metadata.get(key):
+            yield "Warning", str(warning)
     repeated = "" if registration.is_new else " (registered before: nothing new)"
     yield "Model", f"{_version(registration)}, stage {registration.stage}{repeated}"
     cached = [s.name for s in run.steps.values() if s.status == ExecutionStatus.CACHED]

@@ -32,6 +32,7 @@ class PredictorMaterializer(ArtifactMaterializer):
         from cv_factory.evaluation.graph_size import count
 
         contract = data.contract
+        check = contract.calibration
         return {
             "fingerprint": data.fingerprint,
             "onnx_bytes": len(data.graph),
@@ -40,6 +41,8 @@ class PredictorMaterializer(ArtifactMaterializer):
             "classes": list(contract.class_names),
             "model": contract.model["name"],
             "precision": contract.precision,
+            "temperature": contract.temperature,
+            **({"calibration_warning": check.warning} if check and check.warning else {}),
             "fingerprints": dict(contract.fingerprints),
         }
 

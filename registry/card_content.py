@@ -12,8 +12,8 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves
 from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
+from cv_factory.inference.predictor import Contract
 from cv_factory.training.stability import describe_instability
-from cv_factory.training.trained_model import TrainedModel
 from registry import versions
 from registry.audit.log import AuditEntry
 from registry.candidate import RegistrationCandidate, load_candidate
@@ -70,7 +70,7 @@ def build_card_content(
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "precision": contract.precision,
             "PCA components for drift": contract.n_features,
-            "calibration temperature": contract.temperature,
+            **_describe_calibration(contract),
         },
         data={
             "source": dataset.source,
@@ -89,7 +89,7 @@ def build_card_content(
         packages=package_lineage(lineage),
         approver=_format_approval(approval) if approval else None,
         statements=candidate.card,
-        warnings=_warnings(trained),
+        warnings=_warnings(candidate),
         pictures=_pictures(candidate),
     )
 
@@ -99,10 +99,24 @@ def _format_approval(approval: AuditEntry) -> str:
     return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
 
 
-def _warnings(trained: TrainedModel) -> list[str]:
+def _warnings(candidate: RegistrationCandidate) -> list[str]:
     """Return what a person should know before deciding, a sentence each."""
+    trained, check = candidate.trained, candidate.predictor.contract.calibration
     instability = describe_instability(trained.history) if len(trained.history) > 1 else ""
-    return [instability] if instability else []
+    return [text for text in (instability, check.warning if check else "") if text]
+
+
+def _describe_calibration(contract: Contract) -> dict[str, str | float]:
+    """Return the temperature and, if it was fitted, how it held up on held-out images."""
+    check, temperature = contract.calibration, contract.temperature
+    if check is None:
+        return {"calibration temperature": temperature}
+    (loss, new_loss), (error, new_error) = check.log_loss, check.calibration_error
+    folds = (
+        f"log loss {loss:.4f} → {new_loss:.4f}, calibration error {error:.2%} → {new_error:.2%} "
+        f"on held-out folds of {check.n_images} validation images, {check.n_errors} misclassified"
+    )
+    return {"calibration temperature": temperature, "calibration check": folds}
 
 
 def _training(candidate: RegistrationCandidate) -> dict[str, str]:

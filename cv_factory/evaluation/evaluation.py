@@ -158,6 +158,8 @@ class Evaluation(Artifact):
         predictor_fingerprint: Which predictor this is about.
         predictions: What was predicted for each image.
         behavior: Results of the behavioral checks.
+        has_clipped_log_loss: Whether log losses are ``clipped_image_log_losses``, as in evaluations
+            stored before there were others.
     """
 
     KIND: ClassVar[str] = "evaluation"
@@ -175,6 +177,7 @@ class Evaluation(Artifact):
     predictor_fingerprint: str
     predictions: Predictions
     behavior: Behavior
+    has_clipped_log_loss: bool = False
 
     @property
     def n_images(self) -> int:
@@ -233,6 +236,7 @@ class Evaluation(Artifact):
             "calibration_bins": self.calibration_bins,
             "min_slice_images": self.min_slice_images,
             "predictor_fingerprint": self.predictor_fingerprint,
+            "has_clipped_log_loss": self.has_clipped_log_loss,
             "behaviour": self.behavior.to_body().to_json(),
         }
 
@@ -242,7 +246,9 @@ class Evaluation(Artifact):
         n_classes = len(header.class_names)
         p = _read_predictions(directory, n_classes)
         confusion = m.confusion_matrix(p.labels, p.predicted, n_classes)
-        losses = m.image_log_losses(p.labels, p.probabilities)
+        is_clipped = header.has_clipped_log_loss
+        log_losses = m.clipped_image_log_losses if is_clipped else m.image_log_losses
+        losses = log_losses(p.labels, p.probabilities)
         rows, slices = tuple(header.per_class), tuple(header.slices)
         if (
             not header.metrics.keys() >= _METRICS
@@ -268,6 +274,7 @@ class Evaluation(Artifact):
             predictor_fingerprint=header.predictor_fingerprint,
             predictions=p,
             behavior=Behavior.load(directory, header.behaviour),
+            has_clipped_log_loss=is_clipped,
         )
 
 
@@ -285,6 +292,7 @@ class _Body(BaseModel):
     calibration_bins: int
     min_slice_images: int
     predictor_fingerprint: str
+    has_clipped_log_loss: bool = True
     behaviour: BehaviorBody  # its name on disk
 
 

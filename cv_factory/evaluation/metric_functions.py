@@ -14,6 +14,7 @@ from cv_factory.errors import CVFactoryError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32] | NDArray[np.float64]
 Doubles = NDArray[np.float64]
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 class EvaluationError(CVFactoryError):
@@ -158,16 +159,26 @@ def pr_auc(labels: Ints, probabilities: Floats) -> float:
 def image_log_losses(labels: Ints, probabilities: Floats) -> Doubles:
     """Return each image's negative log probability of its true class, float64 ``(N,)``.
 
-    Probabilities are clipped to ``[eps, 1 - eps]`` of their own dtype, as scikit-learn does, so
-    that one image that was given none does not make the mean infinite.
+    Computed from the probabilities as they are, so that it is the log loss of what is served. Only
+    0, whose loss is infinite, counts as the smallest positive float32 (a loss of 103).
 
     Args:
         labels: True classes, int64 ``(N,)``.
         probabilities: Float ``(N, K)``.
     """
+    # Not -log: the loss of a probability of 1 is 0, not -0.
+    return np.asarray(0.0 - np.log(np.maximum(_of_true_class(labels, probabilities), _SMALLEST)))
+
+
+def clipped_image_log_losses(labels: Ints, probabilities: Floats) -> Doubles:
+    """Return the log losses of evaluations stored before 2026-11-29, float64 ``(N,)``.
+
+    Probabilities were clipped to ``[eps, 1 - eps]`` of their dtype, which hid how wrong a confident
+    answer was: 1e-38 counted as 1e-7.
+    """
     eps = float(np.finfo(probabilities.dtype).eps)
-    true_class_probability = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return np.asarray(-np.log(np.clip(true_class_probability, eps, 1.0 - eps)))
+    clipped = np.clip(_of_true_class(labels, probabilities), eps, 1.0 - eps)
+    return np.asarray(-np.log(clipped))
 
 
 def log_loss(labels: Ints, probabilities: Floats) -> float:
@@ -261,6 +272,10 @@ def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Doubles:
     quotient = np.full(denominator.shape, np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
+
+
+def _of_true_class(labels: Ints, probabilities: Floats) -> Doubles:
+    return np.asarray(probabilities[np.arange(len(labels)), labels].astype(np.float64))
 
 
 def _areas(labels: Ints, probabilities: Floats) -> tuple[Doubles, Doubles]:

@@ -14,9 +14,9 @@ from cv_factory.config.export import CalibrationConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
-from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, fit_temperature
+from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, calibrate
 from cv_factory.export.fingerprints import compute_fingerprints
-from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
+from cv_factory.inference.predictor import CalibrationCheck, Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
 from cv_factory.progress import quiet_loggers
 from cv_factory.training.trained_model import Reference, TrainedModel
@@ -86,9 +86,10 @@ def export_predictor(
         return predictor
     dataset, validation = calibration_set
     scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
-    temperature = fit_temperature(np.concatenate(scores), dataset.labels[validation])
-    _add_temperature(graph, temperature)
-    return _build_verified(graph, trained, transform, all_fingerprints, temperature)
+    temperature, check = calibrate(np.concatenate(scores), dataset.labels[validation])
+    if temperature != 1.0:
+        _add_temperature(graph, temperature)
+    return _build_verified(graph, trained, transform, all_fingerprints, temperature, check)
 
 
 def _build_verified(
@@ -97,6 +98,7 @@ def _build_verified(
     transform: FittedTransform,
     fingerprints: dict[str, str],
     temperature: float,
+    check: CalibrationCheck | None = None,
 ) -> Predictor:
     """Build the predictor of a graph and verify it against the reference outputs.
 
@@ -113,6 +115,7 @@ def _build_verified(
         model=trained.config.model_dump(mode="json"),
         fingerprints=fingerprints,
         temperature=temperature,
+        calibration=check,
     )
     empty = np.empty((0,))
     draft = Predictor(

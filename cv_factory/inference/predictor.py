@@ -4,6 +4,7 @@ It needs NumPy and ONNX Runtime only. It is what is evaluated, gated, registered
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,31 @@ GOLDEN_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
+class CalibrationCheck:
+    """How a temperature held up on validation images that it was not fitted on.
+
+    Attributes:
+        n_images: Validation images.
+        n_errors: How many of them the model misclassifies.
+        log_loss: On held-out folds of them, uncalibrated and calibrated.
+        calibration_error: Likewise, the expected calibration error.
+        warning: Why the temperature is weak or 1; empty for a sound fit.
+    """
+
+    n_images: int
+    n_errors: int
+    log_loss: tuple[float, float]
+    calibration_error: tuple[float, float]
+    warning: str = ""
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "CalibrationCheck":
+        """Rebuild it from JSON values."""
+        pairs = {name: tuple(fields[name]) for name in ("log_loss", "calibration_error")}
+        return cls(**{**fields, **pairs})
+
+
+@dataclass(frozen=True)
 class Contract:
     """Interface of a predictor, and where it comes from.
 
@@ -38,6 +64,7 @@ class Contract:
         fingerprints: SHA-256 of data, split, transform, config and code.
         temperature: Temperature of calibration; 1 if the graph is not calibrated.
         precision: Precision of weights and arithmetic: float32, float16 or int8.
+        calibration: How the temperature held up; None if none was fitted.
     """
 
     height: int
@@ -49,14 +76,29 @@ class Contract:
     fingerprints: dict[str, str]
     temperature: float = 1.0
     precision: str = "float32"
+    calibration: CalibrationCheck | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as JSON-serializable values."""
         fields = asdict(self)
+        # Left out at their defaults: predictors stored before these fields keep their fingerprint.
         if self.precision == "float32":
-            # Keeps the fingerprint of predictors stored before there was another precision.
             del fields["precision"]
+        if self.calibration is None:
+            del fields["calibration"]
         return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Contract":
+        """Rebuild a contract from JSON values."""
+        calibration = fields.get("calibration")
+        return cls(
+            **{
+                **fields,
+                "class_names": tuple(fields["class_names"]),
+                "calibration": calibration and CalibrationCheck.from_dict(calibration),
+            }
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -213,10 +255,8 @@ class Predictor(Artifact):
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         arrays = load_npz(directory / _GOLDEN, ("images", "probabilities", "features"))
-        fields = dict(body["contract"])
-        fields["class_names"] = tuple(fields["class_names"])
         graph = (directory / _GRAPH).read_bytes()
-        loaded = cls(graph, Contract(**fields), GoldenSamples(**arrays))
+        loaded = cls(graph, Contract.from_dict(body["contract"]), GoldenSamples(**arrays))
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'contract.json'}: the fingerprint does not match.")
         return loaded

@@ -23,7 +23,6 @@ def describe_instability(history: Sequence[Mapping[str, float]]) -> str:
     peak = peaks[bottom]
     return (
         f"Validation accuracy fell from {accuracies[peak]:.1%} in epoch {peak + 1} to "
-        f"{accuracies[bottom]:.1%} in epoch {bottom + 1}: the training is unstable, and which "
-        "epoch is the best is partly chance. Lower train.learning_rate, raise train.batch_size, "
-        "or set train.ema_decay."
+        f"{accuracies[bottom]:.1%} in epoch {bottom + 1}: the training is unstable. Lower "
+        "train.learning_rate, raise train.batch_size, or set train.ema_decay."
     )

@@ -5,7 +5,15 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.split import Split
+from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.inference.predictor import Predictor
+from cv_factory.training.trained_model import TrainedModel
 from tests.support.commands import run_all
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
@@ -98,11 +106,49 @@ def test_one_command_trains_evaluates_and_stages(
 
 
 def _without_measurements(output: str) -> str:
-    """Return the summary at the end of a run's output, with # for what differs between runs."""
-    summary = output[output.index("\nDataset ") + 1 :]
+    """Return the summary at the end of a run's output, with # for what differs between runs.
+
+    Whether the model has an error on the validation images depends on the processor.
+    """
+    summary = re.sub(r"(?m)^Warning .*\n", "", output[output.index("\nDataset ") + 1 :])
     for pattern in (r"\d+\.\d+(?=%)", r"\b0\.\d+", r"(?<=run )\S+(?=:)", r"sqlite:\S+(?=')"):
         summary = re.sub(pattern, "#", summary)
     return re.sub(r"[ ─━]{2,}", "  ", summary)
+
+
+def test_every_place_shows_the_figures_of_what_is_served(trained_project: Project) -> None:
+    """Log loss, best epoch and number of parameters: artifacts, metadata and card agree."""
+    outputs: dict[str, dict[str, Any]] = {}
+    for step in snapshot(trained_project)["steps"].values():
+        outputs |= step["outputs"]
+    folder = {name: Path(output["uri"]) for name, output in outputs.items()}
+    dataset, split = ImageDataset.load(folder["dataset"]), Split.load(folder["split"])
+    predictor, trained = (
+        Predictor.load(folder["predictor"]),
+        TrainedModel.load(folder["trained_model"]),
+    )
+    evaluation = Evaluation.load(folder["evaluation"])
+    card = (folder["registration"] / "model_card.md").read_text()
+
+    served = predictor.predict(dataset.images[split.test]).probabilities
+    of_true_class = served[np.arange(len(served)), dataset.labels[split.test]].astype(np.float64)
+    log_loss = evaluation.metrics["log_loss"].value
+    assert log_loss == -np.log(of_true_class).mean()
+    assert f"| Log loss | {log_loss:.4f} |" in card
+
+    assert outputs["trained_model"]["metadata"]["best_epoch"] == str(trained.best_epoch)
+    assert f"| best epoch | {trained.best_epoch} |" in card
+
+    assert evaluation.behavior.cost is not None
+    parameters = evaluation.behavior.cost.parameters
+    assert outputs["predictor"]["metadata"]["parameters"] == str(parameters)
+    assert f"| parameters | {parameters:,} |" in card
+
+    check = predictor.contract.calibration
+    assert check is not None
+    assert check.log_loss[1] <= check.log_loss[0]
+    assert 0.3 < predictor.contract.temperature < 1
+    assert served.min() > 1e-7
 
 
 def test_the_version_carries_its_lineage(trained_project: Project) -> None:

@@ -238,6 +238,27 @@ def test_an_evaluation_outlives_an_added_metric(tmp_path):
     assert loaded.metrics["worst_recall"] == Metric(0.5, 0.4, 0.6)
 
 
+def test_an_evaluation_with_clipped_log_losses_loads(tmp_path):
+    """An evaluation stored before log losses were those of the probabilities as they are."""
+    _, labels, ids = some_input()
+    confident = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
+    slices = {"class": [NAMES[label] for label in labels]}
+    saved = evaluate(confident, labels, ids, NAMES, "f" * 64, CONFIG, slices=slices)
+    saved.save(tmp_path)
+
+    def clip(body):
+        del body["has_clipped_log_loss"]
+        for row in body["slices"]:
+            row["log_loss"] = float(-np.log(np.finfo(np.float32).eps))
+
+    _resign(tmp_path, clip)
+    loaded = Evaluation.load(tmp_path)
+    assert loaded.has_clipped_log_loss
+    assert loaded.slices[0].log_loss < 16 < saved.slices[0].log_loss
+    loaded.save(tmp_path / "again")
+    assert Evaluation.load(tmp_path / "again").slices == loaded.slices
+
+
 def test_a_flipped_byte_is_refused(tmp_path):
     some_evaluation().save(tmp_path)
     path = tmp_path / "predictions.parquet"

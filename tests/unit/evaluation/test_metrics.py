@@ -88,7 +88,19 @@ def test_float32_probabilities_keep_their_ties():
         sk.roc_auc_score(labels, saturated, multi_class="ovr"), abs=1e-12
     )
     saturated[0] = np.eye(5, dtype=np.float32)[(labels[0] + 1) % 5]
-    assert m.image_log_losses(labels, saturated)[0] == pytest.approx(-np.log(2.0**-23))
+    assert m.image_log_losses(labels, saturated)[0] == pytest.approx(-np.log(2.0**-149))
+
+
+def test_the_log_loss_is_that_of_the_probabilities_as_they_are():
+    probabilities = np.array([[1.0, 1e-38], [1e-38, 1.0], [0.25, 0.75]], dtype=np.float32)
+    labels = np.array([1, 1, 0])
+    losses = m.image_log_losses(labels, probabilities)
+    np.testing.assert_array_equal(
+        losses, -np.log(probabilities[np.arange(3), labels].astype(np.float64))
+    )
+    assert losses[1] == 0.0
+    assert not np.signbit(losses[1])
+    assert m.clipped_image_log_losses(labels, probabilities)[0] < 16 < 87 < losses[0]
 
 
 def test_what_needs_every_class_says_which_is_missing():
