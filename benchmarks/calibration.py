@@ -2,9 +2,9 @@
 
 Each data set is split and trained with the seeds 0 to 4; every way is fitted on the probabilities
 of the validation images and measured on those of the test images. Fashion-MNIST is a sample of
-14,000 images. PHOTOS is a folder of photos, one folder a class, trained from scratch; without it
-there are no photos. CACHE keeps the probabilities of each training, and those in it are not
-computed again.
+14,000 images. PHOTOS is a folder of photos, one folder a class, of which 4,000 are trained on from
+scratch; without it there are no photos. CACHE is a folder that keeps the probabilities of each
+training, so that none is repeated.
 
     python -m benchmarks.calibration [PHOTOS [CACHE]]
 """
@@ -23,7 +23,7 @@ from benchmarks.harness import ROOT, Side, describe_machine, parse_arguments, ru
 SEEDS = range(5)
 _DIGITS, _FASHION = "configs/training.yaml", "configs/training_fashion_mnist.yaml"
 _SAMPLE = "data.limit=14000"
-_PHOTOS = ("data.source=folder", "split.test=0.35")
+_PHOTOS = ("data.source=folder", "data.limit=4000", "split.test=0.35")
 #: Configuration file and settings by data set and model.
 TRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "digits, small_cnn": (_DIGITS, ()),
@@ -36,7 +36,7 @@ TRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
         _DIGITS,
         ("data.source=fashion_mnist", _SAMPLE, "model.name=logistic_regression"),
     ),
-    "photos, small_cnn": (_DIGITS, _PHOTOS),
+    "photos, small_cnn": (_DIGITS, (*_PHOTOS, "train.epochs=8")),
     "photos, logistic_regression": (_DIGITS, (*_PHOTOS, "model.name=logistic_regression")),
 }
 _LABELS = ("validation_labels", "test_labels")

@@ -141,7 +141,7 @@ def _describe_weakness(
             f"The calibration, temperature {temperature:g}, is not used: on held-out validation "
             f"images log loss goes from {before.log_loss:.4f} to {after.log_loss:.4f} and "
             f"calibration error from {before.calibration_error:.4f} to "
-            f"{after.calibration_error:.4f}. More of them (split.validation) make it steadier."
+            f"{after.calibration_error:.4f}. The probabilities stay as the model gives them."
         )
     if n_errors == 0:
         return (

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from cv_factory.evaluation.behavior import (
 from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation, Metric
 from cv_factory.evaluation.metrics import metric_names
+from cv_factory.evaluation.slices import measure_slices
 
 NAMES = ("cat", "dog", "élan")
 CONFIG = EvaluateConfig(bootstrap_samples=200, top_k=2)
@@ -248,8 +249,9 @@ def test_an_evaluation_with_clipped_log_losses_loads(tmp_path):
 
     def clip(body):
         del body["has_clipped_log_loss"]
-        for row in body["slices"]:
-            row["log_loss"] = float(-np.log(np.finfo(np.float32).eps))
+        losses = m.clipped_image_log_losses(labels, confident)
+        measured = measure_slices(slices, labels < 0, losses, CONFIG.confidence)
+        body["slices"] = [asdict(row) for row in measured]
 
     _resign(tmp_path, clip)
     loaded = Evaluation.load(tmp_path)
