@@ -12,6 +12,7 @@ training, so that none is repeated.
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,10 @@ def _calibrators() -> Iterator[tuple[str, Calibrator]]:
     from cv_factory.export.calibrate import calibrate, fit_temperature
 
     yield "uncalibrated", lambda _p, _y: 1.0
-    yield "likelihood alone", lambda p, y: fit_temperature(p, y, assumed_errors=0.0)
+    yield "likelihood alone", partial(fit_temperature, assumed_errors=0.0)
     for count in (0.25, 1.0, 2.0):
-        yield (
-            f"{count:g} assumed errors",
-            lambda p, y, count=count: fit_temperature(p, y, assumed_errors=count),
-        )
-    yield "normal prior of log T, std 0.5", lambda p, y: _fit_with_prior(p, y, 0.5)
+        yield f"{count:g} assumed errors", partial(fit_temperature, assumed_errors=count)
+    yield "normal prior of log T, std 0.5", partial(_fit_with_prior, std=0.5)
     yield "mean of folds", _fit_on_folds
     yield "0.5 assumed errors", fit_temperature
     yield "0.5, checked on folds (shipped)", lambda p, y: calibrate(p, y)[0]
