@@ -60,7 +60,7 @@ def main() -> None:
     with timed("export"):
         from cv_factory.export.onnx_graph import export_predictor
 
-        predictor = export_predictor(trained, transform, {})
+        predictor = export_predictor(trained, transform, {}, dataset, split.validation)
     with timed("evaluate"):
         from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 

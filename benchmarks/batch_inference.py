@@ -47,7 +47,7 @@ def export_small_cnn(root: Path, images: Path) -> None:
         dataset, split, transform, SmallCNNConfig(), TrainConfig(epochs=1, batch_size=64)
     )
     root.mkdir()
-    export_predictor(trained, transform, {}).save(root)
+    export_predictor(trained, transform, {}, dataset, split.validation).save(root)
 
 
 def bare_loop() -> dict[str, float]:

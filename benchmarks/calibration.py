@@ -152,7 +152,7 @@ def _train(name: str, photos: str, seed: str, file: str) -> None:
     split = split_dataset(dataset, config.split)
     transform = fit_transform(dataset, split.train, config.transform)
     trained = train(dataset, split, transform, config.model, config.train)
-    predictor = export_predictor(trained, transform, {})
+    predictor = export_predictor(trained, transform, {}, dataset, split.validation)
     np.savez(
         file,
         validation=score(predictor, dataset, split.validation),

@@ -92,7 +92,7 @@ def _make() -> tuple[Predictor, ImageDataset, Split]:
     )
     transform = fit_transform(dataset, split.train, TransformConfig())
     trained = train(dataset, split, transform, LogisticRegressionConfig(), TrainConfig())
-    return export_predictor(trained, transform, {}), dataset, split
+    return export_predictor(trained, transform, {}, dataset, split.validation), dataset, split
 
 
 def _manifest(images: np.ndarray, labels: np.ndarray) -> pd.DataFrame:

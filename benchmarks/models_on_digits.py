@@ -69,7 +69,7 @@ def _train(name: str, settings: list[str]) -> dict[str, float]:
     start = time.perf_counter()
     trained = train(dataset, split, transform, config.model, config.train)
     seconds = time.perf_counter() - start
-    predictor = export_predictor(trained, transform, {})
+    predictor = export_predictor(trained, transform, {}, dataset, split.validation)
     predicted = predictor.predict(dataset.images[split.test]).probabilities.argmax(axis=1)
     accuracy = float((predicted == dataset.labels[split.test]).mean())
     return {"accuracy": accuracy, "seconds": seconds, "kilobytes": len(predictor.graph) / 1e3}

@@ -46,7 +46,7 @@ def export_all(
     split = split_dataset(dataset, SplitConfig())
     transform = fit_transform(dataset, split.train, TransformConfig())
     trained = train(dataset, split, transform, model, TrainConfig(epochs=1, batch_size=64))
-    exported = export_predictor(trained, transform, {})
+    exported = export_predictor(trained, transform, {}, dataset, split.validation)
     predictors = {
         precision: quantize(
             exported,

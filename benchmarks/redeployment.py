@@ -44,7 +44,7 @@ def train_digits() -> Predictor:
     settings = TransformConfig(pca=PCAConfig(n_components=16))
     transform = fit_transform(dataset, split.train, settings)
     trained = train(dataset, split, transform, LogisticRegressionConfig(), TrainConfig())
-    return export_predictor(trained, transform, {})
+    return export_predictor(trained, transform, {}, dataset, split.validation)
 
 
 def measure(rounds: int, folder: Path) -> dict[str, list[float]]:

@@ -16,6 +16,7 @@ from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
 from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, calibrate
 from cv_factory.export.fingerprints import compute_fingerprints
+from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.inference.predictor import CalibrationCheck, Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
 from cv_factory.progress import quiet_loggers
@@ -28,12 +29,7 @@ PARITY_TOLERANCE = 1e-4
 #: Of every graph, so that its parts can be merged.
 OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
 _IR_VERSION = 10
-_N_GOLDEN_SAMPLES = 16
 _BATCH = 1024
-
-
-#: A dataset, and the indices of its images to calibrate on.
-CalibrationSet = tuple[ImageDataset, npt.NDArray[np.int64]]
 
 
 def export_training_run(
@@ -51,22 +47,17 @@ def export_training_run(
     """
     fingerprints = compute_fingerprints(dataset, split, trained, config_fingerprint)
     return export_predictor(
-        trained, transform, fingerprints, select_calibration_set(dataset, split, calibration)
+        trained, transform, fingerprints, dataset, split.validation, calibration
     )
-
-
-def select_calibration_set(
-    dataset: ImageDataset, split: Split, config: CalibrationConfig
-) -> CalibrationSet | None:
-    """Return the validation images for calibration, or None for ``method: none``."""
-    return (dataset, split.validation) if config.method == "temperature" else None
 
 
 def export_predictor(
     trained: TrainedModel,
     transform: FittedTransform,
     fingerprints: dict[str, str],
-    calibration_set: CalibrationSet | None = None,
+    dataset: ImageDataset,
+    validation: npt.NDArray[np.int64],
+    calibration: CalibrationConfig | None = None,
 ) -> Predictor:
     """Build the predictor and compare its outputs with the reference outputs.
 
@@ -74,7 +65,9 @@ def export_predictor(
         trained: The model and its reference outputs.
         transform: The transform that the model was trained with.
         fingerprints: SHA-256 of each input, for the contract; the transform's own is added.
-        calibration_set: Images to calibrate on; None for an uncalibrated predictor.
+        dataset: Images and labels.
+        validation: Indices of the images to calibrate on and to choose the golden samples from.
+        calibration: None for an uncalibrated predictor.
 
     Raises:
         ExportError: The graph's probabilities differ from the reference by more than 1e-4.
@@ -82,14 +75,13 @@ def export_predictor(
     all_fingerprints = fingerprints | {"transform": transform.fingerprint}
     graph = build_graph(trained, transform)
     predictor = _build_verified(graph, trained, transform, all_fingerprints, 1.0)
-    if calibration_set is None:
-        return predictor
-    dataset, validation = calibration_set
-    scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
-    temperature, check = calibrate(np.concatenate(scores), dataset.labels[validation])
-    if temperature != 1.0:
-        _add_temperature(graph, temperature)
-    return _build_verified(graph, trained, transform, all_fingerprints, temperature, check)
+    if calibration is not None and calibration.method == "temperature":
+        scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
+        temperature, check = calibrate(np.concatenate(scores), dataset.labels[validation])
+        if temperature != 1.0:
+            _add_temperature(graph, temperature)
+        predictor = _build_verified(graph, trained, transform, all_fingerprints, temperature, check)
+    return replace(predictor, golden=select_golden_samples(predictor, dataset, validation))
 
 
 def _build_verified(
@@ -100,7 +92,7 @@ def _build_verified(
     temperature: float,
     check: CalibrationCheck | None = None,
 ) -> Predictor:
-    """Build the predictor of a graph and verify it against the reference outputs.
+    """Build the predictor of a graph, without golden samples; verify the reference outputs.
 
     Raises:
         ExportError: The outputs differ by more than ``PARITY_TOLERANCE``.
@@ -118,17 +110,14 @@ def _build_verified(
         calibration=check,
     )
     empty = np.empty((0,))
-    draft = Predictor(
+    predictor = Predictor(
         graph.SerializeToString(deterministic=True),
         contract,
         GoldenSamples(empty, empty, empty),  # type: ignore[arg-type]
     )
-    images = trained.reference.images
-    outputs = draft.predict(images)
-    _check_parity(outputs.probabilities, trained.reference, temperature)
-    n = _N_GOLDEN_SAMPLES
-    golden = GoldenSamples(images[:n], outputs.probabilities[:n], outputs.features[:n])
-    return replace(draft, golden=golden)
+    probabilities = predictor.predict(trained.reference.images).probabilities
+    _check_parity(probabilities, trained.reference, temperature)
+    return predictor
 
 
 def _check_parity(

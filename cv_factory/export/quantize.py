@@ -19,8 +19,9 @@ from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
+from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.export.onnx_graph import OPSET, strip_metadata
-from cv_factory.inference.predictor import GoldenSamples, Predictor
+from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import quiet_loggers
 
 _BATCH = 256
@@ -38,7 +39,8 @@ def quantize(
     Args:
         predictor: In float32, verified against the live model.
         dataset: Images of the split.
-        split: Training images calibrate int8, validation images measure agreement.
+        split: Training images calibrate int8; validation images measure agreement and become golden
+            samples.
         config: ``float32`` returns the predictor itself.
 
     Raises:
@@ -59,11 +61,13 @@ def quantize(
         graph = _quantize_int8(graph, _select_calibration_images(dataset, split, config))
     strip_metadata(graph)
     onnx.checker.check_model(graph, full_check=True)
-    quantized = _replace_graph(
-        predictor, graph.SerializeToString(deterministic=True), config.precision
+    quantized = Predictor(
+        graph.SerializeToString(deterministic=True),
+        replace(predictor.contract, precision=config.precision),
+        predictor.golden,
     )
     _check_agreement(predictor, quantized, dataset, split.validation, config)
-    return quantized
+    return replace(quantized, golden=select_golden_samples(quantized, dataset, split.validation))
 
 
 def _select_calibration_images(
@@ -147,14 +151,6 @@ class _CalibrationDataReader:
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch, None after the last."""
         return next(self._batches, None)
-
-
-def _replace_graph(predictor: Predictor, graph: bytes, precision: str) -> Predictor:
-    """Return the predictor with another graph, and golden samples of that graph's outputs."""
-    contract, images = replace(predictor.contract, precision=precision), predictor.golden.images
-    quantized = Predictor(graph, contract, predictor.golden)
-    outputs = quantized.predict(images)
-    return replace(quantized, golden=GoldenSamples(images, outputs.probabilities, outputs.features))
 
 
 def _check_agreement(

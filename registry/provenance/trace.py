@@ -144,7 +144,7 @@ def reproduce(trace: Trace) -> TraceCheck:
 
 
 def _train_again(trace: Trace, stored: Predictor) -> Predictor:
-    from cv_factory.export.onnx_graph import export_predictor, select_calibration_set
+    from cv_factory.export.onnx_graph import export_predictor
     from cv_factory.export.quantize import quantize
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
@@ -163,7 +163,7 @@ def _train_again(trace: Trace, stored: Predictor) -> Predictor:
     calibration = CalibrationConfig.model_validate(export.get("calibration", {}))
     inputs = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
     float_predictor = export_predictor(
-        trained, transform, inputs, select_calibration_set(dataset, split, calibration)
+        trained, transform, inputs, dataset, split.validation, calibration
     )
     export_config = ExportConfig.model_validate(export.get("config", {}))
     return quantize(float_predictor, dataset, split, export_config)

@@ -65,7 +65,7 @@ def test_the_pipeline_makes_an_endpoint_that_answers(
 ) -> None:
     done, jobs = deployed
     assert f"Served: digits version 1 (production) at sagemaker://{_ENDPOINT}" in done.stdout
-    assert "Verified: 16 golden samples" in done.stdout
+    assert "Verified: 20 golden samples" in done.stdout
     assert {name.split("-", 1)[1] for name in jobs} >= _STEPS, "every step was a job"
     (answer,) = _answers(cloud, 1)
     assert (answer["model"], answer["version"]) == ("digits", "1")

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pytest
 
 from cv_factory.config.train import TrainConfig
-from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.small_cnn import SmallCNNConfig
 from tests.support.digits import load_digits
@@ -41,7 +40,7 @@ def run() -> TrainedRun:
     trained = digits.train(SmallCNNConfig(channels=[16, 32, 32]), config)
     dataset, split = digits.dataset, digits.split
     return TrainedRun(
-        export_predictor(trained, digits.transform, {}),
+        digits.export(trained),
         dataset.images[split.train],
         dataset.labels[split.train],
         dataset.images[split.test],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cv_factory.config.data import DataConfig
+from cv_factory.config.export import CalibrationConfig
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
@@ -11,6 +12,8 @@ from cv_factory.config.transform import PCAConfig, TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.ingest import ingest
 from cv_factory.data.split import Split, split_dataset
+from cv_factory.export.onnx_graph import export_predictor
+from cv_factory.inference.predictor import Predictor
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.train import train
 from cv_factory.training.trained_model import TrainedModel
@@ -33,6 +36,13 @@ class Digits:
     ) -> TrainedModel:
         """Train a model on them."""
         return train(self.dataset, self.split, self.transform, model, config, on_epoch)
+
+    def export(self, trained: TrainedModel, *, calibrated: bool = False) -> Predictor:
+        """Export a model trained on them."""
+        calibration = CalibrationConfig(method="temperature" if calibrated else "none")
+        return export_predictor(
+            trained, self.transform, {}, self.dataset, self.split.validation, calibration
+        )
 
 
 @cache

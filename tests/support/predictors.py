@@ -8,7 +8,6 @@ import numpy as np
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.models.small_cnn import SmallCNNConfig
@@ -27,9 +26,7 @@ def digits_predictor(
 ) -> tuple[Predictor, ImageDataset, Split]:
     """Return a predictor of 600 digits, the digits, and their split."""
     digits = load_digits(600, n_components=16)
-    trained = _train(model)
-    calibration_set = (digits.dataset, digits.split.validation) if calibrated else None
-    predictor = export_predictor(trained, digits.transform, {}, calibration_set)
+    predictor = digits.export(_train(model), calibrated=calibrated)
     return predictor, digits.dataset, digits.split
 
 

@@ -43,7 +43,7 @@ SearchConfig(families={"naive_bayes": {}})
 for name in ("naive_bayes", "linear"):
     model = MODEL_SECTIONS[name](name=name)
     trained = train(dataset, split, transform, model, TrainConfig(epochs=3, batch_size=16))
-    predictor = export_predictor(trained, transform, {"data": dataset.fingerprint})
+    predictor = export_predictor(trained, transform, {}, dataset, split.validation)
     evaluation = evaluate_predictor(predictor, dataset, split.test, config)
     recall = evaluation.metrics["worst_recall"]
     assert recall.value >= 0.9, recall

@@ -72,7 +72,10 @@ class Case:
         return train(self.dataset, self.split, self.transform, model, config)
 
     def export(self, trained: TrainedModel) -> Predictor:
-        return export_predictor(trained, self.transform, {"data": self.dataset.fingerprint})
+        fingerprints = {"data": self.dataset.fingerprint}
+        return export_predictor(
+            trained, self.transform, fingerprints, self.dataset, self.split.validation
+        )
 
 
 def _settings(model: ModelConfig) -> dict[str, object]:

@@ -49,7 +49,7 @@ def trained(reports_and_model: tuple[EpochReports, TrainedModel]) -> TrainedMode
 
 @pytest.fixture(scope="module")
 def predictor(trained: TrainedModel, digits: Digits) -> Predictor:
-    return export_predictor(trained, digits.transform, {})
+    return digits.export(trained)
 
 
 def test_features_match_the_transform(predictor: Predictor, digits: Digits) -> None:
@@ -85,10 +85,10 @@ def test_an_export_that_differs_from_the_live_model_is_refused(digits: Digits) -
     wrong[3, 4] += 2e-4
     changed = replace(trained, reference=replace(trained.reference, probabilities=wrong))
     with pytest.raises(ExportError, match=r"differs from the trained model by 2\.0"):
-        export_predictor(changed, digits.transform, {})
+        digits.export(changed)
     wrong[3, 4] = np.nan
     with pytest.raises(ExportError, match="nan"):
-        export_predictor(changed, digits.transform, {})
+        digits.export(changed)
 
 
 @pytest.mark.slow
@@ -103,14 +103,14 @@ def test_large_color_images_go_through_the_whole_graph() -> None:
     models: list[ModelConfig] = [SMALL, LogisticRegressionConfig()]
     for model in models:
         trained = train(dataset, split, transform, model, QUICK.model_copy(update={"epochs": 1}))
-        export_predictor(trained, transform, {})
+        export_predictor(trained, transform, {}, dataset, split.validation)
 
 
 def test_bf16_trains_and_exports(digits: Digits) -> None:
     settings = {"precision": "bf16", "horizontal_flip": True, "epochs": 1}
     config = QUICK.model_copy(update=settings)
     trained = digits.train(SMALL, config)
-    export_predictor(trained, digits.transform, {})
+    digits.export(trained)
     assert all(v.dtype != np.uint16 for v in trained.weights.values())
 
 
