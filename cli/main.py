@@ -45,18 +45,25 @@ def module_names(package_path: list[str]) -> list[str]:
     return sorted(module.name for module in iter_modules(package_path))
 
 
+def command_names() -> list[str]:
+    """Return the names of the subcommands, which are those of their modules."""
+    return [name.replace("_", "-") for name in module_names(cli.commands.__path__)]
+
+
 class _CommandGroup(click.Group):
     """Finds a subcommand by the name of its module in ``cli.commands``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the subcommands."""
-        return module_names(cli.commands.__path__)
+        return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one subcommand; None if there is none of this name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        subcommand: click.Command = import_module(f"cli.commands.{cmd_name}").command
+        subcommand: click.Command = import_module(
+            f"cli.commands.{cmd_name.replace('-', '_')}"
+        ).command
         return subcommand
 
 

@@ -1,16 +1,21 @@
 """A predictor with its evidence: of the running pipeline, or loaded for a registered version."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import TypeAdapter
 from zenml.models import ModelVersionResponse
 
 from cv_factory.config.card import CardConfig
+from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.inference.predictor import Predictor
+from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 from registry import versions
 from registry.run_reference import step_parameters
@@ -36,7 +41,7 @@ def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
     Raises:
         ArtifactError: One of them was deleted or is damaged.
     """
-    parameters = step_parameters(versions.training_run(version))
+    _, settings = load_training_settings(version, step_parameters(versions.training_run(version)))
     return RegistrationCandidate(
         predictor=versions.load_predictor(version),
         evaluation=versions.load_linked_artifact(version, "evaluation", Evaluation),
@@ -44,6 +49,26 @@ def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
         dataset=versions.load_linked_artifact(version, "dataset", ImageDataset),
         split=versions.load_linked_artifact(version, "split", Split),
         report=versions.load_linked_artifact(version, "data_report", DataReport),
-        settings=TrainConfig.model_validate(parameters["train"]["config"]),
         card=CardConfig.model_validate(version.run_metadata.get(versions.CARD, {})),
+        settings=settings,
     )
+
+
+def load_training_settings(
+    version: ModelVersionResponse, parameters: Mapping[str, Any]
+) -> tuple[ModelConfig, TrainConfig]:
+    """Return the settings that a version was trained with: its search's best, or the configured.
+
+    Args:
+        version: The version.
+        parameters: Parameters of its run's steps, by step.
+
+    Raises:
+        ArtifactError: The result of its search was deleted or is damaged.
+    """
+    if "search" in parameters:
+        result = versions.load_linked_artifact(version, "search_result", SearchResult)
+        return result.model, result.train
+    adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
+    train = parameters["train"]
+    return adapter.validate_python(train["model"]), TrainConfig.model_validate(train["config"])

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
@@ -23,6 +24,8 @@ from registry.lineage import package_versions
 from registry.mlflow.candidate_tracking import log_candidate, log_registration
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.model_registry import ModelRegistry
+from registry.provenance.attestation import sign_statement
+from registry.provenance.dsse import AttestationError
 from registry.provenance.statement import build_statement
 from registry.run_reference import RunReference
 from registry.versions import RegistryError
@@ -62,7 +65,9 @@ def register_candidate(
     if version is None:
         version = versions.create_version(model_name, fingerprint, _description(candidate))
     full_lineage = _full_lineage(candidate, lineage, run)
-    _complete_version(registry, version, candidate, full_lineage, run)
+    provenance = build_statement(candidate.predictor, full_lineage, run.parameters)
+    if not version.run_metadata.get(versions.COMPLETE):
+        _complete_version(registry, version, candidate, full_lineage, provenance, run)
     _store_statements(version, config)
     version = versions.get_version(model_name, version.number)
     registry.record_registration(
@@ -80,7 +85,7 @@ def register_candidate(
         predictor_fingerprint=fingerprint,
         verdicts=verdicts,
         lineage=full_lineage,
-        provenance=build_statement(candidate.predictor, full_lineage, run.parameters),
+        provenance=provenance,
         card_markdown=render_markdown(content),
         card_html=render_html(content),
     )
@@ -137,17 +142,22 @@ def _complete_version(
     version: ModelVersionResponse,
     candidate: RegistrationCandidate,
     lineage: Mapping[str, str],
+    provenance: Mapping[str, Any],
     run: RunReference,
 ) -> None:
-    """Add artifacts, metadata and the mirror to a version, unless an earlier run did."""
-    if version.run_metadata.get(versions.COMPLETE):
-        return
+    """Add artifacts, metadata, the signed statement and the mirror to a version."""
     versions.link_artifacts(version, run.artifact_version_ids.values(), run.run_id)
     metrics = {
         f"{versions.METRIC_PREFIX}{name}": value for name, value in _metrics(candidate).items()
     }
     summary = {"predictor": candidate.predictor.fingerprint, "evaluation": _summary(candidate)}
     versions.add_metadata(version, {**lineage, **metrics, **summary})
+    try:
+        sign_statement(registry.model_name, version.number, provenance)
+    except AttestationError as error:
+        logger.warning(
+            "%s version %s is not signed: %s", registry.model_name, version.number, error
+        )
     registry.mirror.update_version(versions.get_version(registry.model_name, version.number))
     # Written last: the next run completes the version of a run that was killed before this line.
     versions.add_metadata(version, {versions.COMPLETE: True})

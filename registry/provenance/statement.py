@@ -19,8 +19,8 @@ from registry.run_reference import step_parameters
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
-#: Identifies the build type that docs/provenance.md describes.
-BUILD_TYPE = "urn:uuid:6c0f8a52-4be2-4d0e-9a0d-3f6e2b7c51d4"
+#: The build type that docs/provenance.md describes, of a checkout that was cloned from no URL.
+LOCAL_BUILD_TYPE = "urn:uuid:6c0f8a52-4be2-4d0e-9a0d-3f6e2b7c51d4"
 _INPUTS = ("data", "split", "transform", "model", "config", "code")
 
 
@@ -43,7 +43,7 @@ def build_statement(
         "predicateType": _PREDICATE,
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
+                "buildType": build_type(lineage),
                 "externalParameters": dict(parameters),
                 "internalParameters": {"stack": lineage.get("stack", "unknown")},
                 "resolvedDependencies": [
@@ -61,6 +61,12 @@ def build_statement(
             },
         },
     }
+
+
+def build_type(lineage: Mapping[str, str]) -> str:
+    """Return the URI of the page that describes the build, in the repository that was cloned."""
+    url = lineage.get("git_url")
+    return f"{url}/blob/HEAD/docs/provenance.md#build-type" if url else LOCAL_BUILD_TYPE
 
 
 def rebuild_statement(version: ModelVersionResponse) -> dict[str, Any]:
@@ -108,7 +114,8 @@ def _source(lineage: Mapping[str, str]) -> list[dict[str, Any]]:
     if commit == "unknown":
         return []
     dirty = {"cvfactory_dirty": lineage.get("git_dirty", "unknown")}
-    return [{"name": "source", "digest": {"gitCommit": commit}, "annotations": dirty}]
+    uri = {"uri": f"git+{lineage['git_url']}"} if "git_url" in lineage else {}
+    return [{"name": "source", **uri, "digest": {"gitCommit": commit}, "annotations": dirty}]
 
 
 def _inputs(predictor: Predictor) -> list[dict[str, Any]]:

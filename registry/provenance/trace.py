@@ -10,8 +10,6 @@ from zenml.models import ModelVersionResponse
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.export import CalibrationConfig, ExportConfig
-from cv_factory.config.model import ModelConfig
-from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -21,6 +19,7 @@ from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 from registry import versions
 from registry.audit.log import AuditEntry
+from registry.candidate import load_training_settings
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry
 from registry.provenance.statement import add_approval, package_lineage, rebuild_statement
@@ -38,7 +37,7 @@ class TraceLink:
 
 @dataclass(frozen=True)
 class TraceCheck:
-    """Comparison of a stored thing with the lineage."""
+    """Comparison of a stored thing with the lineage; its detail is one line, or several."""
 
     name: str
     ok: bool
@@ -140,7 +139,7 @@ def reproduce(trace: Trace) -> TraceCheck:
     changed = _changed_packages(trace.version)
     if check.ok or not changed:
         return check
-    return TraceCheck(check.name, False, f"{check.detail}; other packages: {', '.join(changed)}")
+    return TraceCheck(check.name, False, f"{check.detail}\nother packages: {', '.join(changed)}")
 
 
 def _train_again(trace: Trace, stored: Predictor) -> Predictor:
@@ -155,10 +154,8 @@ def _train_again(trace: Trace, stored: Predictor) -> Predictor:
     transform = fit_transform(
         dataset, split.train, TransformConfig.model_validate(parameters["fit_transform"]["config"])
     )
-    model, config = parameters["train"]["model"], parameters["train"]["config"]
-    trained = train(
-        dataset, split, transform, _model_config(model), TrainConfig.model_validate(config)
-    )
+    model, config = load_training_settings(trace.version, parameters)
+    trained = train(dataset, split, transform, model, config)
     export = parameters["export"]
     calibration = CalibrationConfig.model_validate(export.get("calibration", {}))
     inputs = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
@@ -175,13 +172,6 @@ def _changed_packages(version: ModelVersionResponse) -> list[str]:
         for key, now in package_versions().items()
         if version.run_metadata.get(key) != now
     ]
-
-
-def _model_config(settings: Mapping[str, Any]) -> ModelConfig:
-    from pydantic import TypeAdapter
-
-    adapter: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-    return adapter.validate_python(dict(settings))
 
 
 def _artifact_link(
@@ -221,6 +211,6 @@ def _check_pixels(dataset: ImageDataset) -> TraceCheck:
 
 def _compare(name: str, expected: str, actual: str) -> TraceCheck:
     if expected == actual:
-        return TraceCheck(name, True, actual[:16])
-    detail = f"lineage says {expected[:16] or 'nothing'}, stored is {actual[:16]}"
+        return TraceCheck(name, True, actual)
+    detail = f"lineage says\n{expected or 'nothing'}\nstored is\n{actual or 'nothing'}"
     return TraceCheck(name, False, detail)

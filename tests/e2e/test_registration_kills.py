@@ -20,8 +20,9 @@ from registry.mlflow.mirror import MlflowMirror
 from registry.model_registry import ModelRegistry
 from registry import register as registering
 from registry.candidate import RegistrationCandidate
+from registry.provenance.attestation import verify_version
 from registry.register import register_candidate
-from registry.run_reference import RunReference
+from registry.run_reference import RunReference, step_parameters
 from registry.stages import open_intent
 
 
@@ -54,13 +55,19 @@ for name in ("create_version", "link_artifacts", "add_metadata", "set_stage"):
 for name in ("update_version", "update_stages", "store_log_head"):
     counted(MlflowMirror, name)
 counted(LocalLogFiles, "create")
+counted(registering, "sign_statement")
 
 version = versions.get_version("digits", 1)
 names = ("predictor", "evaluation", "trained_model", "dataset", "split", "data_report")
 artifacts = {name: version.get_artifact(name) for name in names}
 loaded = [artifacts[name].load() for name in names]
 run = Client().get_pipeline_run(str(version.run_metadata["pipeline_run"]))
-reference = RunReference(run.id, run.name, {name: a.id for name, a in artifacts.items()})
+reference = RunReference(
+    run.id,
+    run.name,
+    {name: a.id for name, a in artifacts.items()},
+    parameters=step_parameters(run),
+)
 
 
 def register(model):
@@ -99,6 +106,7 @@ while True:
             for name, number in registry.mirror._client.get_registered_model(model).aliases.items()
         },
         "mirrored": len(registry.mirror._client.search_model_versions(f"name = '{model}'")),
+        "signed": len(verify_version(versions.get_version(model, number))),
         "head": registry.check_log()[-1].kind,
     })
     kills += 1
@@ -110,8 +118,8 @@ def test_a_registration_killed_before_any_write_is_completed(trained_project: Pr
     lines = trained_project.warm("-c", _SOURCE).stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("STATES")]
     states = json.loads(line.removeprefix("STATES"))
-    # Create, link, describe, mirror, complete, approval, log, head, intent, stage, alias, done, …
-    assert len(states) >= 12
+    # Create, link, describe, sign, mirror, complete, approval, log, head, intent, stage, alias, …
+    assert len(states) >= 13
     for kill, state in enumerate(states):
         expected = {
             "stages": {"1": "staging"},
@@ -122,6 +130,7 @@ def test_a_registration_killed_before_any_write_is_completed(trained_project: Pr
             "linked": True,
             "aliases": {"staging": "1"},
             "mirrored": 1,
+            "signed": 64,
             "head": "done",
         }
         assert state == expected, f"killed before write {kill}"

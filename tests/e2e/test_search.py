@@ -48,6 +48,8 @@ def test_a_killed_search_resumes_and_its_winner_is_trained(project: Project) -> 
     model = json.loads((predictor / "contract.json").read_text())["body"]["contract"]["model"]
     assert model["name"] == winner[1]
     assert f"{model[winner[2].removeprefix('model.')]}".startswith(winner[3][:6])
+    # Not the configured model, which would give another predictor.
+    assert "1 of 1 checks agree" in project.run("trace", "1", "--reproduce").stdout
     nested = [run for run in mlflow_snapshot(project)["runs"] if "family" in run["params"]]
     scored = [run for run in nested if "score" in run["metrics"]]
     # The kill may fall between a trial's end and its report.

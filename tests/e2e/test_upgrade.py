@@ -64,9 +64,10 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
         project,
         quick_training("transform.pca.n_components=8", _GATES),
         deployment(port),
+        ["approve", "1", "--by", "Ada", "--reason", "read the card"],
         quick_training("transform.pca.n_components=24", _GATES),
     )
-    assert_codes(done, 0, 0, 0)
+    assert_codes(done, 0, 0, 0, 0)
 
     _remove_files(project)
     project.copy_sources()
@@ -79,19 +80,26 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
         ["history"],
         ["card", "1"],
         ["trace", "1", "--verify"],
+        ["verify", "1"],
+        ["sign", "1"],
+        ["verify", "1"],
         python(_LOAD_EVERYTHING),
         deployment(port),
         deployment(port),
         ["rollback", "--by", "Bob", "--reason", "complaints"],
         quick_training("transform.pca.n_components=16", _GATES),
     )
-    assert_codes(done, *[0] * 9)
-    models, history, card, trace, loaded, updated, again, rollback, trained = done
+    assert_codes(done, 0, 0, 0, 0, 1, *[0] * 7)
+    models, history, card, trace, unsigned, _, signed, *done = done
+    loaded, updated, again, rollback, trained = done
     assert "digits: 2 versions" in models.output
     assert "registered version 2" in history.output
     assert "Stage: **production**" in card.output
     assert "checks agree" in trace.output
+    assert "ok provenance that was approved" in trace.output
     assert "DIFFERS" not in trace.output
+    assert "digits version 1 is not signed" in unsigned.output
+    assert "Approved by Ada" in signed.output
     types = dict(re.findall(r"LOADED (\S+) (\S+)", loaded.output))
     assert types.items() >= _TYPES.items()
     assert "Served: digits version 2 (production)" in updated.output

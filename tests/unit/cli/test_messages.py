@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from rich.console import Console, RenderableType
 from zenml.enums import ExecutionStatus
 
-import cli.commands
 from cli import main
 from cli.commands.history import describe_log
 from cli.commands.models import versions_table
@@ -151,7 +150,7 @@ def test_batch_inference(golden: Golden) -> None:
 
 
 def test_help_of_every_command(golden: Golden) -> None:
-    commands = ["", *main.module_names(cli.commands.__path__)]
+    commands = ["", *main.command_names()]
     invoke = CliRunner().invoke
     texts = [
         invoke(main.command, [*name.split(), "--help"], "", prog_name="run.py").output

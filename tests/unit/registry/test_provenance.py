@@ -12,7 +12,8 @@ import pytest
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.inference.predictor import Predictor
 from registry.audit.log import AuditEntry
-from registry.provenance.statement import BUILD_TYPE, add_approval, build_statement
+from registry.provenance.statement import LOCAL_BUILD_TYPE, add_approval, build_statement
+from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
 
 URI = {"type": "string", "pattern": r"^[a-z][a-z0-9+.\-]*:\S+$"}
@@ -142,7 +143,23 @@ def test_unknown_facts_are_left_out(predictor: Predictor) -> None:
     assert [d["uri"] for d in resolved if "uri" in d] == ["pkg:pypi/zenml@0.98.0"]
 
 
+def test_a_clone_names_its_repository_and_a_statement_from_before_stays(predictor) -> None:
+    cloned = {**LINEAGE, "git_url": "https://github.com/owner/name"}
+    statement = build_statement(predictor, cloned, {})
+    validate(statement)
+    definition = statement["predicate"]["buildDefinition"]
+    page, _, anchor = definition["buildType"].partition("#")
+    assert page == "https://github.com/owner/name/blob/HEAD/docs/provenance.md"
+    assert f"\n## {anchor.replace('-', ' ').capitalize()}\n" in (
+        ROOT / "docs" / "provenance.md"
+    ).read_text(encoding="utf-8")
+    assert definition["resolvedDependencies"][0]["uri"] == "git+https://github.com/owner/name"
+    before = build_statement(predictor, LINEAGE, {})["predicate"]["buildDefinition"]
+    assert before["buildType"] == LOCAL_BUILD_TYPE
+    assert "uri" not in before["resolvedDependencies"][0]
+
+
 def test_the_build_type_is_documented(request: pytest.FixtureRequest) -> None:
     page = (request.config.rootpath / "docs" / "provenance.md").read_text(encoding="utf-8")
-    assert f"`{BUILD_TYPE}`" in page
+    assert f"`{LOCAL_BUILD_TYPE}`" in page
     assert re.search(r"```json\n\{.*?\n```", page, re.DOTALL), "with an example"

@@ -1,0 +1,38 @@
+"""``run.py sign``: sign the statement of a version that is not signed, or with a revoked key."""
+
+import click
+
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.session import open_registry
+
+
+@click.command("sign")
+@click.argument("version", type=click.IntRange(min=1))
+@BY_OPTION
+@click.option(
+    "--reason",
+    "why",
+    callback=validate_audit_text,
+    default="it was not signed",
+    show_default=True,
+    help="Reason, for the audit log.",
+)
+@MODEL_OPTION
+@STACK_OPTION
+def command(
+    version: int, who: str | None, why: str, model_name: str | None, stack: str | None
+) -> int:
+    """Sign what a VERSION was made of, after computing every hash again.
+
+    Training signs every version that it registers. This is for versions from before, for runs that
+    could not read the key, and after python run.py signing-key --rotate --revoke.
+    """
+    registry = open_registry(model_name, stack)
+    from registry.provenance.sign_stored import sign_stored_version
+
+    signed_with = sign_stored_version(registry, version, who, why)
+    click.echo(
+        f"{registry.model_name} version {version} is signed with the key\n    {signed_with}\n"
+        f"Next: python run.py verify {version} --model {registry.model_name}"
+    )
+    return 0

@@ -1,0 +1,29 @@
+"""Signing of a version after its registration: verified first, and recorded in the audit log."""
+
+from registry import versions
+from registry.model_registry import ModelRegistry
+from registry.provenance.attestation import UnsignedError, sign_statement, verify_version
+from registry.provenance.dsse import AttestationError, UntrustedKeyError
+from registry.provenance.trace import collect_trace, verify
+
+
+def sign_stored_version(registry: ModelRegistry, number: int, who: str | None, why: str) -> str:
+    """Sign what is stored of a version, unless it is signed; return the id of the key.
+
+    Raises:
+        AttestationError: A hash differs from the lineage, the approval or a trusted signature.
+    """
+    try:
+        return verify_version(versions.get_version(registry.model_name, number))
+    except (UnsignedError, UntrustedKeyError):
+        trace = collect_trace(registry, number)
+    differing = [check.name for check in verify(trace) if not check.ok]
+    if differing:
+        raise AttestationError(
+            f"{registry.model_name} version {number} is not signed, since it differs from its "
+            f"lineage: {', '.join(differing)}. See: python run.py trace {number} --verify "
+            f"--model {registry.model_name}"
+        )
+    signed_with = sign_statement(registry.model_name, number, trace.statement)
+    registry.record("signed", who, why, {"version": number, "key": signed_with})
+    return signed_with

@@ -1,0 +1,44 @@
+"""The address that a checkout was cloned from, without what identifies its user."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from registry.lineage import git_lineage
+
+ADDRESSES = {
+    "https://github.com/owner/name.git": "https://github.com/owner/name",
+    "https://user:token@git.example.com:8443/group/sub/name.git/": (
+        "https://git.example.com:8443/group/sub/name"
+    ),
+    "http://git.example.com/name": "http://git.example.com/name",
+    "ssh://git@git.example.com:2222/owner/name.git": "https://git.example.com/owner/name",
+    "git@github.com:owner/name.git": "https://github.com/owner/name",
+    "/work/main": None,
+    "file:///work/main": None,
+    "../main": None,
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkout")
+    git(folder, "init", "--quiet")
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    git(folder, *identity, "commit", "--quiet", "--allow-empty", "-m", "first")
+    assert "git_url" not in git_lineage(folder), "it has no remote"
+    git(folder, "remote", "add", "origin", "/nowhere")
+    return folder
+
+
+@pytest.mark.parametrize(("remote", "url"), ADDRESSES.items())
+def test_the_url_of_a_remote(checkout: Path, remote: str, url: str | None) -> None:
+    git(checkout, "remote", "set-url", "origin", remote)
+    lineage = git_lineage(checkout)
+    assert lineage.get("git_url") == url
+    assert lineage["git_dirty"] == "false"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True)
