@@ -16,7 +16,7 @@ from zenml.enums import ExecutionStatus
 from cli import main
 from cli.commands.history import describe_log
 from cli.commands.models import versions_table
-from cli.commands.trace import describe_checks, render_chain
+from cli.commands.trace import describe_chain, describe_checks
 from cli.pipelines.batch_inference import describe_predictions
 from cli.pipelines.deployment import describe_deployment
 from cli.pipelines.validation import describe_report
@@ -116,12 +116,17 @@ def test_models(golden: Golden) -> None:
 
 def test_trace(golden: Golden) -> None:
     links = [
-        TraceLink("predictor", {"fingerprint": "f" * 8}),
+        TraceLink("predictor", {"artifact": "a" * 36, "predictor_fingerprint": "f" * 64}),
         TraceLink("approver", {"approved by": "nobody"}),
     ]
-    checks = [TraceCheck("dataset", True, "ab12"), TraceCheck("transform", False, "lineage says x")]
-    text = click.unstyle(describe_checks(checks))
-    golden("trace.txt", render(render_chain("digits", 2, links)) + text + "\n")
+    checks = [
+        TraceCheck("golden samples", True, "differ by 1.0e-07 at most"),
+        TraceCheck("dataset", True, "a" * 64),
+        TraceCheck("transform", False, f"lineage says\n{'a' * 64}\nstored is\n{'b' * 64}"),
+    ]
+    text = click.unstyle(f"{describe_chain('digits', 2, links)}\n{describe_checks(checks)}\n")
+    assert max(map(len, text.splitlines())) <= 80
+    golden("trace.txt", text)
 
 
 @pytest.mark.parametrize(
