@@ -25,5 +25,7 @@ def sign_stored_version(registry: ModelRegistry, number: int, who: str | None, w
             f"--model {registry.model_name}"
         )
     signed_with = sign_statement(registry.model_name, number, trace.statement)
-    registry.record("signed", who, why, {"version": number, "key": signed_with})
+    predictor = versions.predictor_fingerprint(trace.version)
+    detail = {"version": number, "predictor": predictor, "key": signed_with}
+    registry.record("signed", who, why, detail)
     return signed_with
