@@ -22,10 +22,10 @@ from cli.session import open_registry
 def command(
     version: int, who: str | None, why: str, model_name: str | None, stack: str | None
 ) -> int:
-    """Sign what a VERSION was made of, after computing every hash again.
+    """Sign the provenance of a registered VERSION.
 
-    Training signs every version that it registers. This is for versions from before, for runs that
-    could not read the key, and after python run.py signing-key --rotate --revoke.
+    Every hash is computed again first. Training signs each version that it registers: this is for
+    versions from before, for runs that could not use the key, and for after its revocation.
     """
     registry = open_registry(model_name, stack)
     from registry.provenance.sign_stored import sign_stored_version

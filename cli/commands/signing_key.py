@@ -19,9 +19,10 @@ from cli.session import activate_stack
 )
 @STACK_OPTION
 def command(rotate: bool, revoke: bool, stack: str | None) -> int:
-    """Print the public keys whose signatures count, in PEM, the present one first.
+    """Print or rotate the key that signs provenance.
 
-    The private key stays in ZenML's secret store. It is created when it is first needed.
+    Prints the public keys whose signatures count, in PEM, the present one first. The private key
+    stays in ZenML's secret store; it is created when it is first needed.
     """
     if revoke and not rotate:
         raise click.UsageError("--revoke goes with --rotate: something has to sign.")

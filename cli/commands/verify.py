@@ -34,9 +34,10 @@ def command(
     model_name: str | None,
     stack: str | None,
 ) -> int:
-    """Verify who signed what a VERSION was made of, and that nothing was changed since.
+    """Verify the signed provenance of a VERSION.
 
-    A FILE, written by run.py trace VERSION --attestation FILE, needs --public-key, and no ZenML.
+    What ZenML and the artifact store hold must be what was signed. A FILE, written by trace
+    --attestation, is verified with --public-key, without ZenML.
     """
     keys = _read_public_keys(public_key) if public_key is not None else None
     if subject.isdecimal() and int(subject) > 0:

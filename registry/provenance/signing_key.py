@@ -71,10 +71,16 @@ def get_or_create_signing_key() -> SigningKey:
     with _translate_errors():
         try:
             Client().create_secret(SECRET, {_PRIVATE: format_private_key(new)})
-        except EntityExistsError:
+            return SigningKey(new)
+        except EntityExistsError as error:
             # Another run created it in the meantime.
-            return get_or_create_signing_key()
-    return SigningKey(new)
+            key = find_signing_key()
+            if key is None:
+                raise AttestationError(
+                    f"ZenML's secret {SECRET} exists, but cannot be read. Get the permission, or "
+                    f"delete it: zenml secret delete {SECRET}"
+                ) from error
+            return key
 
 
 def rotate_signing_key(*, revoke: bool) -> SigningKey:
