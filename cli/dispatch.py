@@ -47,10 +47,10 @@ def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
         if not path.is_file():
             names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise ConfigError(f"There is no preset {name!r}; presets are: {names}.")
-    defaults = {}
-    if options.data_dir:
-        defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
     schema = file_schema(options.pipeline)
+    defaults = {}
+    if options.data_dir and "data" in schema.model_fields:
+        defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
     overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
     if options.model_name is not None:
         if schema.MODEL_NAME_KEY is None:

@@ -52,10 +52,23 @@ def open_model(model_name: str | None) -> "ModelRegistry":
     registry = ModelRegistry(resolve_model_name(model_name))
     result = registry.recover()
     if result is not None:
-        click.echo(str(result))
+        click.echo(str(result), err=True)
     for change in registry.detect_outside_changes(with_mirror=False):
         click.echo(f"{click.style('Changed outside:', fg='yellow')} {change}", err=True)
     return registry
+
+
+def list_models(model_name: str | None, stack: str | None) -> list[str]:
+    """Activate a stack and return the model of this name, or all registered ones; changes nothing.
+
+    Raises:
+        CVFactoryError: The stack is not applied, or no such model is registered.
+    """
+    activate_stack(stack)
+    from registry.versions import model_names, resolve_model_name
+
+    names = model_names()
+    return names if model_name is None and names else [resolve_model_name(model_name)]
 
 
 def current_user() -> str:

@@ -1,6 +1,7 @@
 """Summary of a training run: data, metrics, gates, version, and what to do next."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -11,30 +12,59 @@ from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
 from cv_factory.evaluation.registration import Registration
+from registry import versions
 from registry.artifact_loader import load_output, step_output
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
+from registry.model_registry import ModelRegistry
+from registry.next_step import Displaced, find_displaced, next_command
 
 _STATUS_MARKUP = {"passed": "[green]passed[/]", "failed": "[red]failed[/]"}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What follows from a registration.
+
+    Attributes:
+        command: The command that is usual next.
+        displaced: The version that this one pushed out of staging, if any.
+    """
+
+    command: str
+    displaced: Displaced | None = None
 
 
 def print_summary(run: PipelineRunResponse) -> Registration:
     """Print the summary of a finished training run and return its registration."""
     registration = load_output(run, "register", Registration)
-    summary = render_summary(run, registration, _mlflow_uri())
-    Console(highlight=False, soft_wrap=True).print(summary)
+    registry = ModelRegistry(registration.model_name)
+    version = versions.get_version(registration.model_name, registration.version)
+    is_staged_now = registration.gates_passed and version.stage == "staging"
+    displaced = find_displaced(registry, version.number) if is_staged_now else None
+    outlook = Outlook(next_command(registry, version), displaced)
+    Console(highlight=False).print(
+        render_summary(run, registration, _mlflow_uri(), outlook), crop=False
+    )
     return registration
 
 
 def render_summary(
-    run: PipelineRunResponse, registration: Registration, mlflow_uri: str
+    run: PipelineRunResponse, registration: Registration, mlflow_uri: str, outlook: Outlook
 ) -> RenderableType:
     """Return the summary of a finished training run for a rich console."""
     rows = [
-        Text.from_markup(f"[bold]{title:<15}[/]{escape(text)}")
+        _line(f"[bold]{title:<15}[/]{escape(text)}")
         for title, text in _rows(run, registration, mlflow_uri)
     ]
-    verdict = Text.from_markup(_verdict(registration))
-    return Group("", *rows, "", _gates(registration), "", verdict)
+    verdict = [_line(line) for line in _verdict(registration, outlook)]
+    return Group("", *rows, "", _gates(registration), "", *verdict)
+
+
+def _line(markup: str) -> Text:
+    """Return a line that is not wrapped, so that a command in it can be copied."""
+    line = Text.from_markup(markup, overflow="ignore")
+    line.no_wrap = True
+    return line
 
 
 def _rows(
@@ -80,34 +110,50 @@ def _format_metric(metrics: Mapping[str, object], name: str) -> str:
     )
 
 
-def _gates(registration: Registration) -> Table | Text:
+def _gates(registration: Registration) -> RenderableType:
     if not registration.verdicts:
         return Text("No gates are configured: the version is registered, but not staged.")
-    table = Table(title="Gates", title_justify="left", title_style="bold")
-    table.add_column("Gate")
-    table.add_column("Verdict")
-    table.add_column("Reason")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for verdict in registration.verdicts:
         status = _STATUS_MARKUP.get(verdict.status, "not applicable")
-        table.add_row(Text(verdict.gate), status, Text(verdict.reason))
-    return table
+        grid.add_row(status, Text(f"{verdict.gate}: {verdict.reason}"))
+    return Group(Text("Gates", style="bold"), grid)
 
 
-def _verdict(registration: Registration) -> str:
-    version = _version(registration)
-    if not registration.gates_passed:
-        return (
-            f"[red bold]REFUSED[/] A gate failed: {version} is registered, but not staged.\n"
-            "Next: read its model card (zenml login --local, artifact 'registration'), then change "
-            "the data or the configuration and run again."
-        )
-    if registration.stage == "none":
-        return f"[bold]DONE[/] {version} is registered."
-    return (
-        f"[green bold]PASSED[/] {version} is in {registration.stage}.\n"
-        "Next: read its model card (zenml login --local, artifact 'registration'), or list the "
-        f"versions: python run.py models --model {registration.model_name}"
+def _verdict(registration: Registration, outlook: Outlook) -> Iterator[str]:
+    """Yield the verdict, a version that was pushed out, and the next command, as markup."""
+    version, stage = _version(registration), registration.stage
+    if not registration.gates_passed and stage == "none":
+        yield f"[red bold]REFUSED[/] A gate failed: {version} is registered, but not staged."
+    elif not registration.gates_passed:
+        yield f"[red bold]REFUSED[/] A gate failed: {version} stays in {stage}."
+    elif stage == "none" and registration.verdicts:
+        yield f"[yellow bold]REJECTED[/] {version} passed its gates, but was rejected: not staged."
+    elif stage == "none":
+        yield f"[bold]DONE[/] {version} is registered."
+    elif stage == "archived":
+        yield f"[yellow bold]ARCHIVED[/] {version} holds this very predictor, and is archived."
+    else:
+        yield f"[green bold]PASSED[/] {version} is in {stage}."
+    if outlook.displaced is not None:
+        yield from _describe_displaced(registration, outlook.displaced)
+    yield f"Next: {outlook.command}"
+
+
+def _describe_displaced(registration: Registration, displaced: Displaced) -> Iterator[str]:
+    mark = "[yellow bold]WARNING[/] " if displaced.is_better else ""
+    yield (
+        f"{mark}Version {displaced.version} was in staging and is archived: test accuracy "
+        f"{_percent(displaced.accuracy)}, that of version {registration.version} "
+        f"{_percent(displaced.new_accuracy)}."
     )
+    yield f"Back: python run.py stage {displaced.version} --model {registration.model_name}"
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2%}"
 
 
 def _version(registration: Registration) -> str:

@@ -25,7 +25,7 @@ def deployment(
     """Deploy one version; a canary is not promoted."""
     predictor = Client().get_artifact_version(UUID(predictor_id))
     bundle = build_bundle(predictor, config.serving, facts)
-    deployed = deploy(bundle, config.endpoint)
+    deployed = deploy(bundle, config.endpoint, who=who, why=why)
     verified = smoke_test(deployed, bundle)
     if config.endpoint.canary_share is None:
         promote(verified, who=who, why=why, is_rollback=is_rollback)

@@ -5,13 +5,17 @@ The model deployer of the active stack starts and stops services; the registry s
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
+from zenml.enums import ServiceState, StackComponentType
 from zenml.models import ModelVersionResponse
+from zenml.services.service import ZENM_ENDPOINT_PREFIX
+from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
@@ -25,6 +29,7 @@ from cv_factory.serving.bundle import Bundle
 from registry import versions
 from registry.artifact_loader import load_artifact
 from registry.model_registry import ModelRegistry
+from registry.next_step import find_production
 from registry.permissions import TransitionRefusedError
 
 
@@ -73,7 +78,7 @@ class ModelDeployer(Protocol):
     def set_weights(self, model_name: str, weights: Mapping[UUID, float]) -> None:
         """Distribute a model's requests among these services by weight; others get none."""
 
-    def delete_model_server(self, uuid: UUID) -> None:
+    def remove(self, service: Any) -> None:
         """Stop a service with all its processes and delete its record."""
 
 
@@ -98,6 +103,68 @@ def find_deployer() -> ModelDeployer | None:
     return deployer if isinstance(deployer, ModelDeployer) else None
 
 
+@dataclass(frozen=True)
+class ServiceElsewhere:
+    """Record of a service of another model deployer than that of the active stack.
+
+    Attributes:
+        version: Number of the version, as text.
+        predictor: Fingerprint of the predictor.
+        flavor: Of the model deployer.
+        stack: A stack that has it, or ``STACK`` where none does any more.
+    """
+
+    version: str
+    predictor: str
+    flavor: str
+    stack: str
+
+
+def services_elsewhere(model_name: str) -> tuple[ServiceElsewhere, ...]:
+    """Return a model's services of other model deployers, but those that were stopped."""
+    client = Client()
+    deployer = client.active_stack_model.components.get(StackComponentType.MODEL_DEPLOYER)
+    own_flavor = deployer[0].flavor_name if deployer else None
+    records = depaginate(
+        client.list_services,
+        service_name=f"startswith:{ZENM_ENDPOINT_PREFIX}{model_name}-",
+        hydrate=True,
+    )
+    return tuple(
+        ServiceElsewhere(
+            record.config.get("model_version", ""),
+            record.config.get("predictor", ""),
+            record.service_type.flavor,
+            _stack_with_deployer(record.service_type.flavor),
+        )
+        for record in records
+        if record.service_type.flavor != own_flavor
+        and record.config.get("model_name") == model_name
+        and record.admin_state == ServiceState.ACTIVE
+    )
+
+
+def _stack_with_deployer(flavor: str) -> str:
+    for stack in depaginate(Client().list_stacks, hydrate=True):
+        deployers = stack.components.get(StackComponentType.MODEL_DEPLOYER, [])
+        if any(deployer.flavor_name == flavor for deployer in deployers):
+            return str(stack.name)
+    return "STACK"
+
+
+def require_reachable_services(model_name: str) -> None:
+    """Refuse to change production from a stack that does not reach what serves the model.
+
+    Raises:
+        TransitionRefusedError: Another model deployer serves it.
+    """
+    for service in services_elsewhere(model_name):
+        raise TransitionRefusedError(
+            f"{model_name} is served by the model deployer {service.flavor}, which the active "
+            f"stack does not have. Give the command with: --stack {service.stack}"
+        )
+
+
 def lock_deployments(model_name: str) -> AbstractContextManager[None]:
     """Return the lock with which this process alone deploys a model from this machine.
 
@@ -115,13 +182,13 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
         TransitionRefusedError: Its gates, or the way it came to its stage, do not let it serve.
     """
     if number is not None:
-        version = versions.get_version(registry.model_name, number)
+        version = registry.get_version(number)
     else:
         staged = [n for n, stage in registry.stages().items() if stage == "staging"]
         if staged:
-            version = versions.get_version(registry.model_name, staged[0])
+            version = registry.get_version(staged[0])
         else:
-            version = versions.get_version_or_production(registry.model_name, None)
+            version = find_production(registry, None)
     registry.require_deployable(version)
     return version
 
@@ -153,7 +220,9 @@ def build_bundle(
     return Bundle(predictor, serving, card_html=_stored_card(version), **metadata)
 
 
-def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Deployment:
+def deploy(
+    bundle: Bundle, port: int | None, canary_share: float | None, who: str, why: str
+) -> Deployment:
     """Deploy a bundle beside the present services, verify it, and set its weight.
 
     Raises:
@@ -176,7 +245,21 @@ def deploy(bundle: Bundle, port: int | None, canary_share: float | None) -> Depl
     with restore_on_failure(deployment):
         deployer.service_endpoint(service).set_stage(service.service_name, "staging")
         deployer.set_weights(name, _target_weights(deployment))
+        if canary_share is not None:
+            _record(ModelRegistry(name), "canary", deployment, who, why)
     return deployment
+
+
+def _record(registry: ModelRegistry, kind: str, deployment: Deployment, who: str, why: str) -> None:
+    """Record in the audit log that a deployment is given requests."""
+    detail = {
+        "version": int(deployment.version),
+        "predictor": deployment.predictor,
+        "service": deployment.service_id,
+        "url": deployment.url,
+        "share": deployment.share,
+    }
+    registry.record(kind, who, why, detail)
 
 
 @contextmanager
@@ -191,12 +274,13 @@ def restore_on_failure(deployment: Deployment) -> Iterator[None]:
 def _restore(deployment: Deployment) -> None:
     """Restore the weights before a deployment, and delete its service if it is new."""
     deployer = active_deployer()
-    running = {str(s.uuid) for s in deployer.services(deployment.model_name) if s.is_running}
+    services = {str(s.uuid): s for s in deployer.services(deployment.model_name)}
+    running = {uuid for uuid, service in services.items() if service.is_running}
     before = {UUID(n): weight for n, weight in deployment.replaced.items() if n in running}
     if before:
         deployer.set_weights(deployment.model_name, before)
-    if deployment.is_new:
-        deployer.delete_model_server(UUID(deployment.service_id))
+    if deployment.is_new and deployment.service_id in services:
+        deployer.remove(services[deployment.service_id])
 
 
 def verify(deployment: Deployment, bundle: Bundle) -> VerificationResult | None:
@@ -222,13 +306,44 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
         registry.rollback(who, why, number)
     else:
         registry.promote(number, who, why, predictor=deployment.predictor)
+    # Before the other services are gone: where this fails, they are given the requests again.
+    _record(registry, "deployed", deployment, who, why)
     deployer = active_deployer()
     promoted, endpoint = _load_service(deployer, deployment)
     endpoint.set_stage(promoted.service_name, "production")
     for service in deployer.services(deployment.model_name):
         if str(service.uuid) != deployment.service_id:
-            deployer.delete_model_server(service.uuid)
+            deployer.remove(service)
     return deployment.with_stage("production")
+
+
+def withdraw(registry: ModelRegistry, number: int, who: str | None, why: str) -> tuple[str, ...]:
+    """End a canary: its requests go to the other services again, and its service is deleted.
+
+    Returns:
+        The versions that are given the requests now.
+
+    Raises:
+        RegistryError: There is no such version.
+        TransitionRefusedError: It is no canary on the active stack.
+    """
+    deployer, name = active_deployer(), registry.model_name
+    version = registry.get_version(number)
+    services = {service.uuid: service for service in deployer.services(name)}
+    canaries = [s for s in services.values() if s.config.model_version == str(number)]
+    weights = deployer.weights(name)
+    others = {uuid: w for uuid, w in weights.items() if services[uuid] not in canaries and w > 0}
+    if not canaries or not others or version.stage == "production":
+        raise TransitionRefusedError(
+            f"Version {number} of {name} is no canary on this stack. What serves: "
+            f"python run.py status --model {name}"
+        )
+    deployer.set_weights(name, others)
+    for service in canaries:
+        deployer.remove(service)
+    detail = {"version": number, "predictor": versions.predictor_fingerprint(version)}
+    registry.record("withdrawn", who, why, detail)
+    return tuple(services[uuid].config.model_version for uuid in others)
 
 
 def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
@@ -265,12 +380,6 @@ def deployed_bundle(model_name: str) -> Bundle | None:
         if service.is_deployed:
             return deployer.service_endpoint(service).load_bundle(service.service_name)
     return None
-
-
-def deployed_port(model_name: str) -> int | None:
-    """Return the port of a model; None if it has none, or is not deployed."""
-    services = active_deployer().services(model_name)
-    return int(services[0].config.port) or None if services else None
 
 
 def _target_weights(deployment: Deployment) -> dict[UUID, float]:

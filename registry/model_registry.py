@@ -233,6 +233,10 @@ class ModelRegistry:
         """Return the last approval of a version with its registered predictor, or None."""
         return standing.find_approval(self.state(), version.number)
 
+    def lacks_approval(self, version: ModelVersionResponse) -> bool:
+        """Return whether a version needs an approval before production, and has none."""
+        return self._needs_approval(version) and self.approval(version) is None
+
     def override(self, version: int, gate: str, who: str | None, why: str) -> AuditEntry:
         """Override the failed verdict of one gate on a version's predictor.
 
@@ -356,13 +360,12 @@ class ModelRegistry:
                 f"--model {self.model_name}"
             )
         require_approver(self.state().policy, self.actor, who, "promote")
-        approval = self.approval(version)
-        if approval is None and self._needs_approval(version):
+        if self.lacks_approval(version):
             raise TransitionRefusedError(
                 f"{self.model_name} version {number} needs a person's approval. Run: python run.py "
                 f"approve {number} --model {self.model_name} --reason WHY"
             )
-        return approval
+        return self.approval(version)
 
     def require_deployable(
         self, version: ModelVersionResponse, who: str | None = None

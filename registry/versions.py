@@ -49,14 +49,20 @@ def resolve_model_name(name: str | None = None) -> str:
     Raises:
         RegistryError: There is no such model, or there are several and no name is given.
     """
-    names = sorted(model.name for model in depaginate(Client().list_models))
+    names = model_names()
+    listed = ", ".join(names)
     if not names:
         raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
     if name is None and len(names) > 1:
-        raise RegistryError(f"Several models are registered. Add --model with one of: {names}.")
+        raise RegistryError(f"Several models are registered. Add --model NAME, one of: {listed}.")
     if name is not None and name not in names:
-        raise RegistryError(f"There is no model {name}; registered: {', '.join(names)}.")
+        raise RegistryError(f"There is no model {name}; registered: {listed}.")
     return name or names[0]
+
+
+def model_names() -> list[str]:
+    """Return the names of the registered models, sorted."""
+    return sorted(model.name for model in depaginate(Client().list_models))
 
 
 def get_version(model_name: str, number: int) -> ModelVersionResponse:
@@ -67,7 +73,10 @@ def get_version(model_name: str, number: int) -> ModelVersionResponse:
     """
     matches = _list_versions(model_name, number=number)
     if not matches:
-        raise RegistryError(f"Model {model_name} has no version {number}: see run.py models.")
+        raise RegistryError(
+            f"Model {model_name} has no version {number}. See: python run.py models --model "
+            f"{model_name}"
+        )
     return matches[0]
 
 
@@ -84,21 +93,6 @@ def find_version(model_name: str, fingerprint: str) -> ModelVersionResponse | No
 def find_production(model_name: str) -> ModelVersionResponse | None:
     """Return the version of a model that is in production, or None."""
     return next(iter(_list_versions(model_name, stage=ModelStages.PRODUCTION)), None)
-
-
-def get_version_or_production(model_name: str, number: int | None) -> ModelVersionResponse:
-    """Return the version with this number or, without a number, the one in production.
-
-    Raises:
-        RegistryError: There is none.
-    """
-    version = find_production(model_name) if number is None else get_version(model_name, number)
-    if version is None:
-        raise RegistryError(
-            f"Model {model_name} has no version in production. Run: python run.py --pipeline "
-            "deployment, or python run.py promote VERSION; or set model.version."
-        )
-    return version
 
 
 def predictor_fingerprint(version: ModelVersionResponse) -> str:

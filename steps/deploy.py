@@ -11,8 +11,10 @@ from cv_factory.serving.bundle import Bundle
 
 
 @step(enable_cache=False)
-def deploy(bundle: Bundle, endpoint: EndpointConfig) -> Annotated[Deployment, "deployment"]:
+def deploy(
+    bundle: Bundle, endpoint: EndpointConfig, who: str, why: str
+) -> Annotated[Deployment, "deployment"]:
     """Deploy through the stack's model deployer; the previous service keeps running."""
     from registry.deployments import deploy as deploy_bundle
 
-    return deploy_bundle(bundle, endpoint.port, endpoint.canary_share)
+    return deploy_bundle(bundle, endpoint.port, endpoint.canary_share, who, why)

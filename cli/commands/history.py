@@ -1,11 +1,13 @@
 """``run.py history``: print the audit log of a model."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import MODEL_OPTION, STACK_OPTION
+from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
 from cli.session import open_registry
 
 if TYPE_CHECKING:
@@ -15,13 +17,18 @@ if TYPE_CHECKING:
 @click.command("history")
 @MODEL_OPTION
 @STACK_OPTION
-def command(model_name: str | None, stack: str | None) -> int:
+@JSON_OPTION
+def command(model_name: str | None, stack: str | None, as_json: bool) -> int:
     """Print the audit log of a model.
 
     It says who moved which version, when and why. Its chain of hashes is checked first.
     """
     registry = open_registry(model_name, stack)
-    click.echo(describe_log(registry.check_log()))
+    entries = registry.check_log()
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return 0
+    click.echo(describe_log(entries))
     return 0
 
 

@@ -24,8 +24,14 @@ def command(
 ) -> int:
     """Promote a staged VERSION to production.
 
-    The version that was in production is archived.
+    The version that was in production is archived. If the model is deployed, VERSION is deployed in
+    its place: it is verified before it gets requests, and no request is lost.
     """
     registry = open_registry(model_name, stack)
-    click.echo(str(registry.promote(version, who, why)))
-    return 0
+    from cli.pipelines.deployment import change_production
+    from registry.deployments import lock_deployments, next_version
+
+    with lock_deployments(registry.model_name):
+        registry.record_outside_changes()
+        number = next_version(registry, version).number
+        return change_production(registry, number, who, why, is_rollback=False)

@@ -3,7 +3,7 @@
 import click
 
 from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
-from cli.session import current_user, open_registry
+from cli.session import open_registry
 
 
 @click.command("rollback")
@@ -32,14 +32,10 @@ def command(
     it is verified before it gets requests, and no request is lost.
     """
     registry = open_registry(model_name, stack)
-    from registry.deployments import deployed_bundle, lock_deployments
+    from cli.pipelines.deployment import change_production
+    from registry.deployments import lock_deployments
 
     with lock_deployments(registry.model_name):
-        bundle = deployed_bundle(registry.model_name)
-        if bundle is None:
-            click.echo(str(registry.rollback(who or current_user(), why, to)))
-            return 0
-        from cli.pipelines.deployment import deploy_earlier_version
-
+        registry.record_outside_changes()
         target = registry.rollback_target(to)
-        return deploy_earlier_version(registry, target, bundle, who or current_user(), why)
+        return change_production(registry, target, who, why, is_rollback=True)

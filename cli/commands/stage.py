@@ -28,5 +28,5 @@ def command(
     """
     registry = open_registry(model_name, stack)
     click.echo(str(registry.stage(version, who, why)))
-    click.echo(f"Next: python run.py --pipeline deployment --set model.name={registry.model_name}")
+    click.echo(f"Next: python run.py --pipeline deployment --model {registry.model_name}")
     return 0

@@ -18,10 +18,11 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
     """
     check_source(config.data, labelled=False)
     activate_stack(options.stack)
-    from registry.versions import PREDICTOR, get_version_or_production, linked_artifact
+    from registry.next_step import find_production
+    from registry.versions import PREDICTOR, linked_artifact
 
     registry = open_model(config.model.name)
-    version = get_version_or_production(registry.model_name, config.model.version)
+    version = find_production(registry, config.model.version)
     predictor = linked_artifact(version, PREDICTOR)
     if options.dry_run:
         stage = version.stage or "no stage"

@@ -8,17 +8,12 @@ import click
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig, step_names
 from cli.session import activate_stack, current_user, open_model
-from cv_factory.config.deployment import (
-    DeployedModelConfig,
-    DeploymentPipelineConfig,
-    EndpointConfig,
-)
+from cv_factory.config.deployment import DeployedModelConfig, DeploymentPipelineConfig
 from cv_factory.deployment.deployment import Deployment
 
 if TYPE_CHECKING:
     from zenml.models import ModelVersionResponse
 
-    from cv_factory.serving.bundle import Bundle
     from registry.model_registry import ModelRegistry
 
 
@@ -35,6 +30,8 @@ def run(config: DeploymentPipelineConfig, zenml: ZenMLConfig, options: RunOption
     registry = open_model(config.model.name)
     active_deployer()
     with nullcontext() if options.dry_run else lock_deployments(registry.model_name):
+        if not options.dry_run:
+            registry.record_outside_changes()
         return _deploy_next(config, zenml, registry, options)
 
 
@@ -97,29 +94,57 @@ def deploy_version(
     return 0
 
 
-def deploy_earlier_version(
-    registry: "ModelRegistry", number: int, bundle: "Bundle", who: str, why: str
+def change_production(
+    registry: "ModelRegistry", number: int, who: str | None, why: str, *, is_rollback: bool
 ) -> int:
-    """Deploy an earlier production version with the serving settings of the present bundle.
+    """Put a version into production and, where the model is deployed, deploy it in the same way.
 
-    The caller holds ``registry.deployments.lock_deployments``.
+    The serving settings and the port are those of the present deployment. The caller holds
+    ``registry.deployments.lock_deployments``.
 
     Raises:
-        CVFactoryError: A step failed; the present version keeps serving.
+        CVFactoryError: Another stack serves the model, or a step failed: the present version keeps
+            serving.
     """
-    from registry.deployments import deployed_port
-    from registry.versions import get_version
+    from registry.deployments import deployed_bundle, require_reachable_services, served_url
 
     name = registry.model_name
+    require_reachable_services(name)
+    bundle, version = deployed_bundle(name), registry.get_version(number)
+    if bundle is None:
+        if is_rollback:
+            result = registry.rollback(who, why, number)
+        else:
+            result = registry.promote(number, who, why)
+        click.echo(str(result))
+        click.echo(f"{name} is not deployed.\nNext: {_deploy_command(name, number)}")
+        return 0
+    url = served_url(version, None) if version.stage == "production" else None
+    if url is not None:
+        click.echo(f"Nothing to do: {name} version {number} (production) is served at {url}.")
+        return 0
     config = DeploymentPipelineConfig(
-        model=DeployedModelConfig(name=name, version=number),
-        serving=bundle.serving,
-        endpoint=EndpointConfig(port=deployed_port(name)),
+        model=DeployedModelConfig(name=name, version=number), serving=bundle.serving
     )
-    version = get_version(name, number)
     return deploy_version(
-        config, ZenMLConfig(), version, why, is_rollback=True, debug=False, who=who
+        config, ZenMLConfig(), version, why, is_rollback=is_rollback, debug=False, who=who
     )
+
+
+def _next_command(deployment: Deployment) -> str:
+    """Return what is usual next: the status, or of a canary the two ways in which it ends."""
+    name, version = deployment.model_name, deployment.version
+    if deployment.share == 1.0:
+        return f"python run.py status --model {name}"
+    return (
+        f"python run.py promote {version} --model {name}\n"
+        f"or:      python run.py withdraw {version} --reason WHY --model {name}"
+    )
+
+
+def _deploy_command(name: str, version: int) -> str:
+    """Return the command that deploys a version."""
+    return f"python run.py --pipeline deployment --model {name} --set model.version={version}"
 
 
 def describe_deployment(deployment: Deployment) -> str:
@@ -139,5 +164,5 @@ def describe_deployment(deployment: Deployment) -> str:
         )
     else:
         lines.append(f"Try it:  python run.py predict --url {d.url} IMAGE")
-    lines.append("Next:    zenml model-deployer models list, python run.py rollback")
+    lines.append(f"Next:    {_next_command(d)}")
     return "\n".join(lines)

@@ -1,10 +1,18 @@
 """Runs the training pipeline and prints its summary."""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
 from cli.preparation import check_source, collect_lineage, describe_lineage, resolve_reference
 from cli.session import activate_stack
 from cv_factory.config.training import TrainingPipelineConfig
+
+if TYPE_CHECKING:
+    from cv_factory.evaluation.registration import Registration
 
 
 def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions) -> int:
@@ -16,6 +24,10 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
     _check_extras(config)
     source_fingerprint = check_source(config.data)
     stack = activate_stack(options.stack)
+    if config.registration.deploy_after is not None:
+        from registry.deployments import active_deployer
+
+        active_deployer()  # which refuses before the training, not after it
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
     from cli.run_plan import print_plan
@@ -30,8 +42,47 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
         return 0
     finished_run = run_to_end(training, zenml, *arguments, debug=options.debug)
     if finished_run is None:
+        if config.registration.deploy_after is not None:
+            click.echo(
+                "register.deploy_after: not deployed, since nothing waits for the run's end."
+            )
         return 0
-    return 0 if print_summary(finished_run).gates_passed else 3
+    registration = print_summary(finished_run)
+    if not registration.gates_passed:
+        return 3
+    if config.registration.deploy_after == registration.stage:
+        return _deploy(registration, options)
+    return 0
+
+
+def _deploy(registration: "Registration", options: RunOptions) -> int:
+    """Deploy the version that a run has staged, by a run of its own, as ``configs`` says.
+
+    One that waits for its approval is not deployed.
+
+    Raises:
+        CVFactoryError: The deployment failed; what served before still serves.
+    """
+    from cli.dispatch import read_config
+    from cli.pipelines import deployment
+    from registry.model_registry import ModelRegistry
+
+    name, number = registration.model_name, registration.version
+    registry = ModelRegistry(name)
+    if registry.lacks_approval(registry.get_version(number)):
+        click.echo("register.deploy_after: not deployed, since the version waits for its approval.")
+        return 0
+    deployment_options = replace(
+        options,
+        pipeline="deployment",
+        config=None,
+        presets=(),
+        overrides=(f"model.version={number}",),
+        model_name=name,
+    )
+    config: Any
+    config, zenml = read_config(deployment_options)
+    return deployment.run(config, zenml, deployment_options)
 
 
 def _check_extras(config: TrainingPipelineConfig) -> None:

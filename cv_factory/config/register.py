@@ -1,5 +1,7 @@
 """The section ``register``: under which name a model is registered, and what promotion needs."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from cv_factory.config.card import CardConfig
@@ -26,3 +28,8 @@ class RegisterConfig(Section):
         False, description="the one who trained a version may not approve or override it"
     )
     card: CardConfig = CardConfig()
+    deploy_after: Literal["staging"] | None = Field(
+        None,
+        description="staging: deploy a version that a run has staged, by a deployment run of its "
+        "own with configs/deployment.yaml; one that needs an approval waits for it",
+    )

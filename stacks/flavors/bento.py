@@ -4,6 +4,7 @@ ZenML's own flavor does not work with BentoML from 1.4.16 on, never replaces wha
 workers behind. The work is done by ``LocalEndpoint``.
 """
 
+from itertools import count
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -25,7 +26,7 @@ class BentoDeployerConfig(BaseModelDeployerConfig):
 
     host: str = Field("127.0.0.1", description="Address that the proxies listen on.")
     port: int = Field(
-        3000, ge=1, le=65_535, description="Of a model's proxy, unless the deployment names one."
+        3000, ge=1, le=65_535, description="Of the first model's proxy; others have the next ones."
     )
     start_timeout: float = Field(90.0, gt=0.0, description="Seconds until a service is ready.")
     drain_seconds: float = Field(
@@ -123,6 +124,12 @@ class BentoDeployer(BundleDeployer):
             config.start_timeout,
             config.drain_seconds,
         )
+
+    def default_port(self, model_name: str) -> int | None:
+        """Return the port that a model has, or the first from the component's own that is free."""
+        ports = {s.config.model_name: s.config.port for s in reversed(self._list_services())}
+        taken = set(ports.values())
+        return ports.get(model_name) or next(p for p in count(self.config.port) if p not in taken)
 
     def service_config(self, endpoint: LocalEndpoint, **fields: str) -> BentoServiceConfig:
         """Return what ZenML stores of a service: with folder, host and port."""

@@ -13,7 +13,10 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ServiceState
 from zenml.model_deployers import BaseModelDeployer
-from zenml.model_deployers.base_model_deployer import get_model_version_id_if_exists
+from zenml.model_deployers.base_model_deployer import (
+    DEFAULT_DEPLOYMENT_START_STOP_TIMEOUT,
+    get_model_version_id_if_exists,
+)
 from zenml.models.v2.misc.service import ServiceType
 from zenml.services import ServiceConfig, ServiceStatus
 from zenml.services.service import ZENM_ENDPOINT_PREFIX, BaseDeploymentService, BaseService
@@ -122,6 +125,10 @@ class BundleDeployer(BaseModelDeployer):
     def service_config(self, endpoint: Any, **fields: str) -> BundleServiceConfig:
         """Return what ZenML stores of a service of an endpoint, given what it serves."""
 
+    def default_port(self, model_name: str) -> int | None:
+        """Return the port of a model for which none is given; None where endpoints have none."""
+        return None
+
     def service_endpoint(self, service: BundleService) -> Endpoint:
         """Return the endpoint of a service."""
         return self.endpoint(service.config.model_name, service.config.port or None)
@@ -131,18 +138,22 @@ class BundleDeployer(BaseModelDeployer):
 
         Not by ``find_model_server``, which stops at a page of all models' services.
         """
+        services = self._list_services(f"{model_name}-")
+        return [service for service in services if service.config.model_name == model_name]
+
+    def _list_services(self, prefix: str = "") -> list[BundleService]:
+        """Return the services of this flavor whose names begin so, the newest first."""
         service_type = self._service_type
         records = depaginate(
             Client().list_services,
             sort_by="desc:created",
-            service_name=f"startswith:{ZENM_ENDPOINT_PREFIX}{model_name}-",
+            service_name=f"startswith:{ZENM_ENDPOINT_PREFIX}{prefix}",
             type=service_type.type,
             flavor=service_type.flavor,
             hydrate=True,
         )
         loaded = [self.SERVICE.from_model(record) for record in records if record.service_source]
-        services = [service for service in loaded if isinstance(service, self.SERVICE)]
-        return [service for service in services if service.config.model_name == model_name]
+        return [service for service in loaded if isinstance(service, self.SERVICE)]
 
     def deploy(self, bundle: Bundle, port: int | None = None) -> BundleService:
         """Start and verify a service of a bundle; it is given no requests yet.
@@ -151,13 +162,13 @@ class BundleDeployer(BaseModelDeployer):
 
         Args:
             bundle: What to serve.
-            port: Of the model's endpoint; the component's own where not given.
+            port: Of the model's endpoint; ``default_port`` where not given.
 
         Raises:
             ConfigError: A port is given, and endpoints of this flavor have none.
             CVFactoryError: It did not start or answers wrongly; nothing of a new one is left.
         """
-        endpoint = self.endpoint(bundle.model_name, port)
+        endpoint = self.endpoint(bundle.model_name, port or self.default_port(bundle.model_name))
         config = self.service_config(endpoint, **_bundle_fields(bundle))
         services = self.services(bundle.model_name)
         keep = {service.service_name for service in services}
@@ -175,7 +186,7 @@ class BundleDeployer(BaseModelDeployer):
             self._record(service, ServiceState.PENDING_STARTUP)
             endpoint.deploy(service.service_name, bundle, keep=keep)
             undo.pop_all()
-            undo.callback(self._delete, service)
+            undo.callback(self.remove, service)
             self._record(service, ServiceState.ACTIVE)
             undo.pop_all()
         return service
@@ -195,6 +206,11 @@ class BundleDeployer(BaseModelDeployer):
         services = {service.uuid: service for service in self.services(model_name)}
         endpoint = self.service_endpoint(services[next(iter(weights))])
         endpoint.set_weights({services[uuid].service_name: w for uuid, w in weights.items()})
+
+    def remove(self, service: BundleService) -> None:
+        """Delete a service, and then its record: one that cannot be deleted stays listed."""
+        self.perform_delete_model(service)
+        Client().delete_service(service.uuid)
 
     def deploy_model(
         self,
@@ -216,10 +232,41 @@ class BundleDeployer(BaseModelDeployer):
         bundle = Bundle.load(Path(request.bundle))
         service = self.deploy(bundle, request.port or None)
         self.set_weights(bundle.model_name, {service.uuid: 1.0})
+        self._audit("deployed", service)
         for other in self.services(bundle.model_name):
             if other.uuid != service.uuid:
-                self.delete_model_server(other.uuid)
+                self.remove(other)
         return service
+
+    def start_model_server(
+        self, uuid: UUID, timeout: int = DEFAULT_DEPLOYMENT_START_STOP_TIMEOUT
+    ) -> None:
+        """Start a service as ``perform_start_model`` does, and record it in the audit log."""
+        service = self._find_service(uuid)
+        super().start_model_server(uuid, timeout)
+        self._audit("started", service)
+
+    def stop_model_server(
+        self,
+        uuid: UUID,
+        timeout: int = DEFAULT_DEPLOYMENT_START_STOP_TIMEOUT,
+        force: bool = False,
+    ) -> None:
+        """Stop a service as ``perform_stop_model`` does, and record it in the audit log."""
+        service = self._find_service(uuid)
+        super().stop_model_server(uuid, timeout, force)
+        self._audit("stopped", service)
+
+    def delete_model_server(
+        self,
+        uuid: UUID,
+        timeout: int = DEFAULT_DEPLOYMENT_START_STOP_TIMEOUT,
+        force: bool = False,
+    ) -> None:
+        """Delete a service as ``remove`` does, and record it in the audit log."""
+        service = self._find_service(uuid)
+        super().delete_model_server(uuid, timeout, force)
+        self._audit("deleted", service)
 
     def perform_deploy_model(
         self, id: UUID, config: ServiceConfig, timeout: int = 300
@@ -288,10 +335,15 @@ class BundleDeployer(BaseModelDeployer):
         service_type: ServiceType = self.SERVICE.SERVICE_TYPE
         return service_type
 
-    def _delete(self, service: BundleService) -> None:
-        """Delete a service, and then its record: one that cannot be deleted stays listed."""
-        self.perform_delete_model(service)
-        Client().delete_service(service.uuid)
+    def _find_service(self, uuid: UUID) -> BundleService:
+        (service,) = self.find_model_server(service_uuid=uuid)
+        return cast(BundleService, service)
+
+    def _audit(self, kind: str, service: BundleService) -> None:
+        """Record in the model's audit log what was done through ZenML's own interface."""
+        from registry.service_events import record_service_event
+
+        record_service_event(kind, service)
 
     def _record(self, service: BundleService, state: ServiceState) -> BundleService:
         """Store in ZenML what a service is and where it is reached."""

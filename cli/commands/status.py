@@ -1,0 +1,70 @@
+"""``run.py status``: what is in production, in staging and served, and whether they agree."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
+from cli.session import list_models
+from cli.text import format_time
+
+if TYPE_CHECKING:
+    from registry.status import ModelStatus, StageHolder
+
+
+@click.command("status")
+@MODEL_OPTION
+@STACK_OPTION
+@JSON_OPTION
+def command(model_name: str | None, stack: str | None, as_json: bool) -> int:
+    """Show of each model what is in production, in staging and served.
+
+    The exit code is 1 where they do not agree, or where it cannot be read.
+    """
+    names = list_models(model_name, stack)
+    from registry.status import load_status
+
+    statuses = [load_status(name) for name in names]
+    if as_json:
+        click.echo(json.dumps([status.to_dict() for status in statuses], indent=2))
+    else:
+        click.echo("\n\n".join(describe_status(status) for status in statuses))
+    return 0 if all(status.agrees for status in statuses) else 1
+
+
+def describe_status(status: "ModelStatus") -> str:
+    """Return the status of a model as lines."""
+    lines = [
+        click.style(status.model_name, bold=True),
+        f"  production  {_describe_holder(status.production)}",
+        f"  staging     {_describe_holder(status.staging)}",
+    ]
+    lines += [f"  served      {line}" for line in _describe_services(status)]
+    for problem in status.problems:
+        mark = click.style("DISAGREES", fg="red", bold=True)
+        lines.append(f"  {mark}   {problem}")
+    return "\n".join(lines)
+
+
+def _describe_holder(holder: "StageHolder | None") -> str:
+    if holder is None:
+        return "none"
+    return f"version {holder.version}{_describe_origin(holder.since, holder.who)}"
+
+
+def _describe_services(status: "ModelStatus") -> Iterator[str]:
+    """Yield one line per service; one line where there is none."""
+    for service in status.services:
+        state = f"{service.weight:.0%} of the requests at {service.url}"
+        state += "" if service.is_running else ", does not run"
+        yield f"version {service.version}, {state}{_describe_origin(service.since, service.who)}"
+    for other in status.elsewhere:
+        yield f"version {other.version} by the model deployer {other.flavor} (stack {other.stack})"
+    if not status.services and not status.elsewhere:
+        yield f"no: python run.py --pipeline deployment --model {status.model_name}"
+
+
+def _describe_origin(since: str | None, who: str | None) -> str:
+    return f"\n              since {format_time(since)} by {who}" if since else ""

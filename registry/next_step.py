@@ -1,0 +1,107 @@
+"""The command that is usual next for a version or a model: possible, and as it is printed."""
+
+from dataclasses import dataclass
+
+from zenml.models import ModelVersionResponse
+
+from registry import versions
+from registry.model_registry import ModelRegistry
+from registry.standing import gate_standing
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """Version that a newly staged one pushed out of staging.
+
+    Attributes:
+        version: Its number.
+        accuracy: Its test accuracy; None if not measured.
+        new_accuracy: That of the staged version; None if not measured.
+    """
+
+    version: int
+    accuracy: float | None
+    new_accuracy: float | None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it had the higher test accuracy."""
+        if self.accuracy is None or self.new_accuracy is None:
+            return False
+        return self.accuracy > self.new_accuracy
+
+
+def suggest_command(
+    model_name: str, number: int, stage: str, *, is_fit: bool, lacks_approval: bool
+) -> str:
+    """Return the command that is usual next for a version."""
+    model = f"--model {model_name}"
+    if stage == "production":
+        return f"python run.py status {model}"
+    if not is_fit:
+        return f"python run.py card {number} {model}"
+    if stage != "staging":
+        return f"python run.py stage {number} {model}"
+    if lacks_approval:
+        return f"python run.py approve {number} --reason WHY {model}"
+    return f"python run.py --pipeline deployment {model}"
+
+
+def next_command(registry: ModelRegistry, version: ModelVersionResponse) -> str:
+    """Return the command that is usual next for a version."""
+    return suggest_command(
+        registry.model_name,
+        version.number,
+        version.stage or "none",
+        is_fit=registry.gate_standing(version.number).is_fit,
+        lacks_approval=registry.lacks_approval(version),
+    )
+
+
+def command_towards_production(registry: ModelRegistry) -> str:
+    """Return the command that brings a model closest to a version in production."""
+    listed = versions.list_versions(registry.model_name)
+    staged = next((v for v in listed if v.stage == "staging"), None)
+    state = registry.state()
+    fit = (v for v in listed if gate_standing(state, v.number).is_fit)
+    candidate = staged or next(fit, None)
+    if candidate is None:
+        return f"python run.py --pipeline training --model {registry.model_name}"
+    return next_command(registry, candidate)
+
+
+def find_production(registry: ModelRegistry, number: int | None) -> ModelVersionResponse:
+    """Return the version with this number or, without a number, the one in production.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    name = registry.model_name
+    if number is not None:
+        return versions.get_version(name, number)
+    version = versions.find_production(name)
+    if version is None:
+        raise versions.RegistryError(
+            f"Model {name} has no version in production. Run: "
+            f"{command_towards_production(registry)}"
+        )
+    return version
+
+
+def find_displaced(registry: ModelRegistry, number: int) -> Displaced | None:
+    """Return the version that was archived when this one was staged last; None if none was."""
+    for entry in reversed(registry.log.entries()):
+        changes = entry.detail.get("changes", ())
+        if entry.kind != "intent" or changes[-1]["version"] != number:
+            continue
+        if entry.detail["action"] != "stage" or len(changes) == 1:
+            return None
+        old = changes[0]["version"]
+        return Displaced(old, *(_accuracy(registry.model_name, n) for n in (old, number)))
+    return None
+
+
+def _accuracy(model_name: str, number: int) -> float | None:
+    metadata = versions.get_version(model_name, number).run_metadata
+    accuracy = metadata.get(f"{versions.METRIC_PREFIX}accuracy")
+    return accuracy if isinstance(accuracy, float) else None

@@ -1,0 +1,40 @@
+"""Audit entries for what ZenML's own commands and interface do to services."""
+
+from typing import Any, Protocol
+from uuid import UUID
+
+from registry.actor import current_actor
+from registry.model_registry import ModelRegistry
+
+_REASONS = {
+    "started": "zenml model-deployer models start",
+    "stopped": "zenml model-deployer models stop",
+    "deleted": "zenml model-deployer models delete",
+    "deployed": "deploy_model of the model deployer",
+}
+
+
+class RecordedService(Protocol):
+    """Record of a service of a model deployer."""
+
+    uuid: UUID
+    config: Any
+
+
+def record_service_event(kind: str, service: RecordedService) -> None:
+    """Record that a service was started, stopped, deleted or deployed.
+
+    Args:
+        kind: ``started``, ``stopped``, ``deleted`` or ``deployed``.
+        service: The service.
+
+    Raises:
+        CVFactoryError: The audit log is damaged, or cannot be written; the service stays as it is.
+    """
+    config = service.config
+    detail = {
+        "version": int(config.model_version),
+        "predictor": config.predictor,
+        "service": str(service.uuid),
+    }
+    ModelRegistry(config.model_name).record(kind, current_actor().name, _REASONS[kind], detail)

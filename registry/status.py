@@ -1,0 +1,264 @@
+"""What is in production, in staging and served of each model, and whether they agree.
+
+Reads ZenML, the audit log and the endpoints, and changes none of them. What cannot be read is a
+problem: nothing is said to agree without evidence.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cv_factory.errors import CVFactoryError
+from registry import deployments, versions
+from registry.audit.log import AuditEntry
+from registry.model_registry import ModelRegistry
+from registry.stages import open_intent
+from registry.standing import describe_unfit
+
+#: Kinds of audit entries that give a service requests.
+_SERVING_KINDS = ("deployed", "canary", "started")
+
+
+@dataclass(frozen=True)
+class StageHolder:
+    """Version that holds a stage, with the audit entry that put it there.
+
+    Attributes:
+        version: Its number.
+        predictor: Fingerprint of its predictor.
+        since: ISO 8601, UTC; None where the log does not say.
+        who: Person or run; None where the log does not say.
+    """
+
+    version: int
+    predictor: str
+    since: str | None = None
+    who: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """Service of a model, as its record in ZenML and its endpoint show it.
+
+    Attributes:
+        id: ZenML's id of the record.
+        version: Number of the version, as text.
+        predictor: Fingerprint of the predictor.
+        url: Address of the model.
+        weight: Fraction of the requests that it is given.
+        is_running: Whether it answers.
+        since: ISO 8601, UTC; None where the log does not say.
+        who: Who deployed or started it; None where the log does not say.
+    """
+
+    id: str
+    version: str
+    predictor: str
+    url: str
+    weight: float
+    is_running: bool
+    since: str | None = None
+    who: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """Status of one model on the active stack.
+
+    Attributes:
+        model_name: Name of the registered model.
+        production: The version in production.
+        staging: The version in staging.
+        services: Those of the active stack's model deployer, the newest first.
+        unrecorded_weight: Fraction of the requests that goes to services without a record.
+        elsewhere: Services of other model deployers.
+        findings: What is wrong in the registry, or could not be read.
+    """
+
+    model_name: str
+    production: StageHolder | None = None
+    staging: StageHolder | None = None
+    services: tuple[ServiceStatus, ...] = ()
+    unrecorded_weight: float = 0.0
+    elsewhere: tuple[deployments.ServiceElsewhere, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What does not agree, each with what to do; empty if all agree."""
+        return (*self.findings, *_service_problems(self), *_problems_elsewhere(self))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether what serves is what the registry holds in production."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {**asdict(self), "problems": list(self.problems), "agrees": self.agrees}
+
+
+def load_status(model_name: str) -> ModelStatus:
+    """Read the status of a model; what cannot be read is among its ``findings``."""
+    registry = ModelRegistry(model_name)
+    entries, findings = _read_log(registry)
+    holders = {
+        version.stage: _stage_holder(version.number, versions.predictor_fingerprint(version),
+                                     str(version.stage), entries)
+        for version in versions.list_versions(model_name)
+        if version.stage in ("production", "staging")
+    }  # fmt: skip
+    if entries:
+        findings += _unfit_production(registry, holders.get("production"))
+    services: tuple[ServiceStatus, ...] = ()
+    unrecorded_weight = 0.0
+    try:
+        services, unrecorded_weight = _read_services(model_name, entries)
+    except CVFactoryError as error:
+        findings += (f"What is served could not be read: {error}",)
+    return ModelStatus(
+        model_name,
+        holders.get("production"),
+        holders.get("staging"),
+        services,
+        unrecorded_weight,
+        deployments.services_elsewhere(model_name),
+        findings,
+    )
+
+
+def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...]]:
+    """Return the entries of the audit log, and what is wrong in log and registry."""
+    try:
+        entries = registry.check_log()
+    except CVFactoryError as error:
+        return (), (str(error),)
+    findings: list[str] = []
+    try:
+        findings += [f"Changed outside: {change}." for change in registry.detect_outside_changes()]
+    except CVFactoryError as error:
+        findings.append(str(error))
+    intent = open_intent(entries)
+    if intent is not None:
+        findings.append(
+            f"{intent.detail['action']} by {intent.who} was interrupted (audit log entry "
+            f"{intent.number}): the next command that changes a stage finishes or undoes it."
+        )
+    return entries, tuple(findings)
+
+
+def _unfit_production(registry: ModelRegistry, production: StageHolder | None) -> tuple[str, ...]:
+    """Return why the version in production is not fit to be there, if it is not."""
+    if production is None:
+        return ()
+    standing = registry.gate_standing(production.version)
+    return () if standing.is_fit else (describe_unfit(standing, registry.model_name),)
+
+
+def _stage_holder(
+    number: int, predictor: str, stage: str, entries: Sequence[AuditEntry]
+) -> StageHolder:
+    completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
+    for entry in reversed(entries):
+        moves = entry.detail.get("changes", ()) if entry.number in completed else ()
+        if any(move["version"] == number and move["to_stage"] == stage for move in moves):
+            return StageHolder(number, predictor, entry.when, entry.who)
+    return StageHolder(number, predictor)
+
+
+def _read_services(
+    model_name: str, entries: Sequence[AuditEntry]
+) -> tuple[tuple[ServiceStatus, ...], float]:
+    """Return the services on the active stack, and the weight of those without a record."""
+    deployer = deployments.find_deployer()
+    if deployer is None:
+        return (), 0.0
+    records = [service for service in deployer.services(model_name) if service.is_deployed]
+    if not records:
+        return (), 0.0
+    weights = deployer.service_endpoint(records[0]).weights()
+    services = []
+    for service in records:
+        entry = _serving_entry(str(service.uuid), entries)
+        services.append(
+            ServiceStatus(
+                id=str(service.uuid),
+                version=service.config.model_version,
+                predictor=service.config.predictor,
+                url=str(service.client_url),
+                weight=weights.pop(service.service_name, 0.0),
+                is_running=service.is_running,
+                since=entry.when if entry else None,
+                who=entry.who if entry else None,
+            )
+        )
+    return tuple(services), sum(weights.values())
+
+
+def _serving_entry(service_id: str, entries: Sequence[AuditEntry]) -> AuditEntry | None:
+    matches = (
+        entry
+        for entry in reversed(entries)
+        if entry.kind in _SERVING_KINDS and entry.detail.get("service") == service_id
+    )
+    return next(matches, None)
+
+
+def _service_problems(status: ModelStatus) -> Iterator[str]:
+    """Yield what does not agree between the registry and the services of the active stack."""
+    name, production = status.model_name, status.production
+    serving = [service for service in status.services if service.weight > 0]
+    if not status.services:
+        return
+    deploy = f"python run.py --pipeline deployment --model {name}"
+    if production is None:
+        served = ", ".join(dict.fromkeys(service.version for service in serving)) or "none"
+        yield f"No version is in production, but services are deployed (serving: {served})."
+        return
+    deploy += f" --set model.version={production.version}"
+    for service in serving:
+        if not service.is_running:
+            yield (
+                f"Version {service.version} is given {service.weight:.0%} of the requests and does "
+                f"not answer. Run: zenml model-deployer models start {service.id}"
+            )
+    if not any(_serves(service, production) for service in serving):
+        others = ", ".join(dict.fromkeys(service.version for service in serving)) or "nothing"
+        yield (
+            f"Version {production.version} is in production, but what serves is {others}. "
+            f"Run: {deploy}"
+        )
+        return
+    for service in serving:
+        is_canary = status.staging is not None and _serves(service, status.staging)
+        if not is_canary and not _serves(service, production):
+            yield (
+                f"Version {service.version}, neither in production nor in staging, is given "
+                f"{service.weight:.0%} of the requests. Run: python run.py withdraw "
+                f"{service.version} --reason WHY --model {name}"
+            )
+    if status.unrecorded_weight > 0:
+        yield (
+            f"A service without a record in ZenML is given {status.unrecorded_weight:.0%} of the "
+            f"requests. Run: {deploy}"
+        )
+
+
+def _serves(service: ServiceStatus, holder: StageHolder) -> bool:
+    """Whether a service serves the version, with the very predictor that was registered."""
+    return (service.version, service.predictor) == (str(holder.version), holder.predictor)
+
+
+def _problems_elsewhere(status: ModelStatus) -> Iterator[str]:
+    """Yield a problem where another model deployer serves, but not the version in production."""
+    production = status.production
+    keys = {(service.version, service.predictor) for service in status.elsewhere}
+    if not keys or (production and (str(production.version), production.predictor) in keys):
+        return
+    service = status.elsewhere[0]
+    held = f"version {production.version}" if production else "no version"
+    yield (
+        f"{held.capitalize()} is in production, and the model deployer {service.flavor} serves "
+        f"version {service.version}. Run: python run.py status --model {status.model_name} "
+        f"--stack {service.stack}"
+    )
