@@ -1,5 +1,6 @@
 """From a staged version to a service that answers, and back: through run.py and zenml alone."""
 
+import json
 import re
 import signal
 from collections import Counter
@@ -33,6 +34,12 @@ def deployment(port: int, *settings: str) -> list[str]:
 
 def assert_codes(done: list[Done], *codes: int) -> None:
     assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
+
+
+def parse_json(done: Done) -> Any:
+    """Parse what a command printed, without what libraries log after it."""
+    content, _ = json.JSONDecoder().raw_decode(done.output)
+    return content
 
 
 def answers(port: int, n: int) -> list[dict[str, Any]]:
@@ -69,13 +76,19 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
         deployment(port),
         deployment(port),
         ["--pipeline", "batch_inference"],
+        ["status"],
         training(24, approval=True),
         deployment(port),
     )
-    assert_codes(done, 2, 0, 2, 0, 0, 0, 0, 3)
-    none, _, no_production, deployed, again, scored, _, unsigned = (d.output for d in done)
+    assert_codes(done, 2, 0, 2, 0, 0, 0, 0, 0, 3)
+    none, trained, no_production, deployed, again, scored, status, staged, unsigned = (
+        d.output for d in done
+    )
     assert "No model is registered yet" in none
-    assert "has no version in production" in no_production
+    assert "Next: python run.py --pipeline deployment --model digits\n" in trained
+    assert "has no version in production. Run: python run.py --pipeline deploy" in no_production
+    assert f"version 1, 100% of the requests at http://127.0.0.1:{port}\n" in status
+    assert "Next: python run.py approve 2 --reason WHY --model digits\n" in staged
     assert f"Served: digits version 1 (production) at http://127.0.0.1:{port}" in deployed
     assert "Verified: 16 golden samples" in deployed
     assert "Nothing to do: digits version 1 (production) is served" in again
@@ -93,31 +106,78 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
         project,
         ["approve", "2", "--by", "Ada", "--reason", "read the card"],
         deployment(port, "endpoint.canary_share=0.25", log),
+        ["status"],
     )
-    assert_codes(done, 0, 0)
+    assert_codes(done, 0, 0, 0)
     assert "digits version 2 (staging, 25% of the requests)" in done[1].output
+    assert "version 2, 25% of the requests" in done[2].output
     responses = answers(port, 40)
     assert Counter(answer["version"] for answer in responses) == {"1": 30, "2": 10}
     assert stages(project) == {1: "production", 2: "staging"}
 
     (one,) = next(answer["predictions"] for answer in responses if answer["version"] == "2")
-    done = run_all(project, ["trace", one["id"]], deployment(port))
-    assert_codes(done, 0, 0)
+    withdraw = ["withdraw", "2", "--reason", "more errors"]
+    done = run_all(project, ["trace", one["id"]], withdraw, withdraw)
+    assert_codes(done, 0, 0, 3)
     assert f"Prediction {one['id']}: {one['label']}" in done[0].output
     assert "digits version 2" in done[0].output
+    assert "All requests go to version 1" in done[1].output
+    assert "Version 2 of digits is no canary" in done[2].output
+    assert versions_answering(port, 3) == {"1": 3}
+    assert stages(project) == {1: "production", 2: "staging"}
+
+    done = run_all(project, ["promote", "2"], ["promote", "2"])
+    assert_codes(done, 0, 0)
+    assert "Served: digits version 2 (production)" in done[0].output
+    assert "Nothing to do" in done[1].output
     assert versions_answering(port, 3) == {"2": 3}
     assert stages(project) == {1: "archived", 2: "production"}
 
     # As after a restart of the machine.
     for process in project.processes():
         process.send_signal(signal.SIGKILL)
-    done = run_all(project, deployment(port), ["rollback", "--by", "Bob", "--reason", "complaints"])
-    assert_codes(done, 0, 0)
-    assert "Served: digits version 2 (production)" in done[0].output
-    assert "Served: digits version 1 (production)" in done[1].output
+    rollback = ["rollback", "--by", "Bob", "--reason", "complaints"]
+    done = run_all(project, ["status"], deployment(port), rollback, ["status", "--json"])
+    assert_codes(done, 1, 0, 0, 0)
+    assert "given 100% of the requests and does not answer" in done[0].output
+    assert "Served: digits version 2 (production)" in done[1].output
+    assert "Served: digits version 1 (production)" in done[2].output
+    (status,) = parse_json(done[3])
+    assert status["production"]["version"] == 1
+    assert [(s["version"], s["weight"], s["who"]) for s in status["services"]] == [
+        ("1", 1.0, "Bob")
+    ]
     assert versions_answering(port, 3) == {"1": 3}
     assert stages(project) == {1: "production", 2: "archived"}
     _zenml_knows_the_service(project, port)
+    _a_second_model_is_deployed_after_its_training(project)
+
+
+def _a_second_model_is_deployed_after_its_training(project: Project) -> None:
+    """Every command names the model, and what changed the services of the first is on record."""
+    port = find_free_port()
+    (project.root / "configs" / "deployment.yaml").write_text(f"endpoint: {{port: {port}}}\n")
+    trained, status, models, promote, history = run_all(
+        project,
+        [*training(8), "--model", "pets", "--set", "register.deploy_after=staging"],
+        ["status"],
+        ["models", "--json"],
+        ["promote", "1"],
+        ["history", "--model", "digits", "--json"],
+    )
+    assert_codes([trained, status, models, promote, history], 0, 0, 0, 2, 0)
+    assert f"Served: pets version 1 (production) at http://127.0.0.1:{port}" in trained.output
+    assert "Next:    python run.py status --model pets" in trained.output
+    assert versions_answering(port, 1) == {"1": 1}
+    assert f"at http://127.0.0.1:{port}" in status.output
+    assert "python run.py --pipeline deployment --model digits" in status.output
+    names = [model["status"]["model_name"] for model in parse_json(models)]
+    assert names == ["digits", "pets"]
+    assert "Add --model NAME, one of: digits, pets." in promote.output
+    kinds = [entry["kind"] for entry in parse_json(history)]
+    by_us = ["deployed", "canary", "withdrawn", "deployed", "deployed", "deployed"]
+    by_zenml = ["stopped", "started", "deleted"]
+    assert [kind for kind in kinds if kind in (*by_us, *by_zenml)] == [*by_us, *by_zenml]
 
 
 def _the_predictions_are_there(scored: str) -> None:

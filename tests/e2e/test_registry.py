@@ -72,10 +72,10 @@ def test_evidence_decides_what_is_staged(registry_history: list[Done]) -> None:
     assert "version 1 staging → production" in promoted
     assert "REFUSED" in worse
     assert "McNemar" in worse, "the test that says whether it is chance"
-    assert "no more than 0.01 worse than production │ failed" in worse
+    assert "failed accuracy no more than 0.01 worse than production" in worse
     assert "REFUSED" in equal
-    assert "no more than 0.01 worse than production │ passed" in equal
-    assert "better than production by 0 or more │ failed" in equal
+    assert "passed accuracy no more than 0.01 worse than production" in equal
+    assert "failed accuracy better than production by 0 or more" in equal
     assert "within chance" in equal
     assert "PASSED digits version 4 is in staging" in better
 
@@ -123,7 +123,7 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
     assert held_stages == {"1": "production", "2": "none", "3": "none", "4": "archived"}
     assert aliases == {"production": "1"}
     assert "no earlier production version" in outputs[8]
-    assert "digits: 4 versions" in outputs[9]
+    assert "production  version 1" in outputs[9]
     for line in ("Ada: read the card", "Bob: complaints", "failed: accuracy better than"):
         assert line in outputs[10]
     assert "10 of 10 checks agree" in outputs[11]

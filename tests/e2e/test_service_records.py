@@ -73,14 +73,19 @@ except StackError:
 """
 _NOT_STAGED = f"""{_DEPLOYERS}
 class FakeDeployer:
+    deployed = []
+
     def services(self, model_name):
-        return []
+        return self.deployed
 
     def weights(self, model_name):
         return {{}}
 
     def deploy(self, bundle, port):
-        return SimpleNamespace(uuid=uuid4(), service_name="v1", client_url="sagemaker://birds")
+        self.deployed = [SimpleNamespace(
+            uuid=uuid4(), service_name="v1", client_url="sagemaker://birds", is_running=True
+        )]
+        return self.deployed[0]
 
     def service_endpoint(self, service):
         return self
@@ -88,7 +93,7 @@ class FakeDeployer:
     def set_stage(self, name, stage):
         raise StackError("permission is missing for sagemaker:AddTags")
 
-    def delete_model_server(self, uuid):
+    def remove(self, service):
         print("deleted")
 
 bundle = SimpleNamespace(
@@ -96,7 +101,7 @@ bundle = SimpleNamespace(
 )
 deployer, deployments.active_deployer = FakeDeployer(), lambda: deployer
 try:
-    deployments.deploy(bundle, None, None)
+    deployments.deploy(bundle, None, None, "Ann", "why")
 except StackError as error:
     print(error)
 """

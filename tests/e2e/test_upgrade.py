@@ -92,7 +92,8 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
     assert_codes(done, 0, 0, 0, 0, 1, *[0] * 7)
     models, history, card, trace, unsigned, _, signed, *done = done
     loaded, updated, again, rollback, trained = done
-    assert "digits: 2 versions" in models.output
+    assert "production  version 1" in models.output
+    assert "DISAGREES" not in models.output
     assert "registered version 2" in history.output
     assert "Stage: **production**" in card.output
     assert "checks agree" in trace.output

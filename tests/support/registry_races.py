@@ -131,7 +131,7 @@ def _promote_until(n: int) -> int:
 
 def _recover() -> int:
     """Run the next registry command, whatever it is for, and look at what is there then."""
-    return _run("models") or _look()
+    return _run("history") or _look()
 
 
 def _look() -> int:

@@ -3,6 +3,7 @@
 import io
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from cli.commands.trace import describe_chain, describe_checks
 from cli.pipelines.batch_inference import describe_predictions
 from cli.pipelines.deployment import describe_deployment
 from cli.pipelines.validation import describe_report
-from cli.summary import render_summary
+from cli.summary import Outlook, render_summary
 from cv_factory.data.validation.report import DataReport, ExpectationResult
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.verify import VerificationResult
@@ -28,6 +29,7 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.batch_predictions import BatchPredictions
 from registry.audit.log import AuditEntry
+from registry.next_step import Displaced
 from registry.provenance.trace import TraceCheck, TraceLink
 from tests.support.paths import ROOT
 
@@ -41,9 +43,9 @@ FAILED = GateVerdict("macro_f1 at least 1", "macro_f1", 1.0, 0.9709, "failed", "
 
 
 def render(renderable: RenderableType) -> str:
-    """Return what a console of 100 columns without colors prints, without trailing spaces."""
-    console = Console(file=io.StringIO(), width=100, highlight=False, soft_wrap=True)
-    console.print(renderable)
+    """Return what a console of 80 columns without colors prints, without trailing spaces."""
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    console.print(renderable, crop=False)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -75,16 +77,31 @@ def make_registration(stage: str, *verdicts: GateVerdict, is_new: bool = True) -
     return Registration("digits", 3, stage, is_new, "f" * 64, verdicts, {}, {}, "", "")
 
 
+DEPLOY = Outlook("python run.py --pipeline deployment --model digits")
+CARD = Outlook("python run.py card 3 --model digits")
+STAGE = Outlook("python run.py stage 3 --model digits")
+
+
 @pytest.mark.parametrize(
-    ("name", "registration"),
+    ("name", "registration", "outlook"),
     [
-        ("passed", make_registration("staging", PASSED, SKIPPED)),
-        ("refused", make_registration("none", PASSED, SKIPPED, FAILED)),
-        ("no_gates", make_registration("none", is_new=False)),
+        ("passed", make_registration("staging", PASSED, SKIPPED), DEPLOY),
+        (
+            "displaced",
+            make_registration("staging", PASSED),
+            replace(DEPLOY, displaced=Displaced(2, 0.9861, 0.9711)),
+        ),
+        ("archived", make_registration("archived", PASSED, is_new=False), STAGE),
+        ("refused", make_registration("none", PASSED, SKIPPED, FAILED), CARD),
+        ("refused_production", make_registration("production", FAILED, is_new=False), CARD),
+        ("rejected", make_registration("none", PASSED, is_new=False), STAGE),
+        ("no_gates", make_registration("none", is_new=False), CARD),
     ],
 )
-def test_training_summary(golden: Golden, name: str, registration: Registration) -> None:
-    text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db"))
+def test_training_summary(
+    golden: Golden, name: str, registration: Registration, outlook: Outlook
+) -> None:
+    text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db", outlook))
     golden(f"summary_{name}.txt", text)
 
 
@@ -111,7 +128,7 @@ def test_models(golden: Golden) -> None:
     version: Any = SimpleNamespace(
         number=2, stage="production", run_metadata=metadata, created=hour_ago
     )
-    golden("models.txt", render(versions_table("digits", [version])))
+    golden("models.txt", render(versions_table([version])))
 
 
 def test_trace(golden: Golden) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from registry import deployments
+from registry.permissions import TransitionRefusedError
+from stacks.flavors.bento import BentoDeployer
 
 _VERSION: Any = SimpleNamespace(
     number=3, model=SimpleNamespace(name="digits"), run_metadata={"predictor": "f"}
@@ -31,6 +33,29 @@ class _FakeDeployer:
 
     def service_endpoint(self, _service: Any) -> Any:
         return SimpleNamespace(weights=lambda: self._weights)
+
+
+def test_production_is_not_changed_from_a_stack_that_does_not_serve_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = (deployments.ServiceElsewhere("1", "f", "sagemaker_bento", "aws"),)
+    monkeypatch.setattr(deployments, "services_elsewhere", lambda _: elsewhere)
+    with pytest.raises(TransitionRefusedError, match="Give the command with: --stack aws"):
+        deployments.require_reachable_services("digits")
+
+
+def test_each_model_keeps_its_port_and_a_new_one_gets_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services = [
+        SimpleNamespace(config=SimpleNamespace(model_name=name, port=port))
+        for name, port in (("digits", 3005), ("digits", 3000), ("pets", 3001))
+    ]
+    deployer = BentoDeployer.__new__(BentoDeployer)
+    monkeypatch.setattr(BentoDeployer, "config", SimpleNamespace(port=3000))
+    monkeypatch.setattr(BentoDeployer, "_list_services", lambda _: services)
+    ports = [deployer.default_port(name) for name in ("digits", "pets", "cats")]
+    assert ports == [3005, 3001, 3000], "the newest service says where a model is"
 
 
 @pytest.mark.parametrize(
