@@ -145,9 +145,8 @@ def _verdict(registration: Registration, outlook: Outlook) -> Iterator[str]:
 def _describe_displaced(registration: Registration, displaced: Displaced) -> Iterator[str]:
     mark = "[yellow bold]WARNING[/] " if displaced.is_better else ""
     yield (
-        f"{mark}Version {displaced.version} was in staging and is archived: test accuracy "
-        f"{_percent(displaced.accuracy)}, that of version {registration.version} "
-        f"{_percent(displaced.new_accuracy)}."
+        f"{mark}It pushed version {displaced.version} out of staging, with test accuracy "
+        f"{_percent(displaced.new_accuracy)} against {_percent(displaced.accuracy)}."
     )
     yield f"Back: python run.py stage {displaced.version} --model {registration.model_name}"
 

@@ -63,7 +63,9 @@ def _describe_services(status: "ModelStatus") -> Iterator[str]:
     for other in status.elsewhere:
         yield f"version {other.version} by the model deployer {other.flavor} (stack {other.stack})"
     if not status.services and not status.elsewhere:
-        yield f"no: python run.py --pipeline deployment --model {status.model_name}"
+        is_deployable = status.production is not None or status.staging is not None
+        command = f": python run.py --pipeline deployment --model {status.model_name}"
+        yield f"no{command if is_deployable else ''}"
 
 
 def _describe_origin(since: str | None, who: str | None) -> str:

@@ -58,6 +58,7 @@ def make_run() -> Any:
         "split": {"n_train": 1257, "n_validation": 180, "n_test": 360, "seed": 0},
         "search": {"winner": "small_cnn, accuracy 0.9700"},
         "train": {"mlflow_run_id": "5f1c"},
+        "export": {},
         "evaluate": {"accuracy": 0.9711, "accuracy_interval": [0.953, 0.984], "confidence": 0.95,
                      "macro_f1": "no such class"},
         "register": {},
