@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @STACK_OPTION
 @JSON_OPTION
 def command(model_name: str | None, stack: str | None, as_json: bool) -> int:
-    """Show of each model what is in production, in staging and served.
+    """Show what is in production, in staging and served.
 
-    The exit code is 1 where they do not agree, or where it cannot be read.
+    The exit code is 1 where these do not agree, or cannot be read.
     """
     names = list_models(model_name, stack)
     from registry.status import load_status

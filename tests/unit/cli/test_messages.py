@@ -29,6 +29,7 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.batch_predictions import BatchPredictions
 from registry.audit.log import AuditEntry
+from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.next_step import Displaced
 from registry.provenance.trace import TraceCheck, TraceLink
 from tests.support.paths import ROOT
@@ -57,7 +58,7 @@ def make_run() -> Any:
                    "n_unreadable": 1},
         "split": {"n_train": 1257, "n_validation": 180, "n_test": 360, "seed": 0},
         "search": {"winner": "small_cnn, accuracy 0.9700"},
-        "train": {"mlflow_run_id": "5f1c"},
+        "train": {},
         "export": {},
         "evaluate": {"accuracy": 0.9711, "accuracy_interval": [0.953, 0.984], "confidence": 0.95,
                      "macro_f1": "no such class"},
@@ -75,7 +76,8 @@ def make_run() -> Any:
 
 
 def make_registration(stage: str, *verdicts: GateVerdict, is_new: bool = True) -> Registration:
-    return Registration("digits", 3, stage, is_new, "f" * 64, verdicts, {}, {}, "", "")
+    lineage = {MLFLOW_RUN_KEY: "5f1c"}
+    return Registration("digits", 3, stage, is_new, "f" * 64, verdicts, lineage, {}, "", "")
 
 
 DEPLOY = Outlook("python run.py --pipeline deployment --model digits")
