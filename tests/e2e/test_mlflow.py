@@ -72,9 +72,16 @@ client.set_registered_model_alias("digits", "production", "1")
 """
 
 
-def test_mlflow_holds_the_whole_run(trained_project: Project) -> None:
-    """Also that of a second training, of which only the registration is not cached."""
-    trained_project.run("--pipeline", "training")
+def test_mlflow_holds_the_whole_run_and_a_card_is_completed_later(
+    trained_project: Project,
+) -> None:
+    """Also the run of a second training, of which only the registration is not cached."""
+    first = trained_project.history["training"]
+    assert "The model card does not state: owner, intended use" in first.stdout + first.stderr
+    assert "not stated" in trained_project.run("card", "1").stdout
+    trained_project.run("--pipeline", "training", "--set", "register.card.owner=Team Vision")
+    card = trained_project.run("card", "1").stdout
+    assert "| owner | Team Vision |" in card
     runs = mlflow_snapshot(trained_project)["runs"]
     assert len(runs) == 2
     for run in runs:

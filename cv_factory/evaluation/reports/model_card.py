@@ -140,7 +140,7 @@ def render_html(content: CardContent) -> str:
             content.model_name,
             f"version {content.version}",
             Badge(content.stage or "no stage"),
-            f"{_gate_summary(content)}. {content.description}",
+            _gate_summary(content),
         ),
         decisive_tiles(content.evaluation),
         content.sections,
