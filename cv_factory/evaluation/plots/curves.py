@@ -34,11 +34,12 @@ def class_curves(
     plans = zip(classes, m.rank_plans(labels, probabilities), strict=True)
     once = np.ones((len(labels), 1))
     is_roc = kind == "ROC"
+    points = roc_points if is_roc else precision_recall_points
     curves = []
     for index, plan in plans:
         area = float(m.weighted_areas(plan, once)[0 if is_roc else 1][0])
         if not np.isnan(area):
-            curves.append((area, index, *(_roc(plan) if is_roc else _precision_recall(plan))))
+            curves.append((area, index, *points(plan)))
     curves.sort(key=lambda curve: curve[:2])
     with render_png(6.2, 4.6) as (figure, png):
         axis = figure.subplots()
@@ -46,7 +47,8 @@ def class_curves(
             axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
         for area, index, x, y in curves[:_MAX_CURVES]:
             color = get_class_color(index / max(len(class_names) - 1, 1))
-            label = f"{shorten(class_names[index], 24)} ({area:.3f})"
+            # The area first, for matplotlib shows no label that begins with "_".
+            label = f"{area:.3f}  {shorten(class_names[index], 24)}"
             axis.plot(x, y, color=color, linewidth=1.4, label=label)
         names = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
         title = "ROC" if is_roc else "Precision and recall"
@@ -54,19 +56,25 @@ def class_curves(
             title += f": the {_MAX_CURVES} worst of {len(curves)} classes"
         axis.set(xlabel=names[0], ylabel=names[1], xlim=(-0.01, 1.01), ylim=(0, 1.02), title=title)
         axis.grid()
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="class (area)")
+        if curves:
+            axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="area, class")
     return png.getvalue()
 
 
-def _roc(plan: m.RankPlan) -> tuple[m.Doubles, m.Doubles]:
-    """Return false and true positive rates at each image of the class, from (0, 0) to (1, 1)."""
-    n_negative = len(plan.order) - len(plan.positives)
-    false = (plan.down_to - plan.positives_down_to) / n_negative
-    true = plan.positives_down_to / len(plan.positives)
-    return np.r_[0.0, false, 1.0], np.r_[0.0, true, 1.0]
+def roc_points(plan: m.RankPlan) -> tuple[m.Doubles, m.Doubles]:
+    """Return false and true positive rates from (0, 0) to (1, 1), float64 ``(2 P + 2,)`` each.
+
+    Each image of the class gives the points above and below it; between them lie those with the
+    same score. The area under the straight lines is the ROC AUC.
+    """
+    images = np.column_stack([plan.above, plan.down_to]).ravel()
+    positives = np.column_stack([plan.positives_above, plan.positives_down_to]).ravel()
+    false = (images - positives) / (len(plan.order) - len(plan.positives))
+    return np.r_[0.0, false, 1.0], np.r_[0.0, positives / len(plan.positives), 1.0]
 
 
-def _precision_recall(plan: m.RankPlan) -> tuple[m.Doubles, m.Doubles]:
-    """Return recall and precision at each image of the class."""
+def precision_recall_points(plan: m.RankPlan) -> tuple[m.Doubles, m.Doubles]:
+    """Return recall and precision at each image of the class, from recall 0 on."""
     recall = plan.positives_down_to / len(plan.positives)
-    return recall, plan.positives_down_to / plan.down_to
+    precision = plan.positives_down_to / plan.down_to
+    return np.r_[0.0, recall], np.r_[precision[:1], precision]

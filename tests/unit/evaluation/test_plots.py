@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.plots.class_metrics import per_class_bars
 from cv_factory.evaluation.plots.confusion import confusion_matrix
+from cv_factory.evaluation.plots.curves import class_curves, precision_recall_points, roc_points
 from cv_factory.evaluation.plots.projections import pca_components, pca_spectrum
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves
@@ -141,3 +143,32 @@ def test_importing_draws_nothing_in():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def scores(n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = np.arange(20 * n_classes) % n_classes
+    # Rounded, so that many images have the same score.
+    weights = np.round(rng.random((len(labels), n_classes)), 1) + 0.5 * np.eye(n_classes)[labels]
+    return labels, weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_the_curves_enclose_the_areas_that_are_reported():
+    labels, probabilities = scores(4)
+    plans = m.rank_plans(labels, probabilities)
+    areas = [np.trapezoid(y, x) for x, y in map(roc_points, plans)]
+    assert np.mean(areas) == pytest.approx(m.roc_auc(labels, probabilities))
+    precisions = [precision_recall_points(plan)[1][1:].mean() for plan in plans]
+    assert np.mean(precisions) == pytest.approx(m.pr_auc(labels, probabilities))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["ROC", "precision-recall"])
+@pytest.mark.parametrize("n_classes", [2, 3, 40])
+def test_curves_of_any_number_of_classes_fit_a_screen(kind, n_classes):
+    labels, probabilities = scores(n_classes)
+    labels[labels == 0] = 1
+    names = [HOSTILE[i % len(HOSTILE)] for i in range(n_classes)]
+    height, width, _ = pixels(class_curves(kind, labels, probabilities, names)).shape
+    assert 300 < height < 1400
+    assert 400 < width < 1400
