@@ -10,12 +10,14 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
+from cv_factory.models.random_forest import RandomForestConfig
 from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training.trained_model import TrainedModel
 from tests.support.digits import load_digits
 
 _MODELS = {
     "logistic_regression": LogisticRegressionConfig(),
+    "random_forest": RandomForestConfig(n_estimators=20),
     "small_cnn": SmallCNNConfig(channels=[8, 8, 16]),
 }
 

@@ -53,7 +53,7 @@ def test_without_an_error_the_temperature_stays_moderate_and_a_warning_is_logged
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     probabilities, labels = without_error(269)
-    assert fit_temperature(probabilities, labels, assumed_errors=0.0) < 0.06
+    assert fit_temperature(probabilities, labels, assumed_errors=0.0) < 0.1
     with caplog.at_level(logging.WARNING):
         fitted, check = calibrate(probabilities, labels)
     assert 0.3 < fitted < 1.0
@@ -92,7 +92,7 @@ def test_certain_probabilities_are_calibrated() -> None:
     assert np.isfinite(apply_temperature(probabilities, 20.0)).all()
 
 
-@pytest.mark.parametrize("model", ["small_cnn", "logistic_regression"])
+@pytest.mark.parametrize("model", ["small_cnn", "random_forest"])
 def test_the_graph_contains_the_temperature(model: str) -> None:
     plain, dataset, split = digits_predictor(model)
     calibrated, _, _ = digits_predictor(model, calibrated=True)
