@@ -213,7 +213,10 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     deploy = f"python run.py --pipeline deployment --model {name}"
     if production is None:
         served = ", ".join(dict.fromkeys(service.version for service in serving)) or "none"
-        yield f"No version is in production, but services are deployed (serving: {served})."
+        yield (
+            f"No version is in production, but services are deployed (serving: {served}). Run: "
+            f"zenml model-deployer models delete {status.services[0].id}"
+        )
         return
     deploy += f" --set model.version={production.version}"
     for service in serving:

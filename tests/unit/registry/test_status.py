@@ -1,11 +1,17 @@
 """Whether what serves agrees with the registry, and what is suggested where it does not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from cv_factory.errors import ArtifactError, CVFactoryError
+from registry import deployments, status, versions
+from registry.audit.log import AuditEntry
 from registry.deployments import ServiceElsewhere
 from registry.next_step import suggest_command
+from registry.standing import GateStanding
 from registry.status import ModelStatus, ServiceStatus, StageHolder
 
 PRODUCTION, STAGING = StageHolder(5, "f5"), StageHolder(6, "f6")
@@ -16,7 +22,7 @@ DEPLOY = "python run.py --pipeline deployment --model pets --set model.version=5
 
 
 @pytest.mark.parametrize(
-    "status",
+    "shown",
     [
         STATUS,
         ModelStatus("pets"),
@@ -25,13 +31,13 @@ DEPLOY = "python run.py --pipeline deployment --model pets --set model.version=5
         replace(STATUS, services=(), elsewhere=(ServiceElsewhere("5", "f5", "sagemaker", "aws"),)),
     ],
 )
-def test_status_agrees(status: ModelStatus) -> None:
-    assert status.agrees, status.problems
-    assert status.to_dict()["agrees"] is True
+def test_status_agrees(shown: ModelStatus) -> None:
+    assert shown.agrees, shown.problems
+    assert shown.to_dict()["agrees"] is True
 
 
 @pytest.mark.parametrize(
-    ("status", "problem"),
+    ("shown", "problem"),
     [
         (replace(STATUS, findings=("The log was cut.",)), "The log was cut."),
         (replace(STATUS, production=None), "No version is in production, but"),
@@ -68,9 +74,64 @@ def test_status_agrees(status: ModelStatus) -> None:
         ),
     ],
 )
-def test_status_names_what_disagrees_and_the_command(status: ModelStatus, problem: str) -> None:
-    assert any(line.startswith(problem) for line in status.problems), status.problems
-    assert not status.agrees
+def test_status_names_what_disagrees_and_the_command(shown: ModelStatus, problem: str) -> None:
+    assert any(line.startswith(problem) for line in shown.problems), shown.problems
+    assert not shown.agrees
+
+
+class _FakeRegistry:
+    """A registry whose log holds a promotion and a deployment of version 5, or is damaged."""
+
+    def __init__(self, problem: CVFactoryError | None) -> None:
+        self._problem = problem
+
+    def check_log(self) -> tuple[AuditEntry, ...]:
+        if self._problem is not None:
+            raise self._problem
+        change = {"version": 5, "from_stage": "staging", "to_stage": "production"}
+        details: list[tuple[str, dict[str, Any]]] = [
+            ("intent", {"action": "promote", "changes": [change]}),
+            ("done", {"action": "promote", "intent": 1}),
+            ("deployed", {"version": 5, "service": "id5"}),
+        ]
+        return tuple(
+            AuditEntry(n, "", kind, "Ada", f"2026-11-28T12:00:0{n}+00:00", "why", detail)
+            for n, (kind, detail) in enumerate(details, start=1)
+        )
+
+    def detect_outside_changes(self) -> tuple[str, ...]:
+        return ()
+
+    def gate_standing(self, version: int) -> GateStanding:
+        return GateStanding(version, "f5")
+
+
+@pytest.mark.parametrize("problem", [None, ArtifactError("Audit log: entry 3 is missing.")])
+def test_status_says_since_when_and_by_whom_unless_the_log_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, problem: CVFactoryError | None
+) -> None:
+    version = SimpleNamespace(number=5, stage="production", run_metadata={"predictor": "f5"})
+    service = SimpleNamespace(
+        uuid="id5",
+        service_name="v5",
+        config=SimpleNamespace(model_version="5", predictor="f5"),
+        client_url="http://127.0.0.1:3000",
+        is_running=True,
+        is_deployed=True,
+    )
+    endpoint = SimpleNamespace(weights=lambda: {"v5": 1.0})
+    deployer = SimpleNamespace(services=lambda _: [service], service_endpoint=lambda _: endpoint)
+    monkeypatch.setattr(status, "ModelRegistry", lambda _: _FakeRegistry(problem))
+    monkeypatch.setattr(versions, "list_versions", lambda _: [version])
+    monkeypatch.setattr(deployments, "find_deployer", lambda: deployer)
+    monkeypatch.setattr(deployments, "services_elsewhere", lambda _: ())
+    loaded = status.load_status("pets")
+    if problem is not None:
+        assert loaded.problems == (str(problem),)
+        return
+    assert loaded.production == replace(PRODUCTION, since="2026-11-28T12:00:01+00:00", who="Ada")
+    assert loaded.services == (replace(SERVED, since="2026-11-28T12:00:03+00:00", who="Ada"),)
+    assert loaded.agrees
 
 
 @pytest.mark.parametrize(
