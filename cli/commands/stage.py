@@ -27,6 +27,8 @@ def command(
     It may be archived or rejected; the version that was in staging is archived.
     """
     registry = open_registry(model_name, stack)
+    from registry.next_step import next_command
+
     click.echo(str(registry.stage(version, who, why)))
-    click.echo(f"Next: python run.py --pipeline deployment --model {registry.model_name}")
+    click.echo(f"Next: {next_command(registry, registry.get_version(version))}")
     return 0

@@ -119,7 +119,7 @@ class AuditLog:
         except FileExistsError:
             raise LogConflictError(
                 f"Another process wrote entry {entry.number} of the audit log at the same time: "
-                "nothing was changed. See python run.py history, then try again."
+                "nothing was changed. Give the command again."
             ) from None
         return entry
 
