@@ -75,13 +75,12 @@ def log_candidate(
         {
             "data_report.html": report.to_html(),
             "data_report.json": canonical_json(asdict(report)),
-            "evaluation_report.html": render_report(candidate.evaluation),
         },
     )
 
 
 def log_registration(run_id: str, content: CardContent, registration: Registration) -> None:
-    """Log the card with each of its pictures, the provenance, the verdicts, and the version."""
+    """Log card and evaluation with each of their pictures, provenance, verdicts, and version."""
     from mlflow import MlflowClient
     from mlflow.entities import RunTag
 
@@ -97,6 +96,7 @@ def log_registration(run_id: str, content: CardContent, registration: Registrati
         client,
         run_id,
         {
+            "evaluation_report.html": render_report(content.evaluation, content.quality_sections),
             "model_card.html": registration.card_html,
             "model_card.md": registration.card_markdown,
             "provenance.json": canonical_json(dict(registration.provenance)),

@@ -27,7 +27,6 @@ PLOTS = (
     "robustness",
     "roc_curves",
     "explanations",
-    "test_images",
     "training",
 )
 FILES = (

@@ -39,13 +39,19 @@ METRIC_TITLES = {
 _N_CONFUSED, _N_SLICES, _N_WEAK = 10, 15, 2
 
 
-def render_report(evaluation: Evaluation) -> str:
-    """Return the evaluation as one HTML page: pictures inside, no scripts, no external links."""
+def render_report(evaluation: Evaluation, sections: Sections | None = None) -> str:
+    """Return the evaluation as one HTML page: pictures inside, no scripts, no external links.
+
+    Args:
+        evaluation: What was measured.
+        sections: Its ``quality_sections``, for a caller whose pictures are drawn already.
+    """
     text = (
         f"Predictor {evaluation.predictor_fingerprint[:16]} on {evaluation.n_images:,} test images"
     )
     header = Header("Evaluation", text=text)
-    sections = quality_sections(evaluation)
+    if sections is None:
+        sections = quality_sections(evaluation)
     return render_html("Evaluation report", header, metric_tiles(evaluation), sections)
 
 

@@ -104,11 +104,16 @@ class CardContent:
         )
 
     @cached_property
+    def quality_sections(self) -> Sections:
+        """Sections that the card shares with the report of the evaluation."""
+        return quality_sections(self.evaluation)
+
+    @cached_property
     def detail_sections(self) -> Sections:
         """The evidence behind it; sections that are not empty."""
         return _with_content(
             ("Model", [facts_table(self.model)]),
-            *quality_sections(self.evaluation),
+            *self.quality_sections,
             ("Data validation", [_data_check_table(self.data_checks)]),
             ("Training", [facts_table(self.training)]),
             ("Pictures", [Picture(c, partial(bytes, png)) for c, png in self.pictures.items()]),
