@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _log = logging.getLogger(__name__)
+#: Loggers of MLflow that report each step of storing a model.
+_TALKATIVE_LOGGERS = ("mlflow.pyfunc", "mlflow.store.model_registry.abstract_store")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -151,18 +153,19 @@ class MlflowMirror:
         if not self._model_exists():
             self._client.create_registered_model(self._model_name)
         run = self._find_run(version)
+        model_id = None
         try:
-            source = f"{_LOGGED_MODEL}{self._log_model(version, run)}"
+            model_id = self._log_model(version, run)
         except ArtifactError as error:
             _log.warning("MLflow cannot load %s %d: %s", self._model_name, version.number, error)
             if mirrored is not None:
                 return str(mirrored.version)
-            source = "predictor-is-gone"
         created = self._client.create_model_version(
             self._model_name,
-            source=source,
+            source=f"{_LOGGED_MODEL}{model_id}" if model_id else "predictor-is-gone",
             run_id=run.info.run_id if run else None,
             tags=_tags(version),
+            model_id=model_id,
         )
         return str(created.version)
 
@@ -244,5 +247,7 @@ def _connect() -> "MlflowClient":
         )
     from mlflow import MlflowClient
 
+    for name in _TALKATIVE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     tracker.configure_mlflow()  # type: ignore[attr-defined]
     return MlflowClient()
