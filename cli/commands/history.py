@@ -1,9 +1,9 @@
 """``run.py history``: print the audit log of a model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 
 @click.command("history")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Also compare ZenML's versions and MLflow's aliases with the log; exit with 1 if they "
+    "differ.",
+)
 @MODEL_OPTION
 @STACK_OPTION
 @JSON_OPTION
-def command(model_name: str | None, stack: str | None, as_json: bool) -> int:
+def command(verify: bool, model_name: str | None, stack: str | None, as_json: bool) -> int:
     """Print the audit log of a model.
 
     It says who moved which version, when and why. Its chain of hashes is checked first.
@@ -27,8 +33,21 @@ def command(model_name: str | None, stack: str | None, as_json: bool) -> int:
     entries = registry.check_log()
     if as_json:
         click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+    else:
+        click.echo(describe_log(entries))
+    if not verify:
         return 0
-    click.echo(describe_log(entries))
+    changes = registry.detect_outside_changes()
+    for change in changes:
+        click.echo(f"Changed outside: {change}", err=True)
+    if changes:
+        click.echo(
+            "The next command that changes something logs this. What the gates said still decides: "
+            f"python run.py status --model {registry.model_name}",
+            err=True,
+        )
+        return 1
+    click.echo("ZenML's versions and MLflow's aliases are as the log says.", err=True)
     return 0
 
 
@@ -38,7 +57,7 @@ def describe_log(entries: Sequence["AuditEntry"]) -> str:
     for entry in entries:
         when = entry.when.replace("T", " ").removesuffix("+00:00")
         lines.append(f"{entry.number:>4}  {when}  {_describe_entry(entry)}")
-        lines.append(f"      {_escape(entry.who)}: {_escape(entry.why)}")
+        lines.append(f"      {_escape(_describe_author(entry))}: {_escape(entry.why)}")
     return "\n".join(
         [*lines, f"{len(entries)} entries (times in UTC); the chain of hashes is intact."]
     )
@@ -46,14 +65,46 @@ def describe_log(entries: Sequence["AuditEntry"]) -> str:
 
 def _describe_entry(entry: "AuditEntry") -> str:
     detail = entry.detail
-    if entry.kind == "intent":
-        moves = [f"{c['version']} {c['from_stage']} → {c['to_stage']}" for c in detail["changes"]]
-        return f"{detail['action']}: {', '.join(moves)}{_describe_verdicts(detail.get('verdicts'))}"
-    if entry.kind in ("done", "undone"):
-        return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
-    predictor = detail["predictor"][:12]
-    verdicts = _describe_verdicts(detail.get("verdicts"))
-    return f"{entry.kind} version {detail['version']} ({predictor}){verdicts}"
+    match entry.kind:
+        case "intent":
+            moves = [
+                f"{c['version']} {c['from_stage']} → {c['to_stage']}" for c in detail["changes"]
+            ]
+            verdicts = _describe_verdicts(detail.get("verdicts"))
+            return f"{detail['action']}: {', '.join(moves)}{verdicts}"
+        case "done" | "undone":
+            return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
+        case "outside":
+            from registry.outside_changes import describe_change
+
+            changes = [_escape(describe_change(change)) for change in detail["changes"]]
+            return "changed outside: " + "\n      ".join(changes)
+        case "policy":
+            return f"policy: {_describe_policy(detail)}"
+        case "override":
+            return f"override version {detail['version']}: {detail['verdict']['gate']}"
+    version = f" version {detail['version']}" if "version" in detail else ""
+    predictor = f" ({detail['predictor'][:12]})" if "predictor" in detail else ""
+    return f"{entry.kind}{version}{predictor}{_describe_verdicts(detail.get('verdicts'))}"
+
+
+def _describe_author(entry: "AuditEntry") -> str:
+    """Return who an entry names and, where it is somebody else, the authenticated user."""
+    identity = entry.detail.get("identity")
+    if identity is None:
+        return entry.who
+    user = f"{identity['source']} user"
+    return f"{entry.who} ({user}{'' if entry.who == identity['name'] else ' ' + identity['name']})"
+
+
+def _describe_policy(detail: Mapping[str, Any]) -> str:
+    approvers = ", ".join(detail["approvers"]) or "anybody"
+    parts = [f"approvers {approvers}"]
+    if detail["manual_approval"]:
+        parts.append("production needs an approval")
+    if detail["separate_approver"]:
+        parts.append("not by the author")
+    return "; ".join(parts)
 
 
 def _escape(text: str) -> str:
