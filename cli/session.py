@@ -53,8 +53,7 @@ def open_model(model_name: str | None) -> "ModelRegistry":
     result = registry.recover()
     if result is not None:
         click.echo(str(result), err=True)
-    for change in registry.detect_outside_changes(with_mirror=False):
-        click.echo(f"{click.style('Changed outside:', fg='yellow')} {change}", err=True)
+    registry.warn_of_outside_changes()
     return registry
 
 

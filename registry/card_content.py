@@ -38,6 +38,7 @@ def load_card_content(registry: ModelRegistry, number: int) -> CardContent:
         registry.verdicts(number),
         versions.version_lineage(version),
         registry.approval(version),
+        registry.gate_standing(number).overrides,
     )
 
 
@@ -48,8 +49,9 @@ def build_card_content(
     verdicts: Sequence[GateVerdict],
     lineage: Mapping[str, str],
     approval: AuditEntry | None,
+    overrides: Sequence[AuditEntry],
 ) -> CardContent:
-    """Return the card content of a version with the given stage, verdicts and approval."""
+    """Return the card content of a version with the given stage, verdicts and decisions."""
     from cv_factory.evaluation.graph_size import count
 
     dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
@@ -87,16 +89,22 @@ def build_card_content(
         verdicts=verdicts,
         lineage={k: v for k, v in lineage.items() if not k.startswith(versions.PACKAGE_PREFIX)},
         packages=package_lineage(lineage),
-        approver=_format_approval(approval) if approval else None,
+        approver=_format_decision(approval) if approval else None,
+        overrides=[describe_override(override) for override in overrides],
         statements=candidate.card,
         warnings=_warnings(candidate),
         pictures=_pictures(candidate),
     )
 
 
-def _format_approval(approval: AuditEntry) -> str:
-    when = approval.when.replace("T", " ").removesuffix("+00:00")
-    return f"{approval.who} ({when} UTC, audit log entry {approval.number}): {approval.why}"
+def describe_override(override: AuditEntry) -> str:
+    """Return the gate that an entry overrides, who did so, when and why, in one line."""
+    return f"{override.detail['verdict']['gate']}, by {_format_decision(override)}"
+
+
+def _format_decision(entry: AuditEntry) -> str:
+    when = entry.when.replace("T", " ").removesuffix("+00:00")
+    return f"{entry.who} ({when} UTC, audit log entry {entry.number}): {entry.why}"
 
 
 def _warnings(candidate: RegistrationCandidate) -> list[str]:

@@ -24,10 +24,12 @@ from cv_factory.deployment.lock import deployment_lock
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.errors import StackError
 from cv_factory.evaluation.registration import Registration
+from cv_factory.evaluation.reports.model_card import render_html
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 from registry import versions
 from registry.artifact_loader import load_artifact
+from registry.card_content import describe_override, load_card_content
 from registry.model_registry import ModelRegistry
 from registry.next_step import find_production
 from registry.permissions import TransitionRefusedError
@@ -215,9 +217,20 @@ def bundle_metadata(version: ModelVersionResponse) -> dict[str, Any]:
 def build_bundle(
     predictor: Predictor, serving: ServingConfig, metadata: Mapping[str, Any]
 ) -> Bundle:
-    """Return a predictor's bundle with its model card; equal inputs give equal bytes."""
-    version = versions.get_version(metadata["model_name"], int(metadata["version"]))
-    return Bundle(predictor, serving, card_html=_stored_card(version), **metadata)
+    """Return a predictor's bundle with its model card; equal inputs give equal bytes.
+
+    Raises:
+        TransitionRefusedError: The version is not fit, or is registered with another predictor.
+    """
+    registry, number = ModelRegistry(metadata["model_name"]), int(metadata["version"])
+    standing = registry.require_fit(number, predictor.fingerprint)
+    return Bundle(
+        predictor,
+        serving,
+        card_html=_card(registry, number, is_overridden=bool(standing.overrides)),
+        overrides=[describe_override(override) for override in standing.overrides],
+        **metadata,
+    )
 
 
 def deploy(
@@ -408,6 +421,9 @@ def _load_service(deployer: ModelDeployer, deployment: Deployment) -> tuple[Serv
     return service, deployer.service_endpoint(service)
 
 
-def _stored_card(version: ModelVersionResponse) -> str | None:
-    artifact = version.get_artifact("registration")
+def _card(registry: ModelRegistry, number: int, *, is_overridden: bool) -> str | None:
+    """Return the card of the registration or, where a gate is overridden, one that says so."""
+    if is_overridden:
+        return render_html(load_card_content(registry, number))
+    artifact = registry.get_version(number).get_artifact("registration")
     return load_artifact(artifact, Registration).card_html if artifact is not None else None

@@ -1,5 +1,6 @@
 """Registry of one model: its versions, their gates, stages, approvals and history."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -27,6 +28,8 @@ from registry.provenance.statement import rebuild_statement
 from registry.stages import StageTransitions, TransitionResult, open_intent, production_history
 from registry.standing import GateStanding
 
+logger = logging.getLogger(__name__)
+
 _WRITE_ATTEMPTS = 5
 
 
@@ -42,6 +45,7 @@ class ModelRegistry:
         self.log = AuditLog(open_log_files(Client().active_stack.artifact_store, model_name))
         self.mirror = MlflowMirror(model_name)
         self._transitions = StageTransitions(self.log, self, self.mirror)
+        self._announced: set[OutsideChange] = set()
 
     @cached_property
     def actor(self) -> Actor:
@@ -91,7 +95,10 @@ class ModelRegistry:
             changes = list(compare_versions(state, present))
             if with_mirror and entries:
                 stages = {number: version.stage for number, version in present.items()}
-                changes += compare_aliases(state, self.mirror.alias_versions() or {}, stages)
+                aliases = self.mirror.alias_versions()
+                changes += compare_aliases(state, aliases or {}, stages)
+                if aliases is not None and self.mirror.log_head() is None:
+                    changes.append(OutsideChange("head", 0, str(len(entries)), "nothing"))
             # A longer log means that another command was moving a version meanwhile.
             if self.log.entries() == entries:
                 return tuple(changes)
@@ -111,15 +118,27 @@ class ModelRegistry:
         changes = self.detect_outside_changes()
         if not changes:
             return ()
+        self._warn(changes)
         detail = {"changes": [change.to_detail() for change in changes]}
         why = "found something changed beside the registry"
-        self._append(entries, "outside", who, why, detail)
+        entry = self._append(entries, "outside", who, why, detail)
         state = self.state()
         for change in changes:
             if change.is_restored and change.what != "alias":
                 zenml_state.restore(self.model_name, change, state.versions[change.version])
         self.mirror.update_stages(self.stages())
+        self._store_log_head(entry)
         return changes
+
+    def warn_of_outside_changes(self) -> None:
+        """Log, as warnings, what was changed in ZenML beside the registry; changes nothing."""
+        self._warn(self.detect_outside_changes(with_mirror=False))
+
+    def _warn(self, changes: Sequence[OutsideChange]) -> None:
+        for change in changes:
+            if change not in self._announced:
+                logger.warning("Changed outside the registry of %s: %s.", self.model_name, change)
+        self._announced.update(changes)
 
     def gate_standing(self, version: int) -> GateStanding:
         """Return what the gates said about a version's predictor, and which were overridden."""

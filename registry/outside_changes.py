@@ -34,8 +34,8 @@ class OutsideChange:
     """One thing that differs from what the registry wrote.
 
     Attributes:
-        what: ``stage``, ``deleted``, ``metadata``, ``artifact`` or ``alias``.
-        version: Number of the version; 0 for an alias that names none.
+        what: ``stage``, ``deleted``, ``metadata``, ``artifact``, ``alias`` or ``head``.
+        version: Number of the version; 0 for an alias that names none, and for the log's head.
         before: What the audit log says.
         after: What is there now.
         name: Key of the metadata, name of the artifact or alias; else empty.
@@ -52,7 +52,7 @@ class OutsideChange:
     @property
     def is_restored(self) -> bool:
         """Whether recording it also puts it back."""
-        return self.what in ("metadata", "artifact", "alias") and self.after != DELETED
+        return self.what not in ("stage", "deleted") and self.after != DELETED
 
     def to_detail(self) -> dict[str, Any]:
         """Return the change for the audit log."""
@@ -82,6 +82,8 @@ def describe_change(detail: Mapping[str, Any]) -> str:
             return f"version {version} ({before}) was deleted from ZenML"
         case "alias":
             return f"MLflow's alias {detail['name']} named {after} instead of {before}{restored}"
+        case "head":
+            return f"MLflow held {after} of the audit log's end, entry {before}{restored}"
         case what:
             return f"version {version}, {what} {detail['name']}: {before} → {after}{restored}"
 
@@ -103,9 +105,10 @@ def compare_versions(
             if not logged.is_deleted and number in state.versions:
                 yield OutsideChange("deleted", number, logged.stage, DELETED)
             continue
-        before = "none" if logged.is_deleted else logged.stage
-        if version.stage != before:
-            yield OutsideChange("stage", number, before, version.stage, updated=version.updated)
+        if version.stage != logged.stage:
+            yield OutsideChange(
+                "stage", number, logged.stage, version.stage, updated=version.updated
+            )
         if not logged.is_deleted:
             yield from _compare_contents(number, logged, version)
 

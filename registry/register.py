@@ -76,7 +76,10 @@ def register_candidate(
     stage = registry.update_stage(version.number, run.run_name)
     version = versions.get_version(model_name, version.number)
     approval = registry.approval(version)
-    content = build_card_content(candidate, version, stage, verdicts, full_lineage, approval)
+    overrides = registry.gate_standing(version.number).overrides
+    content = build_card_content(
+        candidate, version, stage, verdicts, full_lineage, approval, overrides
+    )
     registration = Registration(
         model_name=model_name,
         version=version.number,

@@ -20,6 +20,7 @@ from zenml.utils.pagination_utils import depaginate
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
 from registry.artifact_loader import load_artifact
+from registry.audit.log_files import has_log
 
 _ArtifactT = TypeVar("_ArtifactT")
 
@@ -46,11 +47,16 @@ class RegistryError(CVFactoryError):
 def resolve_model_name(name: str | None = None) -> str:
     """Return ``name``, or the name of the only registered model.
 
+    A name that ZenML does not know is a model's as well where an audit log of it is left: the model
+    was deleted with ZenML's own command.
+
     Raises:
         RegistryError: There is no such model, or there are several and no name is given.
     """
     names = model_names()
     listed = ", ".join(names)
+    if name and name not in names and has_log(Client().active_stack.artifact_store, name):
+        return name
     if not names:
         raise RegistryError("No model is registered yet. Run: python run.py --pipeline training")
     if name is None and len(names) > 1:

@@ -23,6 +23,8 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
 
     registry = open_model(config.model.name)
     version = find_production(registry, config.model.version)
+    if config.model.version is None:
+        registry.require_deployable(version)
     predictor = linked_artifact(version, PREDICTOR)
     if options.dry_run:
         stage = version.stage or "no stage"

@@ -242,6 +242,7 @@ class Application:
             "predictor": bundle.predictor.fingerprint,
             "fingerprints": {**contract.fingerprints, **bundle.fingerprints},
             "metrics": dict(bundle.metrics),
+            "overrides": list(bundle.overrides),
             "run_id": bundle.run_id,
             "registration_id": bundle.registration_id,
             "git_commit": bundle.git_commit,

@@ -1,6 +1,6 @@
 """Bundle: a predictor, its provenance and its serving configuration, as one directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,6 +31,7 @@ class Bundle(Artifact):
         git_commit: Git commit of the code that trained it.
         fingerprints: SHA-256 of the inputs, by name.
         metrics: Metrics on the test split, by name.
+        overrides: Gates that the predictor failed and that a person overrode, a line each.
         card_html: Model card as a self-contained HTML page.
     """
 
@@ -47,6 +48,7 @@ class Bundle(Artifact):
     git_commit: str | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
     card_html: str | None = None
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
@@ -72,6 +74,8 @@ class Bundle(Artifact):
             "metrics": dict(self.metrics),
             "predictor": self.predictor.fingerprint,
             "has_card": self.card_html is not None,
+            # Keeps the bytes of bundles without.
+            **({"overrides": list(self.overrides)} if self.overrides else {}),
         }
 
     @classmethod

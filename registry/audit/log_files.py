@@ -136,6 +136,11 @@ def _store_error(folder: str, error: Exception) -> ArtifactError:
     )
 
 
+def has_log(store: "BaseArtifactStore", model_name: str) -> bool:
+    """Return whether an artifact store holds an audit log of a model, deleted or not."""
+    return bool(open_log_files(store, model_name).names())
+
+
 def open_log_files(store: "BaseArtifactStore", model_name: str) -> LogFiles:
     """Return the folder of a model's audit log in an artifact store."""
     from zenml.utils.io_utils import is_remote

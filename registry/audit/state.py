@@ -175,7 +175,7 @@ class _Replay:
             stage = change["to"]
             self._update(change["version"], stage=stage, is_moved_outside=True, rejection=None)
         elif change["what"] == "deleted":
-            self._update(change["version"], is_deleted=True)
+            self._update(change["version"], stage="none", is_deleted=True)
         elif change["what"] == "artifact" and change["to"] == DELETED:
             logged = self.versions[change["version"]].artifacts
             artifacts = {name: id_ for name, id_ in logged.items() if name != change["name"]}

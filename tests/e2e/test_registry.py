@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from tests.support.commands import Done, python, run_all
 from tests.support.project import Project
 
@@ -39,10 +41,57 @@ from registry.versions import add_metadata, get_version
 add_metadata(get_version("digits", 4), {"git_commit": "d" * 40})
 """
 
+_ALIAS = """
+from registry.model_registry import ModelRegistry
+client = ModelRegistry("digits").mirror._client
+number = max(int(v.version) for v in client.search_model_versions("name = 'digits'"))
+client.set_registered_model_alias("digits", "production", str(number))
+client.delete_registered_model_tag("digits", "audit_log_head")
+"""
+# The better version's metadata and predictor are exchanged for those of the one in production.
+_RELINK = """
+from zenml.client import Client
+from registry.versions import add_metadata, get_version, link_artifacts
+one, four = get_version("digits", 1), get_version("digits", 4)
+run = Client().get_pipeline_run(str(one.run_metadata["pipeline_run"]))
+own = four.get_artifact("predictor")
+link_artifacts(four, [one.get_artifact("predictor").id], run.id)
+Client().delete_model_version_artifact_link(four.id, own.id)
+add_metadata(four, {"predictor": one.run_metadata["predictor"], "test_accuracy": 1.0})
+"""
+_DESCRIBE = """
+from registry.versions import get_version
+version = get_version("digits", 4)
+print(version.run_metadata["test_accuracy"], version.run_metadata["predictor"])
+print(version.get_artifact("predictor").run_metadata["fingerprint"])
+"""
+_POLICY = """
+from registry.audit.state import Policy
+from registry.model_registry import ModelRegistry
+registry = ModelRegistry("digits")
+print(registry.update_policy(Policy(approvers=("ada",)), "the test"))
+print(registry.update_policy(Policy(), "the test"))
+"""
+
+
+def zenml(*words: str) -> list[str]:
+    """Return a command for ``run_all`` that runs a ``zenml`` command."""
+    return python(
+        "from zenml.cli.cli import cli\n"
+        "from stacks.compat.zenml_integrations import activate_only_stack_integrations\n"
+        "activate_only_stack_integrations()\n"
+        f"cli.main({['model', *words]!r}, standalone_mode=False)"
+    )
+
 
 #: What nobody may do, the exit code, and what is said.
 REFUSED = (
-    (["promote", "2"], 3, "Version 2 has the stage none: only a version in staging"),
+    (["promote", "2"], 3, "digits version 2 failed 2 of 3 gates: accuracy no more than 0.01 worse"),
+    (["approve", "2", "--reason", "x"], 3, "It is not approved, promoted or deployed"),
+    (["stage", "2"], 3, "python run.py override 2 --model digits --gate 'accuracy no more"),
+    (["stage", "1"], 3, "digits version 1 is in production"),
+    (["reject", "1", "--reason", "x"], 3, "only a version in staging is rejected"),
+    (["override", "4", "--gate", "x", "--reason", "x"], 3, "has no failed gate 'x' to override"),
     (["promote", "9"], 2, "Model digits has no version 9: see run.py models"),
     (["rollback", "--to", "3"], 3, "digits has no earlier production version"),
     (["approve", "4", "--by", " ", "--reason", "x"], 2, "must not be empty"),
@@ -124,7 +173,12 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
     assert aliases == {"production": "1"}
     assert "no earlier production version" in outputs[8]
     assert "production  version 1" in outputs[9]
-    for line in ("Ada: read the card", "Bob: complaints", "failed: accuracy better than"):
+    user = psutil.Process().username()
+    for line in (
+        f"Ada (system user {user}): read the card",
+        f"Bob (system user {user}): complaints",
+        "failed: accuracy better than",
+    ):
         assert line in outputs[10]
     assert "10 of 10 checks agree" in outputs[11]
     statement = json.loads((project_with_history.root / "provenance.json").read_text())
@@ -132,6 +186,86 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
     assert "DIFFERS provenance that was approved" in outputs[13]
     for forged in (outputs[15], outputs[17]):
         assert "the log was cut or rewritten" in forged
+
+
+_UPDATE = ("version", "update", "digits")
+_DEPLOYMENT = ["--pipeline", "deployment"]
+_WORSE, _NO_BETTER = (
+    "accuracy no more than 0.01 worse than production",
+    "accuracy better than production by 0 or more",
+)
+_WHY = ["--reason", "the test"]
+
+#: An hour of a careless or hostile user: the command, its exit code, and what is said.
+ATTACKS = (
+    (zenml(*_UPDATE, "2", "--stage", "staging", "--force"), 0, ""),
+    (["history", "--verify"], 1, "version 2 none → staging (ZenML says at"),
+    (["promote", "2"], 3, "digits version 2 failed 2 of 3 gates"),
+    (["approve", "2", *_WHY], 3, "digits version 2 failed 2 of 3 gates"),
+    (_DEPLOYMENT, 3, "digits version 2 failed 2 of 3 gates"),
+    ([*_DEPLOYMENT, "--set", "model.version=4"], 3, "python run.py stage 4 --model digits"),
+    (zenml(*_UPDATE, "2", "--stage", "production", "--force"), 0, ""),
+    (_DEPLOYMENT, 3, "version 2 is in production because somebody moved it there"),
+    (["--pipeline", "batch_inference"], 3, "somebody moved it there beside the registry"),
+    (["rollback"], 0, "version 2 production → archived, version 1 archived → production"),
+    (["stage", "4"], 0, "version 4 archived → staging"),
+    (python(_RELINK), 0, ""),
+    (["promote", "4"], 0, "version 4 staging → production"),
+    (python(_DESCRIBE), 0, ""),
+    (zenml("version", "delete", "digits", "4", "--yes"), 0, ""),
+    (["history", "--verify"], 1, "version 4 (production) was deleted from ZenML"),
+    (["promote", "4"], 2, "digits version 4 was deleted with ZenML's own command"),
+    (python(_ALIAS), 0, ""),
+    (["history", "--verify"], 1, "MLflow's alias production named"),
+    (["rollback"], 0, "version 1 archived → production"),
+    (["override", "2", "--gate", _WORSE, *_WHY], 0, f"Still failed: {_NO_BETTER}"),
+    (["stage", "2"], 3, "failed 1 of 3 gates"),
+    (["override", "2", "--gate", _NO_BETTER, *_WHY], 0, "Next: python run.py stage 2"),
+    (["stage", "2"], 0, "version 2 archived → staging"),
+    (["card", "2"], 0, _NO_BETTER),
+    (["promote", "2"], 3, "needs a person's approval"),
+    (["reject", "2", *_WHY], 0, "version 2 staging → none"),
+    (python(_POLICY), 0, "Policy(manual_approval=False, approvers=('ada',)"),
+    (["approve", "2", *_WHY], 3, "may not approve: approvers are ada"),
+    (["override", "3", "--gate", _WORSE, "--by", "ada", *_WHY], 3, "may not override"),
+    (["history", "--verify"], 0, "ZenML's versions and MLflow's aliases are as the log says"),
+    (python(_STAGES), 0, ""),
+    (zenml("delete", "digits", "--yes"), 0, ""),
+    (["history", "--verify", "--model", "digits"], 1, "version 1 (production) was deleted"),
+    (["promote", "1", "--model", "digits"], 2, "version 1 was deleted with ZenML's own command"),
+    (["history", "--model", "digits"], 0, "changed outside: version 1 (production) was deleted"),
+)
+
+
+def test_what_is_changed_beside_the_registry_is_recorded_and_changes_no_verdict(
+    project_with_history: Project,
+) -> None:
+    """Version 1 is in production, 2 and 3 failed gates, 4 is approved and in staging."""
+    done = run_all(project_with_history, *(command for command, _, _ in ATTACKS))
+    outputs = {}
+    for answer, (command, code, text) in zip(done, ATTACKS, strict=True):
+        assert answer.code == code, (command, answer.output)
+        assert text in " ".join(answer.output.split()), command
+        outputs[command[-1]] = answer.output
+    accuracy, predictor, linked = outputs[_DESCRIBE].split()
+    assert float(accuracy) < 1
+    assert predictor == linked, "metadata and link are those of the registration"
+    assert outputs[_POLICY].count("approvers=('ada',)") == 2, "only ada changes the policy"
+    held_stages, aliases = json.loads(outputs[_STAGES].splitlines()[-1])
+    assert held_stages == {"1": "production", "2": "none", "3": "none"}
+    assert aliases == {"production": "1"}
+    history = " ".join(outputs["digits"].split())
+    for line in (
+        "changed outside: version 2 none → staging",
+        "version 4 staging → archived",
+        "version 4, artifact predictor:",
+        "→ 1.0; restored",
+        "changed outside: version 4 (production) was deleted from ZenML",
+        "MLflow held nothing of the audit log's end",
+        f"override version 2: {_NO_BETTER}",
+        "policy: approvers ada",
+    ):
+        assert line in history, history
 
 
 def read_last_state(done: dict[str, Any]) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -150,7 +284,7 @@ def test_racing_and_killed_commands_leave_consistent_stores(project_with_history
     *both, after = report["race"]
     winner, loser = sorted(both, key=lambda done: done["status"])
     assert (winner["status"], loser["status"]) == (0, 1), both
-    assert "Another process wrote entry 15 of the audit log at the same time" in loser["output"]
+    assert "Another process wrote entry 16 of the audit log at the same time" in loser["output"]
     in_production = "4" if "version 4 staging → production" in winner["output"] else "1"
     held_stages, aliases, log = read_last_state(after)
     assert [n for n, stage in held_stages.items() if stage == "production"] == [in_production]
