@@ -94,10 +94,11 @@ class ModelRegistry:
             present = zenml_state.read_versions(self.model_name, state)
             changes = list(compare_versions(state, present))
             if with_mirror and entries:
-                stages = {number: version.stage for number, version in present.items()}
                 aliases = self.mirror.alias_versions()
-                changes += compare_aliases(state, aliases or {}, stages)
-                if aliases is not None and self.mirror.log_head() is None:
+                changes += compare_aliases(state, aliases or {})
+                # A kill right after the first entries, policy and registration, leaves none.
+                is_started = aliases is not None and len(entries) > 2
+                if is_started and self.mirror.log_head() is None:
                     changes.append(OutsideChange("head", 0, str(len(entries)), "nothing"))
             # A longer log means that another command was moving a version meanwhile.
             if self.log.entries() == entries:
@@ -124,7 +125,7 @@ class ModelRegistry:
         entry = self._append(entries, "outside", who, why, detail)
         state = self.state()
         for change in changes:
-            if change.is_restored and change.what != "alias":
+            if change.is_restored and change.what in ("metadata", "artifact"):
                 zenml_state.restore(self.model_name, change, state.versions[change.version])
         self.mirror.update_stages(self.stages())
         self._store_log_head(entry)
@@ -239,14 +240,14 @@ class ModelRegistry:
             TransitionRefusedError: It did not pass its gates, or this user may not approve it.
             ArtifactError: Its predictor or its run was deleted.
         """
-        self.record_outside_changes()
+        entries = self._begin()
         self._require_decider("approve", version, who)
         detail = {
             "version": version,
             "predictor": self.require_fit(version).predictor,
             "provenance": fingerprint(rebuild_statement(self.get_version(version))),
         }
-        return self._append(self.check_log(), "approved", who, why, detail)
+        return self._append(entries, "approved", who, why, detail)
 
     def approval(self, version: ModelVersionResponse) -> AuditEntry | None:
         """Return the last approval of a version with its registered predictor, or None."""
@@ -263,7 +264,7 @@ class ModelRegistry:
             RegistryError: There is no such version.
             TransitionRefusedError: No such gate failed, or this user may not override it.
         """
-        self.record_outside_changes()
+        entries = self._begin()
         self.get_version(version)
         self._require_decider("override", version, who)
         result = self.gate_standing(version)
@@ -275,7 +276,7 @@ class ModelRegistry:
             )
         verdict = next(v for v in result.verdicts if v.gate == gate and v.status == "failed")
         detail = {"version": version, "predictor": result.predictor, "verdict": asdict(verdict)}
-        return self._append(self.check_log(), "override", who, why, detail)
+        return self._append(entries, "override", who, why, detail)
 
     def verdicts(self, version: int) -> tuple[GateVerdict, ...]:
         """Return the last verdicts of the gates on a version's predictor."""
@@ -288,7 +289,7 @@ class ModelRegistry:
             RegistryError: There is no such version.
             TransitionRefusedError: It is not fit, or it is in production.
         """
-        self.record_outside_changes()
+        entries = self._begin()
         verdicts = self.require_fit(version).verdicts
         logged = self.state().versions[version]
         if logged.stage == "production" and not logged.is_moved_outside:
@@ -297,7 +298,7 @@ class ModelRegistry:
                 f"another there: python run.py rollback --model {self.model_name}"
             )
         detail = {"verdicts": [asdict(verdict) for verdict in verdicts]}
-        return self._move("stage", version, "staging", who, why, detail)
+        return self._move("stage", version, "staging", who, why, detail, entries)
 
     def reject(self, version: int, who: str | None, why: str) -> TransitionResult:
         """Take a version out of staging; a training run does not stage it again.
@@ -306,21 +307,22 @@ class ModelRegistry:
             RegistryError: There is no such version.
             TransitionRefusedError: It is not in staging.
         """
-        self.record_outside_changes()
+        entries = self._begin()
         stage = self.get_version(version).stage or "none"
         if stage != "staging":
             raise TransitionRefusedError(
                 f"{self.model_name} version {version} has the stage {stage}: only a version in "
                 "staging is rejected."
             )
-        return self._move("reject", version, "none", who, why, {})
+        return self._move("reject", version, "none", who, why, {}, entries)
 
     def update_stage(self, version: int, who: str) -> str:
         """Stage or unstage a version by its last verdicts; return the stage that holds then.
 
         What is in production, archived or rejected stays there: people decide about it.
         """
-        state = self.state()
+        entries = self.check_log()
+        state = replay(entries)
         result = standing.gate_standing(state, version)
         target = "staging" if result.is_fit else "none"
         current = self.stages()[version]
@@ -331,7 +333,7 @@ class ModelRegistry:
         if result.is_fit and result.overrides:
             why = "all gates passed or are overridden"
         detail = {"verdicts": [asdict(verdict) for verdict in result.verdicts]}
-        self._move("stage", version, target, who, why, detail)
+        self._move("stage", version, target, who, why, detail, entries)
         return target
 
     def promote(
@@ -350,7 +352,7 @@ class ModelRegistry:
                 or this user may not promote.
             LogConflictError: Another transition began at the same time and won.
         """
-        self.record_outside_changes()
+        entries = self._begin()
         staged = self.get_version(version)
         if staged.stage == "production":
             self.require_deployable(staged)
@@ -359,7 +361,7 @@ class ModelRegistry:
         detail: dict[str, Any] = {"predictor": versions.predictor_fingerprint(staged)}
         if approval is not None:
             detail["approval"] = {"entry": approval.number, "who": approval.who}
-        return self._move("promote", version, "production", who, why, detail)
+        return self._move("promote", version, "production", who, why, detail, entries)
 
     def require_promotable(
         self, version: ModelVersionResponse, who: str | None = None, predictor: str | None = None
@@ -416,9 +418,9 @@ class ModelRegistry:
         Raises:
             TransitionRefusedError: There is none to go back to that is fit.
         """
-        self.record_outside_changes()
+        entries = self._begin()
         target = self.rollback_target(to)
-        return self._move("rollback", target, "production", who, why, {})
+        return self._move("rollback", target, "production", who, why, {}, entries)
 
     def rollback_target(self, to: int | None = None) -> int:
         """Return the number of the version that a rollback would put into production.
@@ -525,6 +527,16 @@ class ModelRegistry:
         logged = state.versions.get(version, LoggedVersion())
         require_other_than_author(state.policy, self.actor, logged, version, action)
 
+    def _begin(self) -> tuple[AuditEntry, ...]:
+        """Log what was changed beside the registry; return the log that a command decides on.
+
+        What is written after it fails if the log has grown meanwhile: a version could have failed
+        a gate, or been rejected, between the decision and the write.
+        """
+        self.record_outside_changes()
+        # A cut log must not be continued: its new end would hide the cut.
+        return self.check_log()
+
     def _move(
         self,
         action: str,
@@ -533,12 +545,16 @@ class ModelRegistry:
         who: str | None,
         why: str,
         detail: Mapping[str, Any],
+        entries: tuple[AuditEntry, ...],
     ) -> TransitionResult:
-        # A cut log must not be continued: its new end would hide the cut.
-        self.check_log()
-        detail = {**detail, "identity": asdict(self.actor)}
         result = self._transitions.move(
-            action, version, stage, who=who or self.actor.name, why=why, detail=detail
+            action,
+            version,
+            stage,
+            who=who or self.actor.name,
+            why=why,
+            detail={**detail, "identity": asdict(self.actor)},
+            after=entries,
         )
         self._store_log_head(self.log.entries()[-1])
         return result

@@ -113,19 +113,16 @@ def compare_versions(
             yield from _compare_contents(number, logged, version)
 
 
-def compare_aliases(
-    state: LogState, aliases: Mapping[str, int | None], stages: Mapping[int, str]
-) -> Iterator[OutsideChange]:
-    """Yield the MLflow aliases that name another version than the one with that stage.
+def compare_aliases(state: LogState, aliases: Mapping[str, int | None]) -> Iterator[OutsideChange]:
+    """Yield the MLflow aliases that name another version than the one that the log has there.
 
     Args:
         state: The log's state; nothing is compared during a transition.
         aliases: Number of the version that each alias names; None for one that ZenML lacks.
-        stages: Stages in ZenML.
     """
     if state.moving:
         return
-    holders = {stage: number for number, stage in stages.items()}
+    holders = {stage: number for number, stage in state.stages.items()}
     for alias in ("staging", "production"):
         expected, actual = holders.get(alias), aliases.get(alias)
         if alias not in aliases and expected is None:

@@ -98,6 +98,7 @@ class StageTransitions:
         who: str,
         why: str,
         detail: Mapping[str, Any] | None = None,
+        after: tuple[AuditEntry, ...] | None = None,
     ) -> TransitionResult:
         """Move a version; the version that holds an exclusive stage is archived.
 
@@ -108,13 +109,14 @@ class StageTransitions:
             who: For the log.
             why: For the log.
             detail: For the log, such as verdicts.
+            after: The log that the move was decided on; None for the present one.
 
         Raises:
-            LogConflictError: Another transition began at the same time and won.
+            LogConflictError: The log has grown since the decision, such as by another transition.
             TransitionRefusedError: There is no such version, or another transition is in progress.
         """
         self.recover()
-        entries = self._log.entries()
+        entries = self._log.entries() if after is None else after
         changes = _plan_changes(self._store.stages(), version, to_stage)
         if not changes:
             return TransitionResult(action, "unchanged", ())

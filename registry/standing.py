@@ -3,6 +3,7 @@
 The audit log decides, by the predictor's fingerprint; stages and metadata in ZenML do not.
 """
 
+import shlex
 from dataclasses import asdict, dataclass
 
 from cv_factory.evaluation.gates import GateVerdict
@@ -85,7 +86,7 @@ def describe_unfit(standing: GateStanding, model_name: str) -> str:
         f"{model_name} version {number} failed {len(standing.failed)} of {len(standing.verdicts)} "
         f"gates: {gates}. It is not approved, promoted or deployed. See: python run.py card "
         f"{number} {model}. A gate is overridden, on the record, by: python run.py override "
-        f"{number} {model} --gate '{standing.failed[0]}' --reason WHY"
+        f"{number} {model} --gate {shlex.quote(standing.failed[0])} --reason WHY"
     )
 
 

@@ -92,7 +92,11 @@ REFUSED = (
     (["stage", "1"], 3, "digits version 1 is in production"),
     (["reject", "1", "--reason", "x"], 3, "only a version in staging is rejected"),
     (["override", "4", "--gate", "x", "--reason", "x"], 3, "has no failed gate 'x' to override"),
-    (["promote", "9"], 2, "Model digits has no version 9: see run.py models"),
+    (
+        ["promote", "9"],
+        2,
+        "Model digits has no version 9. See: python run.py models --model digits",
+    ),
     (["rollback", "--to", "3"], 3, "digits has no earlier production version"),
     (["approve", "4", "--by", " ", "--reason", "x"], 2, "must not be empty"),
     (["approve", "4", "--by", "Eve", "--reason", "x\n  99  approved"], 2, "one line of printable"),

@@ -70,7 +70,9 @@ def _have_two_in_production() -> int:
     """Put version 2 after version 1, so that there is one to go back to."""
     from registry.model_registry import ModelRegistry
 
-    ModelRegistry(MODEL)._move("promote", 2, "production", "the test", "to go back from", {})
+    registry = ModelRegistry(MODEL)
+    entries = registry.check_log()
+    registry._move("promote", 2, "production", "the test", "to go back from", {}, entries)
     return 0
 
 

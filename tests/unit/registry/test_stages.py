@@ -192,6 +192,15 @@ def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, mon
     assert stores.transitions().recover().result == "done"
 
 
+def test_a_move_that_was_decided_on_a_shorter_log_is_refused(tmp_path):
+    stores = FakeStores(tmp_path)
+    decided_on = stores.log().entries()
+    stores.log().append(decided_on, "judged", "a run", "it failed", {})
+    with pytest.raises(LogConflictError):
+        stores.transitions().move("stage", 3, "staging", who="ada", why="", after=decided_on)
+    assert stores.truth == OLD
+
+
 def test_a_version_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(TransitionRefusedError, match="versions: 1, 2, 3"):
         promote(FakeStores(tmp_path), 7)

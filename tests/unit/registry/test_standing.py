@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+from zenml.enums import StoreType
 
 from cv_factory.artifacts.files import canonical_json
 from cv_factory.evaluation.gates import GateVerdict
-from registry.actor import Actor
+from registry.actor import Actor, current_actor
 from registry.audit.log import AuditEntry
 from registry.audit.state import DELETED, LogState, Policy, replay
 from registry.outside_changes import (
@@ -228,7 +231,7 @@ def test_an_artifact_that_was_deleted_is_named_once():
 def test_versions_on_their_way_are_no_outside_changes():
     log = Log().register(1, "p1", PASSED).move((1, "none", "production"), end="")
     assert not list(compare_versions(log.state, {1: zenml("production"), 2: zenml()}))
-    assert not list(compare_aliases(log.state, {}, {1: "production"}))
+    assert not list(compare_aliases(log.state, {"production": 2}))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +245,25 @@ def test_versions_on_their_way_are_no_outside_changes():
     ],
 )
 def test_an_alias_of_mlflow_names_the_version_with_the_stage(aliases, change):
-    changes = list(compare_aliases(Log().state, aliases, {1: "production", 2: "archived"}))
+    log = Log().register(1, "p1", PASSED).register(2, "p2", PASSED)
+    changes = list(compare_aliases(log.move((1, "none", "production")).state, aliases))
     assert len(changes) == (change is not None)
     if change:
         assert change in str(changes[0])
+
+
+@pytest.mark.parametrize(
+    ("store", "expected"),
+    [
+        (StoreType.REST, Actor("zenml server", "ada@example.org")),
+        (StoreType.SQL, Actor("system", psutil.Process().username())),
+    ],
+)
+def test_the_actor_is_who_the_server_or_the_system_says(monkeypatch, store, expected):
+    client = SimpleNamespace(
+        zen_store=SimpleNamespace(type=store), active_user=SimpleNamespace(name="ada@example.org")
+    )
+    monkeypatch.setattr("registry.actor.Client", lambda: client)
+    monkeypatch.setenv("LOGNAME", "eve")
+    monkeypatch.setenv("USER", "eve")
+    assert current_actor() == expected
