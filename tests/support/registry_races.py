@@ -55,6 +55,7 @@ def _race(gate: Path) -> list[dict[str, Any]]:
 
     def at_once(*arguments: str) -> Callable[[], int]:
         def command() -> int:
+            _be_on_a_machine_of_its_own()
             _before_first_write(lambda: _meet(gate, arguments[0]))
             return _run(*arguments)
 
@@ -64,6 +65,13 @@ def _race(gate: Path) -> list[dict[str, Any]]:
     started = [_start(at_once(*c), gate.with_name(c[0])) for c in commands]
     results = [_wait(s) for s in started]
     return [*results, _wait(_start(_look, gate.with_name("look")))]
+
+
+def _be_on_a_machine_of_its_own() -> None:
+    """Take no lock: it keeps two commands of one machine apart, and not those of two."""
+    from registry import deployments
+
+    deployments.lock_deployments = lambda _: contextlib.nullcontext()
 
 
 def _have_two_in_production() -> int:
