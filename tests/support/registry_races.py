@@ -71,7 +71,7 @@ def _be_on_a_machine_of_its_own() -> None:
     """Take no lock: it keeps two commands of one machine apart, and not those of two."""
     from registry import deployments
 
-    deployments.lock_deployments = lambda _: contextlib.nullcontext()
+    deployments.lock_deployments = lambda _: contextlib.nullcontext()  # type: ignore[assignment]
 
 
 def _have_two_in_production() -> int:
