@@ -1,5 +1,10 @@
 """Checks and lineage of a run, made before anything is created."""
 
+import uuid
+from importlib.metadata import version
+
+import click
+
 from cli.options import ROOT
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.data import DataConfig
@@ -8,7 +13,10 @@ from cv_factory.config.validation import ValidationConfig
 
 
 def check_source(config: DataConfig, *, labelled: bool = True) -> str:
-    """Open a data source and return its fingerprint, on which the cache of ``ingest`` depends.
+    """Open a data source and return what the cache of ``ingest`` depends on beside its code.
+
+    That is the source's fingerprint and the version of the decoder. It never comes again where the
+    source cannot tell whether an image changed, so that the images are read in every run.
 
     Raises:
         SourceError: It does not exist or cannot be read.
@@ -16,7 +24,15 @@ def check_source(config: DataConfig, *, labelled: bool = True) -> str:
     from cv_factory.data.sources import open_source
 
     with open_source(config, labelled=labelled) as source:
-        return source.fingerprint()
+        parts = [source.fingerprint(), version("Pillow")]
+        if not source.has_versions:
+            parts.append(uuid.uuid4().hex)
+            click.echo(
+                f"Step ingest is not cached: {source.description} does not tell whether an image "
+                "changed. Later steps are cached if the images are the same.",
+                err=True,
+            )
+        return fingerprint(parts)
 
 
 def resolve_reference(config: ValidationConfig) -> ValidationConfig:

@@ -1,9 +1,11 @@
 """Plan of a run: its steps, where they run, their resources, and which of them are cached."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
+import click
 from rich.console import Console
 from rich.table import Table
 from zenml.client import Client
@@ -14,8 +16,60 @@ from zenml.models import StepRunResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 from zenml.pipelines.pipeline_definition import Pipeline
 
+from cli.cache_changes import explain_cache_miss
 from cli.execution import pipeline_options
 from cli.pipeline_config import ZenMLConfig
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of a run that did not start yet.
+
+    Attributes:
+        name: Name in the pipeline.
+        configuration: The step, compiled for the active stack.
+        cached: The earlier run whose outputs are reused; None if the step is to be run.
+        reason: Why it is to be run, where steps before it are cached; else empty.
+    """
+
+    name: str
+    configuration: Step
+    cached: StepRunResponse | None
+    reason: str = ""
+
+
+def plan_steps(pipeline: Pipeline, zenml: ZenMLConfig, *arguments: Any) -> list[PlannedStep]:
+    """Return the steps of a run with these arguments; nothing is stored."""
+    prepared = pipeline.copy()
+    prepared.prepare(*arguments)
+    run_configuration = PipelineRunConfiguration(**pipeline_options(zenml))
+    snapshot = Compiler().compile(prepared, Client().active_stack, run_configuration)
+    planned: list[PlannedStep] = []
+    reused: dict[str, StepRunResponse] = {}
+    for name, step in snapshot.step_configurations.items():
+        cached, reason = None, ""
+        is_decided = all(upstream in reused for upstream in step.spec.upstream_steps)
+        if zenml.enable_cache and step.config.enable_cache is not False and is_decided:
+            inputs = _cached_inputs(step, reused)
+            cached = _cached_run(step, inputs)
+            if cached is None:
+                hashes = {name: versions[0].content_hash for name, versions in inputs.items()}
+                reason = explain_cache_miss(step, hashes)
+            else:
+                reused[name] = cached
+        planned.append(PlannedStep(name, step, cached, reason))
+    return planned
+
+
+def print_cache_misses(pipeline: Pipeline, zenml: ZenMLConfig, *arguments: Any) -> None:
+    """Say before a run which steps begin what is not cached, and why."""
+    for line in describe_cache_misses(plan_steps(pipeline, zenml, *arguments)):
+        click.echo(line, err=True)
+
+
+def describe_cache_misses(planned: Sequence[PlannedStep]) -> list[str]:
+    """Return one line for each step that begins what is not cached, with its reason."""
+    return [f"Not cached: {step.name}, since {step.reason}." for step in planned if step.reason]
 
 
 def print_plan(
@@ -26,23 +80,18 @@ def print_plan(
     details: Sequence[str] = (),
 ) -> None:
     """Print the steps of a run with these arguments, then ``details``; nothing is stored."""
-    prepared = pipeline.copy()
-    prepared.prepare(*arguments)
-    run_configuration = PipelineRunConfiguration(**pipeline_options(zenml))
-    snapshot = Compiler().compile(prepared, Client().active_stack, run_configuration)
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
     for title in ("Step", "Runs on", "Resources", "State"):
         table.add_column(title)
-    reused: dict[str, StepRunResponse] = {}
-    for name, step in snapshot.step_configurations.items():
-        cached = _cached_run(step, reused) if zenml.enable_cache else None
-        if cached is not None:
-            reused[name] = cached
-        where = "step operator" if step.config.step_operator else "orchestrator"
-        table.add_row(name, where, _resources(step), "cached" if cached else "to be run")
+    planned = plan_steps(pipeline, zenml, *arguments)
+    for step in planned:
+        where = "step operator" if step.configuration.config.step_operator else "orchestrator"
+        state = "cached" if step.cached else "to be run"
+        table.add_row(step.name, where, _resources(step.configuration), state)
     console = Console(highlight=False)
-    for line in (table, *details, "Nothing was changed (--dry-run)."):
-        console.print(line)
+    misses = describe_cache_misses(planned)
+    for line in (table, *misses, *details, "Nothing was changed (--dry-run)."):
+        console.print(line, markup=False)
 
 
 def _resources(step: Step) -> str:
@@ -50,21 +99,21 @@ def _resources(step: Step) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items()) or "-"
 
 
-def _cached_run(step: Step, reused: dict[str, StepRunResponse]) -> StepRunResponse | None:
-    """Return the earlier run of a step that would be reused, given that its inputs are reused."""
-    if step.config.enable_cache is False:
-        return None
-    if any(upstream not in reused for upstream in step.spec.upstream_steps):
-        return None
-    client = Client()
+def _cached_inputs(step: Step, reused: Mapping[str, StepRunResponse]) -> dict[str, list[Any]]:
+    """Return what ZenML's cache key uses of the inputs of a step, given that they are reused."""
     inputs: dict[str, list[Any]] = {}
     for name, specs in step.spec.inputs.items():
         spec = specs[0] if isinstance(specs, list) else specs
         version = reused[spec.step_name].outputs[spec.output_name][0]
-        # ZenML's cache key uses these three attributes of an input.
         inputs[name] = [
             SimpleNamespace(content_hash=version.content_hash, id=version.id, chunk_index=None)
         ]
+    return inputs
+
+
+def _cached_run(step: Step, inputs: dict[str, list[Any]]) -> StepRunResponse | None:
+    """Return the earlier run of a step that would be reused with these inputs."""
+    client = Client()
     key = generate_cache_key(
         step, cast(Any, inputs), client.active_stack.artifact_store, client.active_project.id
     )

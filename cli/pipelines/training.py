@@ -30,7 +30,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
         active_deployer()  # which refuses before the training, not after it
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
-    from cli.run_plan import print_plan
+    from cli.run_plan import print_cache_misses, print_plan
     from cli.summary import print_summary
     from pipelines.training import training
 
@@ -40,6 +40,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
         details = (describe_lineage(lineage), _describe_search(config))
         print_plan(training, zenml, stack, *arguments, details=details)
         return 0
+    print_cache_misses(training, zenml, *arguments)
     finished_run = run_to_end(training, zenml, *arguments, debug=options.debug)
     if finished_run is None:
         if config.registration.deploy_after is not None:

@@ -20,15 +20,17 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
     stack = activate_stack(options.stack)
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
-    from cli.run_plan import print_plan
+    from cli.run_plan import print_cache_misses, print_plan
     from pipelines.validation import validation
     from registry.artifact_loader import load_output
 
+    arguments = (config, source_fingerprint)
     if options.dry_run:
         details = [describe_lineage(collect_lineage(config, stack))]
-        print_plan(validation, zenml, stack, config, source_fingerprint, details=details)
+        print_plan(validation, zenml, stack, *arguments, details=details)
         return 0
-    finished_run = run_to_end(validation, zenml, config, source_fingerprint, debug=options.debug)
+    print_cache_misses(validation, zenml, *arguments)
+    finished_run = run_to_end(validation, zenml, *arguments, debug=options.debug)
     if finished_run is not None:
         click.echo(describe_report(load_output(finished_run, "validate_data", DataReport)))
     return 0

@@ -75,7 +75,16 @@ class ImageSource(AbstractContextManager["ImageSource"]):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a digest that changes when the source's content does, without reading it all."""
+        """Return a digest of all that ``ingest`` depends on, without reading all content.
+
+        It changes with class names (also of classes without images), ids, labels, splits, groups,
+        what is known to be unreadable, and the versions of the images where ``has_versions``.
+        """
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether ``fingerprint`` changes with the content of an image; else nothing is cached."""
+        return True
 
     @abstractmethod
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:

@@ -37,6 +37,11 @@ class ListedSource(ImageSource):
         """Return the number of images listed."""
         return len(self._listing)
 
+    @property
+    def has_versions(self) -> bool:
+        """Whether the listing tells when an image changes."""
+        return self._listing.has_versions
+
     def fingerprint(self) -> str:
         """Digest of the listing."""
         return self._listing.fingerprint()

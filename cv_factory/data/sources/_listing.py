@@ -130,14 +130,21 @@ class Listing:
         same = pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
         return str(ids[int(same.argmax())]) if same.any() else None
 
+    @property
+    def has_versions(self) -> bool:
+        """Whether each image that can be read has a version."""
+        columns = (self._table.column(name) for name in ("version", "problem"))
+        is_version, is_problem = (pc.greater(pc.binary_length(column), 0) for column in columns)
+        return bool(pc.all(pc.or_(is_version, is_problem), min_count=0).as_py())
+
     def fingerprint(self) -> str:
-        """Return the SHA-256 of everything that is listed."""
-        digest = hashlib.sha256()
+        """Return the SHA-256 of everything that is listed, and of the names of all classes."""
+        digest = hashlib.sha256("".join(f"{name}\0" for name in self.class_names).encode())
         for batch in self._table.to_batches(max_chunksize=_CHUNK):
             labels = [self._code_names[code] or "" for code in batch.column("label").to_pylist()]
             columns = [
                 pc.cast(batch.column(name), pa.large_binary())
-                for name in ("id", "name", "group", "version")
+                for name in ("id", "name", "group", "version", "problem")
             ]
             columns.append(pa.array([name.encode() for name in labels], pa.large_binary()))
             columns.append(pc.cast(pc.cast(batch.column("split"), pa.string()), pa.large_binary()))

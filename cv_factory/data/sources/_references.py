@@ -63,6 +63,19 @@ class ReferencedImages:
         folder, _, base = reference.rpartition("/")
         return FsspecStore.connect(folder, self._options).read(base.encode(), self._max_bytes)
 
+    def version(self, name: bytes) -> str:
+        """Return what changes when the image does; empty where only reading it tells."""
+        reference = printable(name)
+        scheme = parse_scheme(reference)
+        if scheme:
+            return "" if scheme in self._schemes else "refused"
+        if self._store is None:
+            return "no root"
+        try:
+            return self._store.version(check_relative(reference).encode())
+        except ImageError as error:
+            return str(error)
+
     def location(self, name: bytes) -> str:
         """Return where an image lies, for people."""
         reference = printable(name)

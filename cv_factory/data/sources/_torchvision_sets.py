@@ -1,5 +1,6 @@
 """Data sets of torchvision by name, with their own training and test parts."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -60,11 +61,13 @@ class TorchvisionSource(ImageSource):
         return int(self._ends[-1])
 
     def fingerprint(self) -> str:
-        """Digest of name, version and labels: a published set does not change otherwise."""
+        """Digest of name, version, classes, labels, and of the images or their files."""
         from importlib.metadata import version
 
         labels = [targets.tolist() for targets in self._targets]
-        return fingerprint([self._name, version("torchvision"), labels])
+        pairs = zip(self._parts, self._arrays, strict=True)
+        images = [_images_version(part, array) for (_, part), array in pairs]
+        return fingerprint([self._name, version("torchvision"), self.class_names, labels, images])
 
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
         """Yield the records; an image that lies in a file is read when it is asked for."""
@@ -163,6 +166,21 @@ def _array(dataset: Any) -> npt.NDArray[np.uint8] | None:
         (a for a in layouts if all(np.array_equal(a[i], pixels) for i, pixels in samples.items())),
         None,
     )
+
+
+def _images_version(dataset: Any, array: npt.NDArray[np.uint8] | None) -> Any:
+    """Return what changes with the images of a set: their SHA-256, or size and time of each file.
+
+    Empty for a set that gives away neither: a published set does not change.
+    """
+    if array is not None:
+        return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    for attribute in _FILES:
+        samples = getattr(dataset, attribute, None)
+        if samples and isinstance(samples[0][0], str | Path):
+            status = [Path(sample[0]).stat() for sample in samples]
+            return [[file.st_size, file.st_mtime_ns] for file in status]
+    return []
 
 
 def _pixels(dataset: Any, index: int) -> Content:

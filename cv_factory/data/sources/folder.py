@@ -90,24 +90,21 @@ class FolderSource(ListedSource):
             name = printable(file.name)
             label, separator, _ = name.partition("/")
             if separator or file.problem:
-                version = f"{file.size} {file.version}"
                 yield ListedImage(
-                    name, file.name, label or None, version=version, problem=file.problem
+                    name, file.name, label or None, version=file.version, problem=file.problem
                 )
             else:
                 beside.append(name)
 
     def _unlabelled(self) -> Iterator[ListedImage]:
         for file in self._store.files():
-            version = f"{file.size} {file.version}"
             yield ListedImage(
-                printable(file.name), file.name, None, version=version, problem=file.problem
+                printable(file.name), file.name, None, version=file.version, problem=file.problem
             )
 
     def _by_pattern(self, pattern: re.Pattern[str]) -> Iterator[ListedImage]:
         for file in self._store.files():
-            name = printable(file.name)
-            version = f"{file.size} {file.version}"
+            name, version = printable(file.name), file.version
             match = pattern.fullmatch(name)
             if match is None or file.problem:
                 problem = file.problem or "its path does not match data.folder.pattern"

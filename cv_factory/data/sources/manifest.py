@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import IO, Any
 
 from cv_factory.config.data import DataConfig, FetchConfig, ManifestConfig
@@ -99,7 +100,11 @@ class ManifestSource(ListedSource):
         columns, values = rows
         reader = RowReader(section.columns, columns, "data.manifest.columns")
         for row in values:
-            yield reader.listed(row)
+            image = reader.listed(row)
+            if self._over_http or image.problem:
+                yield image
+            else:
+                yield replace(image, version=self._images.version(image.name))
 
     def _read(self, name: bytes) -> bytes:
         if self._over_http and not parse_scheme(name.decode()):

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,11 @@ class SqlSource(ListedSource):
             values: dict[str, Any] = dict(row)
             if self._in_database:
                 values[names["image"]] = values[names["id"]]
-            yield self._reader.listed(values)
+            image = self._reader.listed(values)
+            if self._in_database or image.problem:
+                yield image
+            else:
+                yield replace(image, version=self._images.version(image.name))
 
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
         """Yield the records; images in the database are fetched a few dozen at a time."""

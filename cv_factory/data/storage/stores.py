@@ -1,4 +1,4 @@
-# ruff: noqa: PTH118 - names are bytes, which pathlib does not know
+# ruff: noqa: PTH116, PTH118 - names are bytes, which pathlib does not know
 """Stores of image files: a local folder, or anything that fsspec can open, behind one interface.
 
 A store reads only what lies below its root: names that are absolute, climb with ``..`` or lead out
@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from cv_factory.errors import ConfigError, ImageError, SourceError
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _REMOTE_READERS = 16
-_VERSION_KEYS = ("ETag", "etag", "md5", "checksum", "LastModified", "mtime", "created")
+_VERSION_KEYS = ("ETag", "etag", "md5", "checksum", "LastModified", "mtime", "sha", "created")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,12 @@ class StoredFile:
 
     Attributes:
         name: Path relative to the root, with forward slashes, in the file system's own bytes.
-        size: Bytes.
-        version: Changes when the file does (modification time, ETag).
+        version: Changes when the file does (size and modification time or ETag); empty where the
+            file system does not tell.
         problem: Why it cannot be read, where that is known already.
     """
 
     name: bytes
-    size: int = 0
     version: str = ""
     problem: str = ""
 
@@ -69,6 +68,10 @@ class ImageStore(ABC):
         Raises:
             ImageError: It is missing, unreadable, too large, or lies outside of the root.
         """
+
+    @abstractmethod
+    def version(self, name: bytes) -> str:
+        """Return what changes when a file does, appears or vanishes; empty where nothing tells."""
 
     @property
     def readers(self) -> int:
@@ -158,6 +161,14 @@ class LocalStore(ImageStore):
                             yield _stored_file(name, entry)
             except OSError as error:
                 yield StoredFile(folder, problem=describe_error(error))
+
+    def version(self, name: bytes) -> str:
+        """Return size, modification time and mode of a file, or why it has none."""
+        try:
+            status = os.stat(os.path.join(os.fsencode(self._path), name))
+        except OSError as error:
+            return describe_error(error)
+        return _local_version(status)
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read a regular file without following links out of the root."""
@@ -274,10 +285,17 @@ class FsspecStore(ImageStore):
                 for name, info in files.items():
                     if name and not name.startswith("."):
                         relative = f"{inside}/{name}" if inside else name
-                        version = next((str(info[k]) for k in _VERSION_KEYS if info.get(k)), "")
-                        yield StoredFile(relative.encode(), int(info.get("size") or 0), version)
+                        yield StoredFile(relative.encode(), _object_version(info))
         except self._errors as error:
             raise SourceError(f"{self.root} cannot be listed ({describe_error(error)}).") from None
+
+    def version(self, name: bytes) -> str:
+        """Return the version of an object from one listing of all of them."""
+        return self._versions.get(name, "missing")
+
+    @cached_property
+    def _versions(self) -> dict[bytes, str]:
+        return {file.name: file.version for file in self.files()}
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read one object."""
@@ -322,10 +340,22 @@ def _stored_file(name: bytes, entry: "os.DirEntry[bytes]") -> StoredFile:
     try:
         if entry.is_symlink() and entry.is_dir():
             return StoredFile(name, problem="a symbolic link to a folder, which is not followed")
-        status = entry.stat(follow_symlinks=False)
+        status = entry.stat()
     except OSError as error:
         return StoredFile(name, problem=describe_error(error))
-    return StoredFile(name, status.st_size, str(status.st_mtime_ns))
+    return StoredFile(name, _local_version(status))
+
+
+def _local_version(status: os.stat_result) -> str:
+    """Return size, modification time and mode: a file that may be read again has changed, too."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_mode:o}"
+
+
+def _object_version(info: Mapping[str, Any]) -> str:
+    # Of files in a working tree, DVC gives what the file system says in a dictionary of its own.
+    facts = {**info, **(info.get("fs_info") or {})}
+    version = next((str(facts[key]) for key in _VERSION_KEYS if facts.get(key)), "")
+    return f"{facts.get('size')} {version}" if version else ""
 
 
 def _base(path: str) -> str:
