@@ -2,11 +2,11 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation.plots.samples import sample_grid
+from cv_factory.evaluation.selection import spread_over_classes
 from materializers.artifact import ArtifactMaterializer
 
 _SAMPLES = 40
@@ -19,8 +19,8 @@ class ImageDatasetMaterializer(ArtifactMaterializer):
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ImageDataset,)
 
     def pictures(self, data: ImageDataset) -> dict[str, bytes]:
-        """Draw up to 40 images, spread over the dataset, under their labels."""
-        chosen = np.linspace(0, len(data) - 1, min(_SAMPLES, len(data))).astype(np.int64)
+        """Draw up to 40 images, spread over all classes, under their labels."""
+        chosen = spread_over_classes(data.labels, _SAMPLES)
         names = [data.class_names[i] if i >= 0 else "" for i in data.labels[chosen]]
         heading = f"{len(chosen)} of {len(data):,} images, {data.source}"
         return {"samples.png": sample_grid(data.images[chosen], names, heading=heading)}

@@ -25,7 +25,8 @@ class PredictorMaterializer(ArtifactMaterializer):
             for k, row in zip(best, data.golden.probabilities, strict=True)
         ]
         heading = "Golden samples: what the predictor answers"
-        return {"golden.png": sample_grid(data.golden.images, titles, heading=heading)}
+        images = data.golden.images
+        return {"golden.png": sample_grid(images, titles, heading=heading, max_images=len(images))}
 
     def facts(self, data: Predictor) -> dict[str, MetadataType]:
         """Summarize graph and contract."""

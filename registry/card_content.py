@@ -12,6 +12,7 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves
 from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
+from cv_factory.export.golden_samples import choose_easy_and_hard
 from cv_factory.inference.predictor import Contract
 from cv_factory.training.stability import describe_instability
 from registry import versions
@@ -20,7 +21,7 @@ from registry.candidate import RegistrationCandidate, load_candidate
 from registry.model_registry import ModelRegistry
 from registry.provenance.statement import package_lineage
 
-_N_SAMPLES = 16
+_N_SAMPLES = 40
 
 
 def load_card_content(registry: ModelRegistry, number: int) -> CardContent:
@@ -138,11 +139,25 @@ def _training(candidate: RegistrationCandidate) -> dict[str, str]:
 
 
 def _pictures(candidate: RegistrationCandidate) -> dict[str, bytes]:
-    test = candidate.split.test[:_N_SAMPLES]
-    titles = [candidate.dataset.class_names[i] for i in candidate.dataset.labels[test]]
-    pictures = {"Test images": sample_grid(candidate.dataset.images[test], titles)}
+    pictures = {"Test images, easy and hard": _test_images(candidate)}
     if len(candidate.trained.history) > 1:
         pictures["Training"] = training_curves(
             candidate.trained.history, candidate.trained.best_epoch
         )
     return pictures
+
+
+def _test_images(candidate: RegistrationCandidate) -> bytes:
+    """Draw easy and hard test images of all classes under their class, and what it was taken for.
+
+    The candidate's predictions are in the order of the test split.
+    """
+    predictions, names = candidate.evaluation.predictions, candidate.dataset.class_names
+    chosen = choose_easy_and_hard(predictions.probabilities, predictions.labels)[:_N_SAMPLES]
+    titles = [
+        names[label] if label == predicted else f"{names[label]} → {names[predicted]}"
+        for label, predicted in zip(
+            predictions.labels[chosen], predictions.predicted[chosen], strict=True
+        )
+    ]
+    return sample_grid(candidate.dataset.images[candidate.split.test[chosen]], titles)

@@ -159,7 +159,7 @@ def sample_confused(
         ids: N ids.
         labels: True classes, int64 ``(N,)``.
         predicted: Predicted classes, int64 ``(N,)``.
-        confidence: Their probabilities, float64 ``(N,)``.
+        confidence: Their probabilities, float64 ``(N,)``; 0 for images to be shown last.
     """
     wrong = np.flatnonzero(labels != predicted)
     if not wrong.size:

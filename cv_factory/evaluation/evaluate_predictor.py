@@ -11,7 +11,7 @@ from cv_factory.evaluation import behavioral_checks
 from cv_factory.evaluation.behavior import Behavior
 from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.explain import choose, explain
+from cv_factory.evaluation.explain import explain_chosen
 from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import assign_slices
 from cv_factory.inference.predictor import Predictor
@@ -125,7 +125,7 @@ def _run_behavioral_checks(
     ids = dataset.manifest["id"].iloc[indices].tolist()
     images = _SelectedImages(dataset, indices)
     few = behavioral_checks.evenly_spread(len(indices), max(config.robustness_images, 64))
-    explained = choose(labels, predicted, confidence, config.explained_per_class)
+    is_blank = dataset.manifest["contrast"].to_numpy()[indices] == 0
     sample = images[few]
     return Behavior(
         corruptions=behavioral_checks.measure_robustness(predictor, sample, labels[few], config)
@@ -135,10 +135,19 @@ def _run_behavioral_checks(
             predictor, sample, flip=config.horizontal_flip
         ),
         cost=behavioral_checks.measure_cost(predictor, sample, config.latency_runs),
-        explanations=explain(
-            predictor, images[explained], [ids[i] for i in explained], labels[explained]
+        explanations=explain_chosen(
+            predictor,
+            images,
+            ids,
+            labels,
+            predicted,
+            confidence,
+            config.explained_per_class,
+            excluded=is_blank,
         ),
-        confused=behavioral_checks.sample_confused(images, ids, labels, predicted, confidence),
+        confused=behavioral_checks.sample_confused(
+            images, ids, labels, predicted, np.where(is_blank, 0, confidence)
+        ),
     )
 
 

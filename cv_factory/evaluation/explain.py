@@ -19,12 +19,16 @@ from onnx import numpy_helper
 from onnx.utils import Extractor
 
 from cv_factory.evaluation.behavior import Explanation
+from cv_factory.evaluation.behavioral_checks import IndexableImages
+from cv_factory.evaluation.selection import take_in_turn
 from cv_factory.inference.predictor import Predictor
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 _MOST_IMAGES = 24
 _ORDERS = 8
+#: How often images are chosen anew for those whose explanation is blank.
+_EXPLAIN_ROUNDS = 3
 # A covering square has this share of each side, and moves by half of itself.
 _SQUARE = 1 / 5
 _SMALLEST = 1e-12
@@ -35,24 +39,61 @@ def choose(
     predicted: NDArray[np.int64],
     confidence: NDArray[np.float64],
     per_class: int,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Return up to 24 images to explain: of each class the surest errors and the surest hits.
+
+    Where they are too many, each class has one before any has two, and classes without an
+    explained error come first among the hits.
 
     Args:
         labels: True classes, int64 ``(N,)``.
         predicted: Predicted classes, int64 ``(N,)``.
         confidence: Their probabilities, float64 ``(N,)``.
         per_class: How many errors and how many hits of each class.
+        excluded: Images that are not to be chosen, bool ``(N,)``.
     """
     surest = np.argsort(-confidence, kind="stable")
-    selection: dict[bool, list[int]] = {False: [], True: []}
-    for is_right in (False, True):
-        for label in np.unique(labels):
-            fits = (labels[surest] == label) & ((predicted == labels)[surest] == is_right)
-            selection[is_right] += surest[fits][:per_class].tolist()
-    n_wrong = max(_MOST_IMAGES // 2, _MOST_IMAGES - len(selection[True]))
-    errors = selection[False][:n_wrong]
-    return np.array(errors + selection[True][: _MOST_IMAGES - len(errors)], dtype=np.int64)
+    if excluded is not None:
+        surest = surest[~excluded[surest]]
+    classes, right = np.unique(labels), (predicted == labels)[surest]
+
+    def rank(is_right: bool, of_classes: NDArray[np.int64]) -> list[int]:
+        fits = surest[right == is_right]
+        return take_in_turn([fits[labels[fits] == k][:per_class].tolist() for k in of_classes])
+
+    errors, n_hits = rank(False, classes), len(rank(True, classes))
+    errors = errors[: max(_MOST_IMAGES // 2, _MOST_IMAGES - n_hits)]
+    is_shown = np.isin(classes, labels[errors])
+    hits = rank(True, np.concatenate([classes[~is_shown], classes[is_shown]]))
+    return np.array(errors + hits[: _MOST_IMAGES - len(errors)], dtype=np.int64)
+
+
+def explain_chosen(
+    predictor: Predictor,
+    images: IndexableImages,
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    confidence: NDArray[np.float64],
+    per_class: int,
+    excluded: NDArray[np.bool_],
+) -> tuple[Explanation, ...]:
+    """Explain the images that ``choose`` returns; others replace those of a blank explanation.
+
+    An explanation is blank where no part of the image changes the answer, as where the probability
+    is exactly 1.
+    """
+    excluded = excluded.copy()
+    explanations: tuple[Explanation, ...] = ()
+    for _ in range(_EXPLAIN_ROUNDS):
+        places = choose(labels, predicted, confidence, per_class, excluded)
+        explanations = explain(predictor, images[places], [ids[i] for i in places], labels[places])
+        is_blank = np.array([not np.abs(e.heat).max() > _SMALLEST for e in explanations], bool)
+        if not is_blank.any():
+            return explanations
+        excluded[places[is_blank]] = True
+    return tuple(e for e, blank in zip(explanations, is_blank, strict=True) if not blank)
 
 
 def explain(

@@ -8,6 +8,7 @@ ever predicts gets such an image.
 import logging
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from cv_factory.inference.predictor import GOLDEN_TOLERANCE, GoldenSamples, Pred
 
 _log = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 #: Samples of a class, and of all classes; more than these only where there are more classes.
 _MIN_PER_CLASS = 2
@@ -40,20 +41,20 @@ def select_golden_samples(
     """
     batches = dataset.batches(validation, _BATCH)
     probabilities = np.concatenate([predictor.predict(batch).probabilities for batch in batches])
-    chosen = choose_golden_images(probabilities, dataset.labels[validation])
+    chosen = choose_easy_and_hard(probabilities, dataset.labels[validation])
     images = dataset.images[validation[chosen]]
     outputs = predictor.predict(images)
     _warn_of_equal_classes(outputs.probabilities, predictor.contract.class_names)
     return GoldenSamples(images, outputs.probabilities, outputs.features)
 
 
-def choose_golden_images(probabilities: Floats, labels: Integers) -> Integers:
+def choose_easy_and_hard(probabilities: Floats, labels: Integers) -> Integers:
     """Return which images to take: of each class the easiest, the hardest, the next easiest.
 
     At least two a class, where it has as many, and between 16 and 64; one a class above 64 classes.
 
     Args:
-        probabilities: Of the validation images, float32 ``(N, K)``.
+        probabilities: Of the validation images, float ``(N, K)``.
         labels: Their classes, int64 ``(N,)``.
 
     Returns:
@@ -76,7 +77,7 @@ def find_equal_classes(probabilities: Floats) -> list[tuple[int, int]]:
     """Return the pairs of classes whose exchange no sample shows.
 
     Args:
-        probabilities: Of the golden samples, float32 ``(n, K)``.
+        probabilities: Of the golden samples, float ``(n, K)``.
     """
     best_two = np.sort(probabilities, axis=1)[:, -2:]
     leads = best_two[:, 1] - best_two[:, 0] > 2 * GOLDEN_TOLERANCE

@@ -10,7 +10,13 @@ from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation import behavioral_checks
 from cv_factory.evaluation.corruptions import corrupt, corruption_names
 from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
-from cv_factory.evaluation.explain import choose, classical_head, explain, occlusion
+from cv_factory.evaluation.explain import (
+    choose,
+    classical_head,
+    explain,
+    explain_chosen,
+    occlusion,
+)
 from cv_factory.evaluation.graph_size import count
 from cv_factory.inference.predictor import Prediction, Predictor
 from tests.support.predictors import digits_predictor
@@ -105,6 +111,29 @@ def test_errors_and_hits_of_every_class_are_chosen():
     chosen = choose(labels, predicted, np.array([0.6, 0.9, 0.8, 0.7, 0.7]), per_class=1)
     assert chosen.tolist() == [2, 4, 1, 3]
     assert len(choose(np.arange(99), np.arange(99), np.ones(99), 8)) == 24
+    many = np.arange(200) % 20
+    chosen = choose(many, np.where(np.arange(200) < 100, many, (many + 1) % 20), np.ones(200), 4)
+    assert len(chosen) == 24
+    assert set(many[chosen]) == set(range(20)), "hits are of the classes that errors do not show"
+
+
+def test_blank_explanations_and_images_give_way_to_others():
+    predictor, dataset, split = digits_predictor("small_cnn")
+    images, labels = dataset.images[split.test].copy(), dataset.labels[split.test]
+    images[::10] = 7
+    scores = predictor.predict(images).probabilities
+    explained = explain_chosen(
+        predictor,
+        images,
+        [str(i) for i in range(len(images))],
+        labels,
+        scores.argmax(axis=1),
+        np.where(np.arange(len(images)) % 10, 0.5, 0.9),
+        2,
+        excluded=np.zeros(len(images), bool),
+    )
+    assert len(explained) > 10
+    assert all(row.image.std() > 0 and np.abs(row.heat).max() > 0 for row in explained)
 
 
 @pytest.fixture(scope="module", params=["logistic_regression", "small_cnn"])

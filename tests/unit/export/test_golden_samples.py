@@ -14,7 +14,7 @@ from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.verify import VerificationError, encode_png, verify_golden_samples
 from cv_factory.errors import ArtifactError
 from cv_factory.export.golden_samples import (
-    choose_golden_images,
+    choose_easy_and_hard,
     find_equal_classes,
     select_golden_samples,
 )
@@ -94,7 +94,7 @@ def test_samples_are_easy_and_hard_validation_images_of_all_classes() -> None:
     predictor, dataset, split = digits_predictor("logistic_regression")
     scores = predictor.predict(dataset.images[split.validation]).probabilities
     labels = dataset.labels[split.validation]
-    chosen = choose_golden_images(scores, labels)
+    chosen = choose_easy_and_hard(scores, labels)
     golden = predictor.golden
     np.testing.assert_array_equal(dataset.images[split.validation[chosen]], golden.images)
     np.testing.assert_allclose(scores[chosen], golden.probabilities, atol=1e-6)
@@ -122,7 +122,7 @@ def test_samples_of_a_quantized_predictor_are_its_own() -> None:
 )
 def test_number_of_samples(n_classes: int, n_samples: int) -> None:
     scores, labels = draw(20 * n_classes, n_classes)
-    chosen = choose_golden_images(scores, labels)
+    chosen = choose_easy_and_hard(scores, labels)
     assert len(chosen) == len(set(chosen.tolist())) == n_samples
     per_class = np.bincount(labels[chosen], minlength=n_classes)
     assert per_class.min() >= (2 if n_classes <= 32 else 1)
@@ -136,18 +136,18 @@ def test_number_of_samples(n_classes: int, n_samples: int) -> None:
 def test_a_class_without_validation_images_is_shown_by_another_image_predicted_as_it() -> None:
     scores, labels = draw(60, 3)
     labels = np.where(labels == 2, 0, labels)
-    chosen = choose_golden_images(scores, labels)
+    chosen = choose_easy_and_hard(scores, labels)
     assert 2 in scores[chosen].argmax(axis=1)
-    assert len(choose_golden_images(scores[:3], labels[:3])) == 3, "fewer images than samples"
+    assert len(choose_easy_and_hard(scores[:3], labels[:3])) == 3, "fewer images than samples"
 
 
 def test_near_ties_are_left_out_since_rounding_could_change_their_label() -> None:
     scores, labels = draw(40, 2)
     scores[labels == 1] = [0.49999, 0.50001]
-    chosen = choose_golden_images(scores, labels)
+    chosen = choose_easy_and_hard(scores, labels)
     assert (labels[chosen] == 0).all()
     ties = np.full((4, 2), 0.5, np.float32)
-    assert len(choose_golden_images(ties, labels[:4])) == 4, "there is nothing else"
+    assert len(choose_easy_and_hard(ties, labels[:4])) == 4, "there is nothing else"
 
 
 def test_classes_that_no_sample_can_tell_apart_are_named(
