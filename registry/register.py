@@ -13,7 +13,7 @@ from cv_factory.config.gates import GateConfig
 from cv_factory.config.register import RegisterConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.evaluation.evaluate_predictor import rescore_predictor
-from cv_factory.evaluation.gates import Evidence, GateVerdict, judge
+from cv_factory.evaluation.gates import Evidence, GateVerdict, judge, require_precision_gate
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html, render_markdown
 from registry import versions
@@ -59,7 +59,8 @@ def register_candidate(
     policy = _update_policy(registry, config, run)
     if run.mlflow_run_id:
         log_candidate(run.mlflow_run_id, candidate, run.parameters)
-    verdicts = _judge(candidate, gates, evaluate, registry)
+    required = require_precision_gate(gates, candidate.predictor.contract.precision)
+    verdicts = _judge(candidate, required, evaluate, registry)
     version = versions.find_version(model_name, fingerprint)
     is_new = version is None
     if version is None:

@@ -20,6 +20,9 @@ from cv_factory.evaluation.slices import SliceMetrics
 
 Status = Literal["passed", "failed", "not_applicable"]
 
+#: The gate of a predictor of fewer bits, where the configuration has none on this metric.
+PRECISION_GATE = GateConfig(metric="accuracy_lost_to_precision", max=0.01)
+
 # Below the effect of one image in any test set; above what subtracting two shares rounds to.
 _ROUNDING = 1e-9
 _WORDS = {
@@ -81,6 +84,18 @@ class _NotComputableError(Exception):
 def judge(gates: Sequence[GateConfig], evidence: Evidence) -> tuple[GateVerdict, ...]:
     """Return one verdict for each gate, in order; a metric exactly at its bound passes."""
     return tuple(_judge(gate, evidence) for gate in gates)
+
+
+def require_precision_gate(gates: Sequence[GateConfig], precision: str) -> tuple[GateConfig, ...]:
+    """Return the gates, with one against the float32 predictor where a reduced one has none.
+
+    A reduced predictor may replace a staged float32 version, whose gates say nothing of it. No
+    gates stay no gates: then nothing is staged.
+    """
+    metrics = {gate.metric for gate in gates}
+    if not gates or precision == "float32" or PRECISION_GATE.metric in metrics:
+        return tuple(gates)
+    return (*gates, PRECISION_GATE)
 
 
 def all_passed(verdicts: Sequence[GateVerdict]) -> bool:

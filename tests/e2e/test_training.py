@@ -251,7 +251,10 @@ def test_the_cache_sees_the_library_and_the_configuration(trained_project: Proje
     data_steps = {"ingest", "split", "validate_data"}
     everything = STEPS - {"register"}
     edit("cv_factory/transforms/pca.py")
-    assert planned() == data_steps
+    plan = quickly(trained_project, dry=True)
+    assert planned_cached(plan) == data_steps
+    changed = "Not cached: fit_transform, since cv_factory/transforms/pca.py changed since commit"
+    assert changed in " ".join(plan.split())
     assert "3 of 8 steps: ingest, split, validate_data" in quickly(trained_project)
     assert cached_steps(snapshot(trained_project)) == data_steps
     edit("cv_factory/evaluation/plots/style.py")
@@ -326,6 +329,8 @@ def test_refused_data_stop_the_run_before_anything_is_fitted(trained_project: Pr
     content = snapshot(trained_project)
     assert content["status"] == "failed"
     assert content["steps"].keys() == {"ingest", "split", "validate_data"}
+    again = training(trained_project, "--dry-run", "--set", "validation.min_images=5000")
+    assert planned_cached(again) == {"ingest", "split"}, "a refusal is not cached"
     report = trained_project.warm(
         "-c",
         "from zenml.client import Client\n"
@@ -343,7 +348,12 @@ def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> N
         f"data.path={tmp_path / 'shapes'}",
         "transform.pca.n_components=8",
     )
+    (tmp_path / "shapes" / "empty").mkdir()
+    refused = quickly(project, *settings, "data.max_unreadable_share=0.02", code=3)
+    assert "empty" in refused
+    (tmp_path / "shapes" / "empty").rmdir()
     output = quickly(project, *settings, "data.max_unreadable_share=0.02")
+    assert "Not cached: ingest, since the images of the source changed." in output
     assert "disc/broken.png: not an image" in output
     assert "120 images of 12x12x3, 2 classes, 1 unreadable" in output
     stopped = quickly(project, *settings, "data.max_unreadable_share=0.001", code=1)
@@ -373,7 +383,22 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project)
     output = training(trained_project, "--dry-run", *gpu)
     assert planned_cached(output) == {"ingest", "split", "validate_data", "fit_transform"}
     assert "gpu_count 1" in output
+    assert "Not cached: train, since epochs is 3, was 30." in " ".join(output.split())
     assert snapshot(trained_project) == before
+
+
+def test_a_listing_writes_nothing(trained_project: Project) -> None:
+    def files() -> dict[str, tuple[int, bytes]]:
+        paths = [p for p in trained_project.zenml_config.rglob("*") if p.is_file()]
+        return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in paths}
+
+    before = files()
+    listings = [["models"], ["history"], ["card", "1"], ["--pipeline", "training", "--dry-run"]]
+    done = run_all(trained_project, *listings)
+    assert [d.code for d in done] == [0] * len(listings), done
+    after = files()
+    assert after.keys() == before.keys()
+    assert [path for path in after if after[path] != before[path]] == []
 
 
 _INVALID_ARGUMENTS: tuple[tuple[list[str], str], ...] = (

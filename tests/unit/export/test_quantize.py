@@ -15,7 +15,7 @@ from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.errors import ExportError
 from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.gates import Evidence, judge
+from cv_factory.evaluation.gates import Evidence, judge, require_precision_gate
 from cv_factory.evaluation.reports.evaluation_report import render_report
 from cv_factory.export.quantize import quantize
 from cv_factory.inference.predictor import Predictor
@@ -120,6 +120,22 @@ def test_the_evaluation_reports_the_cost_of_precision(tmp_path: Path) -> None:
     damaged = replace(evaluation, behavior=replace(evaluation.behavior, precision=worse))
     (verdict,) = judge([gate], Evidence(damaged))
     assert verdict.status == "failed"
+
+
+def test_a_reduced_predictor_needs_its_gate_against_float32() -> None:
+    gates = (GateConfig(metric="accuracy", min=0.5),)
+    assert require_precision_gate(gates, "float32") == gates
+    assert require_precision_gate((), "int8") == (), "without gates nothing is staged"
+    loose = (*gates, GateConfig(metric="accuracy_lost_to_precision", max=0.2))
+    assert require_precision_gate(loose, "int8") == loose
+    required = require_precision_gate(gates, "int8")
+    predictor, dataset, split = digits_predictor("small_cnn", calibrated=True)
+    alone = evaluate_predictor(quantized("int8"), dataset, split.test, QUICK)
+    verdict = judge(required, Evidence(alone))[-1]
+    assert (verdict.metric, verdict.status) == ("accuracy_lost_to_precision", "failed")
+    assert "was not measured" in verdict.reason
+    beside = evaluate_predictor(predictor, dataset, split.test, QUICK, predictor)
+    assert judge(required, Evidence(beside))[-1].status == "passed"
 
 
 def test_float32_keeps_its_former_fingerprint() -> None:
