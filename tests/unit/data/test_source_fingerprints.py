@@ -55,11 +55,13 @@ def sql(root: Path, images: str = "file AS image_path") -> DataConfig:
 def dvc(root: Path) -> DataConfig:
     from dvc.repo import Repo
 
-    if not (root / ".git").exists():
-        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-        with Repo.init(str(root)) as repo:
-            repo.add([str(root / "disc"), str(root / "stripe")])
-    return DataConfig.model_validate({"source": "dvc", "path": "", "dvc": {"repo": str(root)}})
+    repository = root.parent
+    if not (repository / ".git").exists():
+        subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+        with Repo.init(str(repository)) as repo:
+            repo.add(str(root))
+    section = {"repo": str(repository)}
+    return DataConfig.model_validate({"source": "dvc", "path": root.name, "dvc": section})
 
 
 def overwrite_keeping_the_size(image: Path) -> None:
@@ -74,15 +76,16 @@ def overwrite_keeping_the_size(image: Path) -> None:
 def test_an_image_that_is_overwritten_changes_the_fingerprint(
     make: Callable[[Path], DataConfig], tmp_path: Path
 ) -> None:
-    write_class_folders(tmp_path, per_class=3)
-    before = read_source(make(tmp_path))
-    assert before == read_source(make(tmp_path)), "the same again"
+    root = tmp_path / "images"
+    write_class_folders(root, per_class=3)
+    before = read_source(make(root))
+    assert before == read_source(make(root)), "the same again"
     assert before[1], "the source tells when an image changes"
-    overwrite_keeping_the_size(tmp_path / "disc" / "001.png")
-    overwritten, _ = read_source(make(tmp_path))
+    overwrite_keeping_the_size(root / "disc" / "001.png")
+    overwritten, _ = read_source(make(root))
     assert overwritten != before[0]
-    (tmp_path / "disc" / "001.png").unlink()
-    assert read_source(make(tmp_path))[0] not in (before[0], overwritten)
+    (root / "disc" / "001.png").unlink()
+    assert read_source(make(root))[0] not in (before[0], overwritten)
 
 
 def test_an_empty_class_folder_is_a_class_and_changes_the_fingerprint(tmp_path: Path) -> None:
