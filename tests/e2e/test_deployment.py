@@ -90,7 +90,7 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert f"version 1, 100% of the requests at http://127.0.0.1:{port}\n" in status
     assert "Next: python run.py approve 2 --reason WHY --model digits\n" in staged
     assert f"Served: digits version 1 (production) at http://127.0.0.1:{port}" in deployed
-    assert "Verified: 16 golden samples" in deployed
+    assert "Verified: 20 golden samples" in deployed
     assert "Nothing to do: digits version 1 (production) is served" in again
     assert "needs a person's approval" in unsigned
     assert versions_answering(port, 3) == {"1": 3}

@@ -68,12 +68,17 @@ def test_each_exchange_of_two_classes_fails_the_proof(model: str, precision: str
             golden.verify(swap(golden.probabilities, *pair), f"{pair} swapped")
 
 
-def test_each_exchange_of_two_classes_fails_the_proof_over_http() -> None:
-    predictor = export_digits("small_cnn", "float32")
-    bundle = Bundle(predictor, ServingConfig(), "digits", "1", "2026-01-01T00:00:00+00:00")
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_each_exchange_of_two_classes_fails_the_proof_over_http(top_k: int | None) -> None:
+    predictor = export_digits("logistic_regression", "float32")
+    settings = {"top_k": top_k}
+    serving = ServingConfig.model_validate(
+        {"postprocessor": {"name": "ranked", "settings": settings}}
+    )
+    bundle = Bundle(predictor, serving, "digits", "1", "2026-01-01T00:00:00+00:00")
     golden = predictor.golden
     numbers = {encode_png(image): number for number, image in enumerate(golden.images)}
-    postprocess = build_postprocessor("ranked", {}, predictor.contract.class_names)
+    postprocess = build_postprocessor("ranked", settings, predictor.contract.class_names)
 
     def verify(probabilities: npt.NDArray[np.float32]) -> None:
         def answer(request: httpx.Request) -> httpx.Response:
@@ -85,6 +90,8 @@ def test_each_exchange_of_two_classes_fails_the_proof_over_http() -> None:
         verify_golden_samples("http://service", bundle, timeout=1.0, transport=transport)
 
     verify(golden.probabilities)
+    noise = np.random.default_rng(0).uniform(-4e-6, 4e-6, golden.probabilities.shape)
+    verify((golden.probabilities + noise).clip(0).astype(np.float32))
     for pair in combinations(range(10), 2):
         with pytest.raises(VerificationError, match="answers golden sample"):
             verify(swap(golden.probabilities, *pair))
