@@ -349,8 +349,9 @@ def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> N
         "transform.pca.n_components=8",
     )
     (tmp_path / "shapes" / "empty").mkdir()
-    refused = quickly(project, *settings, "data.max_unreadable_share=0.02", code=3)
-    assert "empty" in refused
+    refused = quickly(project, *settings, "data.max_unreadable_share=0.02", code=1)
+    assert "Class 'empty' has 0 images" in refused
+    assert "remove the class" in refused
     (tmp_path / "shapes" / "empty").rmdir()
     output = quickly(project, *settings, "data.max_unreadable_share=0.02")
     assert "Not cached: ingest, since the images of the source changed." in output
