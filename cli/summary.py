@@ -1,5 +1,6 @@
 """Summary of a training run: data, metrics, gates, version, and what to do next."""
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def _rows(
     yield "Test macro F1", _format_metric(metrics, "macro_f1")
     for step, key in (("train", "instability"), ("export", "calibration_warning")):
         if warning := step_output(run, step).run_metadata.get(key):
-            yield "Warning", str(warning)
+            yield "Warning", textwrap.fill(str(warning), 64).replace("\n", "\n" + 15 * " ")
     repeated = "" if registration.is_new else " (registered before: nothing new)"
     yield "Model", f"{_version(registration)}, stage {registration.stage}{repeated}"
     cached = [s.name for s in run.steps.values() if s.status == ExecutionStatus.CACHED]

@@ -145,8 +145,8 @@ def _describe_weakness(
         )
     if n_errors == 0:
         return (
-            f"No error on {n_images} validation images shows how often a confident answer is "
-            f"wrong: temperature {temperature:g} rests on half an assumed error. Raise "
-            "split.validation."
+            f"None of the {n_images} validation images is misclassified, so they do not show how "
+            f"often a confident answer is wrong: temperature {temperature:g} rests on half an "
+            "assumed error. Raise split.validation."
         )
     return ""

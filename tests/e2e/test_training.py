@@ -110,7 +110,7 @@ def _without_measurements(output: str) -> str:
 
     Whether the model has an error on the validation images depends on the processor.
     """
-    summary = re.sub(r"(?m)^Warning .*\n", "", output[output.index("\nDataset ") + 1 :])
+    summary = re.sub(r"(?m)^Warning .*\n( {15}.*\n)*", "", output[output.index("\nDataset ") + 1 :])
     for pattern in (r"\d+\.\d+(?=%)", r"\b0\.\d+", r"(?<=run )\S+(?=:)", r"sqlite:\S+(?=')"):
         summary = re.sub(pattern, "#", summary)
     return re.sub(r"[ ─━]{2,}", "  ", summary)
@@ -147,6 +147,7 @@ def test_every_place_shows_the_figures_of_what_is_served(trained_project: Projec
     check = predictor.contract.calibration
     assert check is not None
     assert check.log_loss[1] <= check.log_loss[0]
+    assert check.warning in card
     assert 0.3 < predictor.contract.temperature < 1
     assert served.min() > 1e-7
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console, RenderableType
@@ -27,7 +28,9 @@ from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.registration import Registration
+from cv_factory.export.calibrate import calibrate
 from cv_factory.inference.batch_predictions import BatchPredictions
+from cv_factory.training.stability import describe_instability
 from registry.audit.log import AuditEntry
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.next_step import Displaced
@@ -106,6 +109,21 @@ def test_training_summary(
 ) -> None:
     text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db", outlook))
     golden(f"summary_{name}.txt", text)
+
+
+def test_training_summary_with_warnings(golden: Golden) -> None:
+    run = make_run()
+    accuracies = [0.5, 0.95, 0.3, 0.98]
+    instability = describe_instability([{"validation_accuracy": a} for a in accuracies])
+    _, check = calibrate(np.full((50, 2), (0.9, 0.1), dtype=np.float32), np.zeros(50, np.int64))
+    for step, key, text in (
+        ("train", "instability", instability),
+        ("export", "calibration_warning", check.warning),
+    ):
+        run.steps[step].outputs["output"][0].run_metadata[key] = text
+    registration = make_registration("staging", PASSED)
+    text = render(render_summary(run, registration, "sqlite:///mlflow.db", DEPLOY))
+    golden("summary_warnings.txt", text)
 
 
 def test_history(golden: Golden) -> None:

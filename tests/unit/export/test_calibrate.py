@@ -58,7 +58,7 @@ def test_without_an_error_the_temperature_stays_moderate_and_a_warning_is_logged
         fitted, check = calibrate(probabilities, labels)
     assert 0.3 < fitted < 1.0
     assert check.n_errors == 0
-    assert "No error on 269 validation images" in check.warning
+    assert "None of the 269 validation images is misclassified" in check.warning
     assert check.warning in caplog.text
     assert apply_temperature(probabilities, fitted).max() < 0.999
     few, _ = calibrate(*without_error(30))

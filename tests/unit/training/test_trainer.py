@@ -1,5 +1,6 @@
 """Settings of the trainer: their effect on the weights, and refused values."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from cv_factory.config.train import TrainConfig
 from cv_factory.errors import TrainingError
 from cv_factory.models.small_cnn import SmallCNNConfig
+from cv_factory.training import stability
 from cv_factory.training.augment import augment, pad, sample_augmentation
 from cv_factory.training.batches import StreamedImages
 from cv_factory.training.device import select_device
@@ -44,6 +46,15 @@ def train_with() -> Train:
 @pytest.fixture(scope="module")
 def plain(train_with: Train) -> TrainedModel:
     return train_with()
+
+
+def test_an_unstable_training_is_logged(
+    train_with: Train, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stability, "MAX_FALL", 0.0)
+    with caplog.at_level(logging.WARNING):
+        train_with()
+    assert "the training is unstable" in caplog.text
 
 
 @pytest.mark.parametrize(
