@@ -33,6 +33,7 @@ _SECTIONS = {
     "transform": ("fit_transform", "config"),
     "search": ("search", "config"),
     "calibration": ("export", "calibration"),
+    "familiarity": ("export", "familiarity"),
     "export": ("export", "config"),
     "evaluate": ("register", "evaluate"),
     "gates": ("register", "gates"),

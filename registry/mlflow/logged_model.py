@@ -39,6 +39,9 @@ def save_mlflow_model(predictor: Predictor, directory: Path, model_id: str | Non
             [
                 ColSpec(DataType.string, "label", required=False),
                 ColSpec(Map(DataType.double), "probabilities"),
+                # Of a predictor that scores how unlike its training images an image is.
+                ColSpec(DataType.boolean, "unfamiliar", required=False),
+                ColSpec(DataType.double, "unfamiliarity", required=False),
             ]
         ),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.deployment.verify import encode_png
 from cv_factory.inference.predictor import GOLDEN_TOLERANCE, Predictor
 from cv_factory.processes.polling import poll_until
@@ -40,6 +41,7 @@ import json
 import mlflow
 import pandas as pd
 from zenml.client import Client
+from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.deployment.verify import encode_png
 from registry.versions import find_production, linked_artifact
 
@@ -85,6 +87,8 @@ def test_mlflow_holds_the_whole_run_and_a_card_is_completed_later(
     assert len(runs) == 2
     for run in runs:
         params, metrics = run["params"], run["metrics"]
+        sections = {name.partition(".")[0] for name in params}
+        assert sections >= _sections() - {"search"}, "every section of the configuration"
         assert params["data.source"] == "digits"
         assert params["split.test"] == "0.2"
         assert params["transform.pca.n_components"] == "32"
@@ -120,6 +124,11 @@ def test_a_lost_mirror_is_rebuilt_with_models_that_load(project_with_history: Pr
     project_with_history.run("promote", "4", "--by", "Ada", "--reason", "better")
     loaded = json.loads(project_with_history.warm("-c", _LOAD).stdout.splitlines()[-1])
     _assert_golden(Predictor.load(Path(loaded["predictor"])), loaded["answers"])
+
+
+def _sections() -> set[str]:
+    fields = TrainingPipelineConfig.model_fields.items()
+    return {field.alias or name for name, field in fields}
 
 
 def _assert_golden(predictor: Predictor, answers: list[dict[str, Any]]) -> None:

@@ -41,7 +41,9 @@ def test_it_answers_as_the_service_does(service: TestClient) -> None:
     for image, answer in zip(images, answers, strict=True):
         response = service.post("/predict", content=image, headers={"Content-Type": "image/png"})
         (expected,) = response.json()["predictions"]
+        assert answer.keys() == expected.keys() - {"id"}
         assert answer["label"] == expected["label"]
+        assert answer.get("unfamiliar") == expected.get("unfamiliar")
         for name, probability in expected["probabilities"].items():
             assert abs(answer["probabilities"][name] - probability) <= 1e-5
 
