@@ -5,8 +5,9 @@ settings, epochs, data quality, test metrics, pictures, reports and card.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.evaluation_report import render_report
 from cv_factory.evaluation.reports.model_card import CardContent
+from cv_factory.reporting.page import Picture
 from registry.candidate import RegistrationCandidate
 from registry.mlflow.tracking import flatten
 
@@ -92,7 +94,6 @@ def log_registration(run_id: str, content: CardContent, registration: Registrati
         run_id,
         tags=[RunTag("registered_version", version), RunTag("failed_gates", "; ".join(failed))],
     )
-    pictures = {f"plots/{_file_name(p.caption)}.png": p.png for p in content.all_pictures}
     _log_files(
         client,
         run_id,
@@ -102,7 +103,7 @@ def log_registration(run_id: str, content: CardContent, registration: Registrati
             "model_card.md": registration.card_markdown,
             "provenance.json": canonical_json(dict(registration.provenance)),
             "gates.json": canonical_json([asdict(verdict) for verdict in registration.verdicts]),
-            **pictures,
+            **name_pictures(content.all_pictures),
         },
     )
 
@@ -164,7 +165,15 @@ def _log_files(client: "MlflowClient", run_id: str, files: Mapping[str, str | by
         client.log_artifacts(run_id, folder)
 
 
-def _file_name(caption: str) -> str:
-    """Return a caption as the name of a file: lower case, with ``_`` for what is not ASCII."""
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in caption.lower()).split()
-    return "_".join(words)[:60]
+def name_pictures(pictures: Iterable[Picture]) -> dict[str, bytes]:
+    """Return PNGs by path, made of their captions; a number tells equal names apart.
+
+    What is not an ASCII letter or digit, such as in the name of a class, becomes ``_``.
+    """
+    named: dict[str, bytes] = {}
+    for picture in pictures:
+        text = "".join(c if c.isascii() and c.isalnum() else " " for c in picture.caption.lower())
+        stem = "_".join(text.split())[:60] or "picture"
+        paths = (f"plots/{stem}{suffix}.png" for suffix in chain([""], map("_{}".format, count(2))))
+        named[next(path for path in paths if path not in named)] = picture.png
+    return named

@@ -1,4 +1,4 @@
-"""The MLflow model of a predictor: self-contained, without pickle."""
+"""MLflow: a predictor's model is self-contained and no pickle; settings and pictures have names."""
 
 import subprocess
 import sys
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cv_factory.reporting.page import Picture
+from registry.mlflow.candidate_tracking import name_pictures
 from registry.mlflow.logged_model import save_mlflow_model
 from registry.mlflow.tracking import flatten
 from tests.support.predictors import digits_predictor
@@ -47,4 +49,16 @@ def test_settings_are_flattened_to_one_text_each() -> None:
         "data.folder.pattern": "None",
         "data.fetch": "{}",
         "gates": "[{'min': 0.5}]",
+    }
+
+
+def test_each_picture_has_a_file_whatever_the_classes_are_called() -> None:
+    captions = ["ROC curves", "猫 taken for 犬", "犬 taken for 猫", "猫", "../../etc <b>"]
+    pictures = [Picture(caption, caption.encode) for caption in captions]
+    assert name_pictures(pictures) == {
+        "plots/roc_curves.png": b"ROC curves",
+        "plots/taken_for.png": "猫 taken for 犬".encode(),
+        "plots/taken_for_2.png": "犬 taken for 猫".encode(),
+        "plots/picture.png": "猫".encode(),
+        "plots/etc_b.png": b"../../etc <b>",
     }
