@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from cli.main import command
 from cv_factory.data.decode import decode
@@ -276,6 +277,18 @@ def test_a_bundle_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     assert loaded.serving == bundle.serving
     assert loaded.predictor.fingerprint == bundle.predictor.fingerprint
     assert (loaded.model_name, loaded.version) == ("digits", "7")
+
+
+def test_a_service_names_the_gates_that_a_person_overrode(tmp_path: Path) -> None:
+    line = "accuracy at least 0.9, by ada (2026-11-28 12:00:00 UTC, audit log entry 7): a demo"
+    bundle = replace(digits_bundle(), overrides=[line])
+    bundle.save(tmp_path)
+    application = Application(Bundle.load(tmp_path))
+    try:
+        information = TestClient(application).get("/model-info").json()
+    finally:
+        application.close()
+    assert information["overrides"] == [line]
 
 
 def test_a_damaged_or_mixed_up_bundle_is_rejected(tmp_path: Path) -> None:
