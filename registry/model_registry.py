@@ -78,11 +78,11 @@ class ModelRegistry:
         """Move one version in ZenML alone, for ``StageTransitions``; others call ``promote``."""
         versions.set_stage(self.model_name, version, stage)
 
-    def detect_outside_changes(self, *, with_mirror: bool = True) -> tuple[OutsideChange, ...]:
+    def detect_outside_changes(self, *, stages_only: bool = False) -> tuple[OutsideChange, ...]:
         """Compare ZenML, and MLflow's aliases, with the audit log; changes nothing.
 
         Args:
-            with_mirror: Whether MLflow is asked as well.
+            stages_only: Whether to leave out linked artifacts and MLflow, for a quick look.
 
         Raises:
             ArtifactError: The log was changed.
@@ -91,9 +91,9 @@ class ModelRegistry:
         while True:
             entries = self.log.entries()
             state = replay(entries)
-            present = zenml_state.read_versions(self.model_name, state)
+            present = zenml_state.read_versions(self.model_name, state, with_links=not stages_only)
             changes = list(compare_versions(state, present))
-            if with_mirror and entries:
+            if entries and not stages_only:
                 aliases = self.mirror.alias_versions()
                 changes += compare_aliases(state, aliases or {})
                 # A kill right after the first entries, policy and registration, leaves none.
@@ -133,7 +133,7 @@ class ModelRegistry:
 
     def warn_of_outside_changes(self) -> None:
         """Log, as warnings, what was changed in ZenML beside the registry; changes nothing."""
-        self._warn(self.detect_outside_changes(with_mirror=False))
+        self._warn(self.detect_outside_changes(stages_only=True))
 
     def _warn(self, changes: Sequence[OutsideChange]) -> None:
         for change in changes:
@@ -207,13 +207,18 @@ class ModelRegistry:
             "needs_approval": needs_approval,
         }
         state = replay(entries)
-        logged = state.versions.get(number)
-        if logged is None or logged.is_deleted or logged.predictor != predictor:
-            contents = zenml_state.read_contents(version)
-            why = "a run evaluated a new predictor"
-            self._append(entries, "registered", who, why, {**detail, **contents})
+        logged = state.versions.get(number, LoggedVersion())
+        is_new = logged.is_deleted or logged.predictor != predictor
+        # A log of an older release, or an artifact that was deleted and made again.
+        lacks_contents = versions.PREDICTOR not in logged.artifacts
+        if is_new or lacks_contents:
+            detail |= zenml_state.read_contents(version)
+        if is_new:
+            self._append(entries, "registered", who, "a run evaluated a new predictor", detail)
         elif (
-            state.verdicts[predictor] != tuple(verdicts) or logged.needs_approval != needs_approval
+            lacks_contents
+            or state.verdicts[predictor] != tuple(verdicts)
+            or logged.needs_approval != needs_approval
         ):
             self._append(entries, "judged", who, "a run judged a registered predictor", detail)
 

@@ -67,7 +67,7 @@ def register_candidate(
         version = versions.create_version(model_name, fingerprint, _description(candidate))
     full_lineage = _full_lineage(candidate, lineage, run)
     provenance = build_statement(candidate.predictor, full_lineage, run.parameters)
-    if not version.run_metadata.get(versions.COMPLETE):
+    if not versions.is_complete(version):
         _complete_version(registry, version, candidate, full_lineage, provenance, run)
     _store_statements(version, config)
     version = versions.get_version(model_name, version.number)
@@ -116,9 +116,9 @@ def _judge(
         return judge(gates, replace(evidence, production_problem=str(error)))
     if production is None:
         return judge(gates, evidence)
-    predictor = versions.load_predictor(production)
-    if predictor.fingerprint == candidate.predictor.fingerprint:
+    if versions.predictor_fingerprint(production) == candidate.predictor.fingerprint:
         return judge(gates, replace(evidence, is_production=True))
+    predictor = versions.load_predictor(production)
     try:
         scored = rescore_predictor(predictor, candidate.dataset, candidate.split.test, config)
     except (CVFactoryError, ValueError) as error:
@@ -150,7 +150,7 @@ def _complete_version(
     run: RunReference,
 ) -> None:
     """Add artifacts, metadata, the signed statement and the mirror to a version."""
-    versions.link_artifacts(version, run.artifact_version_ids.values(), run.run_id)
+    versions.link_artifacts(version, run.artifact_version_ids, run.run_id)
     metrics = {
         f"{versions.METRIC_PREFIX}{name}": value for name, value in _metrics(candidate).items()
     }

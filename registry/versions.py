@@ -1,6 +1,6 @@
 """Model versions in ZenML's model control plane, the source of truth for versions and stages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -191,33 +191,42 @@ def artifact_exists(artifact_version_id: str) -> bool:
     return bool(Client().list_artifact_versions(id=artifact_version_id).items)
 
 
-def relink_artifact(version: ModelVersionResponse, name: str, artifact_version_id: str) -> None:
-    """Link an artifact version to a version, and no other of its name."""
-    store = Client().zen_store
-    for other in linked_artifact_ids(version).get(name, ()):
-        if other != artifact_version_id:
-            Client().delete_model_version_artifact_link(version.id, UUID(other))
-    store.create_model_version_artifact_link(
-        ModelVersionArtifactRequest(
-            model_version=version.id, artifact_version=UUID(artifact_version_id)
-        )
-    )
-
-
 def link_artifacts(
-    version: ModelVersionResponse, artifact_version_ids: Iterable[UUID], run_id: UUID
+    version: ModelVersionResponse, artifact_version_ids: Mapping[str, UUID], run_id: UUID | None
 ) -> None:
-    """Link artifact versions and the pipeline run to a model version; repeating is harmless."""
-    store = Client().zen_store
-    for artifact_version_id in artifact_version_ids:
-        store.create_model_version_artifact_link(
+    """Link artifact versions, each as the only one of its name, and the run; repeating is harmless.
+
+    Args:
+        version: The version.
+        artifact_version_ids: Artifact versions by the artifact's name.
+        run_id: Pipeline run to link as well; None for none.
+    """
+    client, linked = Client(), linked_artifact_ids(version)
+    for name, artifact_version_id in artifact_version_ids.items():
+        for other in linked.get(name, ()):
+            if UUID(other) != artifact_version_id:
+                client.delete_model_version_artifact_link(version.id, UUID(other))
+        client.zen_store.create_model_version_artifact_link(
             ModelVersionArtifactRequest(
                 model_version=version.id, artifact_version=artifact_version_id
             )
         )
-    store.create_model_version_pipeline_run_link(
-        ModelVersionPipelineRunRequest(model_version=version.id, pipeline_run=run_id)
-    )
+    if run_id is not None:
+        client.zen_store.create_model_version_pipeline_run_link(
+            ModelVersionPipelineRunRequest(model_version=version.id, pipeline_run=run_id)
+        )
+
+
+def is_complete(version: ModelVersionResponse) -> bool:
+    """Return whether a version has what its registration gives it, and nothing was deleted since.
+
+    A run that registers a predictor again completes a version whose predictor or run was deleted
+    from ZenML.
+    """
+    if not version.run_metadata.get(COMPLETE) or version.get_artifact(PREDICTOR) is None:
+        return False
+    name = str(version.run_metadata.get("pipeline_run", ""))
+    return bool(Client().list_pipeline_runs(name=f"equals:{name}").items)
 
 
 def add_metadata(version: ModelVersionResponse, metadata: Mapping[str, MetadataType]) -> None:

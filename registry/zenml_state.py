@@ -1,6 +1,7 @@
 """What ZenML holds of a model's versions, to compare it with the audit log, and its repair."""
 
 from typing import Any
+from uuid import UUID
 
 from zenml.models import ModelVersionResponse
 
@@ -9,13 +10,15 @@ from registry.audit.state import DELETED, LoggedVersion, LogState
 from registry.outside_changes import OutsideChange, ZenMLVersion
 
 
-def read_versions(model_name: str, state: LogState) -> dict[int, ZenMLVersion]:
-    """Return the versions in ZenML by number; links of those in staging and production alone."""
+def read_versions(model_name: str, state: LogState, *, with_links: bool) -> dict[int, ZenMLVersion]:
+    """Return the versions in ZenML by number, with the artifacts that are linked to them or not."""
     return {
         version.number: ZenMLVersion(
             stage=version.stage or "none",
             metadata=dict(version.run_metadata),
-            artifacts=_read_links(version, state.versions.get(version.number, LoggedVersion())),
+            artifacts=_read_links(version, state.versions.get(version.number, LoggedVersion()))
+            if with_links
+            else None,
             updated=version.updated.isoformat(sep=" ", timespec="seconds"),
         )
         for version in versions.list_versions(model_name)
@@ -38,14 +41,11 @@ def restore(model_name: str, change: OutsideChange, logged: LoggedVersion) -> No
     if change.what == "metadata":
         versions.add_metadata(version, {change.name: logged.metadata[change.name]})
     elif change.what == "artifact":
-        versions.relink_artifact(version, change.name, logged.artifacts[change.name])
+        artifact = UUID(logged.artifacts[change.name])
+        versions.link_artifacts(version, {change.name: artifact}, None)
 
 
-def _read_links(
-    version: ModelVersionResponse, logged: LoggedVersion
-) -> dict[str, tuple[str, ...]] | None:
-    if version.stage not in ("staging", "production") or not logged.artifacts:
-        return None
+def _read_links(version: ModelVersionResponse, logged: LoggedVersion) -> dict[str, tuple[str, ...]]:
     linked = versions.linked_artifact_ids(version)
     for name, artifact in logged.artifacts.items():
         if name not in linked and not versions.artifact_exists(artifact):

@@ -123,7 +123,9 @@ class _Replay:
             case "registered":
                 self._register(entry)
             case "judged":
-                self._update(detail["version"], needs_approval=detail["needs_approval"])
+                keys = ("needs_approval", "metadata", "artifacts")
+                changes = {key: detail[key] for key in keys if key in detail}
+                self._update(detail["version"], **changes)
                 self.verdicts[detail["predictor"]] = parse_verdicts(detail)
             case "intent":
                 self._begin(entry)

@@ -50,13 +50,9 @@ client.delete_registered_model_tag("digits", "audit_log_head")
 """
 # The better version's metadata and predictor are exchanged for those of the one in production.
 _RELINK = """
-from zenml.client import Client
 from registry.versions import add_metadata, get_version, link_artifacts
 one, four = get_version("digits", 1), get_version("digits", 4)
-run = Client().get_pipeline_run(str(one.run_metadata["pipeline_run"]))
-own = four.get_artifact("predictor")
-link_artifacts(four, [one.get_artifact("predictor").id], run.id)
-Client().delete_model_version_artifact_link(four.id, own.id)
+link_artifacts(four, {"predictor": one.get_artifact("predictor").id}, None)
 add_metadata(four, {"predictor": one.run_metadata["predictor"], "test_accuracy": 1.0})
 """
 _DESCRIBE = """

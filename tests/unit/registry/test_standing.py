@@ -226,6 +226,15 @@ def test_an_artifact_that_was_deleted_is_named_once():
     (change,) = compare_versions(log.state, present)
     assert not change.is_restored
     assert not list(compare_versions(log.outside(change).state, present))
+    log.add(
+        "judged",
+        version=1,
+        predictor="p1",
+        verdicts=[asdict(PASSED)],
+        needs_approval=False,
+        artifacts={"predictor": "a2"},
+    )
+    assert log.state.versions[1].artifacts == {"predictor": "a2"}, "a run made it again"
 
 
 def test_versions_on_their_way_are_no_outside_changes():
