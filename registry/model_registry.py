@@ -299,8 +299,7 @@ class ModelRegistry:
         logged = self.state().versions[version]
         if logged.stage == "production" and not logged.is_moved_outside:
             raise TransitionRefusedError(
-                f"{self.model_name} version {version} is in production. To take it out, put "
-                f"another there: python run.py rollback --model {self.model_name}"
+                f"{self.model_name} version {version} is in production: it is past staging."
             )
         detail = {"verdicts": [asdict(verdict) for verdict in verdicts]}
         return self._move("stage", version, "staging", who, why, detail, entries)
@@ -405,17 +404,23 @@ class ModelRegistry:
         if version.stage != "production":
             self.require_promotable(version, who)
         elif self.state().versions.get(version.number, LoggedVersion()).is_moved_outside:
-            result = self.gate_standing(version.number)
-            way_out = (
-                f"python run.py stage {version.number} --model {self.model_name}, then promote it"
-                if result.is_fit
-                else f"python run.py rollback --model {self.model_name}"
-            )
             raise TransitionRefusedError(
                 f"{self.model_name} version {version.number} is in production because somebody "
-                "moved it there beside the registry: it is not deployed. Run: " + way_out
+                "moved it there beside the registry: it is not deployed. Run: "
+                f"{self._command_out_of_production(version.number)}"
             )
         return self.require_fit(version.number)
+
+    def _command_out_of_production(self, version: int) -> str:
+        """Return the possible command that ends what somebody moved to production."""
+        model = f"--model {self.model_name}"
+        if self.gate_standing(version).is_fit:
+            return f"python run.py stage {version} {model}, then promote it"
+        try:
+            self.rollback_target()
+        except TransitionRefusedError:
+            return f"python run.py models {model}, then stage and promote one that passed its gates"
+        return f"python run.py rollback {model}"
 
     def rollback(self, who: str | None, why: str, to: int | None = None) -> TransitionResult:
         """Put the previous production version, or the earlier one ``to``, back into production.
