@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from zenml.models import ModelVersionResponse
+
 from cv_factory.errors import CVFactoryError
 from registry import deployments, versions
 from registry.audit.log import AuditEntry
 from registry.model_registry import ModelRegistry
 from registry.stages import open_intent
-from registry.standing import describe_unfit
 
 #: Kinds of audit entries that give a service requests.
 _SERVING_KINDS = ("deployed", "canary", "started")
@@ -102,14 +103,14 @@ def load_status(model_name: str) -> ModelStatus:
     """Read the status of a model; what cannot be read is among its ``findings``."""
     registry = ModelRegistry(model_name)
     entries, findings = _read_log(registry)
+    staged = {v.stage: v for v in versions.list_versions(model_name)}
     holders = {
-        version.stage: _stage_holder(version.number, versions.predictor_fingerprint(version),
-                                     str(version.stage), entries)
-        for version in versions.list_versions(model_name)
-        if version.stage in ("production", "staging")
-    }  # fmt: skip
-    if entries:
-        findings += _unfit_production(registry, holders.get("production"))
+        stage: _stage_holder(staged[stage], entries)
+        for stage in ("production", "staging")
+        if stage in staged
+    }
+    if entries and "production" in staged:
+        findings += _undeployable(registry, staged["production"])
     services: tuple[ServiceStatus, ...] = ()
     unrecorded_weight = 0.0
     try:
@@ -147,17 +148,18 @@ def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[st
     return entries, tuple(findings)
 
 
-def _unfit_production(registry: ModelRegistry, production: StageHolder | None) -> tuple[str, ...]:
-    """Return why the version in production is not fit to be there, if it is not."""
-    if production is None:
-        return ()
-    standing = registry.gate_standing(production.version)
-    return () if standing.is_fit else (describe_unfit(standing, registry.model_name),)
+def _undeployable(registry: ModelRegistry, production: ModelVersionResponse) -> tuple[str, ...]:
+    """Return why the version in production may not serve; nothing if it may."""
+    try:
+        registry.require_deployable(production)
+    except CVFactoryError as error:
+        return (str(error),)
+    return ()
 
 
-def _stage_holder(
-    number: int, predictor: str, stage: str, entries: Sequence[AuditEntry]
-) -> StageHolder:
+def _stage_holder(version: ModelVersionResponse, entries: Sequence[AuditEntry]) -> StageHolder:
+    number, stage = version.number, version.stage
+    predictor = versions.predictor_fingerprint(version)
     completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
     for entry in reversed(entries):
         moves = entry.detail.get("changes", ()) if entry.number in completed else ()

@@ -11,6 +11,7 @@ from registry import deployments, status, versions
 from registry.audit.log import AuditEntry
 from registry.deployments import ServiceElsewhere
 from registry.next_step import suggest_command
+from registry.permissions import TransitionRefusedError
 from registry.standing import GateStanding
 from registry.status import ModelStatus, ServiceStatus, StageHolder
 
@@ -83,7 +84,8 @@ class _FakeRegistry:
     """A registry whose log holds a promotion and a deployment of version 5, or is damaged."""
 
     def __init__(self, problem: CVFactoryError | None) -> None:
-        self._problem = problem
+        self._is_unfit = isinstance(problem, TransitionRefusedError)
+        self._problem = None if self._is_unfit else problem
 
     def check_log(self) -> tuple[AuditEntry, ...]:
         if self._problem is not None:
@@ -102,11 +104,20 @@ class _FakeRegistry:
     def detect_outside_changes(self) -> tuple[str, ...]:
         return ()
 
-    def gate_standing(self, version: int) -> GateStanding:
-        return GateStanding(version, "f5")
+    def require_deployable(self, version: Any) -> GateStanding:
+        if self._is_unfit:
+            raise TransitionRefusedError("Version 5 failed 1 of 3 gates.")
+        return GateStanding(version.number, "f5")
 
 
-@pytest.mark.parametrize("problem", [None, ArtifactError("Audit log: entry 3 is missing.")])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        None,
+        ArtifactError("Audit log: entry 3 is missing."),
+        TransitionRefusedError("Version 5 failed 1 of 3 gates."),
+    ],
+)
 def test_status_says_since_when_and_by_whom_unless_the_log_is_damaged(
     monkeypatch: pytest.MonkeyPatch, problem: CVFactoryError | None
 ) -> None:
