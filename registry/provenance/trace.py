@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,22 +128,25 @@ def verify(trace: Trace) -> Iterator[TraceCheck]:
 def reproduce(trace: Trace) -> TraceCheck:
     """Fit, train and export again from the stored images and settings, and compare the bytes.
 
-    Exact on an equal machine with equal packages; a difference names the packages that changed.
+    Exact on an equal machine with equal code and packages; a difference names those that changed.
     """
-    stored = versions.load_predictor(trace.version)
+    stored, again = versions.load_predictor(trace.version), _train_again(trace)
     check = _compare(
         "predictor.onnx, trained again",
         hashlib.sha256(stored.graph).hexdigest(),
-        hashlib.sha256(_train_again(trace, stored).graph).hexdigest(),
+        hashlib.sha256(again.graph).hexdigest(),
     )
-    changed = _changed_packages(trace.version)
-    if check.ok or not changed:
+    if check.ok:
         return check
-    return TraceCheck(check.name, False, f"{check.detail}\nother packages: {', '.join(changed)}")
+    changes = _changed_packages(trace.version)
+    if stored.contract.fingerprints.get("code") != again.contract.fingerprints["code"]:
+        changes.insert(0, f"code (then: commit {trace.version.run_metadata.get('git_commit')})")
+    changed = f"changed since: {', '.join(changes) or 'neither code nor packages'}"
+    return replace(check, detail=f"{check.detail}\n{changed}")
 
 
-def _train_again(trace: Trace, stored: Predictor) -> Predictor:
-    from cv_factory.export.onnx_graph import export_predictor
+def _train_again(trace: Trace) -> Predictor:
+    from cv_factory.export.onnx_graph import export_training_run
     from cv_factory.export.quantize import quantize
     from cv_factory.training.train import train
     from cv_factory.transforms.fitted import fit_transform
@@ -158,9 +161,8 @@ def _train_again(trace: Trace, stored: Predictor) -> Predictor:
     trained = train(dataset, split, transform, model, config)
     export = parameters["export"]
     calibration = CalibrationConfig.model_validate(export.get("calibration", {}))
-    inputs = {k: v for k, v in stored.contract.fingerprints.items() if k != "transform"}
-    float_predictor = export_predictor(
-        trained, transform, inputs, dataset, split.validation, calibration
+    float_predictor = export_training_run(
+        trained, transform, dataset, split, calibration, export.get("config_fingerprint", "")
     )
     export_config = ExportConfig.model_validate(export.get("config", {}))
     return quantize(float_predictor, dataset, split, export_config)

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from registry.provenance.dsse import (
     sign,
     verify_envelope,
 )
+from tests.support.paths import ROOT
 
 KEY, OTHER_KEY = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
 STATEMENT: dict[str, Any] = {"_type": "https://in-toto.io/Statement/v1", "predicate": {"who": "Ä"}}
@@ -102,6 +105,10 @@ def test_a_file_is_verified_with_the_public_key_alone(tmp_path: Path) -> None:
     with_key = ("--public-key", str(key))
     code, output = verify(*with_key, "--predictor", str(tmp_path))
     assert (code, "VERIFIED" in output, sha256_file(graph) in output) == (0, True, True), output
+    arguments = ["run.py", "verify", str(signed), *with_key]
+    source = f"import sys; sys.argv = {arguments}; from cli.main import main; code = main()"
+    source += "; assert not {'zenml', 'torch', 'mlflow'} & set(sys.modules); sys.exit(code)"
+    subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True)
     graph.write_bytes(b"another graph")
     assert "not the file that was signed for" in verify(*with_key, "--predictor", str(tmp_path))[1]
     code, output = verify()
