@@ -74,7 +74,7 @@ def verify_version(
             envelope, _trusted_keys() if keys is None else keys
         )
     except AttestationError as error:
-        raise AttestationError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     differences = list(find_differences(statement, rebuild_statement(version)))
     if differences:
         raise AttestationError(
