@@ -16,8 +16,8 @@ _FOLDER = "cv_factory_attestations"
 _MAX_DIFFERENCES = 5
 
 
-class UnsignedError(AttestationError):
-    """A version has no signed statement."""
+class StatementMismatchError(AttestationError):
+    """What is stored of a version is not what was signed."""
 
 
 def sign_statement(model_name: str, number: int, statement: Mapping[str, Any]) -> str:
@@ -43,7 +43,7 @@ def load_envelope(model_name: str, number: int) -> object:
     """
     store, path = Client().active_stack.artifact_store, _path(model_name, number)
     if not store.exists(path):
-        raise UnsignedError(
+        raise AttestationError(
             f"{model_name} version {number} is not signed: {path} does not exist. Sign what is "
             f"stored, after verifying it: python run.py sign {number} --model {model_name}"
         )
@@ -64,7 +64,8 @@ def verify_version(
         The id of the key that signed it.
 
     Raises:
-        AttestationError: It is not signed, not with these keys, or something was changed since.
+        StatementMismatchError: Its predictor, lineage or parameters were changed since.
+        AttestationError: It is not signed, or not with these keys.
         ArtifactError: Its predictor or its run was deleted.
     """
     name = f"{version.model.name} version {version.number}"
@@ -74,10 +75,10 @@ def verify_version(
             envelope, _trusted_keys() if keys is None else keys
         )
     except AttestationError as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise AttestationError(f"{name}: {error}") from None
     differences = list(find_differences(statement, rebuild_statement(version)))
     if differences:
-        raise AttestationError(
+        raise StatementMismatchError(
             f"{name} is not what was signed. Changed since: "
             f"{', '.join(differences[:_MAX_DIFFERENCES])}"
             f"{' …' if len(differences) > _MAX_DIFFERENCES else ''}. "

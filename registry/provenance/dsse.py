@@ -35,10 +35,6 @@ class AttestationError(CVFactoryError):
     """A statement is not signed, or its signature, its key or its content is not the expected."""
 
 
-class UntrustedKeyError(AttestationError):
-    """A statement is signed, but not with a key that is trusted."""
-
-
 def sign(statement: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
     """Return the envelope of a statement; its payload is the statement's canonical JSON."""
     payload = canonical_json(dict(statement)).encode()
@@ -65,8 +61,8 @@ def verify_envelope(
         keys: Trusted keys; one of them must have signed.
 
     Raises:
-        UntrustedKeyError: It has no signature of these keys.
-        AttestationError: It is no such envelope, or was changed after signing.
+        AttestationError: It is no such envelope, has no signature of these keys, or was changed
+            after signing.
     """
     payload_type, payload, signatures = _parse(envelope)
     content = _encode_for_signature(payload_type, payload)
@@ -79,7 +75,7 @@ def verify_envelope(
         raise AttestationError(
             "The signature does not fit the statement: one of them was changed after signing."
         )
-    raise UntrustedKeyError(
+    raise AttestationError(
         f"It is signed with the key {', '.join(ids) or '(none)'}, "
         f"not with {' or '.join(map(key_id, keys))}."
     )

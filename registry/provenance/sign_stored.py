@@ -2,8 +2,12 @@
 
 from registry import versions
 from registry.model_registry import ModelRegistry
-from registry.provenance.attestation import UnsignedError, sign_statement, verify_version
-from registry.provenance.dsse import AttestationError, UntrustedKeyError
+from registry.provenance.attestation import (
+    StatementMismatchError,
+    sign_statement,
+    verify_version,
+)
+from registry.provenance.dsse import AttestationError
 from registry.provenance.trace import collect_trace, verify
 
 
@@ -11,11 +15,15 @@ def sign_stored_version(registry: ModelRegistry, number: int, who: str | None, w
     """Sign what is stored of a version, unless it is signed; return the id of the key.
 
     Raises:
-        AttestationError: A hash differs from the lineage, the approval or a trusted signature.
+        StatementMismatchError: A trusted key signed something else.
+        AttestationError: A hash differs from the lineage or from what was approved.
     """
+    registry.record_outside_changes()
     try:
-        return verify_version(versions.get_version(registry.model_name, number))
-    except (UnsignedError, UntrustedKeyError):
+        return verify_version(registry.get_version(number))
+    except StatementMismatchError:
+        raise
+    except AttestationError:
         trace = collect_trace(registry, number)
     differing = [check.name for check in verify(trace) if not check.ok]
     if differing:

@@ -18,12 +18,6 @@ _RELABEL = """
 from registry.versions import add_metadata, get_version
 add_metadata(get_version("digits", 4), {"git_commit": "d" * 40})
 """
-_ENVELOPE = """
-from pathlib import Path
-from zenml.client import Client
-root = Path(Client().active_stack.artifact_store.path)
-path = root / "cv_factory_attestations" / "digits" / "NUMBER.intoto.json"
-"""
 _REMOVE = _ENVELOPE.replace("NUMBER", "4") + "path.unlink()"
 _FORGE = (
     _ENVELOPE.replace("NUMBER", "1")
@@ -32,6 +26,31 @@ import base64, json
 envelope = json.loads(path.read_text())
 statement = base64.b64decode(envelope["payload"]).replace(b"local", b"other")
 path.write_text(json.dumps(envelope | {"payload": base64.b64encode(statement).decode()}))
+"""
+)
+_ENVELOPE = """
+from pathlib import Path
+from zenml.client import Client
+root = Path(Client().active_stack.artifact_store.path)
+path = root / "cv_factory_attestations" / "digits" / "NUMBER.intoto.json"
+"""
+_ANOTHER_STATEMENT = """
+from registry import versions
+from registry.provenance.attestation import sign_statement
+from registry.provenance.statement import rebuild_statement
+statement = rebuild_statement(versions.get_version("digits", 1))
+statement["predicate"]["runDetails"]["metadata"]["invocationId"] = "another run"
+sign_statement("digits", 1, statement)
+"""
+_EVALUATE_ANOTHER = (
+    _ENVELOPE.replace("NUMBER", "2")
+    + """
+from registry import versions
+path.unlink()
+version = versions.get_version("digits", 2)
+header = Path(version.get_artifact("evaluation").uri) / "evaluation.json"
+fingerprint = versions.predictor_fingerprint(version)
+header.write_text(header.read_text().replace(fingerprint, "0" * 64))
 """
 )
 _LAST_ENTRY = """
@@ -60,12 +79,20 @@ def test_a_version_is_verified_until_somebody_changes_it(project_with_history: P
         (0, python(_LAST_ENTRY), "signed 4 Ada"),
         (0, python(_RELABEL), ""),
         (1, ["verify", "4"], "buildDefinition.resolvedDependencies.source.digest.gitCommit"),
-        (1, ["sign", "4"], "is not what was signed"),
+        # What the audit log holds is put back.
+        (0, ["sign", "4"], "is signed with the key"),
+        (0, ["verify", "4"], "VERIFIED"),
         (0, python(_REMOVE), ""),
         (1, ["verify", "4"], "python run.py sign 4 --model digits"),
-        (1, ["sign", "4"], "differs from its lineage: provenance that was approved"),
         (0, python(_FORGE), ""),
-        (1, ["verify", "1", *_PUBLIC_KEY], "changed after signing"),
+        (1, ["verify", "1"], "changed after signing"),
+        (0, ["sign", "1"], "is signed with the key"),
+        (0, ["verify", "1"], "VERIFIED"),
+        (0, python(_ANOTHER_STATEMENT), ""),
+        (1, ["verify", "1"], "runDetails.metadata.invocationId"),
+        (1, ["sign", "1"], "is not what was signed"),
+        (0, python(_EVALUATE_ANOTHER), ""),
+        (1, ["sign", "2"], "differs from its lineage: evaluation's predictor"),
     ]
     done = run_all(project_with_history, *(arguments for _, arguments, _ in commands))
     for answer, (code, arguments, text) in zip(done, commands, strict=True):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,6 @@ from cv_factory.artifacts.files import fingerprint, sha256_file
 from registry.provenance.attestation import find_differences
 from registry.provenance.dsse import (
     AttestationError,
-    UntrustedKeyError,
     format_private_key,
     format_public_keys,
     key_id,
@@ -59,22 +59,21 @@ def test_a_changed_statement_a_wrong_key_and_no_signature_are_refused() -> None:
     envelope, keys = sign(STATEMENT, KEY), [KEY.public_key()]
     changed = sign({**STATEMENT, "predicate": {"who": "Eve"}}, OTHER_KEY)
     refused = [
-        ({**envelope, "payload": changed["payload"]}, AttestationError, "changed after signing"),
-        ({**envelope, "payloadType": "text/plain"}, AttestationError, "changed after signing"),
-        (changed, UntrustedKeyError, key_id(OTHER_KEY.public_key())),
-        ({**envelope, "signatures": []}, UntrustedKeyError, "(none)"),
+        ({**envelope, "payload": changed["payload"]}, "changed after signing"),
+        ({**envelope, "payloadType": "text/plain"}, "changed after signing"),
+        (changed, key_id(OTHER_KEY.public_key())),
+        ({**envelope, "signatures": []}, "(none)"),
         (
             {**STATEMENT, "predicateType": "https://slsa.dev/provenance/v1"},
-            AttestationError,
             "statement without a signature",
         ),
-        ({**envelope, "payload": "?"}, AttestationError, "no DSSE envelope"),
-        ([], AttestationError, "no DSSE envelope"),
+        ({**envelope, "payload": "?"}, "no DSSE envelope"),
+        ([], "no DSSE envelope"),
     ]
     # A signature of ours that was cut out of another envelope, under our key's id.
     forged = {**changed, "signatures": envelope["signatures"]}
-    for content, error, reason in [*refused, (forged, AttestationError, "changed after signing")]:
-        with pytest.raises(error, match=reason.replace("(", r"\(").replace(")", r"\)")):
+    for content, reason in [*refused, (forged, "changed after signing")]:
+        with pytest.raises(AttestationError, match=re.escape(reason)):
             verify_envelope(content, keys)
 
 
