@@ -18,6 +18,12 @@ _RELABEL = """
 from registry.versions import add_metadata, get_version
 add_metadata(get_version("digits", 4), {"git_commit": "d" * 40})
 """
+_ENVELOPE = """
+from pathlib import Path
+from zenml.client import Client
+root = Path(Client().active_stack.artifact_store.path)
+path = root / "cv_factory_attestations" / "digits" / "NUMBER.intoto.json"
+"""
 _REMOVE = _ENVELOPE.replace("NUMBER", "4") + "path.unlink()"
 _FORGE = (
     _ENVELOPE.replace("NUMBER", "1")
@@ -28,12 +34,6 @@ statement = base64.b64decode(envelope["payload"]).replace(b"local", b"other")
 path.write_text(json.dumps(envelope | {"payload": base64.b64encode(statement).decode()}))
 """
 )
-_ENVELOPE = """
-from pathlib import Path
-from zenml.client import Client
-root = Path(Client().active_stack.artifact_store.path)
-path = root / "cv_factory_attestations" / "digits" / "NUMBER.intoto.json"
-"""
 _ANOTHER_STATEMENT = """
 from registry import versions
 from registry.provenance.attestation import sign_statement
