@@ -85,7 +85,7 @@ def test_a_version_is_verified_until_somebody_changes_it(project_with_history: P
         (0, python(_REMOVE), ""),
         (1, ["verify", "4"], "python run.py sign 4 --model digits"),
         (0, python(_FORGE), ""),
-        (1, ["verify", "1"], "changed after signing"),
+        (1, ["verify", "1", *_PUBLIC_KEY], "changed after signing"),
         (0, ["sign", "1"], "is signed with the key"),
         (0, ["verify", "1"], "VERIFIED"),
         (0, python(_ANOTHER_STATEMENT), ""),
