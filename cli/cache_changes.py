@@ -8,15 +8,17 @@ from pydantic import BaseModel
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.constants import CODE_HASH_PARAMETER_NAME
+from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 
 from cli.options import ROOT
 
 #: Earlier runs of a step that are compared with it; the most similar one is named.
-_N_EARLIER_RUNS = 10
+_N_EARLIER_RUNS = 20
 _MAX_CHANGES, _MAX_FILES = 4, 3
 _MAX_VALUE_LENGTH = 40
 _ABSENT = object()
+_SUCCESSFUL = (ExecutionStatus.COMPLETED, ExecutionStatus.CACHED)
 
 
 def explain_cache_miss(step: Step, content_hashes: Mapping[str, str | None]) -> str:
@@ -27,14 +29,14 @@ def explain_cache_miss(step: Step, content_hashes: Mapping[str, str | None]) -> 
         content_hashes: Of its inputs, by name.
     """
     client = Client()
-    earlier = client.list_run_steps(
+    listed = client.list_run_steps(
         project=client.active_project.id,
         name=step.spec.invocation_id,
-        status=["completed", "cached"],
         sort_by="desc:created",
         size=_N_EARLIER_RUNS,
         hydrate=True,
     ).items
+    earlier = [run for run in listed if run.status in _SUCCESSFUL]
     if not earlier:
         return f"it never ran in the store {client.zen_store.url}"
     changes = min((list(_find_changes(step, content_hashes, run)) for run in earlier), key=len)

@@ -12,7 +12,18 @@ from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelin
 from cv_factory.config.validation import ValidationConfig
 
 
-def check_source(config: DataConfig, *, labelled: bool = True) -> str:
+def check_source(config: DataConfig, *, labelled: bool) -> None:
+    """Open a data source and close it again.
+
+    Raises:
+        SourceError: It does not exist or cannot be read.
+    """
+    from cv_factory.data.sources import open_source
+
+    open_source(config, labelled=labelled).close()
+
+
+def fingerprint_source(config: DataConfig) -> str:
     """Open a data source and return what the cache of ``ingest`` depends on beside its code.
 
     That is the source's fingerprint and the version of the decoder. It never comes again where the
@@ -23,7 +34,7 @@ def check_source(config: DataConfig, *, labelled: bool = True) -> str:
     """
     from cv_factory.data.sources import open_source
 
-    with open_source(config, labelled=labelled) as source:
+    with open_source(config) as source:
         parts = [source.fingerprint(), version("Pillow")]
         if not source.has_versions:
             parts.append(uuid.uuid4().hex)

@@ -17,8 +17,8 @@ from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from cli.cache_changes import explain_cache_miss
-from cli.execution import pipeline_options
 from cli.pipeline_config import ZenMLConfig
+from cli.pipeline_options import pipeline_options
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def plan_steps(pipeline: Pipeline, zenml: ZenMLConfig, *arguments: Any) -> list[
 
 def print_cache_misses(pipeline: Pipeline, zenml: ZenMLConfig, *arguments: Any) -> None:
     """Say before a run which steps begin what is not cached, and why."""
-    for line in describe_cache_misses(plan_steps(pipeline, zenml, *arguments)):
-        click.echo(line, err=True)
+    if zenml.enable_cache:
+        for line in describe_cache_misses(plan_steps(pipeline, zenml, *arguments)):
+            click.echo(line, err=True)
 
 
 def describe_cache_misses(planned: Sequence[PlannedStep]) -> list[str]:

@@ -7,7 +7,12 @@ import click
 
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
-from cli.preparation import check_source, collect_lineage, describe_lineage, resolve_reference
+from cli.preparation import (
+    collect_lineage,
+    describe_lineage,
+    fingerprint_source,
+    resolve_reference,
+)
 from cli.session import activate_stack
 from cv_factory.config.training import TrainingPipelineConfig
 
@@ -22,7 +27,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
         CVFactoryError: A check, a step or a gate refused.
     """
     _check_extras(config)
-    source_fingerprint = check_source(config.data)
+    source_fingerprint = fingerprint_source(config.data)
     stack = activate_stack(options.stack)
     if config.registration.deploy_after is not None:
         from registry.deployments import active_deployer
@@ -30,7 +35,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
         active_deployer()  # which refuses before the training, not after it
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
-    from cli.run_plan import print_cache_misses, print_plan
+    from cli.run_plan import print_plan
     from cli.summary import print_summary
     from pipelines.training import training
 
@@ -40,7 +45,6 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
         details = (describe_lineage(lineage), _describe_search(config))
         print_plan(training, zenml, stack, *arguments, details=details)
         return 0
-    print_cache_misses(training, zenml, *arguments)
     finished_run = run_to_end(training, zenml, *arguments, debug=options.debug)
     if finished_run is None:
         if config.registration.deploy_after is not None:

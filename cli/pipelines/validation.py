@@ -4,7 +4,12 @@ import click
 
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
-from cli.preparation import check_source, collect_lineage, describe_lineage, resolve_reference
+from cli.preparation import (
+    collect_lineage,
+    describe_lineage,
+    fingerprint_source,
+    resolve_reference,
+)
 from cli.session import activate_stack
 from cv_factory.config.training import ValidationPipelineConfig
 from cv_factory.data.validation.report import DataReport
@@ -16,11 +21,11 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
     Raises:
         CVFactoryError: A check or a step failed, or the data was refused.
     """
-    source_fingerprint = check_source(config.data)
+    source_fingerprint = fingerprint_source(config.data)
     stack = activate_stack(options.stack)
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
-    from cli.run_plan import print_cache_misses, print_plan
+    from cli.run_plan import print_plan
     from pipelines.validation import validation
     from registry.artifact_loader import load_output
 
@@ -29,7 +34,6 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
         details = [describe_lineage(collect_lineage(config, stack))]
         print_plan(validation, zenml, stack, *arguments, details=details)
         return 0
-    print_cache_misses(validation, zenml, *arguments)
     finished_run = run_to_end(validation, zenml, *arguments, debug=options.debug)
     if finished_run is not None:
         click.echo(describe_report(load_output(finished_run, "validate_data", DataReport)))

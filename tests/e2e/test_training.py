@@ -254,6 +254,8 @@ def test_the_cache_sees_the_library_and_the_configuration(trained_project: Proje
     edit("cv_factory/transforms/pca.py")
     plan = quickly(trained_project, dry=True)
     assert planned_cached(plan) == data_steps
+    changed = "Not cached: fit_transform, since cv_factory/transforms/pca.py changed since commit"
+    assert changed in " ".join(plan.split())
     assert "3 of 8 steps: ingest, split, validate_data" in quickly(trained_project)
     assert cached_steps(snapshot(trained_project)) == data_steps
     edit("cv_factory/evaluation/plots/style.py")
@@ -383,6 +385,7 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project)
     output = training(trained_project, "--dry-run", *gpu)
     assert planned_cached(output) == {"ingest", "split", "validate_data", "fit_transform"}
     assert "gpu_count 1" in output
+    assert "Not cached: train, since epochs is 3, was 30." in " ".join(output.split())
     assert snapshot(trained_project) == before
 
 

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from PIL import Image
 
-from cli.preparation import check_source
+from cli.preparation import fingerprint_source
 from cv_factory.config.data import DataConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.sources import open_source
@@ -127,9 +127,9 @@ def test_a_source_that_cannot_tell_is_never_cached_and_says_so(
     write_class_folders(tmp_path, per_class=3)
     in_database = sql(tmp_path, "pixels AS image_path")
     assert not read_source(in_database)[1]
-    assert check_source(in_database) != check_source(in_database)
+    assert fingerprint_source(in_database) != fingerprint_source(in_database)
     assert "Step ingest is not cached: database sqlite" in capsys.readouterr().err
-    assert check_source(sql(tmp_path)) == check_source(sql(tmp_path))
+    assert fingerprint_source(sql(tmp_path)) == fingerprint_source(sql(tmp_path))
     assert capsys.readouterr().err == ""
 
 
