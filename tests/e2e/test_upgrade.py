@@ -38,6 +38,14 @@ from zenml.client import Client
 for version in Client().list_artifact_versions(size=1000, hydrate=True).items:
     print("LOADED", version.artifact.name, type(version.load()).__name__)
 """
+_LOAD_FROM_MLFLOW = """
+import mlflow
+from zenml.client import Client
+
+Client().active_stack.experiment_tracker.configure_mlflow()
+model = mlflow.pyfunc.load_model("models:/digits@production")
+print("MLFLOW", model.predict(model.input_example)[0]["label"])
+"""
 
 
 @pytest.fixture
@@ -87,11 +95,12 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
         deployment(port),
         deployment(port),
         ["rollback", "--by", "Bob", "--reason", "complaints"],
+        python(_LOAD_FROM_MLFLOW),
         quick_training("transform.pca.n_components=16", _GATES),
     )
-    assert_codes(done, 0, 0, 0, 0, 1, *[0] * 7)
+    assert_codes(done, 0, 0, 0, 0, 1, *[0] * 8)
     models, history, card, trace, unsigned, _, signed, *done = done
-    loaded, updated, again, rollback, trained = done
+    loaded, updated, again, rollback, from_mlflow, trained = done
     assert "production  version 1" in models.output
     assert "DISAGREES" not in models.output
     assert "registered version 2" in history.output
@@ -107,6 +116,7 @@ def test_an_old_installation_keeps_working(old_project: Project) -> None:
     assert "Nothing to do: digits version 2 (production) is served" in again.output
     assert "Served: digits version 1 (production)" in rollback.output
     assert versions_answering(port, 1) == {"1": 1}
+    assert re.search(r"MLFLOW \d", from_mlflow.output), "the old code mirrored it without a model"
     assert "PASSED digits version 3 is in staging" in trained.output
 
 
