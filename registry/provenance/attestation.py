@@ -14,6 +14,7 @@ from registry.provenance.statement import rebuild_statement
 
 _FOLDER = "cv_factory_attestations"
 _MAX_DIFFERENCES = 5
+_ABSENT = object()
 
 
 class StatementMismatchError(AttestationError):
@@ -91,9 +92,8 @@ def find_differences(signed: object, stored: object, path: str = "") -> Iterator
     """Yield the dotted paths at which two JSON values differ."""
     if isinstance(signed, dict) and isinstance(stored, dict):
         for key in sorted(signed.keys() | stored.keys()):
-            yield from find_differences(
-                signed.get(key), stored.get(key), f"{path}.{key}".lstrip(".")
-            )
+            one, other = signed.get(key, _ABSENT), stored.get(key, _ABSENT)
+            yield from find_differences(one, other, f"{path}.{key}".lstrip("."))
     elif isinstance(signed, list) and isinstance(stored, list) and len(signed) == len(stored):
         for number, (one, other) in enumerate(zip(signed, stored, strict=True)):
             yield from find_differences(one, other, f"{path}.{_name(one, other, number)}")

@@ -122,7 +122,7 @@ def test_a_file_is_verified_with_the_public_key_alone(tmp_path: Path) -> None:
 
 
 def test_differences_are_named_by_their_path() -> None:
-    signed = {"a": [{"name": "source", "digest": 1}, 2], "b": {"c": 3}, "same": [1]}
+    signed = {"a": [{"name": "source", "digest": 1}, 2], "b": {"c": None}, "same": [1]}
     stored = {"a": [{"name": "source", "digest": 9}, 3], "b": {}, "same": [1]}
     assert list(find_differences(signed, stored)) == ["a.source.digest", "a.1", "b.c"]
     assert list(find_differences(signed, {**signed, "same": []})) == ["same"]
