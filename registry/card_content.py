@@ -83,7 +83,8 @@ def build_card_content(
         },
         data_verdict="passed" if candidate.report.ok else "failed",
         data_checks=[
-            DataCheck(r.name, r.verdict, r.message) for r in candidate.report.expectations
+            DataCheck(r.name, r.verdict, f"{r.message} Found {r.observed}, allowed {r.limit}.")
+            for r in candidate.report.expectations
         ],
         training=_training(candidate),
         evaluation=candidate.evaluation,

@@ -227,6 +227,8 @@ def _gate_summary(content: CardContent) -> str:
     parts = [f"{n - failed - skipped} of {n} gates passed"]
     if failed:
         parts.append(f"{failed} failed")
+    if content.overrides:
+        parts.append(f"{len(content.overrides)} overridden")
     if skipped:
         parts.append(f"{skipped} not applicable")
     return ", ".join(parts)

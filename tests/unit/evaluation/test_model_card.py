@@ -102,7 +102,11 @@ def test_the_card_tells_everything(render):
         *("1,797", "passed with 1 warning", "duplicates at most 5 %", "6.1 %"),
         *("learning_rate", "0.004", "horizontal_flip", "git_commit", "8ea712a", "dirty"),
         *("numpy 2.4.6", "f" * 64, "Cats only.", "Not at night.", "60 test images", "95 %"),
-        *("1 of 3 gates passed, 1 failed, 1 not applicable", "not applicable", "failed"),
+        *(
+            "1 of 3 gates passed, 1 failed, 1 overridden, 1 not applicable",
+            "not applicable",
+            "failed",
+        ),
         "there is no production model to compare with",
         *("macro_f1 at least 1: by Ada, known twins", "validation accuracy swings"),
         "set register.card.ethical_considerations, register.card.data_statement, and run",
