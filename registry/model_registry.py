@@ -189,9 +189,26 @@ class ModelRegistry:
                 f"again. See: python run.py history --model {self.model_name}"
             ) from None
 
+    def find_version(self, predictor: str) -> ModelVersionResponse | None:
+        """Return the version that holds the predictor with this fingerprint, or None.
+
+        The log names it. ZenML's tag, which anybody can give to another version, names one only
+        where its registration was killed before it was logged.
+        """
+        logged = self.state().versions
+        for version in versions.list_versions(self.model_name):
+            if version.number in logged and logged[version.number].predictor == predictor:
+                return version
+        tagged = versions.find_version(self.model_name, predictor)
+        if tagged is None:
+            return None
+        other = logged.get(tagged.number)
+        return tagged if other is None or other.is_deleted else None
+
     def record_registration(
         self,
         version: ModelVersionResponse,
+        predictor: str,
         verdicts: Sequence[GateVerdict],
         who: str,
         *,
@@ -199,7 +216,6 @@ class ModelRegistry:
     ) -> None:
         """Log that a version was registered or, if it was, what the gates say now."""
         entries, number = self.check_log(), version.number
-        predictor = versions.predictor_fingerprint(version)
         detail = {
             "version": number,
             "predictor": predictor,

@@ -61,18 +61,12 @@ def register_candidate(
         log_candidate(run.mlflow_run_id, candidate, run.parameters)
     required = require_precision_gate(gates, candidate.predictor.contract.precision)
     verdicts = _judge(candidate, required, evaluate, registry)
-    version = versions.find_version(model_name, fingerprint)
-    is_new = version is None
-    if version is None:
-        version = versions.create_version(model_name, fingerprint, _description(candidate))
     full_lineage = _full_lineage(candidate, lineage, run)
     provenance = build_statement(candidate.predictor, full_lineage, run.parameters)
-    if not versions.is_complete(version):
-        _complete_version(registry, version, candidate, full_lineage, provenance, run)
+    version, is_new = _find_or_create(registry, candidate, full_lineage, provenance, run)
     _store_statements(version, config)
-    version = versions.get_version(model_name, version.number)
     registry.record_registration(
-        version, verdicts, run.run_name, needs_approval=policy.manual_approval
+        version, fingerprint, verdicts, run.run_name, needs_approval=policy.manual_approval
     )
     stage = registry.update_stage(version.number, run.run_name)
     version = versions.get_version(model_name, version.number)
@@ -139,6 +133,25 @@ def _update_policy(registry: ModelRegistry, config: RegisterConfig, run: RunRefe
             registry.actor,
         )
     return policy
+
+
+def _find_or_create(
+    registry: ModelRegistry,
+    candidate: RegistrationCandidate,
+    lineage: Mapping[str, str],
+    provenance: Mapping[str, Any],
+    run: RunReference,
+) -> tuple[ModelVersionResponse, bool]:
+    """Return the complete version of a candidate, and whether it is new."""
+    predictor = candidate.predictor.fingerprint
+    present = registry.find_version(predictor)
+    version = present or versions.create_version(
+        registry.model_name, predictor, _description(candidate)
+    )
+    is_own = versions.predictor_fingerprint(version) == predictor
+    if not is_own or not versions.is_complete(version):
+        _complete_version(registry, version, candidate, lineage, provenance, run)
+    return versions.get_version(registry.model_name, version.number), present is None
 
 
 def _complete_version(

@@ -62,12 +62,14 @@ def gate_standing(state: LogState, number: int) -> GateStanding:
 
 
 def find_approval(state: LogState, number: int) -> AuditEntry | None:
-    """Return the last approval of a version with its registered predictor; None without one.
+    """Return the last approval of a version since its registration; None without one.
 
     It counts while the policy that holds lets its author approve.
     """
     logged = state.versions.get(number, LoggedVersion())
     for entry in reversed(state.approvals):
+        if entry.number < logged.entry:
+            return None
         key = entry.detail["version"], entry.detail["predictor"]
         if key == (number, logged.predictor) and is_permitted(state.policy, entry, logged):
             return entry

@@ -41,6 +41,7 @@ class LoggedVersion:
 
     Attributes:
         predictor: Fingerprint of its predictor; empty if no run registered it.
+        entry: Number of the entry of its registration.
         stage: Its stage.
         metadata: Its metadata at registration.
         artifacts: Ids of its artifacts at registration, by name.
@@ -52,6 +53,7 @@ class LoggedVersion:
     """
 
     predictor: str = ""
+    entry: int = 0
     stage: str = "none"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class _Replay:
         detail = entry.detail
         self.versions[detail["version"]] = LoggedVersion(
             predictor=detail["predictor"],
+            entry=entry.number,
             # Entries of older releases hold the predictor's fingerprint alone.
             metadata=detail.get("metadata", {"predictor": detail["predictor"]}),
             artifacts=detail.get("artifacts", {}),

@@ -8,6 +8,7 @@ import psutil
 
 from tests.support.commands import Done, python, run_all
 from tests.support.project import Project
+from tests.support.registry_history import training
 
 _STAGES = """
 import json
@@ -54,6 +55,15 @@ from registry.versions import add_metadata, get_version, link_artifacts
 one, four = get_version("digits", 1), get_version("digits", 4)
 link_artifacts(four, {"predictor": one.get_artifact("predictor").id}, None)
 add_metadata(four, {"predictor": one.run_metadata["predictor"], "test_accuracy": 1.0})
+"""
+# A predictor that fails is given the mark of one that passes, which is then trained again.
+_RETAG = """
+from zenml.client import Client
+from registry.versions import get_version
+two, four = get_version("digits", 2), get_version("digits", 4)
+(tag,) = [tag.name for tag in four.tags]
+Client().update_model_version("digits", four.id, remove_tags=[tag])
+Client().update_model_version("digits", two.id, add_tags=[tag])
 """
 _DESCRIBE = """
 from registry.versions import get_version
@@ -198,6 +208,8 @@ _WHY = ["--reason", "the test"]
 
 #: An hour of a careless or hostile user: the command, its exit code, and what is said.
 ATTACKS = (
+    (python(_RETAG), 0, ""),
+    (training(32), 0, "PASSED digits version 4 is in staging"),
     (zenml(*_UPDATE, "2", "--stage", "staging", "--force"), 0, ""),
     (["history", "--verify"], 1, "version 2 none → staging (ZenML says at"),
     (["promote", "2"], 3, "digits version 2 failed 2 of 3 gates"),

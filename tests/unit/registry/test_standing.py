@@ -142,6 +142,9 @@ def test_a_number_that_zenml_gives_again_inherits_nothing():
     assert state.stages == {1: "none"}
     assert not gate_standing(state, 1).is_fit
     assert find_approval(state, 1) is None
+    log.outside(OutsideChange("deleted", 1, "none", DELETED)).register(1, "p1", PASSED)
+    assert gate_standing(log.state, 1).is_fit
+    assert find_approval(log.state, 1) is None, "another run made it"
 
 
 def test_an_approver_decides_by_the_authenticated_name():
