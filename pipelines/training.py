@@ -30,7 +30,14 @@ def training(
         sections = (config.transform, config.model, config.train, config.search)
         search_result = search(dataset, parts, *sections, after=[report])
     trained = train(dataset, parts, transform, config.model, config.train, search_result)
-    export_inputs = (trained, transform, dataset, parts, config.calibration)
+    export_inputs = (
+        trained,
+        transform,
+        dataset,
+        parts,
+        config.calibration,
+        config.familiarity,
+    )
     config_fingerprint = fingerprint(config.predictor_fields())
     float_predictor = (
         export_float(*export_inputs, config_fingerprint) if config.export.is_reduced else None

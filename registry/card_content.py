@@ -74,6 +74,7 @@ def build_card_content(
             "precision": contract.precision,
             "PCA components for drift": contract.n_features,
             **_describe_calibration(contract),
+            "unfamiliar images are marked": "no" if contract.familiarity is None else "yes",
         },
         data={
             "source": dataset.source,

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config.export import CalibrationConfig, ExportConfig
+from cv_factory.config.export import CalibrationConfig, ExportConfig, FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
@@ -21,6 +21,7 @@ def export(
     dataset: ImageDataset,
     split: Split,
     calibration: CalibrationConfig,
+    familiarity: FamiliarityConfig,
     config: ExportConfig,
     config_fingerprint: str,
     float_predictor: Predictor | None = None,
@@ -30,6 +31,6 @@ def export(
     from cv_factory.export.quantize import quantize
 
     exported = float_predictor or export_training_run(
-        trained_model, transform, dataset, split, calibration, config_fingerprint
+        trained_model, transform, dataset, split, calibration, familiarity, config_fingerprint
     )
     return quantize(exported, dataset, split, config)

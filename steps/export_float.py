@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config.export import CalibrationConfig
+from cv_factory.config.export import CalibrationConfig, FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.inference.predictor import Predictor
@@ -21,11 +21,12 @@ def export_float(
     dataset: ImageDataset,
     split: Split,
     calibration: CalibrationConfig,
+    familiarity: FamiliarityConfig,
     config_fingerprint: str,
 ) -> Annotated[Predictor, "float_predictor"]:
     """Export, calibrate as configured, and check parity with the reference outputs."""
     from cv_factory.export.onnx_graph import export_training_run
 
     return export_training_run(
-        trained_model, transform, dataset, split, calibration, config_fingerprint
+        trained_model, transform, dataset, split, calibration, familiarity, config_fingerprint
     )

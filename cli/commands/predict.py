@@ -94,11 +94,8 @@ def _predict_by_bundle(directory: Path, images: Sequence[Path]) -> list["ImagePr
         except ImageError as error:
             raise ImageError(f"{image}: {error}") from None
         [result] = asyncio.run(engine.predict([pixels]))
-        output = result.output
         predictions.append(
-            ImagePrediction(
-                result.id, output.label, output.probabilities, bundle.model_name, bundle.version
-            )
+            ImagePrediction(**result.to_dict(), model=bundle.model_name, version=bundle.version)
         )
     engine.close()
     return predictions
@@ -111,7 +108,12 @@ def _format_prediction(image: Path, prediction: "ImagePrediction", as_json: bool
         return json.dumps({"image": str(image), **asdict(prediction)})
     best = max(prediction.probabilities.values(), default=0.0)
     label = prediction.label if prediction.label is not None else "(not sure)"
+    unfamiliar = (
+        f"UNFAMILIAR (score {prediction.unfamiliarity:.2f}, bound 1)  "
+        if prediction.unfamiliar
+        else ""
+    )
     return (
-        f"{image}: {label}  {best:.1%}  {prediction.model} version {prediction.version}  "
-        f"prediction {prediction.id}"
+        f"{image}: {label}  {best:.1%}  {unfamiliar}{prediction.model} version "
+        f"{prediction.version}  prediction {prediction.id}"
     )

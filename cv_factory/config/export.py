@@ -30,6 +30,29 @@ class ExportConfig(Section):
         return self.precision != "float32"
 
 
+class FamiliarityConfig(Section):
+    """How the predictor tells images that are unlike everything it was trained on."""
+
+    method: Literal["none", "nearest_neighbor"] = Field(
+        "nearest_neighbor",
+        description="nearest_neighbor: distance to the nearest training image in pixels, level of "
+        "detail and the network's features",
+    )
+    false_rate: float = Field(
+        0.01,
+        gt=0.0,
+        lt=1.0,
+        description="share of images like the validation images that may be called unfamiliar: it "
+        "sets the threshold",
+    )
+    max_references: int = Field(
+        512,
+        ge=1,
+        le=100_000,
+        description="training images in the graph that an image is compared with",
+    )
+
+
 class CalibrationConfig(Section):
     """Whether probabilities are calibrated on the validation images before export."""
 

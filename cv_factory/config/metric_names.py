@@ -20,6 +20,7 @@ _COST_FIGURES = (
     "parameters",
     "operations",
     "accuracy_lost_to_precision",
+    "unfamiliar_share",
 )
 #: Unmet expectations about the data, by severity.
 DATA_FIGURES = ("data_errors", "data_warnings")

@@ -133,6 +133,9 @@ class PostprocessorConfig(Section):
 
     name: Name = "ranked"
     settings: dict[str, Any] = Field({}, description="settings of that postprocessor")
+    abstain_when_unfamiliar: bool = Field(
+        False, description="the label is null for an image that is unlike the training images"
+    )
 
     @model_validator(mode="after")
     def _check_settings(self) -> "PostprocessorConfig":

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cv_factory.config.data import DataConfig
 from cv_factory.config.evaluate import EvaluateConfig
-from cv_factory.config.export import CalibrationConfig, ExportConfig
+from cv_factory.config.export import CalibrationConfig, ExportConfig, FamiliarityConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
 from cv_factory.config.model_section import NetworkSection
@@ -48,6 +48,7 @@ class TrainingPipelineConfig(Section):
         None, description="looks for model and training settings; without the section, none"
     )
     calibration: CalibrationConfig = CalibrationConfig()
+    familiarity: FamiliarityConfig = FamiliarityConfig()
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gates: list[GateConfig] = Field([])
@@ -84,6 +85,6 @@ class TrainingPipelineConfig(Section):
 
     def predictor_fields(self) -> dict[str, Any]:
         """Return the part of ``fingerprint_fields`` that can change the predictor itself."""
-        sections = "data split transform model train search calibration export"
+        sections = "data split transform model train search calibration familiarity export"
         fields = self.fingerprint_fields()
         return {name: fields[name] for name in sections.split()}

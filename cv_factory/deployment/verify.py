@@ -10,9 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.errors import CVFactoryError
-from cv_factory.inference.predictor import GOLDEN_TOLERANCE
+from cv_factory.inference.predictor import (
+    GOLDEN_TOLERANCE,
+    UNFAMILIARITY_TOLERANCE,
+    ImageScores,
+)
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.postprocessors import build_postprocessor
+from cv_factory.serving.postprocessors import build_image_postprocessor
 
 
 class VerificationError(CVFactoryError):
@@ -39,7 +43,7 @@ def verify_golden_samples(
 ) -> VerificationResult:
     """Send the golden samples to a service and compare every answer.
 
-    Labels must be equal, and probabilities within 1e-5 of those at export.
+    Labels must be equal, and probabilities and unfamiliarity within their tolerances.
 
     Args:
         url: Where the service answers, without a path.
@@ -51,9 +55,9 @@ def verify_golden_samples(
     Raises:
         VerificationError: An answer is missing, wrong, or of another version.
     """
-    contract, golden = bundle.predictor.contract, bundle.predictor.golden
-    settings = bundle.serving.postprocessor
-    postprocess = build_postprocessor(settings.name, settings.settings, contract.class_names)
+    golden = bundle.predictor.golden
+    postprocess = build_image_postprocessor(bundle.serving.postprocessor, bundle.predictor.contract)
+    scores = golden.outputs.rows()
     largest = 0.0
     with httpx.Client(
         base_url=url, timeout=timeout, headers=headers, transport=transport, trust_env=False
@@ -64,7 +68,7 @@ def verify_golden_samples(
                 raise VerificationError(
                     f"{url} answers as version {answer.get('version')}, not as {bundle.version}."
                 )
-            expected = postprocess(golden.probabilities[number])
+            expected = postprocess(scores[number])
             (prediction,) = answer["predictions"]
             difference = _largest_difference(
                 prediction["probabilities"], dict(expected.probabilities)
@@ -76,8 +80,24 @@ def verify_golden_samples(
                     f"{expected.label!r} (probabilities differ by {difference:.2e}, allowed: "
                     f"{GOLDEN_TOLERANCE:g})."
                 )
+            _check_unfamiliarity(url, number, prediction, scores[number])
             largest = max(largest, difference)
     return VerificationResult(url, bundle.version, len(golden.images), largest)
+
+
+def _check_unfamiliarity(
+    url: str, number: int, prediction: Mapping[str, Any], scores: ImageScores
+) -> None:
+    expected, answer = scores.unfamiliarity, prediction.get("unfamiliarity")
+    if expected is None or answer is None:
+        is_equal = expected is answer
+    else:
+        is_equal = abs(answer - expected) <= UNFAMILIARITY_TOLERANCE
+    if not is_equal:
+        raise VerificationError(
+            f"{url} answers golden sample {number} with an unfamiliarity of {answer}, expected "
+            f"{expected} (allowed difference: {UNFAMILIARITY_TOLERANCE:g})."
+        )
 
 
 def _predict(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) -> dict[str, Any]:

@@ -117,6 +117,36 @@ class PrecisionCost:
         return self.float_accuracy - self.accuracy
 
 
+@dataclass(frozen=True)
+class FamiliarityResult:
+    """Images that the predictor calls unfamiliar: of the test split, and of random pixels.
+
+    Attributes:
+        n_images: Number of test images.
+        n_unfamiliar: How many of them are called unfamiliar.
+        low: Lower end of the interval of their share.
+        high: Upper end.
+        false_rate: The share that the threshold was set for.
+        n_validation: Number of validation images that set the threshold.
+        noise_share: Share of images of random pixels that are called unfamiliar.
+        n_noise: Number of images of random pixels.
+    """
+
+    n_images: int
+    n_unfamiliar: int
+    low: float
+    high: float
+    false_rate: float
+    n_validation: int
+    noise_share: float
+    n_noise: int
+
+    @property
+    def share(self) -> float:
+        """Share of the test images that are called unfamiliar."""
+        return self.n_unfamiliar / self.n_images
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Attribution of one image's predicted class.
@@ -160,6 +190,7 @@ class Behavior:
     explanations: tuple[Explanation, ...] = ()
     confused: tuple[ConfusedPair, ...] = ()
     precision: PrecisionCost | None = None
+    familiarity: FamiliarityResult | None = None
 
     @property
     def corruption_accuracy(self) -> float | None:
@@ -177,6 +208,8 @@ class Behavior:
             figures["flip_agreement"] = self.consistency.flip_agreement
         if self.precision is not None:
             figures["accuracy_lost_to_precision"] = max(self.precision.accuracy_lost, 0.0)
+        if self.familiarity is not None:
+            figures["unfamiliar_share"] = self.familiarity.share
         return figures
 
     def save_arrays(self, directory: Path) -> None:
@@ -210,6 +243,7 @@ class Behavior:
                 for p in self.confused
             ],
             precision=self.precision,
+            familiarity=self.familiarity,
         )
 
     @classmethod
@@ -240,6 +274,7 @@ class Behavior:
                 for i, row in enumerate(body.confused)
             ),
             precision=body.precision,
+            familiarity=body.familiarity,
         )
 
 
@@ -274,6 +309,7 @@ class BehaviorBody(_Strict):
     explanations: list[ExplanationRow] = []
     confused: list[ConfusedRow] = []
     precision: PrecisionCost | None = None
+    familiarity: FamiliarityResult | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return plain values."""
@@ -284,6 +320,7 @@ class BehaviorBody(_Strict):
             "explanations": [row.model_dump() for row in self.explanations],
             "confused": [row.model_dump() for row in self.confused],
             "precision": asdict(self.precision) if self.precision else None,
+            "familiarity": asdict(self.familiarity) if self.familiarity else None,
         }
 
 

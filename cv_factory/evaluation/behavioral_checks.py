@@ -15,11 +15,12 @@ from cv_factory.evaluation.behavior import (
     Consistency,
     CorruptionResult,
     Cost,
+    FamiliarityResult,
     PrecisionCost,
 )
 from cv_factory.evaluation.corruptions import SEVERITIES, corrupt, corruption_names
 from cv_factory.evaluation.intervals import wilson
-from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.predictor import Prediction, Predictor
 from cv_factory.progress import track
 
 Images = NDArray[np.uint8]
@@ -27,6 +28,40 @@ _CONSISTENCY_IMAGES = 64
 _LATENCY_BATCHES = (1, 32)
 _WARM_UP_CALLS = 3
 _CONFUSED_PAIRS, _CONFUSED_IMAGES = 6, 8
+_NOISE_IMAGES = 256
+
+
+def measure_familiarity(
+    predictor: Predictor, outputs: Prediction, confidence: float
+) -> FamiliarityResult | None:
+    """Count the unfamiliar ones among the test images, and among images of random pixels.
+
+    Args:
+        predictor: Is evaluated.
+        outputs: Its outputs for the test images.
+        confidence: Of the interval.
+
+    Returns:
+        The counts; None if the predictor does not score unfamiliarity.
+    """
+    familiarity = predictor.contract.familiarity
+    if familiarity is None or outputs.unfamiliarity is None:
+        return None
+    shape = (_NOISE_IMAGES, *predictor.contract.input_shape)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    is_noise_unfamiliar = [row.is_unfamiliar for row in predictor.predict(noise).rows()]
+    n_images, n_unfamiliar = len(outputs), int((outputs.unfamiliarity > 1).sum())
+    low, high = wilson(n_unfamiliar, n_images, confidence)
+    return FamiliarityResult(
+        n_images=n_images,
+        n_unfamiliar=n_unfamiliar,
+        low=low,
+        high=high,
+        false_rate=familiarity.false_rate,
+        n_validation=familiarity.n_images,
+        noise_share=is_noise_unfamiliar.count(True) / _NOISE_IMAGES,
+        n_noise=_NOISE_IMAGES,
+    )
 
 
 def evenly_spread(n: int, at_most: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.explain import explain_chosen
 from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import assign_slices
-from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.predictor import Prediction, Predictor
 from cv_factory.progress import track
 
 _BATCH = 1024
@@ -41,15 +41,20 @@ def evaluate_predictor(
         EvaluationError: The predictor's classes or input shape are not the dataset's, or a slice
             names a column that the manifest does not have.
     """
-    scores = score(predictor, dataset, indices)
+    outputs = score(predictor, dataset, indices)
+    scores = outputs.probabilities
     behavior = _run_behavioral_checks(predictor, dataset, indices, scores, config)
     if float_predictor is not None:
-        float_scores = score(float_predictor, dataset, indices)
+        float_scores = score(float_predictor, dataset, indices).probabilities
         labels = dataset.labels[indices]
         cost = behavioral_checks.compare_precision(
             predictor, float_predictor, scores, float_scores, labels
         )
         behavior = replace(behavior, precision=cost)
+    behavior = replace(
+        behavior,
+        familiarity=behavioral_checks.measure_familiarity(predictor, outputs, config.confidence),
+    )
     return _measure(predictor, dataset, indices, scores, config, behavior)
 
 
@@ -61,12 +66,12 @@ def rescore_predictor(
     Raises:
         EvaluationError: As for ``evaluate_predictor``.
     """
-    scores = score(predictor, dataset, indices)
+    scores = score(predictor, dataset, indices).probabilities
     return _measure(predictor, dataset, indices, scores, config, Behavior())
 
 
-def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> npt.NDArray[np.float32]:
-    """Return the probabilities of the images at ``indices``, float32 ``(N, K)``.
+def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> Prediction:
+    """Return the predictor's outputs for the images at ``indices``.
 
     Raises:
         EvaluationError: The predictor's classes or input shape are not the dataset's.
@@ -83,11 +88,11 @@ def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> npt.
         )
     batches = dataset.batches(indices, _BATCH)
     total = -(-len(indices) // _BATCH)
-    scores = [
-        predictor.predict(batch).probabilities
+    outputs = [
+        predictor.predict(batch)
         for batch in track(batches, f"Scoring {len(indices)} test images in batches", total)
     ]
-    return np.concatenate(scores)
+    return Prediction.concatenate(outputs)
 
 
 def _measure(

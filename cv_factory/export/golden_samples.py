@@ -45,7 +45,7 @@ def select_golden_samples(
     images = dataset.images[validation[chosen]]
     outputs = predictor.predict(images)
     _warn_of_equal_classes(outputs.probabilities, predictor.contract.class_names)
-    return GoldenSamples(images, outputs.probabilities, outputs.features)
+    return GoldenSamples.from_outputs(images, outputs)
 
 
 def choose_easy_and_hard(probabilities: Floats, labels: Integers) -> Integers:

@@ -10,11 +10,12 @@ import onnx
 import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
-from cv_factory.config.export import CalibrationConfig
+from cv_factory.config.export import CalibrationConfig, FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
 from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, calibrate
+from cv_factory.export.familiarity import add_familiarity
 from cv_factory.export.fingerprints import compute_fingerprints
 from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.inference.predictor import CalibrationCheck, Contract, GoldenSamples, Predictor
@@ -38,17 +39,19 @@ def export_training_run(
     dataset: ImageDataset,
     split: Split,
     calibration: CalibrationConfig,
+    familiarity: FamiliarityConfig,
     config_fingerprint: str,
 ) -> Predictor:
-    """Build the predictor of a training run, calibrated if configured, with input fingerprints.
+    """Build the predictor of a training run as configured, with input fingerprints.
 
     Raises:
         ExportError: As for ``export_predictor``.
     """
     fingerprints = compute_fingerprints(dataset, split, trained, config_fingerprint)
-    return export_predictor(
+    predictor = export_predictor(
         trained, transform, fingerprints, dataset, split.validation, calibration
     )
+    return add_familiarity(predictor, dataset, split, familiarity)
 
 
 def export_predictor(

@@ -19,6 +19,7 @@ from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
+from cv_factory.export.familiarity import refit_threshold
 from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import Predictor
@@ -67,6 +68,8 @@ def quantize(
         predictor.golden,
     )
     _check_agreement(predictor, quantized, dataset, split.validation, config)
+    if quantized.contract.familiarity is not None:
+        quantized = refit_threshold(quantized, dataset, split.validation)
     return replace(quantized, golden=select_golden_samples(quantized, dataset, split.validation))
 
 

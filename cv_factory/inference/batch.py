@@ -15,6 +15,7 @@ from functools import cached_property, partial
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cv_factory.artifacts.files import canonical_json, fingerprint
@@ -30,7 +31,7 @@ from cv_factory.data.sources import ImageRecord, ImageSource
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.batch_output import OutputError, OutputFolder
 from cv_factory.inference.batch_predictions import BatchPredictions
-from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.predictor import ImageScores, Prediction, Predictor
 from cv_factory.progress import track
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,14 +51,14 @@ class ScoringModel:
 
 @dataclass(frozen=True)
 class _Row:
-    """One record with its probabilities float32 ``(K,)``, or the problem that prevented them.
+    """One record with its scores, or the problem that prevented them.
 
     It holds no pixels: the rows of a whole part wait to be written.
     """
 
     record: ImageRecord
     problem: str
-    probabilities: npt.NDArray[np.float32] | None
+    scores: ImageScores | None
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
 
 def _verify_golden_samples(model: ScoringModel) -> None:
     golden = model.predictor.golden
-    probabilities = model.predictor.predict_single_threaded(golden.images)
-    golden.verify(probabilities, f"{model.name} version {model.version}")
+    outputs = model.predictor.predict_single_threaded(golden.images)
+    golden.verify(outputs, f"{model.name} version {model.version}")
 
 
 def _claim(output: OutputFolder, job: BatchJob) -> set[str]:
@@ -179,20 +180,18 @@ def _predict_task(
     records: list[ImageRecord],
     target: ImageFormat,
     config: DataConfig,
-    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+    predict: Callable[[npt.NDArray[np.uint8]], Prediction],
 ) -> list[_Row]:
     decoded = [decode_record(record, target, config) for record in records]
     images = [d.pixels for d in decoded if d.pixels is not None]
-    probabilities = iter(predict(np.stack(images)) if images else ())
-    return [
-        _Row(d.record, d.problem, None if d.pixels is None else next(probabilities))
-        for d in decoded
-    ]
+    scores = iter(predict(np.stack(images)).rows() if images else ())
+    return [_Row(d.record, d.problem, None if d.pixels is None else next(scores)) for d in decoded]
 
 
 def _encode_parquet(rows: list[_Row], model: ScoringModel) -> bytes:
-    names = model.predictor.contract.class_names
-    probabilities = [row.probabilities for row in rows]
+    contract = model.predictor.contract
+    names = contract.class_names
+    probabilities = [None if row.scores is None else row.scores.probabilities for row in rows]
     labels = [None if p is None else names[p.argmax()] for p in probabilities]
     columns = {
         "id": pa.array([row.record.id for row in rows], pa.large_string()),
@@ -203,6 +202,12 @@ def _encode_parquet(rows: list[_Row], model: ScoringModel) -> bytes:
         "model_version": pa.array([model.version] * len(rows), pa.int64()),
         "quarantined": pa.array([row.problem or None for row in rows], pa.string()),
     }
+    if contract.familiarity is not None:
+        scores = [row.scores for row in rows]
+        columns |= {
+            "unfamiliar": pa.array([s and s.is_unfamiliar for s in scores], pa.bool_()),
+            "unfamiliarity": pa.array([s and s.unfamiliarity for s in scores], pa.float32()),
+        }
     metadata = {"model": model.name, "class_names": json.dumps(names)}
     table = pa.table(columns).replace_schema_metadata(metadata)
     buffer = io.BytesIO()
@@ -223,10 +228,14 @@ def _summarize(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPr
     """Count the rows of all parts, including those of an interrupted call."""
     source, model = job.source, job.model
     counts = dict.fromkeys(model.predictor.contract.class_names, 0)
-    n_rows = n_quarantined = 0
+    n_rows = n_quarantined = n_unfamiliar = 0
+    is_scored = model.predictor.contract.familiarity is not None
+    columns = ["label", "unfamiliar"] if is_scored else ["label"]
     for name in parts:
-        table = pq.read_table(io.BytesIO(output.read(name)), columns=["label"])
+        table = pq.read_table(io.BytesIO(output.read(name)), columns=columns)
         n_rows += table.num_rows
+        if is_scored:
+            n_unfamiliar += pc.sum(table.column("unfamiliar")).as_py() or 0
         for entry in table.column("label").value_counts().to_pylist():
             if entry["values"] is None:
                 n_quarantined += entry["counts"]
@@ -243,6 +252,7 @@ def _summarize(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPr
         n_quarantined=n_quarantined,
         class_counts=counts,
         parts=tuple(parts),
+        n_unfamiliar=n_unfamiliar if is_scored else None,
     )
 
 

@@ -23,6 +23,7 @@ class BatchPredictions(Artifact):
         n_quarantined: Number of rows with a reason in place of a prediction.
         class_counts: Number of predicted images by class name.
         parts: Names of the part files, in the order of the source.
+        n_unfamiliar: Number of images unlike the training images; None if not scored.
     """
 
     KIND: ClassVar[str] = "batch_predictions"
@@ -37,6 +38,7 @@ class BatchPredictions(Artifact):
     n_quarantined: int
     class_counts: dict[str, int]
     parts: tuple[str, ...]
+    n_unfamiliar: int | None = None
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any], where: str) -> Self:

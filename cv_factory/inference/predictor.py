@@ -4,11 +4,11 @@ It needs NumPy and ONNX Runtime only. It is what is evaluated, gated, registered
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,26 @@ _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 _BATCH = 256
 #: Maximum absolute difference between a golden sample's probabilities here and at export.
 GOLDEN_TOLERANCE = 1e-5
+#: The same of their scores of unfamiliarity.
+UNFAMILIARITY_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """Scale of the graph's output ``unfamiliarity``: above 1 an image is unfamiliar.
+
+    Attributes:
+        threshold: What the graph divides by: the largest of the distances to the nearest training
+            image in several spaces, each relative to its own bound.
+        false_rate: Share of images like the validation images whose score is above 1.
+        n_images: Number of validation images that set the threshold.
+        n_references: Number of training images in the graph.
+    """
+
+    threshold: float
+    false_rate: float
+    n_images: int
+    n_references: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Contract:
         temperature: Temperature of calibration; 1 if the graph is not calibrated.
         precision: Precision of weights and arithmetic: float32, float16 or int8.
         calibration: How the temperature held up; None if none was fitted.
+        familiarity: Scale of ``unfamiliarity``; None if the graph has no such output.
     """
 
     height: int
@@ -77,6 +98,7 @@ class Contract:
     temperature: float = 1.0
     precision: str = "float32"
     calibration: CalibrationCheck | None = None
+    familiarity: Familiarity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as JSON-serializable values."""
@@ -84,19 +106,21 @@ class Contract:
         # Left out at their defaults: predictors stored before these fields keep their fingerprint.
         if self.precision == "float32":
             del fields["precision"]
-        if self.calibration is None:
-            del fields["calibration"]
+        for name in ("calibration", "familiarity"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Contract":
         """Rebuild a contract from JSON values."""
-        calibration = fields.get("calibration")
+        calibration, familiarity = fields.get("calibration"), fields.get("familiarity")
         return cls(
             **{
                 **fields,
                 "class_names": tuple(fields["class_names"]),
                 "calibration": calibration and CalibrationCheck.from_dict(calibration),
+                "familiarity": familiarity and Familiarity(**familiarity),
             }
         )
 
@@ -105,36 +129,105 @@ class Contract:
         """Height, width and channels of an input image."""
         return self.height, self.width, self.channels
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, in the order of ``Prediction``."""
+        scores = () if self.familiarity is None else ("unfamiliarity",)
+        return "probabilities", "features", *scores
 
-@dataclass(frozen=True)
-class Prediction:
-    """Probabilities float32 ``(N, K)`` and PCA features float32 ``(N, k)``."""
+
+class ImageScores(NamedTuple):
+    """Outputs of the graph for one image.
+
+    Attributes:
+        probabilities: float32 ``(K,)``.
+        features: PCA features, float32 ``(k,)``.
+        unfamiliarity: Above 1 for an unfamiliar image; None if the graph has no such output.
+    """
 
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+    unfamiliarity: float | None = None
+
+    @property
+    def is_unfamiliar(self) -> bool | None:
+        """Whether the image is unlike the training images; None if that is not known."""
+        return None if self.unfamiliarity is None else self.unfamiliarity > 1.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Outputs of the graph.
+
+    Attributes:
+        probabilities: float32 ``(N, K)``.
+        features: PCA features, float32 ``(N, k)``.
+        unfamiliarity: float32 ``(N,)``, above 1 for unfamiliar images; None without this output.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+    unfamiliarity: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images, N."""
+        return len(self.probabilities)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """Return the outputs of some batches as those of one."""
+        arrays = zip(*(b._arrays() for b in batches), strict=True)
+        return cls(*(np.concatenate(parts) for parts in arrays))
+
+    def _arrays(self) -> list[npt.NDArray[np.float32]]:
+        return [array for array in vars(self).values() if array is not None]
+
+    def rows(self) -> list[ImageScores]:
+        """Return the outputs by image."""
+        n, scores = len(self), self.unfamiliarity
+        by_image = [None] * n if scores is None else scores.tolist()
+        return list(map(ImageScores, self.probabilities, self.features, by_image))
 
 
 @dataclass(frozen=True)
 class GoldenSamples:
     """Golden samples: images and their outputs at export, to verify a predictor anywhere else.
 
-    Images uint8 ``(n, H, W, C)``, probabilities float32 ``(n, K)``, features float32 ``(n, k)``.
+    Images uint8 ``(n, H, W, C)``, probabilities float32 ``(n, K)``, features float32 ``(n, k)``,
+    unfamiliarity float32 ``(n,)`` where the graph has this output.
     """
 
     images: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+    unfamiliarity: npt.NDArray[np.float32] | None = None
 
-    def verify(self, probabilities: npt.NDArray[np.float32], name: str) -> None:
-        """Compare the probabilities on this machine with those at export.
+    @classmethod
+    def from_outputs(cls, images: npt.NDArray[np.uint8], outputs: Prediction) -> Self:
+        """Return golden samples with a graph's outputs of these images."""
+        return cls(images, outputs.probabilities, outputs.features, outputs.unfamiliarity)
+
+    @property
+    def outputs(self) -> Prediction:
+        """The outputs at export."""
+        return Prediction(self.probabilities, self.features, self.unfamiliarity)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays by name, without one that the graph does not give."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    def verify(self, outputs: Prediction, name: str) -> None:
+        """Compare the outputs on this machine with those at export.
 
         Args:
-            probabilities: float32 ``(n, K)``, of the golden images.
+            outputs: Of the golden images.
             name: Name of the predictor, for the error.
 
         Raises:
-            ArtifactError: They differ by more than ``GOLDEN_TOLERANCE``, or in a label.
+            ArtifactError: Probabilities differ by more than ``GOLDEN_TOLERANCE`` or in a label, or
+                scores of unfamiliarity by more than ``UNFAMILIARITY_TOLERANCE``.
         """
+        probabilities = outputs.probabilities
         difference = float(np.abs(probabilities - self.probabilities).max())
         has_equal_labels = (probabilities.argmax(1) == self.probabilities.argmax(1)).all()
         # Not "difference > TOLERANCE": NaN must fail as well.
@@ -143,6 +236,17 @@ class GoldenSamples:
                 f"{name} answers its golden samples differently than at export (by "
                 f"{difference:.2e}, allowed: {GOLDEN_TOLERANCE:g}): it must not be used on this "
                 "machine. Use a CPU of the kind that exported it, or train on one of this kind."
+            )
+        if self.unfamiliarity is None:
+            return
+        scores = outputs.unfamiliarity
+        if scores is None or not np.allclose(
+            scores, self.unfamiliarity, rtol=0, atol=UNFAMILIARITY_TOLERANCE
+        ):
+            raise ArtifactError(
+                f"{name} scores the unfamiliarity of its golden samples differently than at export "
+                f"(by more than {UNFAMILIARITY_TOLERANCE:g}): it must not be used on this machine. "
+                "Use a CPU of the kind that exported it, or train on one of this kind."
             )
 
 
@@ -170,7 +274,7 @@ class Predictor(Artifact):
         """SHA-256 of graph, contract and golden samples."""
         digest = hashlib.sha256(self.graph)
         digest.update(canonical_json(self.contract.to_dict()).encode())
-        for array in (self.golden.images, self.golden.probabilities, self.golden.features):
+        for array in self.golden.arrays().values():
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -189,27 +293,19 @@ class Predictor(Artifact):
                 f"expected uint8 images (N, {', '.join(map(str, expected))}), "
                 f"got {images.dtype} {images.shape}"
             )
-        outputs = [
-            self._session.run(["probabilities", "features"], {"images": images[i : i + _BATCH]})
-            for i in range(0, max(len(images), 1), _BATCH)
-        ]
-        return Prediction(
-            np.concatenate([probabilities for probabilities, _ in outputs]),
-            np.concatenate([features for _, features in outputs]),
-        )
+        names, starts = self.contract.output_names, range(0, max(len(images), 1), _BATCH)
+        batches = [self._session.run(names, {"images": images[i : i + _BATCH]}) for i in starts]
+        return Prediction.concatenate([Prediction(*outputs) for outputs in batches])
 
-    def predict_single_threaded(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def predict_single_threaded(self, images: npt.NDArray[np.uint8]) -> Prediction:
         """Predict a few images in the calling thread only, for callers that use all cores.
 
         Args:
             images: uint8 ``(N, H, W, C)`` of the contract's size.
-
-        Returns:
-            Probabilities float32 ``(N, K)``.
         """
-        probabilities: npt.NDArray[np.float32]
-        (probabilities,) = self._single_threaded_session.run(["probabilities"], {"images": images})
-        return probabilities
+        return Prediction(
+            *self._single_threaded_session.run(self.contract.output_names, {"images": images})
+        )
 
     @cached_property
     def _session(self) -> Any:
@@ -240,13 +336,8 @@ class Predictor(Artifact):
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
         (directory / _GRAPH).write_bytes(self.graph)
-        golden = self.golden
-        np.savez(
-            directory / _GOLDEN,
-            images=golden.images,
-            probabilities=golden.probabilities,
-            features=golden.features,
-        )
+        arrays: dict[str, Any] = self.golden.arrays()
+        np.savez(directory / _GOLDEN, **arrays)
         return {_GRAPH: None, _GOLDEN: None}
 
     def _header(self) -> dict[str, Any]:
@@ -254,9 +345,10 @@ class Predictor(Artifact):
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
-        arrays = load_npz(directory / _GOLDEN, ("images", "probabilities", "features"))
+        contract = Contract.from_dict(body["contract"])
+        arrays = load_npz(directory / _GOLDEN, ("images", *contract.output_names))
         graph = (directory / _GRAPH).read_bytes()
-        loaded = cls(graph, Contract.from_dict(body["contract"]), GoldenSamples(**arrays))
+        loaded = cls(graph, contract, GoldenSamples(**arrays))
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'contract.json'}: the fingerprint does not match.")
         return loaded

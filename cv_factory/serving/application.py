@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -66,7 +67,11 @@ class Application:
         self._n_active = 0
         self._n_delayed_rejections = 0
         self._state_file = state_file
-        self._metrics = ServiceMetrics(bundle.model_name, bundle.version)
+        self._metrics = ServiceMetrics(
+            bundle.model_name,
+            bundle.version,
+            has_familiarity=bundle.predictor.contract.familiarity is not None,
+        )
         self._access = AccessControl(bundle.serving, keys)
         self._engine = InferenceEngine(bundle, on_batch=self._metrics.observe_batch)
         self._cache = ResponseCache(bundle, on_lookup=self._metrics.count_cache_lookup)
@@ -143,7 +148,7 @@ class Application:
                 # By now the request holds neither its images nor one of the ``max_requests``.
                 raise await self._delay_rejection()
             for result in results:
-                self._metrics.count_prediction(result.output.label)
+                self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
                 if self._prediction_log is not None:
                     self._prediction_log.put(result, principal.name, context.request_id)
             return self._prediction_response(results, time.perf_counter() - start)
@@ -198,13 +203,9 @@ class Application:
         return decoded
 
     def _prediction_response(self, results: list[ScoredImage], seconds: float) -> Response:
-        predictions = [
-            {"id": r.id, "label": r.output.label, "probabilities": r.output.probabilities}
-            for r in results
-        ]
         body = _encode_json(
             {
-                "predictions": predictions,
+                "predictions": [r.to_dict() for r in results],
                 "model": self._bundle.model_name,
                 "version": self._bundle.version,
                 "milliseconds": round(1000 * seconds, 3),
@@ -237,6 +238,7 @@ class Application:
             "stage": read_stage(self._state_file),
             "classes": contract.class_names,
             "input": {"height": height, "width": width, "channels": channels},
+            "familiarity": contract.familiarity and asdict(contract.familiarity),
             "architecture": contract.model,
             "postprocessor": bundle.serving.postprocessor.model_dump(mode="json"),
             "predictor": bundle.predictor.fingerprint,

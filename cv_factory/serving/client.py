@@ -42,6 +42,8 @@ class ImagePrediction:
         probabilities: Probabilities by label, most probable first.
         model: Name of the model.
         version: Version of the model.
+        unfamiliar: Whether the image is unlike the training images; None if not scored.
+        unfamiliarity: Score of that; above 1 it is.
         cached: Whether it comes from the service's response cache.
     """
 
@@ -50,6 +52,8 @@ class ImagePrediction:
     probabilities: dict[str, float]
     model: str
     version: str
+    unfamiliar: bool | None = None
+    unfamiliarity: float | None = None
     cached: bool = False
 
 

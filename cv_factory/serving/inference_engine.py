@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,20 @@ import numpy.typing as npt
 from cv_factory.cpu import available_cpus
 from cv_factory.data.decode import decode, read_header
 from cv_factory.errors import ConfigError, ImageError
+from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.postprocessors import PostprocessedPrediction, build_postprocessor
+from cv_factory.serving.postprocessors import (
+    PostprocessedPrediction,
+    build_image_postprocessor,
+)
 
 Pixels = npt.NDArray[np.uint8]
-#: Probabilities float32 ``(K,)`` and features float32 ``(k,)`` of one image.
-Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 #: Larger images (encoded bytes, pixels) are decoded in a thread so as not to block the event loop.
 _MAX_INLINE_BYTES, _MAX_INLINE_PIXELS = 64 * 2**10, 2**18
+#: Rounding hides differences that depend on the batch an image was in.
+UNFAMILIARITY_DECIMALS = 4
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,8 +41,21 @@ class ScoredImage:
 
     id: str
     output: PostprocessedPrediction
-    scores: Scores
+    scores: ImageScores
     is_cached: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as it stands in an answer."""
+        fields: dict[str, Any] = {
+            "id": self.id,
+            "label": self.output.label,
+            "probabilities": self.output.probabilities,
+        }
+        score = self.scores.unfamiliarity
+        if score is not None:
+            fields["unfamiliar"] = self.scores.is_unfamiliar
+            fields["unfamiliarity"] = round(score, UNFAMILIARITY_DECIMALS)
+        return fields
 
 
 class InferenceEngine:
@@ -62,16 +80,15 @@ class InferenceEngine:
         self._on_batch = on_batch
         self._random = random.Random()
         self._limits = bundle.serving.limits
-        settings = bundle.serving.postprocessor
         try:
-            self._postprocess = build_postprocessor(
-                settings.name, settings.settings, bundle.predictor.contract.class_names
+            self._postprocess = build_image_postprocessor(
+                bundle.serving.postprocessor, bundle.predictor.contract
             )
         except ValueError as error:
-            raise ConfigError(f"postprocessor.settings: {error}.") from None
+            raise ConfigError(f"postprocessor: {error}.") from None
         self._n_decoding = 0
         self._queue_size = batching.queue_size
-        self._batcher: MicroBatcher[Pixels, Scores] = MicroBatcher(
+        self._batcher: MicroBatcher[Pixels, ImageScores] = MicroBatcher(
             self._run,
             max_batch=batching.max_batch,
             queue_size=batching.queue_size,
@@ -87,7 +104,7 @@ class InferenceEngine:
             ArtifactError: They differ.
         """
         golden = self._predictor.golden
-        golden.verify(self._predictor.predict(golden.images).probabilities, self._name)
+        golden.verify(self._predictor.predict(golden.images), self._name)
 
     def decode(self, image: bytes) -> Pixels:
         """Decode one image, with the decoder that ingestion uses.
@@ -136,7 +153,7 @@ class InferenceEngine:
             QueueFullError: They do not fit into the queue.
         """
         scores = await self._batcher(images)
-        return [ScoredImage(self._new_id(), self._postprocess(s[0]), s) for s in scores]
+        return [ScoredImage(self._new_id(), self._postprocess(s), s) for s in scores]
 
     def close(self) -> None:
         """Stop the threads."""
@@ -147,11 +164,10 @@ class InferenceEngine:
         # An id is no secret, so it does not need a system call for randomness.
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
-    def _run(self, images: Sequence[Pixels]) -> list[Scores]:
+    def _run(self, images: Sequence[Pixels]) -> list[ImageScores]:
         if self._on_batch is not None:
             self._on_batch(len(images))
-        batch = self._predictor.predict(np.stack(images))
-        return list(zip(batch.probabilities, batch.features, strict=True))
+        return self._predictor.predict(np.stack(images)).rows()
 
 
 def _is_small(image: bytes) -> bool:

@@ -8,7 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.postprocessors import PostprocessedPrediction
 
 _PROBLEMS = {
     400: "the body is malformed",
@@ -66,7 +69,7 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
         "info": {"title": f"{bundle.model_name} predictor", "version": bundle.version},
         "paths": paths,
         "components": {
-            "schemas": {"Problem": _problem_schema(), "Predictions": _predictions_schema()},
+            "schemas": {"Problem": _problem_schema(), "Predictions": _predictions_schema(bundle)},
             "securitySchemes": schemes,
         },
         "security": [] if is_open else [{"key": []}, {"bearer": []}],
@@ -113,12 +116,17 @@ def _problem_schema() -> dict[str, Any]:
     return _object_schema({**properties, "status": {"type": "integer"}}, [*properties, "status"])
 
 
-def _predictions_schema() -> dict[str, Any]:
-    prediction = {
+def _predictions_schema(bundle: Bundle) -> dict[str, Any]:
+    prediction: dict[str, Any] = {
         "id": {"type": "string", "format": "uuid"},
         "label": {"type": ["string", "null"], "description": "null if the service abstains"},
         "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
     }
+    if bundle.predictor.contract.familiarity is not None:
+        unfamiliar = "true if the image is unlike everything the model was trained on"
+        prediction["unfamiliar"] = {"type": "boolean", "description": unfamiliar}
+        score = "score of that; above 1 it is"
+        prediction["unfamiliarity"] = {"type": "number", "minimum": 0, "description": score}
     properties = {
         "predictions": {"type": "array", "items": _object_schema(prediction, list(prediction))},
         "model": {"type": "string"},
@@ -140,13 +148,16 @@ def _object_schema(properties: dict[str, Any], required: list[str]) -> dict[str,
 
 def _example_predictions(bundle: Bundle) -> dict[str, Any]:
     names = bundle.predictor.contract.class_names
-    probabilities = bundle.predictor.golden.probabilities[0]
+    golden = bundle.predictor.golden
+    probabilities = golden.probabilities[0]
     best = int(probabilities.argmax())
-    prediction = {
-        "id": "8c5f9a3e-0d6b-4d0c-9a6e-2f1f6f0f5a11",
-        "label": names[best],
-        "probabilities": {names[best]: round(float(probabilities[best]), 6)},
-    }
+    score = None if golden.unfamiliarity is None else float(golden.unfamiliarity[0])
+    ranked = {names[best]: round(float(probabilities[best]), 6)}
+    prediction = ScoredImage(
+        "8c5f9a3e-0d6b-4d0c-9a6e-2f1f6f0f5a11",
+        PostprocessedPrediction(names[best], ranked),
+        ImageScores(probabilities, golden.features[0], score),
+    ).to_dict()
     return {
         "predictions": [prediction],
         "model": bundle.model_name,

@@ -20,8 +20,14 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class ServiceMetrics:
     """Metrics of one application, in a registry of its own."""
 
-    def __init__(self, model: str, version: str) -> None:
-        """Register the metrics at zero."""
+    def __init__(self, model: str, version: str, *, has_familiarity: bool = False) -> None:
+        """Register the metrics at zero.
+
+        Args:
+            model: Name of the registered model.
+            version: Its version.
+            has_familiarity: Whether unfamiliar images are recognized, and so counted.
+        """
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "cv_factory_requests", "HTTP requests", ("route", "status"), registry=registry
@@ -36,6 +42,14 @@ class ServiceMetrics:
         self._predictions = Counter(
             "cv_factory_predictions", "Predicted images by label", ("label",), registry=registry
         )
+        self._unfamiliar = (
+            Counter(
+                "cv_factory_unfamiliar_images", "Predicted images unlike the training images",
+                registry=registry,
+            )
+            if has_familiarity
+            else None
+        )  # fmt: skip
         self._batches = Histogram(
             "cv_factory_batch_images", "Images in one run of the graph",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=registry,
@@ -66,9 +80,11 @@ class ServiceMetrics:
         """Count a request answered with a problem."""
         self._problems.labels(kind).inc()
 
-    def count_prediction(self, label: str | None) -> None:
-        """Count a predicted image; None is an abstention."""
+    def count_prediction(self, label: str | None, is_unfamiliar: bool | None) -> None:
+        """Count a predicted image; a label of None is an abstention."""
         self._predictions.labels(label if label is not None else "(none)").inc()
+        if self._unfamiliar is not None and is_unfamiliar:
+            self._unfamiliar.inc()
 
     def observe_batch(self, n_images: int) -> None:
         """Count a run of the graph and its images."""

@@ -9,7 +9,7 @@ import numpy as np
 from zenml.models import ModelVersionResponse
 
 from cv_factory.artifacts.files import fingerprint
-from cv_factory.config.export import CalibrationConfig, ExportConfig
+from cv_factory.config.export import CalibrationConfig, ExportConfig, FamiliarityConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -161,8 +161,16 @@ def _train_again(trace: Trace) -> Predictor:
     trained = train(dataset, split, transform, model, config)
     export = parameters["export"]
     calibration = CalibrationConfig.model_validate(export.get("calibration", {}))
+    # Versions of before this section have no score.
+    familiarity = FamiliarityConfig.model_validate(export.get("familiarity", {"method": "none"}))
     float_predictor = export_training_run(
-        trained, transform, dataset, split, calibration, export.get("config_fingerprint", "")
+        trained,
+        transform,
+        dataset,
+        split,
+        calibration,
+        familiarity,
+        export.get("config_fingerprint", ""),
     )
     export_config = ExportConfig.model_validate(export.get("config", {}))
     return quantize(float_predictor, dataset, split, export_config)

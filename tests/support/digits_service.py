@@ -27,9 +27,11 @@ from tests.support.processes import command_line
 from tests.support.waiting import wait_until
 
 
-def digits_bundle(model: str = "logistic_regression", **serving: Any) -> Bundle:
+def digits_bundle(
+    model: str = "logistic_regression", *, has_familiarity: bool = False, **serving: Any
+) -> Bundle:
     """Return a bundle of a small model with this serving configuration."""
-    predictor, _, _ = digits_predictor(model)
+    predictor, _, _ = digits_predictor(model, has_familiarity=has_familiarity)
     config = ServingConfig.model_validate(serving)
     return Bundle(predictor, config, "digits", "7", "2026-01-01T00:00:00+00:00")
 

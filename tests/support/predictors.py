@@ -5,9 +5,11 @@ from functools import cache
 
 import numpy as np
 
+from cv_factory.config.export import FamiliarityConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.export.familiarity import add_familiarity
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.models.random_forest import RandomForestConfig
@@ -24,11 +26,15 @@ _MODELS = {
 
 @cache
 def digits_predictor(
-    model: str, *, calibrated: bool = False
+    model: str, *, calibrated: bool = False, has_familiarity: bool = False
 ) -> tuple[Predictor, ImageDataset, Split]:
     """Return a predictor of 600 digits, the digits, and their split."""
     digits = load_digits(600, n_components=16)
     predictor = digits.export(_train(model), calibrated=calibrated)
+    if has_familiarity:
+        predictor = add_familiarity(
+            predictor, digits.dataset, digits.split, FamiliarityConfig(false_rate=0.05)
+        )
     return predictor, digits.dataset, digits.split
 
 

@@ -116,6 +116,7 @@ def quality_sections(evaluation: Evaluation) -> Sections:
         ("Slices, worst first", _slice_blocks(evaluation)),
         ("Calibration", _calibration_blocks(evaluation)),
         ("Robustness", _robustness_blocks(evaluation)),
+        ("Unfamiliar images", _familiarity_blocks(evaluation)),
         ("Explanations", _explanation_blocks(evaluation)),
         ("Precision", _precision_blocks(evaluation)),
         ("Cost and consistency", _cost_blocks(evaluation)),
@@ -258,6 +259,24 @@ def _robustness_blocks(evaluation: Evaluation) -> list[Block]:
         Picture("Robustness", lambda: robustness(by_name, overall)),
         Table(header, rows),
     ]
+
+
+def _familiarity_blocks(evaluation: Evaluation) -> list[Block]:
+    result = evaluation.behavior.familiarity
+    if result is None:
+        return []
+    text = (
+        "The predictor scores how unlike its training images an image is, and marks it as "
+        f"unfamiliar above a threshold that {result.n_validation:,} validation images set, for a "
+        f"false rate of {result.false_rate:.2%}."
+    )
+    percent = f"{100 * evaluation.confidence:g} %"
+    header = ("images", "number", "unfamiliar", f"{percent} interval")
+    rows = (
+        ("test", result.n_images, f"{result.share:.2%}", f"{result.low:.2%} to {result.high:.2%}"),
+        ("random pixels", result.n_noise, f"{result.noise_share:.2%}", ""),
+    )
+    return [Text(text), Table(header, rows)]
 
 
 def _explanation_blocks(evaluation: Evaluation) -> list[Block]:

@@ -2,7 +2,8 @@
 
 A file is ``predictions-<start>-<process>.jsonl``; a new one starts after ``log.max_file_bytes``.
 Each line is one prediction: ``{"id", "time", "model", "version", "label", "probabilities": {label:
-…}, "features": […], "key", "request_id"}``. Images are not stored.
+…}, "unfamiliar", "unfamiliarity", "features": […], "key", "request_id"}``; null is what the
+predictor does not score. Images are not stored.
 """
 
 import fcntl
@@ -78,7 +79,9 @@ class PredictionLog:
                 "version": self._version,
                 "label": result.output.label,
                 "probabilities": result.output.probabilities,
-                "features": result.scores[1].tolist(),
+                "unfamiliar": result.scores.is_unfamiliar,
+                "unfamiliarity": result.scores.unfamiliarity,
+                "features": result.scores.features.tolist(),
                 "key": principal_name,
                 "request_id": request_id,
             }

@@ -4,6 +4,12 @@ const element = (id) => document.getElementById(id);
 function show(answer) {
   const prediction = answer.predictions[0];
   element("label").textContent = prediction.label ?? "not sure";
+  const unfamiliar = element("unfamiliar");
+  unfamiliar.hidden = !prediction.unfamiliar;
+  unfamiliar.textContent = prediction.unfamiliar
+    ? `Unlike everything this model was trained on (score ${prediction.unfamiliarity.toFixed(2)}, ` +
+      "above 1 is unfamiliar): do not rely on the probabilities below."
+    : "";
   // An object forgets the order of keys that look like numbers.
   const ranked = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
   const rows = ranked.map(([name, probability]) => {

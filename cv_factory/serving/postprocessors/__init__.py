@@ -5,13 +5,15 @@ returns a ``Postprocessor``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cv_factory.config.plugins import load_plugin
+from cv_factory.config.serving import PostprocessorConfig
+from cv_factory.inference.predictor import Contract, ImageScores
 
 #: The package whose modules are plug-ins; ``cv_factory.code_fingerprint`` reads it.
 PLUGINS = "cv_factory.serving.postprocessors"
@@ -32,6 +34,30 @@ class PostprocessedPrediction:
 
 #: Takes the probabilities of one image, float32 ``(K,)``.
 Postprocessor = Callable[[npt.NDArray[np.float32]], PostprocessedPrediction]
+
+
+def build_image_postprocessor(
+    config: PostprocessorConfig, contract: Contract
+) -> Callable[[ImageScores], PostprocessedPrediction]:
+    """Build the configured postprocessor of a predictor's outputs, abstention included.
+
+    Raises:
+        ValueError: The settings are invalid or do not fit the predictor.
+    """
+    if config.abstain_when_unfamiliar and contract.familiarity is None:
+        raise ValueError(
+            "abstain_when_unfamiliar is set, and this predictor does not score how unfamiliar an "
+            "image is: train with familiarity.method nearest_neighbor, or leave the setting out"
+        )
+    postprocess = build_postprocessor(config.name, config.settings, contract.class_names)
+
+    def postprocess_image(scores: ImageScores) -> PostprocessedPrediction:
+        prediction = postprocess(scores.probabilities)
+        if config.abstain_when_unfamiliar and scores.is_unfamiliar:
+            return replace(prediction, label=None)
+        return prediction
+
+    return postprocess_image
 
 
 def build_postprocessor(

@@ -12,6 +12,7 @@ import pytest
 
 from cv_factory.config.serving import LogConfig
 from cv_factory.deployment.local.endpoint import LocalEndpoint
+from cv_factory.inference.predictor import ImageScores
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import DaemonError
 from cv_factory.processes.ports import find_free_port
@@ -80,11 +81,11 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
 ) -> None:
     folder = small_disk / "predictions"
     log = PredictionLog(folder, "digits", "1", LogConfig(prediction_files=2))
-    scores = np.full(10, 0.1, np.float32)
+    scores = ImageScores(np.full(10, 0.1, np.float32), np.full(10, 0.1, np.float32))
 
     def put(name: str) -> None:
         log.put(
-            ScoredImage(name, PostprocessedPrediction("3", {"3": 0.1}), (scores, scores)),
+            ScoredImage(name, PostprocessedPrediction("3", {"3": 0.1}), scores),
             "anyone",
             "request",
         )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cv_factory.config.serving import LogConfig, ServingConfig
+from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging import json_lines
 from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
@@ -22,7 +23,8 @@ _FEATURES = np.full(40, 0.1, np.float32)
 def put(log: PredictionLog, prediction_id: str) -> None:
     """Log a prediction."""
     output = PostprocessedPrediction("3", {"3": 0.1})
-    log.put(ScoredImage(prediction_id, output, (_FEATURES[:10], _FEATURES)), "anyone", "request")
+    scores = ImageScores(_FEATURES[:10], _FEATURES)
+    log.put(ScoredImage(prediction_id, output, scores), "anyone", "request")
 
 
 def test_as_many_files_are_kept_as_configured(tmp_path: Path) -> None:
