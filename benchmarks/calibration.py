@@ -155,9 +155,9 @@ def _train(name: str, photos: str, seed: str, file: str) -> None:
     predictor = export_predictor(trained, transform, {}, dataset, split.validation)
     np.savez(
         file,
-        validation=score(predictor, dataset, split.validation),
+        validation=score(predictor, dataset, split.validation).probabilities,
         validation_labels=dataset.labels[split.validation],
-        test=score(predictor, dataset, split.test),
+        test=score(predictor, dataset, split.test).probabilities,
         test_labels=dataset.labels[split.test],
     )
 

@@ -8,12 +8,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
+from cv_factory.inference.predictor import FAMILIARITY_PREFIX
+
 Shape = tuple[int, ...]
 
 
 def count(graph: bytes) -> tuple[int, int, dict[str, int]]:
     """Count parameters, operations for one image, and nodes by operator.
 
+    The training images that the score of unfamiliarity compares with are no parameters.
     Operations are the multiplications and additions (two each) of convolutions, matrix products
     and linear classifiers; everything element-wise is left out, as is usual.
 
@@ -30,7 +33,11 @@ def count(graph: bytes) -> tuple[int, int, dict[str, int]]:
 
 
 def _parameters(graph: Any) -> int:
-    stored = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    stored = sum(
+        int(np.prod(tensor.dims))
+        for tensor in graph.initializer
+        if not tensor.name.startswith(FAMILIARITY_PREFIX)
+    )
     for node in graph.node:
         if node.domain == "ai.onnx.ml":
             stored += sum(len(a.floats) for a in node.attribute)

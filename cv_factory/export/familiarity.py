@@ -27,7 +27,12 @@ from onnx import TensorProto, helper, numpy_helper
 from cv_factory.config.export import FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
-from cv_factory.inference.predictor import Familiarity, GoldenSamples, Predictor
+from cv_factory.inference.predictor import (
+    FAMILIARITY_PREFIX,
+    Familiarity,
+    GoldenSamples,
+    Predictor,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _BATCH = 256
@@ -36,7 +41,7 @@ _THRESHOLD_DECIMALS = 4
 _MODEL_PREFIX, _PREFIX = "model/", "familiarity/"
 #: Energy that is added before the logarithm: about that of rounding to 256 levels.
 _SMALLEST_ENERGY = 1e-5
-_THRESHOLD = f"{_PREFIX}threshold"
+_THRESHOLD = f"{FAMILIARITY_PREFIX}threshold"
 _OUTPUT = "unfamiliarity"
 
 Embeddings = npt.NDArray[Any]
@@ -50,7 +55,7 @@ class _Space:
     dtype: type[np.floating[Any]]
 
     def tensor(self, name: str) -> str:
-        return f"{_PREFIX}{self.name}/{name}"
+        return f"{FAMILIARITY_PREFIX}{self.name}/{name}"
 
     @property
     def embedding(self) -> str:
@@ -188,7 +193,7 @@ class _Nodes:
     @property
     def axis(self) -> str:
         """Name of the constant [1]."""
-        name = f"{_PREFIX}axis"
+        name = f"{FAMILIARITY_PREFIX}axis"
         if all(tensor.name != name for tensor in self._graph.initializer):
             self._graph.initializer.append(numpy_helper.from_array(np.array([1]), name))
         return name
@@ -318,7 +323,7 @@ def _threshold_tensor(threshold: float) -> onnx.TensorProto:
 
 def _add_output(graph: onnx.ModelProto, distances: list[str]) -> None:
     """Add the output: the largest of the scaled distances, divided by the threshold."""
-    largest, ratio = f"{_PREFIX}largest", f"{_PREFIX}ratio"
+    largest, ratio = f"{FAMILIARITY_PREFIX}largest", f"{FAMILIARITY_PREFIX}ratio"
     graph.graph.initializer.append(_threshold_tensor(1.0))
     graph.graph.node.extend(
         [

@@ -20,6 +20,8 @@ from cv_factory.cpu import available_cpus
 from cv_factory.errors import ArtifactError
 
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
+#: Prefix of the graph's nodes and constants that compute ``unfamiliarity``.
+FAMILIARITY_PREFIX = "familiarity/"
 _BATCH = 256
 #: Maximum absolute difference between a golden sample's probabilities here and at export.
 GOLDEN_TOLERANCE = 1e-5

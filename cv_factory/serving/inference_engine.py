@@ -24,14 +24,13 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import (
     PostprocessedPrediction,
     build_image_postprocessor,
+    prediction_fields,
 )
 
 Pixels = npt.NDArray[np.uint8]
 
 #: Larger images (encoded bytes, pixels) are decoded in a thread so as not to block the event loop.
 _MAX_INLINE_BYTES, _MAX_INLINE_PIXELS = 64 * 2**10, 2**18
-#: Rounding hides differences that depend on the batch an image was in.
-UNFAMILIARITY_DECIMALS = 4
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -46,16 +45,7 @@ class ScoredImage:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as it stands in an answer."""
-        fields: dict[str, Any] = {
-            "id": self.id,
-            "label": self.output.label,
-            "probabilities": self.output.probabilities,
-        }
-        score = self.scores.unfamiliarity
-        if score is not None:
-            fields["unfamiliar"] = self.scores.is_unfamiliar
-            fields["unfamiliarity"] = round(score, UNFAMILIARITY_DECIMALS)
-        return fields
+        return {"id": self.id, **prediction_fields(self.output, self.scores)}
 
 
 class InferenceEngine:

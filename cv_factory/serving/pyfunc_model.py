@@ -14,7 +14,7 @@ from cv_factory.config.serving import ServingConfig
 from cv_factory.data.decode import decode
 from cv_factory.errors import ImageError
 from cv_factory.inference.predictor import Predictor
-from cv_factory.serving.postprocessors import build_postprocessor
+from cv_factory.serving.postprocessors import build_image_postprocessor, prediction_fields
 
 #: Column of the input: one encoded image (PNG, JPEG, ...) a row.
 COLUMN = "image"
@@ -26,11 +26,7 @@ class PyfuncModel:
     def __init__(self, predictor: Predictor) -> None:
         serving = ServingConfig()
         self._predictor, self._limits = predictor, serving.limits
-        self._postprocess = build_postprocessor(
-            serving.postprocessor.name,
-            serving.postprocessor.settings,
-            predictor.contract.class_names,
-        )
+        self._postprocess = build_image_postprocessor(serving.postprocessor, predictor.contract)
 
     def predict(
         self, model_input: Mapping[str, Sequence[bytes]], params: object = None
@@ -48,8 +44,8 @@ class PyfuncModel:
         if not images:
             return []
         pixels = np.stack([self._decode(image, row) for row, image in enumerate(images)])
-        answers = map(self._postprocess, self._predictor.predict(pixels).probabilities)
-        return [{"label": a.label, "probabilities": a.probabilities} for a in answers]
+        rows = self._predictor.predict(pixels).rows()
+        return [prediction_fields(self._postprocess(scores), scores) for scores in rows]
 
     def _decode(self, image: bytes, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         contract, limits = self._predictor.contract, self._limits
@@ -75,5 +71,5 @@ def _load_pyfunc(path: str) -> PyfuncModel:
     """
     predictor = Predictor.load(Path(path))
     golden = predictor.golden
-    golden.verify(predictor.predict(golden.images).probabilities, "The predictor")
+    golden.verify(predictor.predict(golden.images), "The predictor")
     return PyfuncModel(predictor)

@@ -134,7 +134,9 @@ class DigitsService(ServiceProcess):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "bundle").mkdir()
-        digits_bundle(limits={"max_body_bytes": 100_000}).save(folder / "bundle")
+        digits_bundle(has_familiarity=True, limits={"max_body_bytes": 100_000}).save(
+            folder / "bundle"
+        )
         (folder / "digit.png").write_bytes(digit_png())
         self.key = add_key(folder / "keys.json", "ann", ["admin"], None)
         (folder / ".curlrc").write_text(f'header = "X-API-Key: {self.key}"\n')

@@ -17,6 +17,7 @@ from cv_factory.inference.predictor import Contract, ImageScores
 
 #: The package whose modules are plug-ins; ``cv_factory.code_fingerprint`` reads it.
 PLUGINS = "cv_factory.serving.postprocessors"
+_UNFAMILIARITY_DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class PostprocessedPrediction:
 
 #: Takes the probabilities of one image, float32 ``(K,)``.
 Postprocessor = Callable[[npt.NDArray[np.float32]], PostprocessedPrediction]
+
+
+def prediction_fields(prediction: PostprocessedPrediction, scores: ImageScores) -> dict[str, Any]:
+    """Return a prediction as it stands in an answer, without its id."""
+    fields: dict[str, Any] = {
+        "label": prediction.label,
+        "probabilities": prediction.probabilities,
+    }
+    if scores.unfamiliarity is not None:
+        fields["unfamiliar"] = scores.is_unfamiliar
+        # Rounding hides differences that depend on the batch an image was in.
+        fields["unfamiliarity"] = round(scores.unfamiliarity, _UNFAMILIARITY_DECIMALS)
+    return fields
 
 
 def build_image_postprocessor(

@@ -97,6 +97,26 @@ def test_every_image_is_predicted_and_other_files_are_quarantined(
     assert sum(summary.class_counts.values()) == 90
 
 
+def test_unfamiliar_images_are_marked_and_counted(tmp_path: Path) -> None:
+    write_digits(tmp_path / "images", 10)
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    (tmp_path / "images" / "noise.png").write_bytes(encode(Image.fromarray(noise)))
+    predictor, dataset, _ = digits_predictor("logistic_regression", has_familiarity=True)
+    summary = run(tmp_path / "images", tmp_path / "scores", predictor=predictor)
+    rows = pq.ParquetDataset([tmp_path / "scores" / part for part in summary.parts]).read()
+    table = {row["id"]: row for row in rows.to_pylist()}
+    assert table["noise.png"]["unfamiliar"] is True
+    assert table["notes.txt"]["unfamiliar"] is table["notes.txt"]["unfamiliarity"] is None
+    expected = predictor.predict(dataset.images[:1]).unfamiliarity
+    assert table["00000.png"]["unfamiliarity"] == pytest.approx(expected[0], abs=1e-4)
+    assert summary.n_unfamiliar == sum(bool(row["unfamiliar"]) for row in table.values())
+    again = run(tmp_path / "images", tmp_path / "scores", predictor=predictor)
+    assert again == summary
+    plain = run(tmp_path / "images", tmp_path / "plain")
+    assert plain.n_unfamiliar is None
+    assert "unfamiliar" not in pq.read_schema(tmp_path / "plain" / plain.parts[0]).names
+
+
 def test_a_complete_job_is_not_repeated_and_other_jobs_need_another_folder(
     tmp_path: Path,
 ) -> None:

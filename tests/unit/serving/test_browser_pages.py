@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.digits_service import DigitsService
 
@@ -24,6 +26,8 @@ def test_the_page_predicts_an_image_and_the_documentation_is_shown(
     chromium = engine("chromium", "chromium-browser")
     screenshots = Path(os.environ.get("CV_FACTORY_SCREENSHOTS", tmp_path))
     (tmp_path / "wrong.png").write_bytes(b"no image")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER_OPTIONS)
         page = browser.new_page(viewport={"width": 900, "height": 900})
@@ -42,6 +46,10 @@ def test_the_page_predicts_an_image_and_the_documentation_is_shown(
         expect(page.locator("#probabilities tr").first).to_contain_text(best)
         expect(page.locator("#details")).to_contain_text("digits version 7")
         page.screenshot(path=screenshots / "try_page.png", full_page=True)
+        expect(page.locator("#unfamiliar")).to_be_hidden()
+        page.locator("#file").set_input_files(tmp_path / "noise.png")
+        expect(page.locator("#unfamiliar")).to_contain_text("Unlike everything")
+        page.screenshot(path=screenshots / "unfamiliar_page.png", full_page=True)
         assert messages == []
         page.locator("#file").set_input_files(tmp_path / "wrong.png")
         expect(page.locator("#problem")).to_contain_text("not an image")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
+from cv_factory.inference.predictor import Contract, Familiarity, GoldenSamples, Predictor
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.openapi import build_openapi
 
@@ -19,8 +19,10 @@ def test_the_description_equals_its_golden_file(golden: Callable[[str, str], Non
         np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3),
         np.array([[0.25, 0.75]], np.float32),
         np.zeros((1, 2), np.float32),
+        np.array([0.5], np.float32),
     )
-    contract = Contract(4, 4, 3, ("cat", "dog"), 2, {}, {})
+    familiarity = Familiarity(1.0, 0.01, 99, 512)
+    contract = Contract(4, 4, 3, ("cat", "dog"), 2, {}, {}, familiarity=familiarity)
     bundle = Bundle(Predictor(b"", contract, samples), ServingConfig(), "pets", "3", "2026-01-01")
     description = build_openapi(bundle, is_open=False)
     assert build_openapi(bundle, is_open=True) == {**description, "security": []}

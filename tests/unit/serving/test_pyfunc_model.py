@@ -16,7 +16,7 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.pyfunc_model import PyfuncModel, _load_pyfunc
 from tests.support.predictors import digits_predictor, with_wrong_golden_samples
 
-PREDICTOR = digits_predictor("logistic_regression")[0]
+PREDICTOR = digits_predictor("logistic_regression", has_familiarity=True)[0]
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def photo(kind: str, mode: str) -> bytes:
 
 def test_it_answers_as_the_service_does(service: TestClient) -> None:
     images = [encode_png(image) for image in PREDICTOR.golden.images]
+    assert PyfuncModel(PREDICTOR).predict({"image": [photo("PNG", "L")]})[0]["unfamiliar"]
     images += [photo("JPEG", "RGB"), photo("PNG", "RGBA"), photo("PNG", "L")]
     answers = PyfuncModel(PREDICTOR).predict({"image": images})
     assert len(answers) == len(images)
@@ -42,8 +43,11 @@ def test_it_answers_as_the_service_does(service: TestClient) -> None:
         response = service.post("/predict", content=image, headers={"Content-Type": "image/png"})
         (expected,) = response.json()["predictions"]
         assert answer.keys() == expected.keys() - {"id"}
-        assert answer["label"] == expected["label"]
-        assert answer.get("unfamiliar") == expected.get("unfamiliar")
+        assert (answer["label"], answer["unfamiliar"]) == (
+            expected["label"],
+            expected["unfamiliar"],
+        )
+        assert abs(answer["unfamiliarity"] - expected["unfamiliarity"]) <= 1e-3
         for name, probability in expected["probabilities"].items():
             assert abs(answer["probabilities"][name] - probability) <= 1e-5
 
