@@ -24,5 +24,6 @@ class BatchPredictionsMaterializer(ArtifactMaterializer):
             "predictor_fingerprint": data.predictor_fingerprint,
             "n_rows": data.n_rows,
             "n_quarantined": data.n_quarantined,
+            **({} if data.n_unfamiliar is None else {"n_unfamiliar": data.n_unfamiliar}),
             "class_counts": data.class_counts,
         }

@@ -49,6 +49,12 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
 def describe_predictions(predictions: BatchPredictions) -> str:
     """Return the number of scored images, in all and per class, and the output folder."""
     n_scored = predictions.n_rows - predictions.n_quarantined
+    n_unfamiliar = predictions.n_unfamiliar
+    unfamiliar = (
+        []
+        if n_unfamiliar is None
+        else [f"Unfamiliar: {n_unfamiliar:,} images, unlike everything the model was trained on."]
+    )
     counts = [f"  {name}: {n:,}" for name, n in predictions.class_counts.items() if n]
     return "\n".join(
         [
@@ -56,6 +62,7 @@ def describe_predictions(predictions: BatchPredictions) -> str:
             f"{predictions.model_name} version {predictions.model_version}; "
             f"{predictions.n_quarantined:,} quarantined, each with its reason.",
             *counts,
+            *unfamiliar,
             f"Parquet: {predictions.folder}",
         ]
     )
