@@ -93,8 +93,10 @@ def _find_version(prediction_id: str, registry: "ModelRegistry", folder: Path | 
     from registry.prediction_lookup import find_logged_prediction
 
     prediction = find_logged_prediction(registry.model_name, prediction_id, folder)
+    unfamiliar = ", an unfamiliar image" if prediction.get("unfamiliar") else ""
     click.echo(
-        f"Prediction {prediction_id}: {prediction['label']} ({prediction['time']})", err=True
+        f"Prediction {prediction_id}: {prediction['label']}{unfamiliar} ({prediction['time']})",
+        err=True,
     )
     return int(prediction["version"])
 

@@ -84,16 +84,14 @@ def add_familiarity(
         return predictor
     graph = onnx.load_model_from_string(predictor.graph)
     references = _select_references(split.train, config.max_references)
-    distances = []
-    for space in _add_embeddings(graph):
-        embedded = _run(graph, dataset, references, space.embedding)
-        if space is _SPECTRUM:
-            embedded = _standardize(graph, space, embedded)
-        _add_distance(graph, space, embedded)
-        measured = _run(graph, dataset, split.validation, space.tensor("distance"))
-        scale, _ = fit_threshold(measured, config.false_rate)
-        distances.append(_add_scale(graph, space, scale))
-    _add_output(graph, distances)
+    spaces = _add_embeddings(graph)
+    embedded = _run(graph, dataset, references, [space.embedding for space in spaces])
+    for space, rows in zip(spaces, embedded, strict=True):
+        _add_distance(graph, space, _standardize(graph, rows) if space is _SPECTRUM else rows)
+    distances = [space.tensor("distance") for space in spaces]
+    measured = _run(graph, dataset, split.validation, distances)
+    scales = [fit_threshold(values, config.false_rate)[0] for values in measured]
+    _add_output(graph, [_add_scale(graph, *pair) for pair in zip(spaces, scales, strict=True)])
     unscaled = Familiarity(1.0, config.false_rate, 0, len(references))
     contract = replace(predictor.contract, familiarity=unscaled)
     scored = replace(predictor, graph=_serialize(graph), contract=contract)
@@ -163,19 +161,23 @@ def _select_references(train: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.i
 
 
 def _run(
-    graph: onnx.ModelProto, dataset: ImageDataset, indices: npt.NDArray[np.int64], tensor: str
-) -> npt.NDArray[Any]:
-    """Return a tensor of the graph for some images, ``(n, ...)``."""
+    graph: onnx.ModelProto,
+    dataset: ImageDataset,
+    indices: npt.NDArray[np.int64],
+    tensors: list[str],
+) -> list[npt.NDArray[Any]]:
+    """Return tensors of the graph for some images, each ``(n, ...)``."""
     import onnxruntime
 
     extended = onnx.ModelProto()
     extended.CopyFrom(graph)
-    extended.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    extended.graph.output.extend(map(helper.make_empty_tensor_value_info, tensors))
     session = onnxruntime.InferenceSession(
         extended.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     batches = dataset.batches(indices, _BATCH)
-    return np.concatenate([session.run([tensor], {"images": batch})[0] for batch in batches])
+    outputs = [session.run(tensors, {"images": batch}) for batch in batches]
+    return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
 
 def _serialize(graph: onnx.ModelProto) -> bytes:
@@ -271,11 +273,11 @@ def _add_spectrum(graph: onnx.ModelProto, height: int, width: int) -> None:
     nodes.add("Div", [_SPECTRUM.tensor("log_energy"), nodes.constant("std", [1.0])], "embedding")
 
 
-def _standardize(graph: onnx.ModelProto, space: _Space, embedded: Embeddings) -> Embeddings:
-    """Divide the embedding's coordinates by their standard deviation over the references."""
+def _standardize(graph: onnx.ModelProto, embedded: Embeddings) -> Embeddings:
+    """Divide the spectrum's coordinates by their standard deviation over the references."""
     std = np.maximum(embedded.std(axis=0), 1e-3)
     for tensor in graph.graph.initializer:
-        if tensor.name == space.tensor("std"):
+        if tensor.name == _SPECTRUM.tensor("std"):
             tensor.CopyFrom(numpy_helper.from_array(std, tensor.name))
     standardized: Embeddings = embedded / std
     return standardized
