@@ -107,7 +107,7 @@ def test_the_graph_contains_the_temperature(model: str) -> None:
     losses = [m.log_loss(labels, p[split.validation]) for p in (before, after)]
     assert losses[1] <= losses[0]
     golden = calibrated.golden
-    golden.verify(calibrated.predict(golden.images).probabilities, "the calibrated predictor")
+    golden.verify(calibrated.predict(golden.images), "the calibrated predictor")
 
 
 def test_the_check_is_stored_with_the_predictor(tmp_path: Path) -> None:
