@@ -11,8 +11,8 @@ Distance to the nearest of some training images, in three spaces:
   Deep Nearest Neighbors, 2022); a model without such a layer does without.
 
 Each alone misses something that another one sees (``benchmarks/unfamiliar.py``), so the largest
-counts, each divided by its own quantile on the validation images. These set the threshold as well, so
-that the false rate holds approximately: on the digits 1.9 % of the test images, on average, at 1 %.
+counts, each divided by its own quantile on the validation images. These set the threshold as well,
+so that the false rate holds approximately: on the digits 1.9 % of the test images, at 1 %.
 """
 
 import logging
