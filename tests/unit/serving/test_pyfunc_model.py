@@ -39,6 +39,7 @@ def test_it_answers_as_the_service_does(service: TestClient) -> None:
     images += [photo("JPEG", "RGB"), photo("PNG", "RGBA"), photo("PNG", "L")]
     answers = PyfuncModel(PREDICTOR).predict({"image": images})
     assert len(answers) == len(images)
+    assert answers[-1]["unfamiliar"], "noise is no digit"
     for image, answer in zip(images, answers, strict=True):
         response = service.post("/predict", content=image, headers={"Content-Type": "image/png"})
         (expected,) = response.json()["predictions"]
