@@ -395,7 +395,8 @@ def test_a_listing_writes_nothing(trained_project: Project) -> None:
         return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in paths}
 
     before = files()
-    listings = [["models"], ["history"], ["card", "1"], ["--pipeline", "training", "--dry-run"]]
+    listings = [["models"], ["status"], ["history", "--verify"], ["card", "1"], ["trace", "1"]]
+    listings.append(["--pipeline", "training", "--dry-run"])
     done = run_all(trained_project, *listings)
     assert [d.code for d in done] == [0] * len(listings), done
     after = files()
