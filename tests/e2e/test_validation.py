@@ -103,7 +103,7 @@ def test_images_are_compared_with_a_stored_dataset(project: Project, tmp_path: P
         validation(tmp_path / "before", "validation.reference=data_report"),
     )
     assert before.code == alike.code == after.code == 0, after.output
-    assert "reference" not in alike.output
+    assert "reference's" not in alike.output
     assert "Mean brightness, contrast and sharpness are near the reference's" in after.output
     assert other.code == 3, other.output
     assert "labels_as_reference" in other.output
