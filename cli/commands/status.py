@@ -42,10 +42,14 @@ def describe_status(status: "ModelStatus") -> str:
         f"  staging     {_describe_holder(status.staging)}",
     ]
     lines += [f"  served      {line}" for line in _describe_services(status)]
-    for problem in status.problems:
-        mark = click.style("DISAGREES", fg="red", bold=True)
-        lines.append(f"  {mark}   {problem}")
+    lines += [f"  {line}" for line in describe_problems(status)]
     return "\n".join(lines)
+
+
+def describe_problems(status: "ModelStatus") -> list[str]:
+    """Return one line for each thing that does not agree."""
+    mark = click.style("DISAGREES", fg="red", bold=True)
+    return [f"{mark}   {problem}" for problem in status.problems]
 
 
 def _describe_holder(holder: "StageHolder | None") -> str:

@@ -68,15 +68,17 @@ def deploy_version(
     debug: bool,
     who: str | None = None,
 ) -> int:
-    """Run the pipeline for one version, print the deployment and return the exit code.
+    """Run the pipeline for one version, print the deployment, and what disagrees after it.
 
     Raises:
         CVFactoryError: A step failed; the previous version keeps serving.
     """
+    from cli.commands.status import describe_problems
     from cli.execution import run_to_end
     from pipelines.deployment import deployment
     from registry.artifact_loader import load_output
     from registry.deployments import bundle_metadata
+    from registry.status import load_status
     from registry.versions import PREDICTOR, linked_artifact
 
     arguments = (
@@ -91,6 +93,9 @@ def deploy_version(
     if finished_run is not None:
         last_step = "smoke_test" if config.endpoint.canary_share else "promote"
         click.echo(describe_deployment(load_output(finished_run, last_step, Deployment)))
+        # Such as an earlier version that another stack goes on serving.
+        for line in describe_problems(load_status(version.model.name)):
+            click.echo(line)
     return 0
 
 
