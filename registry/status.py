@@ -74,6 +74,7 @@ class ModelStatus:
         unrecorded_weight: Fraction of the requests that goes to services without a record.
         elsewhere: Services of other model deployers.
         findings: What is wrong in the registry, or could not be read.
+        is_deployable: Whether the version in production may be deployed.
     """
 
     model_name: str
@@ -83,6 +84,7 @@ class ModelStatus:
     unrecorded_weight: float = 0.0
     elsewhere: tuple[deployments.ServiceElsewhere, ...] = ()
     findings: tuple[str, ...] = ()
+    is_deployable: bool = True
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -102,7 +104,8 @@ class ModelStatus:
 def load_status(model_name: str) -> ModelStatus:
     """Read the status of a model; what cannot be read is among its ``findings``."""
     registry = ModelRegistry(model_name)
-    entries, findings = _read_log(registry)
+    entries, findings, is_moved_outside = _read_log(registry)
+    is_deployable = False
     staged = {v.stage: v for v in versions.list_versions(model_name)}
     holders = {
         stage: _stage_holder(staged[stage], entries)
@@ -110,7 +113,9 @@ def load_status(model_name: str) -> ModelStatus:
         if stage in staged
     }
     if entries and "production" in staged:
-        findings += _undeployable(registry, staged["production"])
+        problems = _undeployable(registry, staged["production"])
+        findings += problems
+        is_deployable = not (problems or is_moved_outside)
     services: tuple[ServiceStatus, ...] = ()
     unrecorded_weight = 0.0
     try:
@@ -125,18 +130,26 @@ def load_status(model_name: str) -> ModelStatus:
         unrecorded_weight,
         deployments.services_elsewhere(model_name),
         findings,
+        is_deployable,
     )
 
 
-def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...]]:
-    """Return the entries of the audit log, and what is wrong in log and registry."""
+def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...], bool]:
+    """Return the audit log, what is wrong in log and registry, and whether a stage is among it."""
     try:
         entries = registry.check_log()
     except CVFactoryError as error:
-        return (), (str(error),)
+        return (), (str(error),), False
     findings: list[str] = []
+    is_moved_outside = False
     try:
-        findings += [f"Changed outside: {change}." for change in registry.detect_outside_changes()]
+        changes = registry.detect_outside_changes()
+        is_moved_outside = any(change.what == "stage" for change in changes)
+        findings += [
+            f"Changed outside: {change}. See: python run.py history --verify --model "
+            f"{registry.model_name}"
+            for change in changes
+        ]
     except CVFactoryError as error:
         findings.append(str(error))
     intent = open_intent(entries)
@@ -145,7 +158,7 @@ def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[st
             f"{intent.detail['action']} by {intent.who} was interrupted (audit log entry "
             f"{intent.number}): the next command that changes a stage finishes or undoes it."
         )
-    return entries, tuple(findings)
+    return entries, tuple(findings), is_moved_outside
 
 
 def _undeployable(registry: ModelRegistry, production: ModelVersionResponse) -> tuple[str, ...]:
@@ -162,9 +175,13 @@ def _stage_holder(version: ModelVersionResponse, entries: Sequence[AuditEntry]) 
     predictor = versions.predictor_fingerprint(version)
     completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
     for entry in reversed(entries):
-        moves = entry.detail.get("changes", ()) if entry.number in completed else ()
-        if any(move["version"] == number and move["to_stage"] == stage for move in moves):
-            return StageHolder(number, predictor, entry.when, entry.who)
+        if entry.number not in completed and entry.kind != "outside":
+            continue
+        for move in entry.detail["changes"]:
+            if move["version"] == number and move.get("to_stage") == stage:
+                return StageHolder(number, predictor, entry.when, entry.who)
+            if move["version"] == number and move.get("what", "stage") == "stage":
+                return StageHolder(number, predictor)  # moved beside the registry
     return StageHolder(number, predictor)
 
 
@@ -212,7 +229,6 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     serving = [service for service in status.services if service.weight > 0]
     if not status.services:
         return
-    deploy = f"python run.py --pipeline deployment --model {name}"
     if production is None:
         served = ", ".join(dict.fromkeys(service.version for service in serving)) or "none"
         yield (
@@ -220,7 +236,12 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
             f"zenml model-deployer models delete {status.services[0].id}"
         )
         return
-    deploy += f" --set model.version={production.version}"
+    deploy = (
+        f" Run: python run.py --pipeline deployment --model {name} --set "
+        f"model.version={production.version}"
+        if status.is_deployable
+        else ""
+    )
     for service in serving:
         if not service.is_running:
             yield (
@@ -230,8 +251,7 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     if not any(_serves(service, production) for service in serving):
         others = ", ".join(dict.fromkeys(service.version for service in serving)) or "nothing"
         yield (
-            f"Version {production.version} is in production, but what serves is {others}. "
-            f"Run: {deploy}"
+            f"Version {production.version} is in production, but what serves is {others}.{deploy}"
         )
         return
     for service in serving:
@@ -245,7 +265,7 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     if status.unrecorded_weight > 0:
         yield (
             f"A service without a record in ZenML is given {status.unrecorded_weight:.0%} of the "
-            f"requests. Run: {deploy}"
+            f"requests.{deploy}"
         )
 
 

@@ -52,6 +52,10 @@ def test_status_agrees(shown: ModelStatus) -> None:
             f"Version 5 is in production, but what serves is 5. Run: {DEPLOY}",
         ),
         (
+            replace(STATUS, production=STAGING, staging=None, is_deployable=False),
+            "Version 6 is in production, but what serves is 5.",
+        ),
+        (
             replace(STATUS, services=(replace(SERVED, weight=0.0, is_running=False),)),
             f"Version 5 is in production, but what serves is nothing. Run: {DEPLOY}",
         ),
@@ -78,6 +82,8 @@ def test_status_agrees(shown: ModelStatus) -> None:
 def test_status_names_what_disagrees_and_the_command(shown: ModelStatus, problem: str) -> None:
     assert any(line.startswith(problem) for line in shown.problems), shown.problems
     assert not shown.agrees
+    if not shown.is_deployable:
+        assert not any("--pipeline deployment" in line for line in shown.problems)
 
 
 class _FakeRegistry:
