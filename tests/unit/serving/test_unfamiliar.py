@@ -112,6 +112,7 @@ def test_the_golden_samples_prove_the_score_over_http(serving: dict[str, Any]) -
 
 def test_the_client_and_the_command_show_it(tmp_path: Path) -> None:
     bundle: Bundle = digits_bundle(has_familiarity=True)
+    (tmp_path / "bundle").mkdir()
     bundle.save(tmp_path / "bundle")
     image = tmp_path / "noise.png"
     image.write_bytes(noise_png())
