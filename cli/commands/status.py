@@ -8,7 +8,6 @@ import click
 
 from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
 from cli.session import list_models
-from cli.text import format_time
 
 if TYPE_CHECKING:
     from registry.status import ModelStatus, StageHolder
@@ -73,4 +72,6 @@ def _describe_services(status: "ModelStatus") -> Iterator[str]:
 
 
 def _describe_origin(since: str | None, who: str | None) -> str:
-    return f"\n              since {format_time(since)} by {who}" if since else ""
+    if since is None:
+        return ""
+    return f"\n              since {since.replace('T', ' ').removesuffix('+00:00')} UTC by {who}"
