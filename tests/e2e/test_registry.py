@@ -234,7 +234,7 @@ ATTACKS = (
     (["stage", "2"], 3, "failed 1 of 3 gates"),
     (["override", "2", "--gate", _NO_BETTER, *_WHY], 0, "Next: python run.py stage 2"),
     (["stage", "2"], 0, "version 2 archived → staging"),
-    (["card", "2"], 0, _NO_BETTER),
+    (["card", "2"], 0, "2 failed, 2 overridden"),
     (["promote", "2"], 3, "needs a person's approval"),
     (["reject", "2", *_WHY], 0, "version 2 staging → none"),
     (python(_POLICY), 0, "Policy(manual_approval=False, approvers=('ada',)"),
