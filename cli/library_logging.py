@@ -1,6 +1,7 @@
 """Logging of other libraries during a run of the command line."""
 
 import logging
+import sys
 import warnings
 
 #: Message with which ZenML announces an error that ``cli.main`` prints.
@@ -19,6 +20,15 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)
     for name in ("matplotlib", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_zenml_to_stderr() -> None:
+    """Log ZenML's records to standard error, so that standard output is the command's alone."""
+    from zenml.logger import ZenMLConsoleHandler
+
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ZenMLConsoleHandler):
+            handler.setStream(sys.stderr)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

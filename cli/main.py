@@ -7,6 +7,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import click
+from click.core import ParameterSource
 
 import cli.commands
 import pipelines
@@ -65,6 +66,23 @@ class _CommandGroup(click.Group):
             f"cli.commands.{cmd_name.replace('-', '_')}"
         ).command
         return subcommand
+
+
+def _refuse_run_options(context: click.Context) -> None:
+    """Refuse options of a pipeline run before a subcommand: --dry-run would be ignored.
+
+    Raises:
+        click.UsageError: The command line has one.
+    """
+    shared = ("model_name", "stack", "debug")
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in shared and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{parameter.opts[0]} goes with --pipeline: the command "
+                f"{context.invoked_subcommand} does not have it."
+            )
 
 
 @click.group(
@@ -148,6 +166,7 @@ def command(
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
             return 2
+        _refuse_run_options(context)
         # Before or after the subcommand, the two mean the same.
         shared = {"model_name": model_name, "stack": stack}
         context.default_map = {context.invoked_subcommand: shared}

@@ -37,6 +37,15 @@ def validate_audit_text(
     return value.strip()
 
 
+def _print_json_alone(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Log to standard error what ZenML would print among the JSON."""
+    if value:
+        from cli.library_logging import log_zenml_to_stderr
+
+        log_zenml_to_stderr()
+    return value
+
+
 MODEL_OPTION = click.option(
     "--model", "model_name", metavar="NAME", help="Registered model; required if there are several."
 )
@@ -55,7 +64,9 @@ REASON_OPTION = click.option(
     metavar="TEXT",
     help="Reason, for the audit log.",
 )
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+JSON_OPTION = click.option(
+    "--json", "as_json", is_flag=True, callback=_print_json_alone, help="Print JSON."
+)
 STACK_OPTION = click.option(
     "--stack", metavar="NAME", help="ZenML stack.  [default: the active one]"
 )

@@ -1,14 +1,16 @@
 """Options that several commands and pipelines share."""
 
+import logging
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
+from zenml.logger import ZenMLConsoleHandler
 
 from cli import main
 from cli.dispatch import read_config
-from cli.options import RunOptions
+from cli.options import JSON_OPTION, RunOptions
 from cv_factory.errors import ConfigError
 
 
@@ -40,3 +42,25 @@ def test_model_and_stack_may_stand_before_the_subcommand(monkeypatch: pytest.Mon
     for words in ("--model pets --stack aws models", "models --model pets --stack aws"):
         CliRunner().invoke(main.command, words.split(), catch_exceptions=False)
     assert values == [{"model_name": "pets", "stack": "aws"}] * 2
+
+
+@pytest.mark.parametrize("words", ["--dry-run", "--set register.model_name=pets", "--no-cache"])
+def test_options_of_a_run_before_a_subcommand_are_refused_and_not_ignored(words: str) -> None:
+    result = CliRunner().invoke(main.command, [*words.split(), "promote", "2"])
+    assert result.exit_code == 2
+    assert f"{words.split()[0]} goes with --pipeline" in result.output
+
+
+def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = ZenMLConsoleHandler()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+
+    @click.command()
+    @JSON_OPTION
+    def command(as_json: bool) -> None:
+        handler.emit(logging.LogRecord("zenml", logging.WARNING, "", 0, "a notice", (), None))
+        click.echo("{}")
+
+    result = CliRunner().invoke(command, ["--json"])
+    assert result.stdout == "{}\n"
+    assert "a notice" in result.stderr
