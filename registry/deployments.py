@@ -207,7 +207,7 @@ def bundle_metadata(version: ModelVersionResponse) -> dict[str, Any]:
         "model_name": version.model.name,
         "version": str(version.number),
         "created": version.created.isoformat(timespec="seconds"),
-        "run_id": str(metadata["pipeline_run"]) if "pipeline_run" in metadata else None,
+        "run_id": str(metadata[versions.RUN]) if versions.RUN in metadata else None,
         "registration_id": str(version.id),
         "git_commit": str(metadata["git_commit"]) if "git_commit" in metadata else None,
         "metrics": metrics,
@@ -337,25 +337,24 @@ def withdraw(registry: ModelRegistry, number: int, who: str | None, why: str) ->
         The versions that are given the requests now.
 
     Raises:
-        RegistryError: There is no such version.
         TransitionRefusedError: It is no canary on the active stack.
     """
     deployer, name = active_deployer(), registry.model_name
-    version = registry.get_version(number)
     services = {service.uuid: service for service in deployer.services(name)}
     canaries = [s for s in services.values() if s.config.model_version == str(number)]
     weights = deployer.weights(name)
     others = {uuid: w for uuid, w in weights.items() if services[uuid] not in canaries and w > 0}
-    if not canaries or not others or version.stage == "production":
+    if not canaries or not others or registry.stages().get(number) == "production":
         raise TransitionRefusedError(
             f"Version {number} of {name} is no canary on this stack. What serves: "
             f"python run.py status --model {name}"
         )
     deployer.set_weights(name, others)
+    # Before the services are gone: the command can be given again where this fails.
+    detail = {"version": number, "predictor": canaries[0].config.predictor}
+    registry.record("withdrawn", who, why, detail)
     for service in canaries:
         deployer.remove(service)
-    detail = {"version": number, "predictor": versions.predictor_fingerprint(version)}
-    registry.record("withdrawn", who, why, detail)
     return tuple(services[uuid].config.model_version for uuid in others)
 
 

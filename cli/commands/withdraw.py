@@ -28,7 +28,8 @@ def command(
         registry.record_outside_changes()
         serving = withdraw(registry, version, who, why)
     click.echo(
-        f"Withdrawn: {name} version {version}. All requests go to version {', '.join(serving)}.\n"
-        f"Next: python run.py reject {version} --reason WHY --model {name}"
+        f"Withdrawn: {name} version {version}. All requests go to version {', '.join(serving)}."
     )
+    if registry.stages().get(version) == "staging":
+        click.echo(f"Next: python run.py reject {version} --reason WHY --model {name}")
     return 0

@@ -108,15 +108,15 @@ def change_production(
     ``registry.deployments.lock_deployments``.
 
     Raises:
-        CVFactoryError: Another stack serves the model, or a step failed: the present version keeps
-            serving.
+        CVFactoryError: Another stack alone serves the model, or a step failed: the present version
+            keeps serving.
     """
     from registry.deployments import deployed_bundle, require_reachable_services, served_url
 
     name = registry.model_name
-    require_reachable_services(name)
     bundle, version = deployed_bundle(name), registry.get_version(number)
     if bundle is None:
+        require_reachable_services(name)
         if is_rollback:
             result = registry.rollback(who, why, number)
         else:

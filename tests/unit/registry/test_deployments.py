@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from cli.pipelines import deployment
+from cv_factory.config.serving import ServingConfig
+from cv_factory.errors import StackError
 from registry import deployments
 from registry.permissions import TransitionRefusedError
 from stacks.flavors.bento import BentoDeployer
@@ -42,6 +45,78 @@ def test_production_is_not_changed_from_a_stack_that_does_not_serve_the_model(
     monkeypatch.setattr(deployments, "services_elsewhere", lambda _: elsewhere)
     with pytest.raises(TransitionRefusedError, match="Give the command with: --stack aws"):
         deployments.require_reachable_services("digits")
+
+
+class _Canary:
+    """A deployer with version 2 beside version 1, whose weights and removals are noted."""
+
+    def __init__(self) -> None:
+        one, two = (
+            SimpleNamespace(uuid=n, config=SimpleNamespace(model_version=str(n), predictor=f"f{n}"))
+            for n in (1, 2)
+        )
+        self.present: dict[int, Any] = {1: one, 2: two}
+        self.shares: dict[int, float] = {1: 0.75, 2: 0.25}
+
+    def services(self, _model_name: str) -> list[Any]:
+        return list(self.present.values())
+
+    def weights(self, _model_name: str) -> dict[int, float]:
+        return dict(self.shares)
+
+    def set_weights(self, _model_name: str, weights: dict[int, float]) -> None:
+        self.shares = dict(weights)
+
+    def remove(self, service: Any) -> None:
+        del self.present[service.uuid]
+
+
+def test_a_canary_that_was_deleted_from_zenml_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployer, recorded = _Canary(), list[Any]()
+    monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
+    registry: Any = SimpleNamespace(
+        model_name="pets", stages=lambda: {1: "production"}, record=lambda *a: recorded.append(a)
+    )
+    assert deployments.withdraw(registry, 2, "ada", "more errors") == ("1",)
+    assert (list(deployer.present), deployer.shares) == ([1], {1: 0.75})
+    assert recorded == [("withdrawn", "ada", "more errors", {"version": 2, "predictor": "f2"})]
+
+
+def test_a_withdrawal_that_cannot_be_recorded_can_be_given_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deployer = _Canary()
+    monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
+
+    def refuse(*_: Any) -> None:
+        raise StackError("MLflow does not answer")
+
+    registry: Any = SimpleNamespace(
+        model_name="pets", stages=lambda: {1: "production", 2: "staging"}, record=refuse
+    )
+    for _ in range(2):
+        with pytest.raises(StackError):
+            deployments.withdraw(registry, 2, "ada", "more errors")
+    assert deployer.shares == {1: 0.75}, "the canary gets no requests"
+
+
+def test_a_model_that_two_stacks_serve_is_changed_on_the_active_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = (deployments.ServiceElsewhere("1", "f", "sagemaker_bento", "aws"),)
+    monkeypatch.setattr(deployments, "services_elsewhere", lambda _: elsewhere)
+    monkeypatch.setattr(
+        deployments, "deployed_bundle", lambda _: SimpleNamespace(serving=ServingConfig())
+    )
+    versions = list[Any]()
+    monkeypatch.setattr(
+        deployment, "deploy_version", lambda *args, **_: versions.append(args[2].number) or 0
+    )
+    registry: Any = SimpleNamespace(
+        model_name="pets", get_version=lambda n: SimpleNamespace(number=n, stage="staging")
+    )
+    assert deployment.change_production(registry, 2, None, "why", is_rollback=False) == 0
+    assert versions == [2]
 
 
 def test_each_model_keeps_its_port_and_a_new_one_gets_the_next(
