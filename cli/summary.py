@@ -17,13 +17,13 @@ from registry import versions
 from registry.artifact_loader import load_output, step_output
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.model_registry import ModelRegistry
-from registry.next_step import Displaced, find_displaced, next_command
+from registry.next_step import DisplacedVersion, find_displaced_version, next_command
 
 _STATUS_MARKUP = {"passed": "[green]passed[/]", "failed": "[red]failed[/]"}
 
 
 @dataclass(frozen=True)
-class Outlook:
+class NextStep:
     """What follows from a registration.
 
     Attributes:
@@ -32,7 +32,7 @@ class Outlook:
     """
 
     command: str
-    displaced: Displaced | None = None
+    displaced: DisplacedVersion | None = None
 
 
 def print_summary(run: PipelineRunResponse) -> Registration:
@@ -40,24 +40,23 @@ def print_summary(run: PipelineRunResponse) -> Registration:
     registration = load_output(run, "register", Registration)
     registry = ModelRegistry(registration.model_name)
     version = versions.get_version(registration.model_name, registration.version)
-    is_staged_now = registration.gates_passed and version.stage == "staging"
-    displaced = find_displaced(registry, version.number) if is_staged_now else None
-    outlook = Outlook(next_command(registry, version), displaced)
+    displaced = find_displaced_version(registry, version.number, run.name)
+    next_step = NextStep(next_command(registry, version), displaced)
     Console(highlight=False).print(
-        render_summary(run, registration, _mlflow_uri(), outlook), crop=False
+        render_summary(run, registration, _mlflow_uri(), next_step), crop=False
     )
     return registration
 
 
 def render_summary(
-    run: PipelineRunResponse, registration: Registration, mlflow_uri: str, outlook: Outlook
+    run: PipelineRunResponse, registration: Registration, mlflow_uri: str, next_step: NextStep
 ) -> RenderableType:
     """Return the summary of a finished training run for a rich console."""
     rows = [
         _line(f"[bold]{title:<15}[/]{escape(text)}")
         for title, text in _rows(run, registration, mlflow_uri)
     ]
-    verdict = [_line(line) for line in _verdict(registration, outlook)]
+    verdict = [_line(line) for line in _verdict(registration, next_step)]
     return Group("", *rows, "", _gates(registration), "", *verdict)
 
 
@@ -123,7 +122,7 @@ def _gates(registration: Registration) -> RenderableType:
     return Group(Text("Gates", style="bold"), grid)
 
 
-def _verdict(registration: Registration, outlook: Outlook) -> Iterator[str]:
+def _verdict(registration: Registration, next_step: NextStep) -> Iterator[str]:
     """Yield the verdict, a version that was pushed out, and the next command, as markup."""
     version, stage = _version(registration), registration.stage
     if not registration.gates_passed and stage == "none":
@@ -138,18 +137,19 @@ def _verdict(registration: Registration, outlook: Outlook) -> Iterator[str]:
         yield f"[yellow bold]ARCHIVED[/] {version} holds this very predictor, and is archived."
     else:
         yield f"[green bold]PASSED[/] {version} is in {stage}."
-    if outlook.displaced is not None:
-        yield from _describe_displaced(registration, outlook.displaced)
-    yield f"Next: {outlook.command}"
+    if next_step.displaced is not None:
+        yield from _describe_displaced(registration, next_step.displaced)
+    yield f"Next: {next_step.command}"
 
 
-def _describe_displaced(registration: Registration, displaced: Displaced) -> Iterator[str]:
+def _describe_displaced(registration: Registration, displaced: DisplacedVersion) -> Iterator[str]:
     mark = "[yellow bold]WARNING[/] " if displaced.is_better else ""
     yield (
         f"{mark}It pushed version {displaced.version} out of staging, with test accuracy "
         f"{_percent(displaced.new_accuracy)} against {_percent(displaced.accuracy)}."
     )
-    yield f"Back: python run.py stage {displaced.version} --model {registration.model_name}"
+    if displaced.is_fit:
+        yield f"Back: python run.py stage {displaced.version} --model {registration.model_name}"
 
 
 def _percent(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -29,8 +30,6 @@ from registry.stages import StageTransitions, TransitionResult, open_intent, pro
 from registry.standing import GateStanding
 
 logger = logging.getLogger(__name__)
-
-_WRITE_ATTEMPTS = 5
 
 
 class ModelRegistry:
@@ -225,14 +224,17 @@ class ModelRegistry:
         state = replay(entries)
         logged = state.versions.get(number, LoggedVersion())
         is_new = logged.is_deleted or logged.predictor != predictor
-        # A log of an older release, or an artifact that was deleted and made again.
-        lacks_contents = versions.PREDICTOR not in logged.artifacts
-        if is_new or lacks_contents:
+        # A log of an older release; or an artifact or the run was deleted, and another run made the
+        # version complete again.
+        has_new_contents = versions.PREDICTOR not in logged.artifacts or logged.metadata.get(
+            versions.RUN
+        ) != version.run_metadata.get(versions.RUN)
+        if is_new or has_new_contents:
             detail |= zenml_state.read_contents(version)
         if is_new:
             self._append(entries, "registered", who, "a run evaluated a new predictor", detail)
         elif (
-            lacks_contents
+            has_new_contents
             or state.verdicts[predictor] != tuple(verdicts)
             or logged.needs_approval != needs_approval
         ):
@@ -513,14 +515,11 @@ class ModelRegistry:
 
         Raises:
             ArtifactError: The log was changed or cut.
-            LogConflictError: Other processes kept writing to the log.
         """
-        for _ in range(_WRITE_ATTEMPTS - 1):
-            try:
+        while True:
+            # Another process may log something in between.
+            with suppress(LogConflictError):
                 return self._append(self.check_log(), kind, who, why, detail)
-            except LogConflictError:
-                continue
-        return self._append(self.check_log(), kind, who, why, detail)
 
     def check_log(self) -> tuple[AuditEntry, ...]:
         """Read the log; check its chain, and its end against the head that MLflow holds.

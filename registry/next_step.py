@@ -10,18 +10,20 @@ from registry.standing import gate_standing
 
 
 @dataclass(frozen=True)
-class Displaced:
+class DisplacedVersion:
     """Version that a newly staged one pushed out of staging.
 
     Attributes:
         version: Its number.
         accuracy: Its test accuracy; None if not measured.
         new_accuracy: That of the staged version; None if not measured.
+        is_fit: Whether it may be staged again.
     """
 
     version: int
     accuracy: float | None
     new_accuracy: float | None
+    is_fit: bool = True
 
     @property
     def is_better(self) -> bool:
@@ -88,16 +90,22 @@ def find_production(registry: ModelRegistry, number: int | None) -> ModelVersion
     return version
 
 
-def find_displaced(registry: ModelRegistry, number: int) -> Displaced | None:
-    """Return the version that was archived when this one was staged last; None if none was."""
+def find_displaced_version(
+    registry: ModelRegistry, number: int, run_name: str
+) -> DisplacedVersion | None:
+    """Return the version that a run archived when it staged this one; None if it archived none."""
     for entry in reversed(registry.log.entries()):
-        changes = entry.detail.get("changes", ())
-        if entry.kind != "intent" or changes[-1]["version"] != number:
+        if (entry.kind, entry.who, entry.detail.get("action")) != ("intent", run_name, "stage"):
             continue
-        if entry.detail["action"] != "stage" or len(changes) == 1:
-            return None
-        old = changes[0]["version"]
-        return Displaced(old, *(_accuracy(registry.model_name, n) for n in (old, number)))
+        displaced, *staged = [change["version"] for change in entry.detail["changes"]]
+        if staged != [number] or displaced not in registry.stages():
+            continue
+        return DisplacedVersion(
+            displaced,
+            _accuracy(registry.model_name, displaced),
+            _accuracy(registry.model_name, number),
+            registry.gate_standing(displaced).is_fit,
+        )
     return None
 
 

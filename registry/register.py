@@ -216,7 +216,7 @@ def _full_lineage(
 ) -> dict[str, str]:
     contract = candidate.predictor.contract
     hashes = {f"{name}_fingerprint": value for name, value in contract.fingerprints.items()}
-    run_links = {"pipeline_run": run.run_name, **run.urls}
+    run_links = {versions.RUN: run.run_name, **run.urls}
     if run.mlflow_run_id:
         run_links[MLFLOW_RUN_KEY] = run.mlflow_run_id
     deployment = {"zenml_deployment": str(Client().zen_store.get_deployment_id())}

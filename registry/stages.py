@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -103,7 +104,7 @@ class StageTransitions:
         """Move a version; the version that holds an exclusive stage is archived.
 
         Args:
-            action: ``stage``, ``promote``, ``rollback`` or ``archive``, for the log.
+            action: ``stage``, ``reject``, ``promote`` or ``rollback``, for the log.
             version: Its number.
             to_stage: One of ``STAGES``.
             who: For the log.
@@ -165,15 +166,11 @@ class StageTransitions:
 
     def _log_end(self, kind: str, intent: AuditEntry, why: str) -> None:
         """Log the end of a transition, unless another process has done so."""
-        entries = self._log.entries()
-        if _is_closed(entries, intent):
-            return
         detail = {"intent": intent.number, "action": intent.detail["action"]}
-        try:
-            self._log.append(entries, kind, intent.who, why, detail)
-        except LogConflictError:
-            if not _is_closed(self._log.entries(), intent):
-                raise
+        while not _is_closed(entries := self._log.entries(), intent):
+            # Another process may log something else in between, such as a service it stopped.
+            with suppress(LogConflictError):
+                self._log.append(entries, kind, intent.who, why, detail)
 
 
 def open_intent(entries: Sequence[AuditEntry]) -> AuditEntry | None:

@@ -34,6 +34,8 @@ PACKAGE_PREFIX = "package_"
 NEEDS_APPROVAL = "needs_approval"
 #: Metadata of a version with the statements for its card of the last run that registered it.
 CARD = "card"
+#: Metadata of a version that names the pipeline run that made it.
+RUN = "pipeline_run"
 #: Metadata of a version whose artifacts, lineage and mirror are all written.
 COMPLETE = "lineage_complete"
 
@@ -122,7 +124,7 @@ def training_run(version: ModelVersionResponse) -> PipelineRunResponse:
     Raises:
         ArtifactError: It was deleted.
     """
-    name = str(version.run_metadata.get("pipeline_run", ""))
+    name = str(version.run_metadata.get(RUN, ""))
     try:
         return Client().get_pipeline_run(name, allow_name_prefix_match=False)
     except KeyError:
@@ -225,7 +227,7 @@ def is_complete(version: ModelVersionResponse) -> bool:
     """
     if not version.run_metadata.get(COMPLETE) or version.get_artifact(PREDICTOR) is None:
         return False
-    name = str(version.run_metadata.get("pipeline_run", ""))
+    name = str(version.run_metadata.get(RUN, ""))
     return bool(Client().list_pipeline_runs(name=f"equals:{name}").items)
 
 

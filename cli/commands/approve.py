@@ -20,12 +20,12 @@ def command(
     The audit log stores who approved it, and why.
     """
     registry = open_registry(model_name, stack)
+    from registry.next_step import next_command
+
     entry = registry.approve(version, who, why)
-    stage = registry.get_version(version).stage
     click.echo(
         f"{entry.who} approved {registry.model_name} version {version} "
         f"(predictor {entry.detail['predictor'][:16]}, audit log entry {entry.number}).\n"
-        f"Next: python run.py {'promote' if stage == 'staging' else 'stage'} {version} "
-        f"--model {registry.model_name}"
+        f"Next: {next_command(registry, registry.get_version(version))}"
     )
     return 0

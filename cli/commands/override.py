@@ -27,6 +27,8 @@ def command(
     a gate that fails anew is overridden anew.
     """
     registry = open_registry(model_name, stack)
+    from registry.next_step import next_command
+
     entry = registry.override(version, gate, who, why)
     name, standing = registry.model_name, registry.gate_standing(version)
     click.echo(
@@ -36,5 +38,5 @@ def command(
     if standing.failed:
         click.echo(f"Still failed: {'; '.join(standing.failed)}.")
     else:
-        click.echo(f"Next: python run.py stage {version} --model {name}")
+        click.echo(f"Next: {next_command(registry, registry.get_version(version))}")
     return 0

@@ -31,7 +31,7 @@ class AuditEntry:
     Attributes:
         number: From 1.
         previous: SHA-256 of the entry before; zeros for the first.
-        kind: ``registered``, ``approved``, ``intent``, ``done`` or ``undone``.
+        kind: Such as ``registered``; ``registry.audit.state`` reads those that decide.
         who: A person, or the run that did it.
         when: ISO 8601, UTC.
         why: One line of text.

@@ -22,7 +22,7 @@ from cli.commands.trace import describe_chain, describe_checks
 from cli.pipelines.batch_inference import describe_predictions
 from cli.pipelines.deployment import describe_deployment
 from cli.pipelines.validation import describe_report
-from cli.summary import Outlook, render_summary
+from cli.summary import NextStep, render_summary
 from cv_factory.data.validation.report import DataReport, ExpectationResult
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.verify import VerificationResult
@@ -33,7 +33,7 @@ from cv_factory.inference.batch_predictions import BatchPredictions
 from cv_factory.training.stability import describe_instability
 from registry.audit.log import AuditEntry
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
-from registry.next_step import Displaced
+from registry.next_step import DisplacedVersion
 from registry.provenance.trace import TraceCheck, TraceLink
 from tests.support.paths import ROOT
 
@@ -83,19 +83,19 @@ def make_registration(stage: str, *verdicts: GateVerdict, is_new: bool = True) -
     return Registration("digits", 3, stage, is_new, "f" * 64, verdicts, lineage, {}, "", "")
 
 
-DEPLOY = Outlook("python run.py --pipeline deployment --model digits")
-CARD = Outlook("python run.py card 3 --model digits")
-STAGE = Outlook("python run.py stage 3 --model digits")
+DEPLOY = NextStep("python run.py --pipeline deployment --model digits")
+CARD = NextStep("python run.py card 3 --model digits")
+STAGE = NextStep("python run.py stage 3 --model digits")
 
 
 @pytest.mark.parametrize(
-    ("name", "registration", "outlook"),
+    ("name", "registration", "next_step"),
     [
         ("passed", make_registration("staging", PASSED, SKIPPED), DEPLOY),
         (
             "displaced",
             make_registration("staging", PASSED),
-            replace(DEPLOY, displaced=Displaced(2, 0.9861, 0.9711)),
+            replace(DEPLOY, displaced=DisplacedVersion(2, 0.9861, 0.9711)),
         ),
         ("archived", make_registration("archived", PASSED, is_new=False), STAGE),
         ("refused", make_registration("none", PASSED, SKIPPED, FAILED), CARD),
@@ -105,9 +105,9 @@ STAGE = Outlook("python run.py stage 3 --model digits")
     ],
 )
 def test_training_summary(
-    golden: Golden, name: str, registration: Registration, outlook: Outlook
+    golden: Golden, name: str, registration: Registration, next_step: NextStep
 ) -> None:
-    text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db", outlook))
+    text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db", next_step))
     golden(f"summary_{name}.txt", text)
 
 

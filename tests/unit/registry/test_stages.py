@@ -201,6 +201,19 @@ def test_a_move_that_was_decided_on_a_shorter_log_is_refused(tmp_path):
     assert stores.truth == OLD
 
 
+def test_a_move_ends_although_another_process_logs_something_meanwhile(tmp_path, monkeypatch):
+    stores, append = FakeStores(tmp_path), AuditLog.append
+
+    def log_a_stop_first(log, after, kind, who, why, detail):
+        if kind == "done" and len(stores.log().entries()) == 1:
+            append(stores.log(), after, "stopped", "eve", "zenml", {"version": 1})
+        return append(log, after, kind, who, why, detail)
+
+    monkeypatch.setattr(AuditLog, "append", log_a_stop_first)
+    assert promote(stores).result == "done"
+    assert stores.kinds() == ["intent", "stopped", "done"]
+
+
 def test_a_version_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(TransitionRefusedError, match="versions: 1, 2, 3"):
         promote(FakeStores(tmp_path), 7)

@@ -1,0 +1,97 @@
+"""What the registry logs of versions, on an audit log of its own and no other store."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cv_factory.evaluation.gates import GateVerdict
+from registry import next_step, versions, zenml_state
+from registry.actor import Actor
+from registry.audit.log import AuditEntry, AuditLog, LogConflictError
+from registry.audit.log_files import LocalLogFiles
+from registry.model_registry import ModelRegistry
+from registry.next_step import find_displaced_version
+from registry.outside_changes import ZenMLVersion, compare_versions
+
+PASSED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.95, "passed", "it is 0.9500")
+FAILED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.5, "failed", "it is 0.5000")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
+    registry = ModelRegistry.__new__(ModelRegistry)
+    registry.model_name, registry.log = "pets", AuditLog(LocalLogFiles(tmp_path))
+    registry.mirror = SimpleNamespace(log_head=lambda: None, store_log_head=lambda *_: None)  # type: ignore[assignment]
+    registry.__dict__["actor"] = Actor("system", "ada")
+    monkeypatch.setattr(zenml_state, "read_contents", _read_contents)
+    return registry
+
+
+def _read_contents(version: Any) -> dict[str, Any]:
+    return {"metadata": version.run_metadata, "artifacts": version.artifacts}
+
+
+def _version(number: int, run: str, artifact: str) -> Any:
+    metadata = {"predictor": f"p{number}", versions.RUN: run}
+    return SimpleNamespace(
+        number=number, run_metadata=metadata, artifacts={versions.PREDICTOR: artifact}
+    )
+
+
+def _register(registry: ModelRegistry, version: Any, verdict: GateVerdict, run: str) -> None:
+    registry.record_registration(
+        version, f"p{version.number}", [verdict], run, needs_approval=False
+    )
+
+
+def test_a_version_that_a_later_run_made_complete_again_is_no_outside_change(
+    registry: ModelRegistry,
+) -> None:
+    """The run that made it was deleted from ZenML: its run and artifacts are those of the later."""
+    _register(registry, _version(1, "run-1", "a1"), PASSED, "run-1")
+    again = _version(1, "run-2", "a2")
+    for _ in range(2):
+        _register(registry, again, PASSED, "run-2")
+    assert [entry.kind for entry in registry.log.entries()] == ["registered", "judged"]
+    artifacts = {name: (artifact,) for name, artifact in again.artifacts.items()}
+    present = {1: ZenMLVersion("none", again.run_metadata, artifacts, "")}
+    assert not list(compare_versions(registry.state(), present))
+
+
+def test_something_is_recorded_although_another_process_logs_something_meanwhile(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, conflicts = AuditLog.append, list(range(9))
+
+    def conflict(*arguments: Any) -> AuditEntry:
+        if conflicts:
+            conflicts.pop()
+            raise LogConflictError("at the same time")
+        return append(*arguments)
+
+    monkeypatch.setattr(AuditLog, "append", conflict)
+    assert registry.record("stopped", None, "zenml", {"version": 1}).who == "ada"
+
+
+@pytest.mark.parametrize(("verdict", "is_fit"), [(PASSED, True), (FAILED, False)])
+def test_the_run_that_pushed_a_version_out_of_staging_says_so_and_no_later_one(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, verdict: GateVerdict, is_fit: bool
+) -> None:
+    for number, verdicts in ((1, verdict), (2, PASSED)):
+        _register(registry, _version(number, f"run-{number}", f"a{number}"), verdicts, "run")
+    moves = ((1, "staging", "archived"), (2, "none", "staging"))
+    changes = [{"version": v, "from_stage": a, "to_stage": b} for v, a, b in moves]
+    detail = {"action": "stage", "changes": changes}
+    registry.log.append(registry.log.entries(), "intent", "run-2", "all gates passed", detail)
+    accuracies = {1: 0.98, 2: 0.97}
+    monkeypatch.setattr(next_step, "_accuracy", lambda _, number: accuracies[number])
+    monkeypatch.setattr(registry, "stages", lambda: {1: "archived", 2: "staging"})
+    displaced = find_displaced_version(registry, 2, "run-2")
+    assert displaced is not None
+    assert (displaced.version, displaced.is_better, displaced.is_fit) == (1, True, is_fit)
+    assert find_displaced_version(registry, 2, "run-3") is None
+    assert find_displaced_version(registry, 1, "run-2") is None
+    monkeypatch.setattr(registry, "stages", lambda: {2: "staging"})
+    assert find_displaced_version(registry, 2, "run-2") is None, "it was deleted"
