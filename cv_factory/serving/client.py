@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import httpx
@@ -55,6 +55,9 @@ class ImagePrediction:
     unfamiliar: bool | None = None
     unfamiliarity: float | None = None
     cached: bool = False
+
+
+_FIELDS = {field.name for field in fields(ImagePrediction)}
 
 
 class PredictionClient(AbstractContextManager["PredictionClient"]):
@@ -129,8 +132,12 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
         try:
             common: dict[str, Any] = {"model": body["model"], "version": body["version"]}
             common["cached"] = body.get("cached", False)
-            return [ImagePrediction(**fields, **common) for fields in body["predictions"]]
-        except (KeyError, TypeError) as error:
+            return [
+                # A later release may answer with more fields.
+                ImagePrediction(**{k: v for k, v in row.items() if k in _FIELDS}, **common)
+                for row in body["predictions"]
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
             raise ServiceError(f"{self._url} is not a prediction service ({error!r}).") from None
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
