@@ -290,12 +290,24 @@ class FsspecStore(ImageStore):
             raise SourceError(f"{self.root} cannot be listed ({describe_error(error)}).") from None
 
     def version(self, name: bytes) -> str:
-        """Return the version of an object from one listing of all of them."""
-        return self._versions.get(name, "missing")
+        """Return the version of an object from one listing of all; empty where none is allowed."""
+        if self._versions is None:
+            return ""
+        if name in self._versions:
+            return self._versions[name]
+        # Hidden, or under another spelling of its path.
+        try:
+            return _object_version(self._filesystem.info(f"{self._path}/{name.decode()}"))
+        except self._errors as error:
+            return describe_error(error)
 
     @cached_property
-    def _versions(self) -> dict[bytes, str]:
-        return {file.name: file.version for file in self.files()}
+    def _versions(self) -> dict[bytes, str] | None:
+        """Versions by name; None where objects may be read and not listed."""
+        try:
+            return {file.name: file.version for file in self.files()}
+        except SourceError:
+            return None
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read one object."""

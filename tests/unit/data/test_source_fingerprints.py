@@ -121,6 +121,29 @@ def test_what_can_be_read_again_changes_the_fingerprint(tmp_path: Path) -> None:
     assert len(set(states)) == len(states)
 
 
+def test_an_object_that_no_listing_shows_changes_the_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/unlisted/labels.csv", b"image_path,label\n.thumbs/0.png,disc\n./1.png,stripe\n")
+    for name in (".thumbs/0.png", "1.png"):
+        memory.pipe(f"/unlisted/{name}", encode(Image.fromarray(scene())))
+    config = DataConfig(source="manifest", path="memory://unlisted/labels.csv")
+    states = [read_source(config)]
+    memory.pipe("/unlisted/.thumbs/0.png", OTHER)
+    states.append(read_source(config))
+    memory.rm("/unlisted/.thumbs/0.png")
+    states.append(read_source(config))
+    assert len(set(states)) == len(states)
+    assert all(has_versions for _, has_versions in states)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("ListBucket is not allowed")
+
+    monkeypatch.setattr(type(memory), "walk", refuse)
+    assert not read_source(config)[1], "readable, and never cached"
+
+
 def test_a_source_that_cannot_tell_is_never_cached_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
