@@ -67,7 +67,7 @@ def _find_changes(
         yield "another artifact store"
     before, after = (dict(c.parameters) for c in (earlier.config, step.config))
     if before.pop("source_fingerprint", None) != after.pop("source_fingerprint", None):
-        yield "the images of the source changed"
+        yield "the source's images, labels, classes or decoder changed"
     yield from find_changed_settings(before, after)
     for name, content_hash in content_hashes.items():
         if content_hash not in [i.content_hash for i in earlier.inputs.get(name, ())]:

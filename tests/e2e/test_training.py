@@ -355,7 +355,10 @@ def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> N
     assert "remove the class" in refused
     (tmp_path / "shapes" / "empty").rmdir()
     output = quickly(project, *settings, "data.max_unreadable_share=0.02")
-    assert "Not cached: ingest, since the images of the source changed." in output
+    assert (
+        "Not cached: ingest, since the source's images, labels, classes or decoder changed."
+        in output
+    )
     assert "disc/broken.png: not an image" in output
     assert "120 images of 12x12x3, 2 classes, 1 unreadable" in output
     stopped = quickly(project, *settings, "data.max_unreadable_share=0.001", code=1)
