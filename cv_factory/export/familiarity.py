@@ -173,8 +173,10 @@ def _run(
     extended = onnx.ModelProto()
     extended.CopyFrom(graph)
     extended.graph.output.extend(map(helper.make_empty_tensor_value_info, tensors))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of constants that a model does not use
     session = onnxruntime.InferenceSession(
-        extended.SerializeToString(), providers=["CPUExecutionProvider"]
+        extended.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     batches = dataset.batches(indices, _BATCH)
     outputs = [session.run(tensors, {"images": batch}) for batch in batches]
