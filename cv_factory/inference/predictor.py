@@ -25,7 +25,7 @@ FAMILIARITY_PREFIX = "familiarity/"
 _BATCH = 256
 #: Maximum absolute difference between a golden sample's probabilities here and at export.
 GOLDEN_TOLERANCE = 1e-5
-#: The same of their scores of unfamiliarity.
+#: The same of their scores of unfamiliarity; above 1, relative to the score as well.
 UNFAMILIARITY_TOLERANCE = 1e-3
 
 
@@ -243,7 +243,10 @@ class GoldenSamples:
             return
         scores = outputs.unfamiliarity
         if scores is None or not np.allclose(
-            scores, self.unfamiliarity, rtol=0, atol=UNFAMILIARITY_TOLERANCE
+            scores,
+            self.unfamiliarity,
+            rtol=UNFAMILIARITY_TOLERANCE,
+            atol=UNFAMILIARITY_TOLERANCE,
         ):
             raise ArtifactError(
                 f"{name} scores the unfamiliarity of its golden samples differently than at export "

@@ -92,6 +92,19 @@ def test_probabilities_are_those_without_the_score(model: str, tmp_path: Path) -
             other.verify(outputs.predict(golden.images), "digits")
 
 
+def test_large_scores_are_verified_relative_to_their_size() -> None:
+    """Of validation images that equal training images the threshold is tiny, so others' is not."""
+    predictor, _, _ = digits_predictor("logistic_regression", has_familiarity=True)
+    assert predictor.golden.unfamiliarity is not None
+    golden = replace(predictor.golden, unfamiliarity=1e4 * predictor.golden.unfamiliarity)
+    assert golden.unfamiliarity is not None
+    rounded = replace(golden.outputs, unfamiliarity=golden.unfamiliarity * np.float32(1 + 1e-6))
+    golden.verify(rounded, "digits")
+    wrong = replace(golden.outputs, unfamiliarity=golden.unfamiliarity * np.float32(1.01))
+    with pytest.raises(ArtifactError, match="scores the unfamiliarity"):
+        golden.verify(wrong, "digits")
+
+
 def reconstruct(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Embed digits by PCA and reconstruction error."""
     pca = load_digits(600, n_components=16).transform.pca

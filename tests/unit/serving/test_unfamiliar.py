@@ -15,10 +15,12 @@ from cli.commands.predict import command
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.verify import VerificationError, verify_golden_samples
 from cv_factory.errors import ConfigError
+from cv_factory.inference.predictor import GoldenSamples
 from cv_factory.serving.application import Application
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient
 from cv_factory.serving.logging.prediction_log import read_predictions
+from cv_factory.serving.postprocessors import build_image_postprocessor, prediction_fields
 from tests.support.digits_service import app_client, digit_png, digits_bundle, post_image
 from tests.support.images import encode
 from tests.support.predictors import digits_predictor
@@ -110,6 +112,33 @@ def test_the_golden_samples_prove_the_score_over_http(serving: dict[str, Any]) -
                 verify_golden_samples("http://service", other, timeout=5, transport=transport)
 
 
+def test_rounding_at_the_bound_does_not_disprove_an_abstaining_service() -> None:
+    """A golden sample may set the bound: then another CPU abstains where this one does not."""
+    bundle = digits_bundle(has_familiarity=True, **ABSTAIN)
+    predictor = bundle.predictor
+    golden = predictor.golden
+    assert golden.unfamiliarity is not None
+    postprocess = build_image_postprocessor(bundle.serving.postprocessor, predictor.contract)
+
+    def verify(at_export: float, answered: float) -> None:
+        images = golden.images[:1]
+        arrays = {name: array[:1] for name, array in golden.arrays().items()}
+        arrays["unfamiliarity"] = np.array([at_export], np.float32)
+        sample = replace(predictor, golden=GoldenSamples(**arrays))
+        scores = replace(predictor.predict(images), unfamiliarity=np.array([answered])).rows()[0]
+        prediction = prediction_fields(postprocess(scores), scores)
+        body = {"predictions": [{"id": "1", **prediction}], "version": bundle.version}
+        transport = httpx.MockTransport(lambda _request: httpx.Response(200, json=body))
+        changed = replace(bundle, predictor=sample)
+        verify_golden_samples("http://service", changed, timeout=5, transport=transport)
+
+    verify(0.99999, 1.00001)
+    verify(1.00001, 0.99999)
+    for at_export, answered in ((0.99, 1.01), (2.0, 0.5)):
+        with pytest.raises(VerificationError, match="with an unfamiliarity of"):
+            verify(at_export, answered)
+
+
 def test_the_client_and_the_command_show_it(tmp_path: Path) -> None:
     bundle: Bundle = digits_bundle(has_familiarity=True)
     (tmp_path / "bundle").mkdir()
@@ -125,7 +154,7 @@ def test_the_client_and_the_command_show_it(tmp_path: Path) -> None:
 
     def answer(_request: httpx.Request) -> httpx.Response:
         prediction = {"id": "1", "label": "3", "probabilities": {"3": 1.0}}
-        scored = {**prediction, "unfamiliar": True, "unfamiliarity": 2.5}
+        scored = {**prediction, "unfamiliar": True, "unfamiliarity": 2.5, "of_a_later_release": 1}
         body = {"predictions": [prediction, scored], "model": "digits", "version": "1"}
         return httpx.Response(200, json=body)
 
