@@ -56,6 +56,9 @@ class AuditEntry:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
+_ENTRY = TypeAdapter(AuditEntry)
+
+
 class AuditLog:
     """Audit log of one registered model."""
 
@@ -126,7 +129,7 @@ class AuditLog:
 
 def _parse_entry(name: str, content: bytes) -> AuditEntry:
     try:
-        return TypeAdapter(AuditEntry).validate_python(json.loads(content))
+        return _ENTRY.validate_python(json.loads(content))
     except (ValueError, ValidationError) as error:
         raise ArtifactError(
             f"Audit log: {name} is damaged ({error}). No version is moved until you restore the "

@@ -76,6 +76,7 @@ class RemoteLogFiles:
 
     def __init__(self, store: "BaseArtifactStore", folder: str) -> None:
         self._store, self._folder = store, folder
+        self._contents: dict[str, bytes] = {}
 
     def names(self) -> list[str]:
         """Return the names of the objects, sorted."""
@@ -88,11 +89,15 @@ class RemoteLogFiles:
         return sorted(name for name in names if name.endswith(".json"))
 
     def read(self, name: str) -> bytes:
-        """Return an object's content."""
+        """Return an object's content, read once: a command looks at the log many times."""
         path = f"{self._folder}/{name}"
-        with _translate_errors(self._folder, self._errors), self._store.open(path, "rb") as file:
-            content: bytes = file.read()
-        return content
+        if name not in self._contents:
+            with (
+                _translate_errors(self._folder, self._errors),
+                self._store.open(path, "rb") as file,
+            ):
+                self._contents[name] = file.read()
+        return self._contents[name]
 
     def create(self, name: str, content: bytes) -> None:
         """Create an object in one request."""

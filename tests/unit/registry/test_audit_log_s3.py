@@ -78,7 +78,7 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> 
     edited = json.dumps(json.loads(stored) | {"who": "Eve"}).encode()
     client.put_object(Bucket=BUCKET, Key=key, Body=edited)
     with pytest.raises(ArtifactError, match="changed after it was written"):
-        log.entries()
+        AuditLog(files(s3.url)).entries()
     client.delete_object(Bucket=BUCKET, Key=key)
     with pytest.raises(ArtifactError, match="entry 3 is missing"):
         log.entries()

@@ -4,13 +4,14 @@ import contextlib
 import json
 import threading
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 
 from cv_factory.errors import ArtifactError
 from registry import stages
 from registry.audit.log import AuditLog, LogConflictError
-from registry.audit.log_files import LocalLogFiles
+from registry.audit.log_files import LocalLogFiles, RemoteLogFiles
 from registry.permissions import TransitionRefusedError
 from registry.stages import StageTransitions, production_history
 
@@ -267,6 +268,24 @@ def test_an_edit_of_the_log_shows(tmp_path, tamper):
     tamper(sorted(tmp_path.iterdir()))
     with pytest.raises(ArtifactError, match="Audit log"):
         log.entries()
+
+
+def test_an_entry_is_fetched_from_a_remote_store_once(tmp_path):
+    """A command looks at the log dozens of times."""
+    write_entries(tmp_path)
+    opened = []
+
+    def open_file(path, mode):
+        opened.append(path)
+        return (tmp_path / path.rsplit("/", 1)[-1]).open(mode)
+
+    store = SimpleNamespace(
+        exists=lambda _: True, listdir=lambda _: sorted(p.name for p in tmp_path.iterdir())
+    )
+    store.open = open_file
+    log = AuditLog(RemoteLogFiles(store, "s3://bucket/log"))
+    assert log.entries() == log.entries()
+    assert len(opened) == 4
 
 
 def test_a_number_is_written_once(tmp_path):
