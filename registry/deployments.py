@@ -176,8 +176,15 @@ def lock_deployments(model_name: str) -> AbstractContextManager[None]:
     return deployment_lock(Path(GlobalConfiguration().local_stores_path), model_name)
 
 
-def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionResponse:
+def next_version(
+    registry: ModelRegistry, number: int | None, who: str | None = None
+) -> ModelVersionResponse:
     """Return the version to deploy: ``number``, or the one in staging, or in production.
+
+    Args:
+        registry: The model.
+        number: Of the version; None to choose.
+        who: Name that the audit log is to hold; None for the authenticated user.
 
     Raises:
         RegistryError: There is none.
@@ -191,7 +198,7 @@ def next_version(registry: ModelRegistry, number: int | None) -> ModelVersionRes
             version = registry.get_version(staged[0])
         else:
             version = find_production(registry, None)
-    registry.require_deployable(version)
+    registry.require_deployable(version, who)
     return version
 
 
@@ -312,14 +319,16 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
     """Move the deployed version to production, and stop every other service of the model.
 
     Raises:
-        TransitionRefusedError: It is not staged, or lacks its approval.
+        TransitionRefusedError: It is not staged, or lacks its approval: the previous service gets
+            the requests back.
     """
     registry, number = ModelRegistry(deployment.model_name), int(deployment.version)
-    if is_rollback:
-        registry.rollback(who, why, number)
-    else:
-        registry.promote(number, who, why, predictor=deployment.predictor)
-    # Before the other services are gone: where this fails, they are given the requests again.
+    with restore_on_failure(deployment):
+        if is_rollback:
+            registry.rollback(who, why, number)
+        else:
+            registry.promote(number, who, why, predictor=deployment.predictor)
+    # It is in production now: whatever fails from here on, it goes on serving.
     _record(registry, "deployed", deployment, who, why)
     deployer = active_deployer()
     promoted, endpoint = _load_service(deployer, deployment)

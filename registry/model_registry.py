@@ -424,21 +424,21 @@ class ModelRegistry:
         elif self.state().versions.get(version.number, LoggedVersion()).is_moved_outside:
             raise TransitionRefusedError(
                 f"{self.model_name} version {version.number} is in production because somebody "
-                "moved it there beside the registry: it is not deployed. Run: "
-                f"{self._command_out_of_production(version.number)}"
+                "moved it there beside the registry: it is not deployed. "
+                f"{self._way_out_of_production(version.number)}"
             )
         return self.require_fit(version.number)
 
-    def _command_out_of_production(self, version: int) -> str:
-        """Return the possible command that ends what somebody moved to production."""
+    def _way_out_of_production(self, version: int) -> str:
+        """Return what ends that somebody moved a version to production, with a possible command."""
         model = f"--model {self.model_name}"
         if self.gate_standing(version).is_fit:
-            return f"python run.py stage {version} {model}, then promote it"
+            return f"Stage it, then promote it: python run.py stage {version} {model}"
         try:
             self.rollback_target()
         except TransitionRefusedError:
-            return f"python run.py models {model}, then stage and promote one that passed its gates"
-        return f"python run.py rollback {model}"
+            return f"Stage another one that passed its gates: python run.py models {model}"
+        return f"Run: python run.py rollback {model}"
 
     def rollback(self, who: str | None, why: str, to: int | None = None) -> TransitionResult:
         """Put the previous production version, or the earlier one ``to``, back into production.

@@ -80,7 +80,7 @@ def find_production(registry: ModelRegistry, number: int | None) -> ModelVersion
     """
     name = registry.model_name
     if number is not None:
-        return versions.get_version(name, number)
+        return registry.get_version(number)
     version = versions.find_production(name)
     if version is None:
         raise versions.RegistryError(

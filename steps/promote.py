@@ -14,7 +14,5 @@ def promote(
 ) -> Annotated[Deployment, "production"]:
     """Promote, or roll back; on a refusal the previous service gets the requests back."""
     from registry.deployments import promote as promote_version
-    from registry.deployments import restore_on_failure
 
-    with restore_on_failure(deployment):
-        return promote_version(deployment, who, why, is_rollback=is_rollback)
+    return promote_version(deployment, who, why, is_rollback=is_rollback)

@@ -33,5 +33,5 @@ def command(
 
     with lock_deployments(registry.model_name):
         registry.record_outside_changes()
-        number = next_version(registry, version).number
+        number = next_version(registry, version, who).number
         return change_production(registry, number, who, why, is_rollback=False)

@@ -14,7 +14,7 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
     """Score images with the version in production, or ``model.version``; return the exit code.
 
     Raises:
-        CVFactoryError: There is no such version, or a check or the step failed.
+        CVFactoryError: There is no such version, it failed a gate, or a check or the step failed.
     """
     check_source(config.data, labelled=False)
     activate_stack(options.stack)
@@ -25,6 +25,8 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
     version = find_production(registry, config.model.version)
     if config.model.version is None:
         registry.require_deployable(version)
+    else:
+        registry.require_fit(version.number)
     predictor = linked_artifact(version, PREDICTOR)
     if options.dry_run:
         stage = version.stage or "no stage"

@@ -215,6 +215,7 @@ ATTACKS = (
     (["promote", "2"], 3, "digits version 2 failed 2 of 3 gates"),
     (["approve", "2", *_WHY], 3, "digits version 2 failed 2 of 3 gates"),
     (_DEPLOYMENT, 3, "digits version 2 failed 2 of 3 gates"),
+    (["--pipeline", "batch_inference", "--set", "model.version=2"], 3, "failed 2 of 3 gates"),
     ([*_DEPLOYMENT, "--set", "model.version=4"], 3, "python run.py stage 4 --model digits"),
     (zenml(*_UPDATE, "2", "--stage", "production", "--force"), 0, ""),
     (_DEPLOYMENT, 3, "version 2 is in production because somebody moved it there"),

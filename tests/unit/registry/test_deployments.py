@@ -7,6 +7,7 @@ import pytest
 
 from cli.pipelines import deployment
 from cv_factory.config.serving import ServingConfig
+from cv_factory.deployment.deployment import Deployment
 from cv_factory.errors import StackError
 from registry import deployments
 from registry.permissions import TransitionRefusedError
@@ -98,6 +99,32 @@ def test_a_withdrawal_that_cannot_be_recorded_can_be_given_again(
         with pytest.raises(StackError):
             deployments.withdraw(registry, 2, "ada", "more errors")
     assert deployer.shares == {1: 0.75}, "the canary gets no requests"
+
+
+@pytest.mark.parametrize("failing", ["promote", "record"])
+def test_what_was_promoted_goes_on_serving_whatever_fails_afterwards(
+    monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise StackError("MLflow does not answer")
+
+    methods = {"promote": lambda *_, **__: None, "record": lambda *_: None, failing: fail}
+    restored = list[Deployment]()
+    monkeypatch.setattr(deployments, "ModelRegistry", lambda _: SimpleNamespace(**methods))
+    monkeypatch.setattr(deployments, "_restore", restored.append)
+    deployed = Deployment("pets", "2", "f", "id", "http://x", 1.0, {}, True, "staging")
+    with pytest.raises(StackError):
+        deployments.promote(deployed, "ada", "better", is_rollback=False)
+    assert restored == ([deployed] if failing == "promote" else [])
+
+
+def test_a_name_that_may_not_promote_is_refused_before_anything_is_deployed() -> None:
+    checked = list[Any]()
+    registry: Any = SimpleNamespace(
+        get_version=lambda n: n, require_deployable=lambda *a: checked.append(a)
+    )
+    assert deployments.next_version(registry, 2, "eve") == 2  # type: ignore[comparison-overlap]
+    assert checked == [(2, "eve")]
 
 
 def test_a_model_that_two_stacks_serve_is_changed_on_the_active_one(
