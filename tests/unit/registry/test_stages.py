@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -279,7 +280,7 @@ def test_an_entry_is_fetched_from_a_remote_store_once(tmp_path):
         opened.append(path)
         return (tmp_path / path.rsplit("/", 1)[-1]).open(mode)
 
-    store = SimpleNamespace(
+    store: Any = SimpleNamespace(
         exists=lambda _: True, listdir=lambda _: sorted(p.name for p in tmp_path.iterdir())
     )
     store.open = open_file
