@@ -2,9 +2,10 @@
 
 Each data set is split and trained with the seeds 0 to 4; every way is fitted on the probabilities
 of the validation images and measured on those of the test images. Fashion-MNIST is a sample of
-14,000 images. PHOTOS is a folder of photos, one folder a class, of which 4,000 are trained on from
-scratch; without it there are no photos. CACHE is a folder that keeps the probabilities of each
-training, so that none is repeated.
+14,000 images (Debian's package dataset-fashion-mnist, or torchvision's download). PHOTOS is a
+folder of photos, one folder a class, of which 4,000 are trained on from scratch; without it there
+are no photos. CACHE is a folder that keeps the probabilities of each training, so that none is
+repeated.
 
     python -m benchmarks.calibration [PHOTOS [CACHE]]
 """

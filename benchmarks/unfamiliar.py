@@ -141,9 +141,9 @@ def run_graph(predictor: Predictor, images: Images) -> dict[str, npt.NDArray[Any
     import onnxruntime
 
     graph = onnx.load_model_from_string(predictor.graph)
-    made = {name for node in graph.graph.node for name in node.output}
+    tensors = {name for node in graph.graph.node for name in node.output}
     spaces = {name: f"familiarity/{name}/scaled" for name in _SPACES}
-    spaces = {name: tensor for name, tensor in spaces.items() if tensor in made}
+    spaces = {name: tensor for name, tensor in spaces.items() if tensor in tensors}
     for tensor in spaces.values():
         graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
     session = onnxruntime.InferenceSession(graph.SerializeToString())
@@ -175,8 +175,8 @@ def measure(data: str, overrides: list[str], seed: int) -> dict[str, Any]:
         result[name] = {
             "called unfamiliar": float((strange["score"] > 1).mean()),
             "auroc": {
-                method: float(roc_auc_score(is_strange, np.concatenate([known, strange[method]])))
-                for method, known in familiar.items()
+                method: float(roc_auc_score(is_strange, np.concatenate([scores, strange[method]])))
+                for method, scores in familiar.items()
             },
         }
     return result
