@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.artifacts.files import fingerprint
+from cv_factory.artifacts.filesystems import describe_error
 from cv_factory.data.sources import Content, ImageRecord, ImageSource
 from cv_factory.data.sources._arrays import DOWNLOAD_FOLDER
 from cv_factory.data.sources._listing import official_split
@@ -178,9 +179,17 @@ def _images_version(dataset: Any, array: npt.NDArray[np.uint8] | None) -> Any:
     for attribute in _FILES:
         samples = getattr(dataset, attribute, None)
         if samples and isinstance(samples[0][0], str | Path):
-            status = [Path(sample[0]).stat() for sample in samples]
-            return [[file.st_size, file.st_mtime_ns] for file in status]
+            return [_file_version(sample[0]) for sample in samples]
     return []
+
+
+def _file_version(path: str | Path) -> list[int] | str:
+    """Return size and time of a file, or why it has none: its record is quarantined."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        return describe_error(error)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _pixels(dataset: Any, index: int) -> Content:

@@ -168,3 +168,16 @@ def test_a_set_of_torchvision_that_changes_on_disk_has_another_fingerprint(tmp_p
     content[-1] ^= 255
     file.write_bytes(content)
     assert read_source(set_of(tmp_path, "mnist"))[0] != before[0]
+
+
+def test_a_set_of_torchvision_without_one_of_its_files_has_a_fingerprint(tmp_path: Path) -> None:
+    from tests.unit.data.test_source_torchvision import set_of
+
+    folder = tmp_path / "eurosat" / "2750" / "Forest"
+    folder.mkdir(parents=True)
+    (folder / "Forest_1.jpg").write_bytes(OTHER)
+    (folder / "Forest_2.jpg").symlink_to(tmp_path / "missing.jpg")
+    config = set_of(tmp_path, torchvision={"name": "EuroSAT", "download": False})
+    before = read_source(config)
+    (tmp_path / "missing.jpg").write_bytes(OTHER)
+    assert read_source(config)[0] != before[0]
