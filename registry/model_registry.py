@@ -18,7 +18,7 @@ from registry.actor import Actor, current_actor
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.audit.log_files import open_log_files
 from registry.audit.state import LoggedVersion, LogState, Policy, replay
-from registry.mlflow.mirror import MlflowMirror
+from registry.mlflow.mirror import HEAD_TAG, MlflowMirror
 from registry.outside_changes import OutsideChange, compare_aliases, compare_versions
 from registry.permissions import (
     TransitionRefusedError,
@@ -72,6 +72,14 @@ class ModelRegistry:
     def stages(self) -> dict[int, str]:
         """Return the stage of each version in ZenML, by number."""
         return {v.number: v.stage or "none" for v in versions.list_versions(self.model_name)}
+
+    def displaced(self, stage: str) -> list[int]:
+        """Return the versions that ZenML archives when another one gets the stage.
+
+        The stage ``none`` that was set is one too, other than that of a version that never had any.
+        """
+        present = versions.list_versions(self.model_name)
+        return [v.number for v in present if stage != "archived" and v.stage == stage]
 
     def set_stage(self, version: int, stage: str) -> None:
         """Move one version in ZenML alone, for ``StageTransitions``; others call ``promote``."""
@@ -531,10 +539,12 @@ class ModelRegistry:
         head = self.mirror.log_head()
         if head is not None:
             number, sha256 = head
-            if len(entries) < number or entries[number - 1].sha256 != sha256:
+            if not 0 < number <= len(entries) or entries[number - 1].sha256 != sha256:
                 raise ArtifactError(
                     f"Audit log: entry {number} does not have the hash that MLflow holds: the log "
-                    "was cut or rewritten. Restore it from a backup of the artifact store."
+                    "was cut or rewritten. Restore it from a backup of the artifact store. If the "
+                    f"log is whole, somebody changed the tag {HEAD_TAG} of MLflow's registered "
+                    f"model {self.model_name}: delete the tag, and the next command logs that."
                 )
         return entries
 

@@ -98,6 +98,8 @@ def find_displaced_version(
         if (entry.kind, entry.who, entry.detail.get("action")) != ("intent", run_name, "stage"):
             continue
         displaced, *staged = [change["version"] for change in entry.detail["changes"]]
+        if entry.detail["changes"][-1]["to_stage"] != "staging":
+            continue  # it failed, and another version without a stage was archived
         if staged != [number] or displaced not in registry.stages():
             continue
         return DisplacedVersion(

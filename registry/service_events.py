@@ -5,6 +5,8 @@ from uuid import UUID
 
 from registry.actor import current_actor
 from registry.model_registry import ModelRegistry
+from registry.permissions import TransitionRefusedError
+from registry.standing import describe_unfit
 
 _REASONS = {
     "started": "zenml model-deployer models start",
@@ -19,6 +21,24 @@ class RecordedService(Protocol):
 
     uuid: UUID
     config: Any
+
+
+def require_servable(model_name: str, version: str, predictor: str) -> None:
+    """Refuse what ZenML's own commands may not serve either; what no run registered is recorded.
+
+    Raises:
+        TransitionRefusedError: A gate failed and is not overridden, or the version was judged with
+            another predictor.
+    """
+    standing = ModelRegistry(model_name).gate_standing(int(version))
+    if standing.failed:
+        raise TransitionRefusedError(describe_unfit(standing, model_name))
+    if standing.predictor not in ("", predictor):
+        raise TransitionRefusedError(
+            f"{model_name} version {version} was judged with the predictor "
+            f"{standing.predictor[:16]}, and this is {predictor[:16]}. Run: python run.py "
+            f"--pipeline deployment --model {model_name}"
+        )
 
 
 def record_service_event(kind: str, service: RecordedService) -> None:

@@ -19,8 +19,6 @@ from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.permissions import TransitionRefusedError
 
 STAGES = ("none", "staging", "production", "archived")
-#: Stages that one version at most can have.
-_EXCLUSIVE_STAGES = ("staging", "production")
 #: Age at which an open transition that another machine began counts as abandoned.
 LEASE_S = 300.0
 
@@ -30,6 +28,9 @@ class StageStore(Protocol):
 
     def stages(self) -> dict[int, str]:
         """Return the stage of each version, by number."""
+
+    def displaced(self, stage: str) -> list[int]:
+        """Return the versions that are archived when another one gets the stage."""
 
     def set_stage(self, version: int, stage: str) -> None:
         """Move one version; repeating changes nothing."""
@@ -118,7 +119,8 @@ class StageTransitions:
         """
         self.recover()
         entries = self._log.entries() if after is None else after
-        changes = _plan_changes(self._store.stages(), version, to_stage)
+        displaced = self._store.displaced(to_stage)
+        changes = _plan_changes(self._store.stages(), displaced, version, to_stage)
         if not changes:
             return TransitionResult(action, "unchanged", ())
         intent_detail = {
@@ -209,7 +211,7 @@ def _is_closed(entries: Sequence[AuditEntry], intent: AuditEntry) -> bool:
 
 
 def _plan_changes(
-    stages: Mapping[int, str], version: int, to_stage: str
+    stages: Mapping[int, str], displaced: Sequence[int], version: int, to_stage: str
 ) -> tuple[StageChange, ...]:
     if version not in stages:
         numbers = ", ".join(map(str, sorted(stages))) or "none"
@@ -217,9 +219,9 @@ def _plan_changes(
     if stages[version] == to_stage:
         return ()
     archived = [
-        StageChange(other, stage, "archived")
-        for other, stage in sorted(stages.items())
-        if stage == to_stage and to_stage in _EXCLUSIVE_STAGES
+        StageChange(other, stages[other], "archived")
+        for other in sorted(displaced)
+        if other != version and other in stages
     ]
     return (*archived, StageChange(version, stages[version], to_stage))
 

@@ -244,9 +244,12 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     )
     for service in serving:
         if not service.is_running:
+            is_canary = status.staging is not None and _serves(service, status.staging)
+            is_startable = is_canary or (status.is_deployable and _serves(service, production))
+            start = f" Run: zenml model-deployer models start {service.id}" if is_startable else ""
             yield (
                 f"Version {service.version} is given {service.weight:.0%} of the requests and does "
-                f"not answer. Run: zenml model-deployer models start {service.id}"
+                f"not answer.{start}"
             )
     if not any(_serves(service, production) for service in serving):
         others = ", ".join(dict.fromkeys(service.version for service in serving)) or "nothing"

@@ -166,14 +166,15 @@ class _Replay:
             self.verdicts[predictor] = parse_verdicts(intent.detail)
 
     def _move(self, intent: AuditEntry) -> None:
-        is_rejection = intent.detail["action"] == "reject"
-        for change in intent.detail["changes"]:
-            self._update(
-                change["version"],
-                stage=change["to_stage"],
-                is_moved_outside=False,
-                rejection=intent if is_rejection else None,
-            )
+        *displaced, requested = intent.detail["changes"]
+        for change in displaced:
+            self._update(change["version"], stage=change["to_stage"], is_moved_outside=False)
+        self._update(
+            requested["version"],
+            stage=requested["to_stage"],
+            is_moved_outside=False,
+            rejection=intent if intent.detail["action"] == "reject" else None,
+        )
 
     def _apply_outside_change(self, change: Mapping[str, Any]) -> None:
         if change["what"] == "stage":

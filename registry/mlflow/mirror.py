@@ -5,6 +5,7 @@ Everything there is derived from ZenML, so that a lost mirror can be rebuilt.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,8 @@ _TALKATIVE_LOGGERS = ("mlflow.pyfunc", "mlflow.store.model_registry.abstract_sto
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _VERSION_TAG = "zenml_version"
-_HEAD_TAG = "audit_log_head"
+#: Tag of the registered model with the number and the hash of the audit log's end.
+HEAD_TAG = "audit_log_head"
 _MIRRORED_STAGES = ("staging", "production")
 #: Source of an MLflow version that has a logged model; those of earlier releases have none.
 _LOGGED_MODEL = "models:/"
@@ -100,16 +102,45 @@ class MlflowMirror:
         if not self._model_exists():
             return None
         aliases = self._client.get_registered_model(self._model_name).aliases
-        tags = {
-            str(v.version): v.tags
+        mirrored = {
+            str(v.version): v
             for v in self._client.search_model_versions(f"name = '{self._model_name}'")
         }
-        mirrored = {
-            alias: tags.get(str(number), {}).get(_VERSION_TAG)
+        return {
+            alias: self._mirrored_number(mirrored.get(str(number)))
             for alias, number in aliases.items()
             if alias in _MIRRORED_STAGES
         }
-        return {alias: int(n) if n and n.isdigit() else None for alias, n in mirrored.items()}
+
+    def _mirrored_number(self, mirrored: "ModelVersion | None") -> int | None:
+        """Return ZenML's number of the version that one of MLflow mirrors; None if it mirrors none.
+
+        Tags can be changed by anybody: the number counts if the model is of that version.
+        """
+        number = mirrored.tags.get(_VERSION_TAG, "") if mirrored else ""
+        if mirrored is None or not number.isdigit():
+            return None
+        version = next(
+            (v for v in versions.list_versions(self._model_name) if v.number == int(number)), None
+        )
+        if version is not None and not self._is_model_of(mirrored, version):
+            return None
+        return int(number)
+
+    def _is_model_of(self, mirrored: "ModelVersion", version: ModelVersionResponse) -> bool:
+        """Return whether the logged model is of a version's predictor, by its fixed parameter."""
+        if not _has_model(mirrored):
+            return True
+        from mlflow.exceptions import MlflowException
+
+        predictor = versions.predictor_fingerprint(version)
+        try:
+            model = self._client.get_logged_model(str(mirrored.source).removeprefix(_LOGGED_MODEL))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return bool(model.params.get(versions.PREDICTOR, predictor) == predictor)
 
     @_translate_mlflow_errors
     def update_version(self, version: ModelVersionResponse) -> str:
@@ -129,18 +160,18 @@ class MlflowMirror:
     def store_log_head(self, number: int, sha256: str) -> None:
         """Store the end of the audit log a second time, so that a cut log shows."""
         if self._model_exists():
-            self._client.set_registered_model_tag(self._model_name, _HEAD_TAG, f"{number}:{sha256}")
+            self._client.set_registered_model_tag(self._model_name, HEAD_TAG, f"{number}:{sha256}")
 
     @_translate_mlflow_errors
     def log_head(self) -> tuple[int, str] | None:
-        """Return number and SHA-256 of the last stored log head; None without one."""
+        """Return number and SHA-256 of the last stored log head; None without a readable one."""
         if not self._model_exists():
             return None
-        tag = self._client.get_registered_model(self._model_name).tags.get(_HEAD_TAG)
-        if tag is None:
-            return None
-        number, sha256 = tag.split(":", 1)
-        return int(number), sha256
+        tag = self._client.get_registered_model(self._model_name).tags.get(HEAD_TAG, "")
+        number, _, sha256 = tag.partition(":")
+        with suppress(ValueError):
+            return int(number), sha256
+        return None
 
     def _model_exists(self) -> bool:
         return bool(self._client.search_registered_models(f"name = '{self._model_name}'"))
@@ -180,6 +211,7 @@ class MlflowMirror:
             for mirrored in self._client.search_model_versions(f"name = '{self._model_name}'")
             if mirrored.tags.get(_VERSION_TAG) == str(version.number)
             and mirrored.tags.get(versions.PREDICTOR, predictor) == predictor
+            and self._is_model_of(mirrored, version)
         ]
         return max(matches, key=_has_model, default=None)
 
@@ -192,6 +224,7 @@ class MlflowMirror:
             name=f"{self._model_name}-{version.number}",
             source_run_id=run.info.run_id if run else None,
             tags={_VERSION_TAG: str(version.number), "predictor": predictor.fingerprint},
+            params={versions.PREDICTOR: predictor.fingerprint},
         )
         with TemporaryDirectory(prefix="cv-factory-") as scratch:
             directory = Path(scratch, "model")

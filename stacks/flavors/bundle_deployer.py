@@ -226,10 +226,12 @@ class BundleDeployer(BaseModelDeployer):
         ``replace`` is given: a model has one endpoint. The start's time-out is the component's.
 
         Raises:
-            CVFactoryError: It did not start or answers wrongly; what served before still serves.
+            CVFactoryError: A gate failed, it did not start or answers wrongly; what served before
+                still serves.
         """
         request = cast(BundleServiceConfig, config)
         bundle = Bundle.load(Path(request.bundle))
+        self._require_servable(bundle.model_name, bundle.version, bundle.predictor.fingerprint)
         service = self.deploy(bundle, request.port or None)
         self.set_weights(bundle.model_name, {service.uuid: 1.0})
         self._audit("deployed", service)
@@ -241,8 +243,14 @@ class BundleDeployer(BaseModelDeployer):
     def start_model_server(
         self, uuid: UUID, timeout: int = DEFAULT_DEPLOYMENT_START_STOP_TIMEOUT
     ) -> None:
-        """Start a service as ``perform_start_model`` does, and record it in the audit log."""
+        """Start a service as ``perform_start_model`` does, and record it in the audit log.
+
+        Raises:
+            CVFactoryError: A gate failed on its version, or as ``perform_start_model``.
+        """
         service = self._find_service(uuid)
+        served = service.config
+        self._require_servable(served.model_name, served.model_version, served.predictor)
         super().start_model_server(uuid, timeout)
         self._audit("started", service)
 
@@ -338,6 +346,12 @@ class BundleDeployer(BaseModelDeployer):
     def _find_service(self, uuid: UUID) -> BundleService:
         (service,) = self.find_model_server(service_uuid=uuid)
         return cast(BundleService, service)
+
+    def _require_servable(self, model_name: str, version: str, predictor: str) -> None:
+        """Refuse, through ZenML's own interface as well, what may not be served."""
+        from registry.service_events import require_servable
+
+        require_servable(model_name, version, predictor)
 
     def _audit(self, kind: str, service: BundleService) -> None:
         """Record in the model's audit log what was done through ZenML's own interface."""

@@ -13,6 +13,7 @@ from cv_factory.errors import ArtifactError
 from registry import stages
 from registry.audit.log import AuditLog, LogConflictError
 from registry.audit.log_files import LocalLogFiles, RemoteLogFiles
+from registry.audit.state import replay
 from registry.permissions import TransitionRefusedError
 from registry.stages import StageTransitions, production_history
 
@@ -38,6 +39,9 @@ class FakeStores:
 
     def stages(self):
         return dict(self.truth)
+
+    def displaced(self, stage: str):
+        return [n for n, held in self.truth.items() if held == stage != "archived"]
 
     def set_stage(self, version: int, stage: str):
         self._write()
@@ -296,3 +300,15 @@ def test_a_number_is_written_once(tmp_path):
     with pytest.raises(LogConflictError, match="nothing was changed"):
         log.append(stale, "registered", "eve", "", {})
     assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == before
+
+
+def test_a_rejection_names_the_version_that_zenml_archives_for_it(tmp_path):
+    """ZenML gives the stage ``none`` to one version at a time, as any stage."""
+    stores = FakeStores(tmp_path, {1: "staging"})
+    for version in (1, 2):
+        stores.truth[version] = "staging"
+        stores.transitions().move("reject", version, "none", who="ada", why="bad")
+    assert stores.truth == {1: "archived", 2: "none"}
+    state = replay(stores.log().entries())
+    assert state.stages == stores.truth
+    assert [state.versions[n].rejection.detail["action"] for n in (1, 2)] == ["reject"] * 2

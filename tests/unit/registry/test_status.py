@@ -65,6 +65,10 @@ def test_status_agrees(shown: ModelStatus) -> None:
             "zenml model-deployer models start id5",
         ),
         (
+            replace(STATUS, is_deployable=False, services=(replace(SERVED, is_running=False),)),
+            "Version 5 is given 100% of the requests and does not answer.",
+        ),
+        (
             replace(STATUS, staging=None, services=(CANARY, replace(SERVED, weight=0.75))),
             "Version 6, neither in production nor in staging, is given 25% of the requests. Run: "
             "python run.py withdraw 6 --reason WHY --model pets",
@@ -83,7 +87,8 @@ def test_status_names_what_disagrees_and_the_command(shown: ModelStatus, problem
     assert any(line.startswith(problem) for line in shown.problems), shown.problems
     assert not shown.agrees
     if not shown.is_deployable:
-        assert not any("--pipeline deployment" in line for line in shown.problems)
+        refused = ("--pipeline deployment", "models start")
+        assert not any(text in line for line in shown.problems for text in refused)
 
 
 class _FakeRegistry:
