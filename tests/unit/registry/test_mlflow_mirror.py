@@ -51,9 +51,10 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> MlflowMirror:
 
 @pytest.mark.parametrize("tag", ["", "garbage", "x:y"])
 def test_a_tag_that_holds_no_end_of_the_log_is_as_none(mirror: MlflowMirror, tag: str) -> None:
-    mirror._client.tags[HEAD_TAG] = tag
+    client: Any = mirror._client
+    client.tags[HEAD_TAG] = tag
     assert mirror.log_head() is None
-    mirror._client.tags[HEAD_TAG] = "7:abc"
+    client.tags[HEAD_TAG] = "7:abc"
     assert mirror.log_head() == (7, "abc")
 
 
