@@ -518,6 +518,15 @@ class ModelRegistry:
             "ZenML's own command"
         )
 
+    def is_last_production(self, predictor: str) -> bool:
+        """Return whether the version that our commands put into production last has a predictor.
+
+        It may be deleted: the run that registers its predictor again needs no comparison.
+        """
+        entries = self.log.entries()
+        history = production_history(entries)
+        return bool(history) and replay(entries).versions[history[-1]].predictor == predictor
+
     def record(self, kind: str, who: str | None, why: str, detail: Mapping[str, Any]) -> AuditEntry:
         """Log something that moves no version, such as a service that was stopped.
 

@@ -107,6 +107,8 @@ def _judge(
     try:
         production = registry.reference_version()
     except RegistryError as error:
+        if registry.is_last_production(candidate.predictor.fingerprint):
+            return judge(gates, replace(evidence, is_production=True))
         return judge(gates, replace(evidence, production_problem=str(error)))
     if production is None:
         return judge(gates, evidence)

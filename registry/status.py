@@ -232,7 +232,8 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     if production is None:
         served = ", ".join(dict.fromkeys(service.version for service in serving)) or "none"
         yield (
-            f"No version is in production, but services are deployed (serving: {served}). Run: "
+            f"No version is in production, but services are deployed (serving: {served}). Put one "
+            f"there, see: python run.py models --model {name}. Or delete them: "
             f"zenml model-deployer models delete {status.services[0].id}"
         )
         return

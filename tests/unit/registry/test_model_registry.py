@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.evaluation.gates import GateVerdict
-from registry import next_step, versions, zenml_state
+from registry import next_step, register, versions, zenml_state
 from registry.actor import Actor
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.audit.log_files import LocalLogFiles
@@ -95,3 +96,32 @@ def test_the_run_that_pushed_a_version_out_of_staging_says_so_and_no_later_one(
     assert find_displaced_version(registry, 1, "run-2") is None
     monkeypatch.setattr(registry, "stages", lambda: {2: "staging"})
     assert find_displaced_version(registry, 2, "run-2") is None, "it was deleted"
+
+
+@pytest.mark.parametrize(("predictor", "is_production"), [("p1", True), ("p2", False)])
+def test_the_predictor_of_a_deleted_production_version_is_registered_again(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, predictor: str, is_production: bool
+) -> None:
+    """Relative gates compare with what was deleted: nothing but that very predictor passes them."""
+    _register(registry, _version(1, "run-1", "a1"), PASSED, "run-1")
+    detail: dict[str, Any] = {
+        "action": "promote",
+        "changes": [{"version": 1, "from_stage": "staging", "to_stage": "production"}],
+    }
+    intent = registry.log.append(registry.log.entries(), "intent", "ada", "why", detail)
+    end = {"intent": intent.number, "action": "promote"}
+    registry.log.append(registry.log.entries(), "done", "ada", "why", end)
+    deleted = {"what": "deleted", "version": 1, "from": "production", "to": "deleted"}
+    registry.log.append(registry.log.entries(), "outside", "ada", "why", {"changes": [deleted]})
+    monkeypatch.setattr(versions, "list_versions", lambda _: [])
+    monkeypatch.setattr(versions, "find_production", lambda _: None)
+    monkeypatch.setattr(register, "judge", lambda _, evidence: evidence)
+    candidate: Any = SimpleNamespace(
+        evaluation=None,
+        report=SimpleNamespace(expectations=[]),
+        predictor=SimpleNamespace(fingerprint=predictor),
+    )
+    gates: Any = [SimpleNamespace(bound=("max_drop_vs_production", 0.01))]
+    evidence: Any = register._judge(candidate, gates, EvaluateConfig(), registry)
+    assert evidence.is_production is is_production
+    assert ("was deleted" in evidence.production_problem) is not is_production
