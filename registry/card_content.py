@@ -31,15 +31,15 @@ def load_card_content(registry: ModelRegistry, number: int) -> CardContent:
         RegistryError: There is no such version.
         ArtifactError: One of its artifacts, or its run, was deleted or is damaged.
     """
-    version = versions.get_version(registry.model_name, number)
+    version, standing = registry.get_version(number), registry.gate_standing(number)
     return build_card_content(
         load_candidate(version),
         version,
         version.stage or "none",
-        registry.verdicts(number),
+        standing.verdicts,
         versions.version_lineage(version),
         registry.approval(version),
-        registry.gate_standing(number).overrides,
+        standing.overrides,
     )
 
 

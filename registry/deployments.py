@@ -279,7 +279,7 @@ def _record(registry: ModelRegistry, kind: str, deployment: Deployment, who: str
         "url": deployment.url,
         "share": deployment.share,
     }
-    registry.record(kind, who, why, detail)
+    registry.log.record(kind, who, why, detail)
 
 
 @contextmanager
@@ -361,7 +361,7 @@ def withdraw(registry: ModelRegistry, number: int, who: str | None, why: str) ->
     deployer.set_weights(name, others)
     # Before the services are gone: the command can be given again where this fails.
     detail = {"version": number, "predictor": canaries[0].config.predictor}
-    registry.record("withdrawn", who, why, detail)
+    registry.log.record("withdrawn", who, why, detail)
     for service in canaries:
         deployer.remove(service)
     return tuple(services[uuid].config.model_version for uuid in others)

@@ -2,23 +2,20 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
 from cv_factory.artifacts.files import fingerprint
-from cv_factory.errors import ArtifactError
 from cv_factory.evaluation.gates import GateVerdict
 from registry import standing, versions, zenml_state
-from registry.actor import Actor, current_actor
-from registry.audit.log import AuditEntry, AuditLog, LogConflictError
+from registry.actor import Actor
+from registry.audit.log import AuditEntry, AuditLog
 from registry.audit.log_files import open_log_files
-from registry.audit.state import LoggedVersion, LogState, Policy, replay
-from registry.mlflow.mirror import HEAD_TAG, MlflowMirror
+from registry.audit.state import LoggedVersion, Policy, replay
+from registry.mlflow.mirror import MlflowMirror
 from registry.outside_changes import OutsideChange, compare_aliases, compare_versions
 from registry.permissions import (
     TransitionRefusedError,
@@ -26,6 +23,7 @@ from registry.permissions import (
     require_other_than_author,
 )
 from registry.provenance.statement import rebuild_statement
+from registry.registry_log import RegistryLog
 from registry.stages import StageTransitions, TransitionResult, open_intent, production_history
 from registry.standing import GateStanding
 
@@ -41,19 +39,16 @@ class ModelRegistry:
     def __init__(self, model_name: str) -> None:
         """Open the registry of a model, which need not exist yet."""
         self.model_name = model_name
-        self.log = AuditLog(open_log_files(Client().active_stack.artifact_store, model_name))
         self.mirror = MlflowMirror(model_name)
-        self._transitions = StageTransitions(self.log, self, self.mirror)
+        log = AuditLog(open_log_files(Client().active_stack.artifact_store, model_name))
+        self.log = RegistryLog(model_name, log, self.mirror)
+        self._transitions = StageTransitions(log, self, self.mirror)
         self._announced: set[OutsideChange] = set()
 
-    @cached_property
+    @property
     def actor(self) -> Actor:
         """Authenticated user of this process."""
-        return current_actor()
-
-    def state(self) -> LogState:
-        """Return the state that the audit log tells."""
-        return replay(self.log.entries())
+        return self.log.actor
 
     def recover(self) -> TransitionResult | None:
         """Complete or undo an interrupted transition; None if there is none.
@@ -63,10 +58,10 @@ class ModelRegistry:
         """
         if open_intent(self.log.entries()) is None:
             return None
-        self.check_log()
+        self.log.check()
         result = self._transitions.recover()
         if result is not None:
-            self._store_log_head(self.log.entries()[-1])
+            self.log.store_head()
         return result
 
     def stages(self) -> dict[int, str]:
@@ -122,20 +117,20 @@ class ModelRegistry:
             LogConflictError: Another process wrote to the log at the same time.
         """
         self.recover()
-        entries = self.check_log()
+        entries = self.log.check()
         changes = self.detect_outside_changes()
         if not changes:
             return ()
         self._warn(changes)
         detail = {"changes": [change.to_detail() for change in changes]}
         why = "found something changed beside the registry"
-        entry = self._append(entries, "outside", who, why, detail)
-        state = self.state()
+        self.log.append(entries, "outside", who, why, detail)
+        state = self.log.state()
         for change in changes:
             if change.is_restored and change.what in ("metadata", "artifact"):
                 zenml_state.restore(self.model_name, change, state.versions[change.version])
         self.mirror.update_stages(self.stages())
-        self._store_log_head(entry)
+        self.log.store_head()
         return changes
 
     def warn_of_outside_changes(self) -> None:
@@ -150,7 +145,7 @@ class ModelRegistry:
 
     def gate_standing(self, version: int) -> GateStanding:
         """Return what the gates said about a version's predictor, and which were overridden."""
-        return standing.gate_standing(self.state(), version)
+        return standing.gate_standing(self.log.state(), version)
 
     def require_fit(self, version: int, predictor: str | None = None) -> GateStanding:
         """Return the standing of a version that may be served.
@@ -188,7 +183,7 @@ class ModelRegistry:
         try:
             return versions.get_version(self.model_name, number)
         except versions.RegistryError:
-            if number not in self.state().versions:
+            if number not in self.log.state().versions:
                 raise
             raise versions.RegistryError(
                 f"{self.model_name} version {number} was deleted with ZenML's own command. Its "
@@ -202,7 +197,7 @@ class ModelRegistry:
         The log names it. ZenML's tag, which anybody can give to another version, names one only
         where its registration was killed before it was logged.
         """
-        logged = self.state().versions
+        logged = self.log.state().versions
         for version in versions.list_versions(self.model_name):
             if version.number in logged and logged[version.number].predictor == predictor:
                 return version
@@ -222,7 +217,7 @@ class ModelRegistry:
         needs_approval: bool,
     ) -> None:
         """Log that a version was registered or, if it was, what the gates say now."""
-        entries, number = self.check_log(), version.number
+        entries, number = self.log.check(), version.number
         detail = {
             "version": number,
             "predictor": predictor,
@@ -240,27 +235,27 @@ class ModelRegistry:
         if is_new or has_new_contents:
             detail |= zenml_state.read_contents(version)
         if is_new:
-            self._append(entries, "registered", who, "a run evaluated a new predictor", detail)
+            self.log.append(entries, "registered", who, "a run evaluated a new predictor", detail)
         elif (
             has_new_contents
             or state.verdicts[predictor] != tuple(verdicts)
             or logged.needs_approval != needs_approval
         ):
-            self._append(entries, "judged", who, "a run judged a registered predictor", detail)
+            self.log.append(entries, "judged", who, "a run judged a registered predictor", detail)
 
     def update_policy(self, configured: Policy, who: str) -> Policy:
         """Return the policy that holds after a run with this configuration, logged if it is new.
 
         Once there are approvers, the policy changes by one of them alone.
         """
-        entries = self.check_log()
+        entries = self.log.check()
         current = replay(entries).policy
         if configured == current:
             return current
         if current.approvers and self.actor.name not in current.approvers:
             return current
         why = "a run was configured with another policy"
-        self._append(entries, "policy", who, why, asdict(configured))
+        self.log.append(entries, "policy", who, why, asdict(configured))
         return configured
 
     def approve(self, version: int, who: str | None, why: str) -> AuditEntry:
@@ -278,11 +273,11 @@ class ModelRegistry:
             "predictor": self.require_fit(version).predictor,
             "provenance": fingerprint(rebuild_statement(self.get_version(version))),
         }
-        return self._append(entries, "approved", who, why, detail)
+        return self.log.append(entries, "approved", who, why, detail)
 
     def approval(self, version: ModelVersionResponse) -> AuditEntry | None:
         """Return the last approval of a version with its registered predictor, or None."""
-        return standing.find_approval(self.state(), version.number)
+        return standing.find_approval(self.log.state(), version.number)
 
     def lacks_approval(self, version: ModelVersionResponse) -> bool:
         """Return whether a version needs an approval before production, and has none."""
@@ -307,11 +302,7 @@ class ModelRegistry:
             )
         verdict = next(v for v in result.verdicts if v.gate == gate and v.status == "failed")
         detail = {"version": version, "predictor": result.predictor, "verdict": asdict(verdict)}
-        return self._append(entries, "override", who, why, detail)
-
-    def verdicts(self, version: int) -> tuple[GateVerdict, ...]:
-        """Return the last verdicts of the gates on a version's predictor."""
-        return self.gate_standing(version).verdicts
+        return self.log.append(entries, "override", who, why, detail)
 
     def stage(self, version: int, who: str | None, why: str) -> TransitionResult:
         """Put a version that is fit into staging; the one that was there is archived.
@@ -322,7 +313,7 @@ class ModelRegistry:
         """
         entries = self._begin()
         verdicts = self.require_fit(version).verdicts
-        logged = self.state().versions[version]
+        logged = self.log.state().versions[version]
         if logged.stage == "production" and not logged.is_moved_outside:
             raise TransitionRefusedError(
                 f"{self.model_name} version {version} is in production: it is past staging."
@@ -351,7 +342,7 @@ class ModelRegistry:
 
         What is in production, archived or rejected stays there: people decide about it.
         """
-        entries = self.check_log()
+        entries = self.log.check()
         state = replay(entries)
         result = standing.gate_standing(state, version)
         target = "staging" if result.is_fit else "none"
@@ -410,7 +401,7 @@ class ModelRegistry:
                 f"staging goes to production. Run: python run.py stage {number} "
                 f"--model {self.model_name}"
             )
-        require_approver(self.state().policy, self.actor, who, "promote")
+        require_approver(self.log.state().policy, self.actor, who, "promote")
         if self.lacks_approval(version):
             raise TransitionRefusedError(
                 f"{self.model_name} version {number} needs a person's approval. Run: python run.py "
@@ -429,7 +420,7 @@ class ModelRegistry:
         """
         if version.stage != "production":
             self.require_promotable(version, who)
-        elif self.state().versions.get(version.number, LoggedVersion()).is_moved_outside:
+        elif self.log.state().versions.get(version.number, LoggedVersion()).is_moved_outside:
             raise TransitionRefusedError(
                 f"{self.model_name} version {version.number} is in production because somebody "
                 "moved it there beside the registry: it is not deployed. "
@@ -500,7 +491,7 @@ class ModelRegistry:
             RegistryError: Every version that was in production was deleted.
         """
         production = versions.find_production(self.model_name)
-        state = self.state()
+        state = self.log.state()
         if production is not None and (
             not state.versions.get(production.number, LoggedVersion()).is_moved_outside
             or standing.gate_standing(state, production.number).is_fit
@@ -527,38 +518,8 @@ class ModelRegistry:
         history = production_history(entries)
         return bool(history) and replay(entries).versions[history[-1]].predictor == predictor
 
-    def record(self, kind: str, who: str | None, why: str, detail: Mapping[str, Any]) -> AuditEntry:
-        """Log something that moves no version, such as a service that was stopped.
-
-        Raises:
-            ArtifactError: The log was changed or cut.
-        """
-        while True:
-            # Another process may log something in between.
-            with suppress(LogConflictError):
-                return self._append(self.check_log(), kind, who, why, detail)
-
-    def check_log(self) -> tuple[AuditEntry, ...]:
-        """Read the log; check its chain, and its end against the head that MLflow holds.
-
-        Raises:
-            ArtifactError: The log was changed or cut.
-        """
-        entries = self.log.entries()
-        head = self.mirror.log_head()
-        if head is not None:
-            number, sha256 = head
-            if not 0 < number <= len(entries) or entries[number - 1].sha256 != sha256:
-                raise ArtifactError(
-                    f"Audit log: entry {number} does not have the hash that MLflow holds: the log "
-                    "was cut or rewritten. Restore it from a backup of the artifact store. If the "
-                    f"log is whole, somebody changed the tag {HEAD_TAG} of MLflow's registered "
-                    f"model {self.model_name}: delete the tag, and the next command logs that."
-                )
-        return entries
-
     def _needs_approval(self, version: ModelVersionResponse) -> bool:
-        state = self.state()
+        state = self.log.state()
         logged = state.versions.get(version.number, LoggedVersion()).needs_approval
         if logged is None:
             # An older release registered it, which wrote this to ZenML's metadata alone.
@@ -566,7 +527,7 @@ class ModelRegistry:
         return logged or state.policy.manual_approval
 
     def _require_decider(self, action: str, version: int, who: str | None) -> None:
-        state = self.state()
+        state = self.log.state()
         require_approver(state.policy, self.actor, who, action)
         logged = state.versions.get(version, LoggedVersion())
         require_other_than_author(state.policy, self.actor, logged, version, action)
@@ -579,7 +540,7 @@ class ModelRegistry:
         """
         self.record_outside_changes()
         # A cut log must not be continued: its new end would hide the cut.
-        return self.check_log()
+        return self.log.check()
 
     def _move(
         self,
@@ -597,24 +558,8 @@ class ModelRegistry:
             stage,
             who=who or self.actor.name,
             why=why,
-            detail={**detail, "identity": asdict(self.actor)},
+            detail=self.log.identify(detail),
             after=entries,
         )
-        self._store_log_head(self.log.entries()[-1])
+        self.log.store_head()
         return result
-
-    def _append(
-        self,
-        entries: tuple[AuditEntry, ...],
-        kind: str,
-        who: str | None,
-        why: str,
-        detail: Mapping[str, Any],
-    ) -> AuditEntry:
-        detail = {**detail, "identity": asdict(self.actor)}
-        entry = self.log.append(entries, kind, who or self.actor.name, why, detail)
-        self._store_log_head(entry)
-        return entry
-
-    def _store_log_head(self, last: AuditEntry) -> None:
-        self.mirror.store_log_head(last.number, last.sha256)

@@ -64,7 +64,7 @@ def command_towards_production(registry: ModelRegistry) -> str:
     """Return the command that brings a model closest to a version in production."""
     listed = versions.list_versions(registry.model_name)
     staged = next((v for v in listed if v.stage == "staging"), None)
-    state = registry.state()
+    state = registry.log.state()
     fit = (v for v in listed if gate_standing(state, v.number).is_fit)
     candidate = staged or next(fit, None)
     if candidate is None:

@@ -3,7 +3,6 @@
 from typing import Any, Protocol
 from uuid import UUID
 
-from registry.actor import current_actor
 from registry.model_registry import ModelRegistry
 from registry.permissions import TransitionRefusedError
 from registry.standing import describe_unfit
@@ -57,4 +56,4 @@ def record_service_event(kind: str, service: RecordedService) -> None:
         "predictor": config.predictor,
         "service": str(service.uuid),
     }
-    ModelRegistry(config.model_name).record(kind, current_actor().name, _REASONS[kind], detail)
+    ModelRegistry(config.model_name).log.record(kind, None, _REASONS[kind], detail)

@@ -137,7 +137,7 @@ def load_status(model_name: str) -> ModelStatus:
 def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...], bool]:
     """Return the audit log, what is wrong in log and registry, and whether a stage is among it."""
     try:
-        entries = registry.check_log()
+        entries = registry.log.check()
     except CVFactoryError as error:
         return (), (str(error),), False
     findings: list[str] = []

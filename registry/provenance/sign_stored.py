@@ -35,5 +35,5 @@ def sign_stored_version(registry: ModelRegistry, number: int, who: str | None, w
     signed_with = sign_statement(registry.model_name, number, trace.statement)
     predictor = versions.predictor_fingerprint(trace.version)
     detail = {"version": number, "predictor": predictor, "key": signed_with}
-    registry.record("signed", who, why, detail)
+    registry.log.record("signed", who, why, detail)
     return signed_with

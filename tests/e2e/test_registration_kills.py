@@ -107,7 +107,7 @@ while True:
         },
         "mirrored": len(registry.mirror._client.search_model_versions(f"name = '{model}'")),
         "signed": len(verify_version(versions.get_version(model, number))),
-        "head": registry.check_log()[-1].kind,
+        "head": registry.log.check()[-1].kind,
     })
     kills += 1
 print("STATES" + json.dumps(states))

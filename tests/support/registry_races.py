@@ -79,7 +79,7 @@ def _have_two_in_production() -> int:
     from registry.model_registry import ModelRegistry
 
     registry = ModelRegistry(MODEL)
-    entries = registry.check_log()
+    entries = registry.log.check()
     registry._move("promote", 2, "production", "the test", "to go back from", {}, entries)
     return 0
 
@@ -155,7 +155,7 @@ def _look() -> int:
             {
                 "stages": registry.stages(),
                 "aliases": {name: str(number) for name, number in aliases.items()},
-                "log": [entry.kind for entry in registry.check_log()],
+                "log": [entry.kind for entry in registry.log.check()],
             }
         )
     )

@@ -75,9 +75,8 @@ class _Canary:
 def test_a_canary_that_was_deleted_from_zenml_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     deployer, recorded = _Canary(), list[Any]()
     monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
-    registry: Any = SimpleNamespace(
-        model_name="pets", stages=lambda: {1: "production"}, record=lambda *a: recorded.append(a)
-    )
+    log = SimpleNamespace(record=lambda *a: recorded.append(a))
+    registry: Any = SimpleNamespace(model_name="pets", stages=lambda: {1: "production"}, log=log)
     assert deployments.withdraw(registry, 2, "ada", "more errors") == ("1",)
     assert (list(deployer.present), deployer.shares) == ([1], {1: 0.75})
     assert recorded == [("withdrawn", "ada", "more errors", {"version": 2, "predictor": "f2"})]
@@ -93,7 +92,9 @@ def test_a_withdrawal_that_cannot_be_recorded_can_be_given_again(
         raise StackError("MLflow does not answer")
 
     registry: Any = SimpleNamespace(
-        model_name="pets", stages=lambda: {1: "production", 2: "staging"}, record=refuse
+        model_name="pets",
+        stages=lambda: {1: "production", 2: "staging"},
+        log=SimpleNamespace(record=refuse),
     )
     for _ in range(2):
         with pytest.raises(StackError):
@@ -109,8 +110,10 @@ def test_what_was_promoted_goes_on_serving_whatever_fails_afterwards(
         raise StackError("MLflow does not answer")
 
     methods = {"promote": lambda *_, **__: None, "record": lambda *_: None, failing: fail}
+    log = SimpleNamespace(record=methods["record"])
+    registry = SimpleNamespace(promote=methods["promote"], log=log)
     restored = list[Deployment]()
-    monkeypatch.setattr(deployments, "ModelRegistry", lambda _: SimpleNamespace(**methods))
+    monkeypatch.setattr(deployments, "ModelRegistry", lambda _: registry)
     monkeypatch.setattr(deployments, "_restore", restored.append)
     deployed = Deployment("pets", "2", "f", "id", "http://x", 1.0, {}, True, "staging")
     with pytest.raises(StackError):

@@ -15,6 +15,7 @@ from registry.audit.log_files import LocalLogFiles
 from registry.model_registry import ModelRegistry
 from registry.next_step import find_displaced_version
 from registry.outside_changes import ZenMLVersion, compare_versions
+from registry.registry_log import RegistryLog
 
 PASSED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.95, "passed", "it is 0.9500")
 FAILED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.5, "failed", "it is 0.5000")
@@ -23,9 +24,10 @@ FAILED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.5, "failed", "i
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     registry = ModelRegistry.__new__(ModelRegistry)
-    registry.model_name, registry.log = "pets", AuditLog(LocalLogFiles(tmp_path))
-    registry.mirror = SimpleNamespace(log_head=lambda: None, store_log_head=lambda *_: None)  # type: ignore[assignment]
-    registry.__dict__["actor"] = Actor("system", "ada")
+    mirror: Any = SimpleNamespace(log_head=lambda: None, store_log_head=lambda *_: None)
+    registry.model_name = "pets"
+    registry.log = RegistryLog("pets", AuditLog(LocalLogFiles(tmp_path)), mirror)
+    registry.log.__dict__["actor"] = Actor("system", "ada")
     monkeypatch.setattr(zenml_state, "read_contents", _read_contents)
     return registry
 
@@ -58,7 +60,7 @@ def test_a_version_that_a_later_run_made_complete_again_is_no_outside_change(
     assert [entry.kind for entry in registry.log.entries()] == ["registered", "judged"]
     artifacts = {name: (artifact,) for name, artifact in again.artifacts.items()}
     present = {1: ZenMLVersion("none", again.run_metadata, artifacts, "")}
-    assert not list(compare_versions(registry.state(), present))
+    assert not list(compare_versions(registry.log.state(), present))
 
 
 def test_something_is_recorded_although_another_process_logs_something_meanwhile(
@@ -73,7 +75,7 @@ def test_something_is_recorded_although_another_process_logs_something_meanwhile
         return append(*arguments)
 
     monkeypatch.setattr(AuditLog, "append", conflict)
-    assert registry.record("stopped", None, "zenml", {"version": 1}).who == "ada"
+    assert registry.log.record("stopped", None, "zenml", {"version": 1}).number == 1
 
 
 @pytest.mark.parametrize(("verdict", "is_fit"), [(PASSED, True), (FAILED, False)])

@@ -97,8 +97,9 @@ class _FakeRegistry:
     def __init__(self, problem: CVFactoryError | None) -> None:
         self._is_unfit = isinstance(problem, TransitionRefusedError)
         self._problem = None if self._is_unfit else problem
+        self.log = self
 
-    def check_log(self) -> tuple[AuditEntry, ...]:
+    def check(self) -> tuple[AuditEntry, ...]:
         if self._problem is not None:
             raise self._problem
         change = {"version": 5, "from_stage": "staging", "to_stage": "production"}
