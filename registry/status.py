@@ -113,7 +113,7 @@ def load_status(model_name: str) -> ModelStatus:
         if stage in staged
     }
     if entries and "production" in staged:
-        problems = _undeployable(registry, staged["production"])
+        problems = _deployment_problems(registry, staged["production"])
         findings += problems
         is_deployable = not (problems or is_moved_outside)
     services: tuple[ServiceStatus, ...] = ()
@@ -161,7 +161,9 @@ def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[st
     return entries, tuple(findings), is_moved_outside
 
 
-def _undeployable(registry: ModelRegistry, production: ModelVersionResponse) -> tuple[str, ...]:
+def _deployment_problems(
+    registry: ModelRegistry, production: ModelVersionResponse
+) -> tuple[str, ...]:
     """Return why the version in production may not serve; nothing if it may."""
     try:
         registry.require_deployable(production)

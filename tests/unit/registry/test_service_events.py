@@ -7,7 +7,6 @@ from uuid import uuid4
 import pytest
 
 from registry import service_events
-from registry.actor import Actor
 from registry.permissions import TransitionRefusedError
 from registry.standing import GateStanding
 from stacks.flavors.bento import BentoDeployer
@@ -25,9 +24,9 @@ from stacks.flavors.bento import BentoDeployer
 def test_zenml_starts_no_service_that_failed_a_gate(
     monkeypatch: pytest.MonkeyPatch, standing: GateStanding, problem: str | None
 ) -> None:
-    registry = SimpleNamespace(gate_standing=lambda _: standing, record=lambda *_: None)
+    log = SimpleNamespace(record=lambda *_: None)
+    registry = SimpleNamespace(gate_standing=lambda _: standing, log=log)
     monkeypatch.setattr(service_events, "ModelRegistry", lambda _: registry)
-    monkeypatch.setattr(service_events, "current_actor", lambda: Actor("system", "ada"))
     config = SimpleNamespace(model_name="pets", model_version="2", predictor="f")
     service: Any = SimpleNamespace(uuid=uuid4(), config=config)
     started: list[Any] = []
