@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shorten(value: Any) -> str:
-    if value is _ABSENT:
-        return "absent"
+    if value is _ABSENT or value is None:
+        return "not set"
     text = str(value)
     return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 1]}…"

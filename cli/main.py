@@ -68,21 +68,32 @@ class _CommandGroup(click.Group):
         return subcommand
 
 
-def _refuse_run_options(context: click.Context) -> None:
-    """Refuse options of a pipeline run before a subcommand: --dry-run would be ignored.
-
-    Raises:
-        click.UsageError: The command line has one.
-    """
+def _get_run_option(context: click.Context) -> str | None:
+    """Return the first option on the command line that only a pipeline run has; None if none."""
     shared = ("model_name", "stack", "debug")
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if name not in shared and source is ParameterSource.COMMANDLINE:
-            raise click.UsageError(
-                f"{parameter.opts[0]} goes with --pipeline: the command "
-                f"{context.invoked_subcommand} does not have it."
-            )
+            return parameter.opts[0]
+    return None
+
+
+def _refuse_run_options(context: click.Context) -> None:
+    """Refuse options of a pipeline run without --pipeline: --dry-run would be ignored.
+
+    Raises:
+        click.UsageError: The command line has one.
+    """
+    option = _get_run_option(context)
+    if option is None:
+        return
+    if context.invoked_subcommand is None:
+        names = ", ".join(module_names(pipelines.__path__))
+        raise click.UsageError(f"{option} needs a pipeline: add --pipeline NAME, one of: {names}.")
+    raise click.UsageError(
+        f"{option} goes with --pipeline: the command {context.invoked_subcommand} does not have it."
+    )
 
 
 @click.group(
@@ -163,10 +174,10 @@ def command(
         print_listing(module_names(pipelines.__path__))
         return 0
     if pipeline is None:
+        _refuse_run_options(context)
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
             return 2
-        _refuse_run_options(context)
         # Before or after the subcommand, the two mean the same.
         shared = {"model_name": model_name, "stack": stack}
         context.default_map = {context.invoked_subcommand: shared}

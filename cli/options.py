@@ -49,6 +49,9 @@ def _print_json_alone(context: click.Context, parameter: click.Parameter, value:
 MODEL_OPTION = click.option(
     "--model", "model_name", metavar="NAME", help="Registered model; required if there are several."
 )
+LISTED_MODEL_OPTION = click.option(
+    "--model", "model_name", metavar="NAME", help="Registered model.  [default: all]"
+)
 BY_OPTION = click.option(
     "--by",
     "who",

@@ -12,7 +12,8 @@ from stacks.images import step_image
 
 def pipeline_options(zenml: ZenMLConfig) -> dict[str, Any]:
     """Translate the ``zenml`` section to arguments of ``Pipeline.with_options``."""
-    options: dict[str, Any] = {"enable_cache": zenml.enable_cache}
+    # A run's True overrides the False of steps that are never cached; its default is True anyway.
+    options: dict[str, Any] = {} if zenml.enable_cache else {"enable_cache": False}
     stack = Client().active_stack
     if stack.container_registry is not None:
         options["settings"] = {"docker": step_image()}

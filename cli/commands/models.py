@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.commands.status import describe_status
-from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
+from cli.options import JSON_OPTION, LISTED_MODEL_OPTION, STACK_OPTION
 from cli.session import list_models
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("models")
-@MODEL_OPTION
+@LISTED_MODEL_OPTION
 @STACK_OPTION
 @JSON_OPTION
 def command(model_name: str | None, stack: str | None, as_json: bool) -> int:

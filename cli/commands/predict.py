@@ -57,12 +57,18 @@ def command(
 def _predict_by_service(
     url: str, api_key: str | None, images: Sequence[Path]
 ) -> list["ImagePrediction"]:
-    from cv_factory.serving.client import PredictionClient
+    from cv_factory.serving.client import PredictionClient, ServiceError
 
     scheme, _, endpoint = url.partition("://")
     transport = _endpoint_transport(endpoint) if scheme == "sagemaker" else None
     with PredictionClient(url, api_key, transport=transport) as client:
-        return [client.predict(image.read_bytes()) for image in images]
+        predictions = []
+        for image in images:
+            try:
+                predictions.append(client.predict(image.read_bytes()))
+            except ServiceError as error:
+                raise ServiceError(f"{image}: {error}") from None
+        return predictions
 
 
 def _endpoint_transport(endpoint: str) -> "BaseTransport":

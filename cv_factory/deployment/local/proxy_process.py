@@ -102,8 +102,7 @@ class ProxyProcess:
             except OSError as error:
                 raise DaemonError(
                     f"{self.host}:{self.port} cannot be listened on ({error.strerror}): stop what "
-                    "uses it, or give another port (endpoint.port in the deployment's "
-                    "configuration, or the model deployer's)."
+                    f"uses it, or deploy with another port: --set endpoint.port={self.port + 1}."
                 ) from None
 
     def _await_routes(self, routes: Routes, drain_timeout_s: float) -> None:

@@ -11,5 +11,6 @@ def test_each_changed_setting_is_named_with_both_values() -> None:
         "pca.n is 4, was 3",
         f"model.name is {'x' * 39}…, was small_cnn",
     ]
-    assert list(find_changed_settings({"seed": None}, {})) == ["seed is absent, was None"]
+    assert list(find_changed_settings({"seed": 1}, {"seed": None})) == ["seed is not set, was 1"]
+    assert list(find_changed_settings({}, {"seed": 1})) == ["seed is 1, was not set"]
     assert list(find_changed_settings(before, before)) == []

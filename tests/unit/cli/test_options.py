@@ -1,6 +1,8 @@
 """Options that several commands and pipelines share."""
 
 import logging
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -9,9 +11,13 @@ from click.testing import CliRunner
 from zenml.logger import ZenMLConsoleHandler
 
 from cli import main
+from cli.commands.predict import _predict_by_service
 from cli.dispatch import read_config
 from cli.options import JSON_OPTION, RunOptions
+from cli.pipeline_config import ZenMLConfig
+from cli.pipeline_options import pipeline_options
 from cv_factory.errors import ConfigError
+from cv_factory.serving.client import PredictionClient, ServiceError
 
 
 def read(pipeline: str, model_name: str) -> Any:
@@ -49,6 +55,35 @@ def test_options_of_a_run_before_a_subcommand_are_refused_and_not_ignored(words:
     result = CliRunner().invoke(main.command, [*words.split(), "promote", "2"])
     assert result.exit_code == 2
     assert f"{words.split()[0]} goes with --pipeline" in result.output
+
+
+def test_options_of_a_run_without_a_pipeline_are_refused() -> None:
+    result = CliRunner().invoke(main.command, ["--set", "train.epochs=3"])
+    assert result.exit_code == 2
+    assert "--set needs a pipeline: add --pipeline NAME, one of: batch_inference" in result.output
+
+
+def test_steps_that_are_never_cached_are_not_planned_as_cached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orchestrator = SimpleNamespace(supported_execution_modes=[])
+    stack = SimpleNamespace(container_registry=None, orchestrator=orchestrator)
+    monkeypatch.setattr("cli.pipeline_options.Client", lambda: SimpleNamespace(active_stack=stack))
+    # ZenML applies a run's True over each step's own False.
+    assert "enable_cache" not in pipeline_options(ZenMLConfig())
+    assert pipeline_options(ZenMLConfig(enable_cache=False)) == {"enable_cache": False}
+
+
+def test_predict_names_the_image_that_the_service_rejects(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def reject(*_: Any) -> None:
+        raise ServiceError("rejected the request (422): not an image")
+
+    monkeypatch.setattr(PredictionClient, "predict", reject)
+    (tmp_path / "broken.png").write_bytes(b"hello")
+    with pytest.raises(ServiceError, match=r"broken\.png: rejected the request"):
+        _predict_by_service("http://127.0.0.1:9", None, [tmp_path / "broken.png"])
 
 
 def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
