@@ -505,8 +505,8 @@ class ModelRegistry:
         if not history:
             return None
         raise versions.RegistryError(
-            f"{self.model_name} version {history[-1]}, which was in production, was deleted with "
-            "ZenML's own command"
+            f"{self.model_name} version {history[-1] or 'of the same number'}, which was in "
+            "production, was deleted with ZenML's own command"
         )
 
     def is_last_production(self, predictor: str) -> bool:
@@ -515,8 +515,17 @@ class ModelRegistry:
         It may be deleted: the run that registers its predictor again needs no comparison.
         """
         entries = self.log.entries()
-        history = production_history(entries)
-        return bool(history) and replay(entries).versions[history[-1]].predictor == predictor
+        completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
+        for entry in reversed(entries):
+            if (
+                entry.number in completed
+                and entry.detail["changes"][-1]["to_stage"] == "production"
+            ):
+                # Its number may have been given again since.
+                before = replay(entries[: entry.number]).versions
+                number = entry.detail["changes"][-1]["version"]
+                return before.get(number, LoggedVersion()).predictor == predictor
+        return False
 
     def _needs_approval(self, version: ModelVersionResponse) -> bool:
         state = self.log.state()

@@ -188,14 +188,17 @@ def open_intent(entries: Sequence[AuditEntry]) -> AuditEntry | None:
 def production_history(entries: Sequence[AuditEntry]) -> list[int]:
     """Return the versions that a rollback can go back through; the last one is in production.
 
-    A promotion adds one; a rollback removes those after the version that it goes back to.
+    A promotion adds one; a rollback removes those after the version that it goes back to. 0 stands
+    for a version that was deleted and whose number ZenML gave to another one.
     """
     history: list[int] = []
     completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
-    for intent in (entry for entry in entries if entry.number in completed):
-        for change in _changes(intent):
+    for entry in entries:
+        if entry.kind == "registered":
+            history = [0 if number == entry.detail["version"] else number for number in history]
+        for change in _changes(entry) if entry.number in completed else ():
             if change.to_stage == "production":
-                if intent.detail["action"] == "rollback" and change.version in history:
+                if entry.detail["action"] == "rollback" and change.version in history:
                     del history[history.index(change.version) :]
                 history.append(change.version)
     return history

@@ -1,5 +1,6 @@
 """What the registry logs of versions, on an audit log of its own and no other store."""
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from registry.model_registry import ModelRegistry
 from registry.next_step import find_displaced_version
 from registry.outside_changes import ZenMLVersion, compare_versions
 from registry.registry_log import RegistryLog
+from registry.permissions import TransitionRefusedError
 
 PASSED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.95, "passed", "it is 0.9500")
 FAILED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.5, "failed", "it is 0.5000")
@@ -100,11 +102,17 @@ def test_the_run_that_pushed_a_version_out_of_staging_says_so_and_no_later_one(
     assert find_displaced_version(registry, 2, "run-2") is None, "it was deleted"
 
 
+@pytest.mark.parametrize("is_number_given_again", [False, True])
 @pytest.mark.parametrize(("predictor", "is_production"), [("p1", True), ("p2", False)])
 def test_the_predictor_of_a_deleted_production_version_is_registered_again(
-    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, predictor: str, is_production: bool
+    registry: ModelRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    predictor: str,
+    is_production: bool,
+    is_number_given_again: bool,
 ) -> None:
     """Relative gates compare with what was deleted: nothing but that very predictor passes them."""
+    present: list[Any] = []
     _register(registry, _version(1, "run-1", "a1"), PASSED, "run-1")
     detail: dict[str, Any] = {
         "action": "promote",
@@ -115,8 +123,14 @@ def test_the_predictor_of_a_deleted_production_version_is_registered_again(
     registry.log.append(registry.log.entries(), "done", "ada", "why", end)
     deleted = {"what": "deleted", "version": 1, "from": "production", "to": "deleted"}
     registry.log.append(registry.log.entries(), "outside", "ada", "why", {"changes": [deleted]})
-    monkeypatch.setattr(versions, "list_versions", lambda _: [])
+    if is_number_given_again:
+        present.append(SimpleNamespace(number=1, stage="archived"))
+        detail = {"version": 1, "predictor": predictor, "verdicts": [asdict(PASSED)]}
+        registry.log.append(registry.log.entries(), "registered", "ada", "why", detail)
+    monkeypatch.setattr(versions, "list_versions", lambda _: present)
     monkeypatch.setattr(versions, "find_production", lambda _: None)
+    with pytest.raises(TransitionRefusedError, match="no earlier production version"):
+        registry.rollback_target()
     monkeypatch.setattr(register, "judge", lambda _, evidence: evidence)
     candidate: Any = SimpleNamespace(
         evaluation=None,
