@@ -516,15 +516,12 @@ class ModelRegistry:
         """
         entries = self.log.entries()
         completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
-        for entry in reversed(entries):
-            if (
-                entry.number in completed
-                and entry.detail["changes"][-1]["to_stage"] == "production"
-            ):
-                # Its number may have been given again since.
-                before = replay(entries[: entry.number]).versions
-                number = entry.detail["changes"][-1]["version"]
-                return before.get(number, LoggedVersion()).predictor == predictor
+        for intent in (entry for entry in reversed(entries) if entry.number in completed):
+            move = intent.detail["changes"][-1]
+            if move["to_stage"] == "production":
+                # As it was then: its number may have been given again since.
+                held = replay(entries[: intent.number]).versions
+                return held.get(move["version"], LoggedVersion()).predictor == predictor
         return False
 
     def _needs_approval(self, version: ModelVersionResponse) -> bool:

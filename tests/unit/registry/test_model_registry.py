@@ -16,8 +16,8 @@ from registry.audit.log_files import LocalLogFiles
 from registry.model_registry import ModelRegistry
 from registry.next_step import find_displaced_version
 from registry.outside_changes import ZenMLVersion, compare_versions
-from registry.registry_log import RegistryLog
 from registry.permissions import TransitionRefusedError
+from registry.registry_log import RegistryLog
 
 PASSED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.95, "passed", "it is 0.9500")
 FAILED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.5, "failed", "it is 0.5000")
