@@ -56,7 +56,7 @@ def versions_table(versions: Sequence["ModelVersionResponse"]) -> "Table":
     """Return a table with one row per version, in the given order."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 0, 0, 2))
     for column in ("Version", "Stage", "Accuracy", "Macro F1", "Age", "Commit", "Data"):
         table.add_column(column, no_wrap=True)
     for version in versions:

@@ -145,11 +145,18 @@ def test_history(golden: Golden) -> None:
 
 def test_models(golden: Golden) -> None:
     metadata = {"test_accuracy": 0.97, "git_commit": "c" * 40, "git_dirty": "true"}
-    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    metadata["data_fingerprint"] = "d" * 64
     version: Any = SimpleNamespace(
-        number=2, stage="production", run_metadata=metadata, created=hour_ago
+        number=2,
+        stage="production",
+        run_metadata=metadata,
+        created=datetime.now(UTC) - timedelta(minutes=20),
     )
-    golden("models.txt", render(versions_table([version])))
+    table = versions_table([version])
+    golden("models.txt", render(table))
+    narrow = io.StringIO()
+    Console(file=narrow, width=80).print(table)
+    assert "…" not in narrow.getvalue()
 
 
 def test_trace(golden: Golden) -> None:
