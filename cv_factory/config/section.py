@@ -5,7 +5,9 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-RegisteredName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
+#: Pattern of a registered model's name, which also names folders.
+REGISTERED_NAME = r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$"
+RegisteredName = Annotated[str, Field(pattern=REGISTERED_NAME)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 

@@ -1,6 +1,7 @@
 """Storage of the audit log: small files that are created once and never changed."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cv_factory.artifacts.filesystems import get_filesystem_errors
+from cv_factory.config.section import REGISTERED_NAME
 from cv_factory.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -143,7 +145,9 @@ def _store_error(folder: str, error: Exception) -> ArtifactError:
 
 def has_log(store: "BaseArtifactStore", model_name: str) -> bool:
     """Return whether an artifact store holds an audit log of a model, deleted or not."""
-    return bool(open_log_files(store, model_name).names())
+    # A name of another pattern could lead out of the folder of the logs.
+    is_name = re.fullmatch(REGISTERED_NAME, model_name) is not None
+    return is_name and bool(open_log_files(store, model_name).names())
 
 
 def open_log_files(store: "BaseArtifactStore", model_name: str) -> LogFiles:

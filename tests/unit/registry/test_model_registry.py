@@ -12,7 +12,7 @@ from cv_factory.evaluation.gates import GateVerdict
 from registry import next_step, register, versions, zenml_state
 from registry.actor import Actor
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
-from registry.audit.log_files import LocalLogFiles
+from registry.audit.log_files import LocalLogFiles, has_log, open_log_files
 from registry.model_registry import ModelRegistry
 from registry.next_step import find_displaced_version
 from registry.outside_changes import ZenMLVersion, compare_versions
@@ -141,3 +141,11 @@ def test_the_predictor_of_a_deleted_production_version_is_registered_again(
     evidence: Any = register._judge(candidate, gates, EvaluateConfig(), registry)
     assert evidence.is_production is is_production
     assert ("was deleted" in evidence.production_problem) is not is_production
+
+
+def test_no_name_leads_out_of_the_folder_of_the_logs(tmp_path: Path) -> None:
+    store: Any = SimpleNamespace(path=str(tmp_path))
+    open_log_files(store, "pets").create("00000001.json", b"{}")
+    open_log_files(store, "../elsewhere").create("00000001.json", b"{}")
+    assert has_log(store, "pets")
+    assert not has_log(store, "../elsewhere")
