@@ -3,6 +3,7 @@
 Where and how a service runs is the business of the endpoint; each flavor names one.
 """
 
+import sys
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
@@ -27,6 +28,13 @@ from cv_factory.deployment.endpoint import Endpoint, EndpointView
 from cv_factory.serving.bundle import Bundle
 
 _MISSING, _STARTING, _UNREACHABLE = "missing", "starting", "unreachable"
+
+
+def _add_project_to_path() -> None:
+    """Let ``registry`` be imported: ZenML adds the project only while it loads a flavor."""
+    root = str(Path(__file__).resolve().parents[2])
+    if root not in sys.path:
+        sys.path.append(root)
 
 
 class BundleServiceConfig(ServiceConfig):
@@ -349,12 +357,14 @@ class BundleDeployer(BaseModelDeployer):
 
     def _require_servable(self, model_name: str, version: str, predictor: str) -> None:
         """Refuse, through ZenML's own interface as well, what may not be served."""
+        _add_project_to_path()
         from registry.service_events import require_servable
 
         require_servable(model_name, version, predictor)
 
     def _audit(self, kind: str, service: BundleService) -> None:
         """Record in the model's audit log what was done through ZenML's own interface."""
+        _add_project_to_path()
         from registry.service_events import record_service_event
 
         record_service_event(kind, service)
