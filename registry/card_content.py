@@ -63,7 +63,7 @@ def build_card_content(
         version=str(version.number),
         stage=stage,
         description=(
-            f"Classifies {height}x{width} images with {channels} channel(s) into "
+            f"Classifies {'gray' if channels == 1 else 'RGB'} images of {height}x{width} into "
             f"{len(dataset.class_names)} classes: {classes}."
         ),
         model={

@@ -195,7 +195,8 @@ class ModelRegistry:
         """Return the version that holds the predictor with this fingerprint, or None.
 
         The log names it. ZenML's tag, which anybody can give to another version, names one only
-        where its registration was killed before it was logged.
+        where no run of this log registered it: its registration was killed before it was logged, or
+        was logged in the artifact store of another stack.
         """
         logged = self.log.state().versions
         for version in versions.list_versions(self.model_name):
@@ -204,8 +205,8 @@ class ModelRegistry:
         tagged = versions.find_version(self.model_name, predictor)
         if tagged is None:
             return None
-        other = logged.get(tagged.number)
-        return tagged if other is None or other.is_deleted else None
+        other = logged.get(tagged.number, LoggedVersion())
+        return tagged if other.is_deleted or not other.predictor else None
 
     def record_registration(
         self,

@@ -76,7 +76,7 @@ class TransitionResult:
             f"version {c.version} {c.from_stage} → {c.to_stage}" for c in self.changes
         )
         if not self.was_recovered:
-            return f"{self.action} was {self.result}: {moves}."
+            return f"{self.action.capitalize()}: {moves}."
         verb = "finished" if self.result == "done" else self.result
         return f"An interrupted {self.action} was {verb}: {moves}."
 

@@ -45,7 +45,7 @@ def gate_standing(state: LogState, number: int) -> GateStanding:
     if logged.is_deleted:
         problem = "was deleted from ZenML, beside the registry"
     elif not logged.predictor:
-        problem = "was not registered by a training run of this project"
+        problem = "was not registered on a stack with this artifact store, whose audit log decides"
     elif not verdicts:
         problem = "was judged by no gate: configure gates and train again"
     else:

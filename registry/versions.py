@@ -1,5 +1,6 @@
 """Model versions in ZenML's model control plane, the source of truth for versions and stages."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from uuid import UUID
@@ -19,6 +20,7 @@ from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
+from cv_factory.progress import quiet_loggers
 from registry.artifact_loader import load_artifact
 from registry.audit.log_files import has_log
 
@@ -239,7 +241,9 @@ def add_metadata(version: ModelVersionResponse, metadata: Mapping[str, MetadataT
 def set_stage(model_name: str, number: int, stage: str) -> None:
     """Move a version to a stage; ZenML archives the version that held it."""
     version = get_version(model_name, number)
-    Client().update_model_version(model_name, version.id, stage=stage, force=True)
+    # ZenML lets one version hold a stage, archived too, and says that it archives an archived one.
+    with quiet_loggers(logging.WARNING, "zenml.zen_stores.sql_zen_store"):
+        Client().update_model_version(model_name, version.id, stage=stage, force=True)
 
 
 def _list_versions(model_name: str, **filters: Any) -> list[ModelVersionResponse]:

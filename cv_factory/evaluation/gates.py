@@ -143,10 +143,10 @@ def _count_findings(gate: GateConfig, findings: Mapping[str, str] | None) -> tup
     unmet = [name for name, value in findings.items() if value == severity]
     unexplained = [name for name in unmet if name not in gate.explained]
     explained = [f"{name} ({gate.explained[name]})" for name in unmet if name in gate.explained]
-    parts = [f"unexplained: {', '.join(unexplained) or 'none'}"]
+    parts = [f"unexplained: {', '.join(unexplained)}"] if unexplained else []
     if explained:
         parts.append(f"explained: {', '.join(explained)}")
-    return float(len(unexplained)), "; ".join(parts)
+    return float(len(unexplained)), "; ".join(parts) or f"no {severity}"
 
 
 def _find_worst_slice(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:

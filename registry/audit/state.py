@@ -147,8 +147,13 @@ class _Replay:
 
     def _register(self, entry: AuditEntry) -> None:
         detail = entry.detail
+        earlier = self.versions.get(detail["version"], LoggedVersion())
+        # Registered in the artifact store of another stack, which gave it the stage.
+        has_stage = not earlier.predictor and not earlier.is_deleted
         self.versions[detail["version"]] = LoggedVersion(
             predictor=detail["predictor"],
+            stage=earlier.stage if has_stage else "none",
+            is_moved_outside=has_stage and earlier.is_moved_outside,
             entry=entry.number,
             # Entries of older releases hold the predictor's fingerprint alone.
             metadata=detail.get("metadata", {"predictor": detail["predictor"]}),

@@ -149,3 +149,20 @@ def test_no_name_leads_out_of_the_folder_of_the_logs(tmp_path: Path) -> None:
     open_log_files(store, "../elsewhere").create("00000001.json", b"{}")
     assert has_log(store, "pets")
     assert not has_log(store, "../elsewhere")
+
+
+def test_a_version_that_another_stack_registered_is_registered_here_with_its_stage(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each artifact store has a log of its own; the versions are ZenML's."""
+    version = _version(1, "run-1", "a1")
+    change = {"what": "stage", "version": 1, "from": "none", "to": "staging", "is_restored": False}
+    registry.log.append((), "outside", "run-2", "found", {"changes": [change]})
+    monkeypatch.setattr(versions, "list_versions", lambda _: [version])
+    monkeypatch.setattr(versions, "find_version", lambda *_: version)
+    assert registry.find_version("p1") is version
+    _register(registry, version, PASSED, "run-2")
+    logged = registry.log.state().versions[1]
+    assert (logged.predictor, logged.stage, logged.is_moved_outside) == ("p1", "staging", True)
+    assert registry.gate_standing(1).is_fit
+    assert registry.find_version("p2") is None, "the tag of a logged version decides nothing"

@@ -85,7 +85,7 @@ def test_a_promotion_moves_both_versions_and_logs_it(tmp_path):
     assert (stores.truth, stores.shown) == (NEW, NEW)
     assert stores.kinds() == ["intent", "done"]
     assert str(outcome) == (
-        "promote was done: version 1 production → archived, version 2 staging → production."
+        "Promote: version 1 production → archived, version 2 staging → production."
     )
     assert promote(stores).result == "unchanged"
     assert stores.kinds() == ["intent", "done"]
