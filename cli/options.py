@@ -1,10 +1,13 @@
 """Options of ``run.py``: those of a pipeline run, and those that several subcommands share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +49,22 @@ def _print_json_alone(context: click.Context, parameter: click.Parameter, value:
     return value
 
 
+def reason_option(default: str | None = None) -> Callable[[_Command], _Command]:
+    """Return the option ``--reason``, which is required where it has no default."""
+    # click takes a default that is given as None for a value.
+    presence: dict[str, Any] = (
+        {"required": True} if default is None else {"default": default, "show_default": True}
+    )
+    return click.option(
+        "--reason",
+        "why",
+        callback=validate_audit_text,
+        metavar="TEXT",
+        help="Reason, for the audit log.",
+        **presence,
+    )
+
+
 MODEL_OPTION = click.option(
     "--model", "model_name", metavar="NAME", help="Registered model; required if there are several."
 )
@@ -58,14 +77,6 @@ BY_OPTION = click.option(
     callback=validate_audit_text,
     metavar="NAME",
     help="Who decides, for the audit log.  [default: your user name, which it stores anyway]",
-)
-REASON_OPTION = click.option(
-    "--reason",
-    "why",
-    callback=validate_audit_text,
-    required=True,
-    metavar="TEXT",
-    help="Reason, for the audit log.",
 )
 JSON_OPTION = click.option(
     "--json", "as_json", is_flag=True, callback=_print_json_alone, help="Print JSON."

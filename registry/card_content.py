@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from zenml.models import ModelVersionResponse
 
+from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves
@@ -56,16 +57,11 @@ def build_card_content(
     from cv_factory.evaluation.graph_size import count
 
     dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
-    height, width, channels = dataset.image_shape
-    classes = ", ".join(dataset.class_names[:20]) + (" …" if len(dataset.class_names) > 20 else "")
     return CardContent(
         model_name=version.model.name,
         version=str(version.number),
         stage=stage,
-        description=(
-            f"Classifies {'gray' if channels == 1 else 'RGB'} images of {height}x{width} into "
-            f"{len(dataset.class_names)} classes: {classes}."
-        ),
+        description=_describe_task(dataset),
         model={
             "architecture": trained.config.name,
             "parameters": count(candidate.predictor.graph)[0],
@@ -97,6 +93,15 @@ def build_card_content(
         statements=candidate.card,
         warnings=_warnings(candidate),
         pictures=_pictures(candidate),
+    )
+
+
+def _describe_task(dataset: ImageDataset) -> str:
+    height, width, channels = dataset.image_shape
+    classes = ", ".join(dataset.class_names[:20]) + (" …" if len(dataset.class_names) > 20 else "")
+    return (
+        f"Classifies {'gray' if channels == 1 else 'RGB'} images of {height}x{width} into "
+        f"{len(dataset.class_names)} classes: {classes}."
     )
 
 

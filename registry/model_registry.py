@@ -430,7 +430,7 @@ class ModelRegistry:
         return self.require_fit(version.number)
 
     def _way_out_of_production(self, version: int) -> str:
-        """Return what ends that somebody moved a version to production, with a possible command."""
+        """Return how to end an outside move to production, with a command that is not refused."""
         model = f"--model {self.model_name}"
         if self.gate_standing(version).is_fit:
             return f"Stage it, then promote it: python run.py stage {version} {model}"

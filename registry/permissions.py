@@ -16,7 +16,7 @@ class TransitionRefusedError(CVFactoryError):
 
 
 def require_approver(policy: Policy, actor: Actor, who: str | None, action: str) -> None:
-    """Refuse an action of somebody who is no approver, or acts under another's name.
+    """Refuse the action of a user who is no approver, or acts under another name.
 
     Raises:
         TransitionRefusedError: The policy does not let the authenticated user do it.
@@ -65,5 +65,5 @@ def is_permitted(policy: Policy, entry: AuditEntry, version: LoggedVersion) -> b
 
 
 def _is_author(identity: Mapping[str, Any], version: LoggedVersion) -> bool:
-    """Return whether a version was trained by this user; also where nobody knows."""
+    """Return whether a version was trained by this user, or its author is unknown."""
     return version.author is None or version.author["name"] == identity.get("name")

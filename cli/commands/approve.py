@@ -2,14 +2,14 @@
 
 import click
 
-from cli.options import BY_OPTION, MODEL_OPTION, REASON_OPTION, STACK_OPTION
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, reason_option
 from cli.session import open_registry
 
 
 @click.command("approve")
 @click.argument("version", type=click.IntRange(min=1))
 @BY_OPTION
-@REASON_OPTION
+@reason_option()
 @MODEL_OPTION
 @STACK_OPTION
 def command(

@@ -89,7 +89,7 @@ def _describe_entry(entry: "AuditEntry") -> str:
 
 
 def _describe_author(entry: "AuditEntry") -> str:
-    """Return who an entry names and, where it is somebody else, the authenticated user."""
+    """Return the name in an entry and, where it differs, the authenticated user."""
     identity = entry.detail.get("identity")
     if identity is None:
         return entry.who

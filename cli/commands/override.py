@@ -2,7 +2,7 @@
 
 import click
 
-from cli.options import BY_OPTION, MODEL_OPTION, REASON_OPTION, STACK_OPTION
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, reason_option
 from cli.session import open_registry
 
 
@@ -10,7 +10,7 @@ from cli.session import open_registry
 @click.argument("version", type=click.IntRange(min=1))
 @click.option("--gate", required=True, metavar="TEXT", help="Failed gate, as the card words it.")
 @BY_OPTION
-@REASON_OPTION
+@reason_option()
 @MODEL_OPTION
 @STACK_OPTION
 def command(

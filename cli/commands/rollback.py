@@ -2,7 +2,7 @@
 
 import click
 
-from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, reason_option
 from cli.session import open_registry
 
 
@@ -13,14 +13,7 @@ from cli.session import open_registry
     help="Version to go back to.  [default: the previous production version]",
 )
 @BY_OPTION
-@click.option(
-    "--reason",
-    "why",
-    callback=validate_audit_text,
-    default="rolled back by hand",
-    show_default=True,
-    help="Reason, for the audit log.",
-)
+@reason_option("rolled back by hand")
 @MODEL_OPTION
 @STACK_OPTION
 def command(

@@ -2,21 +2,14 @@
 
 import click
 
-from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, validate_audit_text
+from cli.options import BY_OPTION, MODEL_OPTION, STACK_OPTION, reason_option
 from cli.session import open_registry
 
 
 @click.command("stage")
 @click.argument("version", type=click.IntRange(min=1))
 @BY_OPTION
-@click.option(
-    "--reason",
-    "why",
-    callback=validate_audit_text,
-    default="staged by hand",
-    show_default=True,
-    help="Reason, for the audit log.",
-)
+@reason_option("staged by hand")
 @MODEL_OPTION
 @STACK_OPTION
 def command(

@@ -99,3 +99,11 @@ def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> No
     result = CliRunner().invoke(command, ["--json"])
     assert result.stdout == "{}\n"
     assert "a notice" in result.stderr
+
+
+def test_decisions_need_a_reason() -> None:
+    for name in ("approve", "override", "reject", "withdraw"):
+        gate = ["--gate", "accuracy at least 0.9"] if name == "override" else []
+        done = CliRunner().invoke(main.command, [name, "1", *gate])
+        assert done.exit_code == 2
+        assert "Missing option '--reason'" in done.output

@@ -15,8 +15,8 @@ ADDRESSES = {
     "http://git.example.com/name": "http://git.example.com/name",
     "ssh://git@git.example.com:2222/owner/name.git": "https://git.example.com/owner/name",
     "git@github.com:owner/name.git": "https://github.com/owner/name",
-    "/work/main": None,
-    "file:///work/main": None,
+    "/srv/main": None,
+    "file:///srv/main": None,
     "../main": None,
 }
 
