@@ -35,7 +35,10 @@ from cv_factory.inference.predictor import ImageScores, Prediction, Predictor
 from cv_factory.progress import track
 
 _LOGGER = logging.getLogger(__name__)
-_JOB_FILE, _SUMMARY_FILE = "job.json", "batch_predictions.json"
+#: Readers of Parquet folders skip names with an underscore: the folder is a dataset.
+_JOB_FILE, _SUMMARY_FILE = "_job.json", "_batch_predictions.json"
+#: Their names in folders of earlier releases.
+_FORMER_NAMES = {"job.json": _JOB_FILE, "batch_predictions.json": _SUMMARY_FILE}
 #: Upper bounds of one task of a thread.
 _TASK_IMAGES, _TASK_BYTES = 32, 4 * 2**20
 
@@ -132,24 +135,29 @@ def _verify_golden_samples(model: ScoringModel) -> None:
 def _claim(output: OutputFolder, job: BatchJob) -> set[str]:
     """Mark the folder as this job's and return the names of its files.
 
+    Files with names of earlier releases are renamed.
+
     Raises:
         OutputError: It belongs to another job, or is not empty.
     """
     files = output.names()
     content = canonical_json(job.identity).encode()
-    if _JOB_FILE not in files:
+    job_file = next((name for name in (_JOB_FILE, "job.json") if name in files), None)
+    if job_file is None:
         if files:
             raise OutputError(
                 f"{output.root} is not empty and belongs to no batch job: name another folder in "
                 "output.path."
             )
         output.write(_JOB_FILE, content)
-    elif output.read(_JOB_FILE) != content:
+    elif output.read(job_file) != content:
         raise OutputError(
             f"{output.root} holds predictions of other images, another model version or other "
             "settings: name another folder in output.path, or remove it."
         )
-    return files
+    for former in _FORMER_NAMES.keys() & files:
+        output.rename(former, _FORMER_NAMES[former])
+    return {_FORMER_NAMES.get(name, name) for name in files}
 
 
 def _part_ranges(n: int, rows_per_part: int) -> dict[str, slice]:

@@ -91,3 +91,19 @@ class OutputFolder:
             raise OutputError(
                 f"Cannot write {self.root}/{name} ({error}): check its space and permissions."
             ) from None
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a file.
+
+        Raises:
+            OutputError: It cannot be renamed.
+        """
+        try:
+            if self._filesystem is None:
+                (Path(self._path) / name).rename(Path(self._path) / new_name)
+            else:
+                self._filesystem.mv(f"{self._path}/{name}", f"{self._path}/{new_name}")
+        except self._errors as error:
+            raise OutputError(
+                f"Cannot rename {self.root}/{name} to {new_name} ({error}): check its permissions."
+            ) from None

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -133,6 +134,22 @@ def test_a_complete_job_is_not_repeated_and_other_jobs_need_another_folder(
         run(tmp_path / "images", tmp_path / "mine")
 
 
+def test_the_output_folder_is_a_dataset_also_where_an_earlier_release_began_it(
+    tmp_path: Path,
+) -> None:
+    write_digits(tmp_path / "images", 30)
+    first, scores = run(tmp_path / "images", tmp_path / "scores"), tmp_path / "scores"
+    assert len(pd.read_parquet(scores)) == first.n_rows == 32
+    for name in ("job.json", "batch_predictions.json"):
+        (scores / f"_{name}").rename(scores / name)
+    with pytest.raises(OutputError, match="another model version"):
+        run(tmp_path / "images", scores, version=4)
+    before = (scores / first.parts[0]).stat().st_mtime_ns
+    assert run(tmp_path / "images", scores) == first
+    assert (scores / first.parts[0]).stat().st_mtime_ns == before
+    assert len(pd.read_parquet(scores)) == 32
+
+
 def test_a_predictor_with_other_answers_than_at_export_predicts_nothing(tmp_path: Path) -> None:
     write_digits(tmp_path / "images", 3)
     changed = with_wrong_golden_samples(digits_predictor("logistic_regression")[0])
@@ -150,13 +167,13 @@ def test_a_killed_job_resumes_without_loss_or_duplicates(tmp_path: Path) -> None
     predictor.save(stored)
     scores = tmp_path / "scores"
     command = [sys.executable, "-c", _SCORE, *map(str, (tmp_path / "images", stored, scores))]
-    # The first run also writes job.json.
+    # The first run also writes _job.json.
     for killed_write, n_parts in (("3", 1), ("9", 9)):
         killed = subprocess.run([*command, killed_write], stderr=subprocess.DEVNULL)
         assert killed.returncode == -signal.SIGKILL
         assert len(list(scores.glob("part-*.parquet"))) == n_parts
         assert list(scores.glob(".*.partial"))
-        assert not (scores / "batch_predictions.json").exists()
+        assert not (scores / "_batch_predictions.json").exists()
     before = {p.name: p.stat().st_mtime_ns for p in scores.glob("part-*.parquet")}
     subprocess.run([*command, "0"], check=True, stderr=subprocess.DEVNULL)
 
@@ -180,8 +197,11 @@ def test_a_bucket_gets_the_same_files(tmp_path: Path) -> None:
     with open_source(config, labelled=False) as source:
         job = BatchJob(source, config, ScoringModel("digits", 3, predictor), 25)
         summary = score(job, OutputFolder.open("memory://scores/today", {}))
+        memory = fsspec.filesystem("memory")
+        memory.mv("/scores/today/_job.json", "/scores/today/job.json")
         assert score(job, OutputFolder.open("memory://scores/today", {})) == summary
-    content = fsspec.filesystem("memory").cat_file(f"/scores/today/{summary.parts[1]}")
+        assert memory.exists("/scores/today/_job.json")
+    content = memory.cat_file(f"/scores/today/{summary.parts[1]}")
     assert pq.read_table(io.BytesIO(content)).num_rows == 7
 
 
@@ -192,7 +212,7 @@ def test_the_summary_is_saved_and_a_damaged_one_is_rejected(tmp_path: Path) -> N
     stored.mkdir()
     summary.save(stored)
     assert BatchPredictions.load(stored) == summary
-    header = tmp_path / "scores" / "batch_predictions.json"
+    header = tmp_path / "scores" / "_batch_predictions.json"
     header.write_bytes(header.read_bytes()[:-20])
     with pytest.raises(ArtifactError, match="not JSON"):
         run(tmp_path / "images", tmp_path / "scores")
