@@ -18,7 +18,7 @@ from cli.session import open_registry, write_file
 @MODEL_OPTION
 @STACK_OPTION
 def command(version: int, html: Path | None, model_name: str | None, stack: str | None) -> int:
-    """Print the model card of a VERSION.
+    """Print the model card of a VERSION, as Markdown where the output is no terminal.
 
     It shows the present stage and approver, unlike the card that the training run stored.
     """
@@ -28,8 +28,20 @@ def command(version: int, html: Path | None, model_name: str | None, stack: str 
 
     content = load_card_content(registry, version)
     if html is None:
-        click.echo(render_markdown(content))
+        _print_markdown(render_markdown(content))
     else:
         write_file(html, render_html(content))
         click.echo(f"Model card written to {html}.")
     return 0
+
+
+def _print_markdown(text: str) -> None:
+    """Print Markdown: rendered on a terminal, as it is elsewhere."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        click.echo(text)

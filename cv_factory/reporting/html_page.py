@@ -60,7 +60,7 @@ def render_html(
     ]
     return _PAGE.format(
         title=escape(title),
-        style=_STYLE,
+        style=STYLE,
         header=_render_header(header),
         tiles=f'<div class="tiles">{"".join(map(_render_tile, tiles))}</div>' if tiles else "",
         body="".join(body),
@@ -144,56 +144,61 @@ def _render_entry(entry: Entry) -> str:
     )
 
 
-_STYLE = """
-:root { color-scheme: light; }
+#: Style sheet of pages; the service's pages have it, too.
+STYLE = """
+:root { color-scheme: light; --page: #f3f5f7; --sheet: #fff; --line: #dbe1e6; --rule: #e8ecef;
+  --text: #22303c; --muted: #64727e; --accent: #2563a8; --title: #1d4f86; --badge: #43525e;
+  --good: #23663f; --good-sheet: #dff1e5; --bad: #9c2a1f; --bad-sheet: #fbe0dd;
+  --warn: #855207; --warn-sheet: #fdeccf; }
 * { box-sizing: border-box; }
-body { margin: 0; background: #f3f5f7; color: #22303c;
+body { margin: 0; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-header, section { background: #fff; border: 1px solid #dbe1e6; border-radius: 8px;
+header, section { background: var(--sheet); border: 1px solid var(--line); border-radius: 8px;
   padding: 1.1rem 1.5rem; margin-bottom: 1rem; }
-header { border-top: 4px solid #2563a8; }
+header { border-top: 4px solid var(--accent); }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-h1 small { color: #64727e; font-weight: 400; font-size: 1.1rem; white-space: nowrap; }
-h2 { font-size: 1.1rem; margin: 0 0 .6rem; color: #1d4f86; }
-summary { font-size: 1.1rem; font-weight: 600; color: #1d4f86; cursor: pointer; }
+h1 small { color: var(--muted); font-weight: 400; font-size: 1.1rem; white-space: nowrap; }
+h2 { font-size: 1.1rem; margin: 0 0 .6rem; color: var(--title); }
+summary { font-size: 1.1rem; font-weight: 600; color: var(--title); cursor: pointer; }
 details[open] summary { margin-bottom: .6rem; }
 p { margin: .5rem 0; white-space: pre-line; overflow-wrap: anywhere; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .7rem;
   margin: 1rem 0 .3rem; }
-.tiles div { background: #f3f5f7; border-radius: 6px; padding: .6rem .8rem; font-size: 1.5rem;
+.tiles div { background: var(--page); border-radius: 6px; padding: .6rem .8rem; font-size: 1.5rem;
   line-height: 1.3; font-variant-numeric: tabular-nums; }
-.tiles b, .tiles small { display: block; font-size: .8rem; font-weight: 400; color: #64727e; }
+.tiles b, .tiles small { display: block; font-size: .8rem; font-weight: 400; color: var(--muted); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .92rem; }
-th, td { text-align: left; padding: .32rem .7rem .32rem 0; border-bottom: 1px solid #e8ecef;
+th, td { text-align: left; padding: .32rem .7rem .32rem 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: anywhere; }
-th { color: #64727e; font-weight: 500; }
-thead th { border-bottom: 2px solid #dbe1e6; white-space: nowrap; }
+th { color: var(--muted); font-weight: 500; }
+thead th { border-bottom: 2px solid var(--line); white-space: nowrap; }
 tr:last-child > * { border-bottom: 0; }
 td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .facts th { width: 13rem; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
 .badge { display: inline-block; border-radius: 1rem; padding: 0 .6rem; font-size: .85rem;
-  background: #e8ecef; color: #43525e; white-space: nowrap; }
-.good { background: #dff1e5; color: #23663f; }
-.bad { background: #fbe0dd; color: #9c2a1f; }
-.warn { background: #fdeccf; color: #855207; }
+  background: var(--rule); color: var(--badge); white-space: nowrap; }
+.good { background: var(--good-sheet); color: var(--good); }
+.bad { background: var(--bad-sheet); color: var(--bad); }
+.warn { background: var(--warn-sheet); color: var(--warn); }
 td strong { font-weight: 600; }
-td p { margin: .1rem 0 0; color: #64727e; font-size: .87rem; }
-code { font: .8rem ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: #f3f5f7;
-  border: 1px solid #dbe1e6; border-radius: 4px; padding: 0 .25rem; overflow-wrap: anywhere; }
+td p { margin: .1rem 0 0; color: var(--muted); font-size: .87rem; }
+code { font: .8rem ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; padding: 0 .25rem;
+  background: var(--page); border: 1px solid var(--line); border-radius: 4px;
+  overflow-wrap: anywhere; }
 .bar { min-width: 12rem; width: 38%; }
 .bar i { display: block; height: .6rem; margin-top: .4rem; border-radius: 3px; min-width: 1px;
-  background: #2563a8; }
+  background: var(--accent); }
 .thumbnails { display: flex; flex-wrap: wrap; gap: .5rem; margin-top: .4rem; }
 .thumbnails figure { margin: 0; width: 4.5rem; }
 .thumbnails img { width: 4rem; height: 4rem; object-fit: contain; image-rendering: pixelated;
-  background: #f3f5f7; border: 1px solid #dbe1e6; border-radius: 4px; }
-figcaption { color: #64727e; font-size: .65rem; overflow: hidden; text-overflow: ellipsis;
+  background: var(--page); border: 1px solid var(--line); border-radius: 4px; }
+figcaption { color: var(--muted); font-size: .65rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; }
-@media print { body { background: #fff; } section { break-inside: avoid; } }
+@media print { body { background: var(--sheet); } section { break-inside: avoid; } }
 """
 
 _PAGE = """<!DOCTYPE html>

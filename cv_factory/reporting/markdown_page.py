@@ -4,6 +4,9 @@ import re
 
 from cv_factory.reporting.page import Badge, Bar, Block, Cell, Entry, Picture, Sections, Text
 
+#: Characters that are markup where they stand: an underscore inside a word is none.
+_MARKUP = re.compile(r"[\\`*\[<|~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^>|&(?=#?\w+;)")
+
 
 def render_markdown(title: str, subtitle: str, sections: Sections) -> str:
     """Return a page as Markdown.
@@ -23,8 +26,7 @@ def render_markdown(title: str, subtitle: str, sections: Sections) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is: on one line, no markup, links or HTML."""
-    line = " ".join(text.split())
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", line)
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _render_block(block: Block) -> list[str]:

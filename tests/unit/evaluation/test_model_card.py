@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from cv_factory.config.card import CardConfig
@@ -23,7 +24,10 @@ from cv_factory.evaluation.reports.model_card import (
     render_markdown,
 )
 
-EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)> | [a](http://b.c) `'
+EVIL = (
+    '"><script>alert(1)</script><img src=x onerror=alert(1)> | [a](http://b.c) `'
+    "*_c_* ~~d~~ &lt; e_f"
+)
 
 
 def content(names=("cat", "dog", "elk"), **changes) -> CardContent:
@@ -166,7 +170,13 @@ def test_nothing_handed_in_becomes_markup():
     assert sum(EVIL in text for text in page.texts) >= 12
 
     markdown = render_markdown(evil)
-    assert not re.search(r"(?<!\\)[<>\[\]`]", markdown)
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    inline = [token for token in parser.parse(markdown) if token.type == "inline"]
+    kinds = {child.type for token in inline for child in token.children}
+    assert kinds == {"text", "strong_open", "strong_close"}
+    texts = ["".join(child.content for child in token.children) for token in inline]
+    assert sum(EVIL in text for text in texts) >= 12
+    assert "e\\_f" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3, 4, 5, 6}
 
