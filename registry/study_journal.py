@@ -9,6 +9,7 @@ import json
 from zenml.client import Client
 
 from cv_factory.training.search.result import Trial
+from registry.store_files import write_whole
 
 
 class StudyJournal:
@@ -28,11 +29,8 @@ class StudyJournal:
 
     def write(self, trial: Trial) -> None:
         """Store a trial; a kill while writing leaves a file of another name, which is ignored."""
-        self._store.makedirs(self._directory)
         name = f"{self._directory}/trial-{trial.number:05d}.json"
-        with self._store.open(f"{name}.part", "w") as file:
-            file.write(json.dumps(trial.to_json()))
-        self._store.rename(f"{name}.part", name, overwrite=True)
+        write_whole(self._store, name, json.dumps(trial.to_json()))
 
     def _read(self, name: str) -> Trial:
         with self._store.open(f"{self._directory}/{name}", "r") as file:

@@ -4,7 +4,9 @@ Idempotent: unchanged objects are not written. Everything is checked before anyt
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -105,15 +107,19 @@ def _tracking_store_item(stack: "StackResponse") -> Item | None:
 
 
 def _create_tracking_store(path: Path) -> None:
-    """Create MLflow's tables in a file beside it, which takes its place when it is complete."""
+    """Create MLflow's tables in a file beside it, which gets its name when it is complete."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     # MLflow logs each of its migrations.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    partial_path = path.with_name(f".{path.name}.partial")
-    partial_path.unlink(missing_ok=True)
-    store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-        f"sqlite:///{partial_path}", str(path.parent / "mlflow_artifacts")
-    )
-    store.engine.dispose()
-    partial_path.replace(path)
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"sqlite:///{partial_path}", str(path.parent / "mlflow_artifacts")
+        )
+        store.engine.dispose()
+        # Another process may have created it in the meantime, and used it.
+        with suppress(FileExistsError):
+            os.link(partial_path, path)
+    finally:
+        partial_path.unlink(missing_ok=True)

@@ -4,12 +4,15 @@ The header is written last and atomically, so that a directory without a valid h
 unfinished artifact. Reading never executes anything from the directory.
 """
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from cv_factory.errors import ArtifactError
 
@@ -41,14 +44,38 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees either the whole of it or none (write, fsync, rename)."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file so that a reader sees either the whole of it or none (write, fsync, rename).
+
+    Of several writers at a time, the last to finish wins: hold ``file_lock`` from reading to
+    writing where the content depends on what the file held.
+
+    Args:
+        path: The file.
+        content: All of its content.
+        mode: Permissions, less the umask.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file during the block, and wait for it before.
+
+    The lock is on a file beside it, which stays: the file itself is replaced when it is written.
+    """
+    with path.with_name(f".{path.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_header(

@@ -5,6 +5,7 @@ import numpy.typing as npt
 from sklearn.metrics import accuracy_score, log_loss
 
 from cv_factory.config.model import ModelConfig
+from cv_factory.cpu import limit_library_threads
 from cv_factory.models import Estimator, convert_classical, fit_classical
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import Reference, TrainedModel
@@ -16,6 +17,7 @@ _BATCH = 4096
 
 def train_classical(job: TrainingJob, on_epoch: EpochCallback) -> TrainedModel:
     """Fit on the training images' standardized features; measure on the validation images."""
+    limit_library_threads()
     features = _features(job, job.train)
     estimator = fit_classical(job.model, features, job.labels[job.train], job.config.seed)
     labels = job.labels[job.validation]

@@ -71,9 +71,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def limit_threads(processes: int) -> None:
-    """Set torch's thread count to this process's share of the CPUs."""
-    if processes > 1:
-        torch.set_num_threads(max(1, fitting_threads() // processes))
+    """Let torch use no more threads than this process's share of the CPUs, of which it sees all."""
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, fitting_threads() // processes)))
 
 
 @contextmanager

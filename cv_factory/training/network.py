@@ -16,6 +16,7 @@ from cv_factory.training.device import (
     count_processes,
     describe_device,
     deterministic,
+    limit_threads,
     select_device,
 )
 from cv_factory.training.distributed.cluster_environment import detect_nodes
@@ -45,6 +46,7 @@ def train_network(
             "machine 0 alone; run python -m cv_factory.training.distributed.node_agent here."
         )
     _check_settings(job, processes * nodes.count)
+    limit_threads(processes=1)
     key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
     with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
         _log.info("Training on %s.", describe_device(device, processes, nodes.count))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from cv_factory.artifacts.arrays import load_tensors
 from cv_factory.artifacts.artifact import Artifact
+from cv_factory.cpu import limit_library_threads
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
 from cv_factory.transforms.embedding import Embedding, fit_embedding
@@ -161,6 +162,7 @@ def fit_transform(
     def batches() -> Iterator[npt.NDArray[np.uint8]]:
         return dataset.batches(train, _BATCH)
 
+    limit_library_threads()
     normalization = fit_normalization(batches())
     pca = fit_pca(batches(), config.pca.n_components, dataset.image_shape)
     return FittedTransform(

@@ -11,12 +11,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from cv_factory.artifacts.files import canonical_json, write_atomic
+from cv_factory.artifacts.files import canonical_json, file_lock, write_atomic
 from cv_factory.config.section import Section
 from cv_factory.errors import ConfigError
 from cv_factory.serving.auth.principal import Principal, Role
@@ -118,14 +119,15 @@ def add_key(file: Path, name: str, roles: list[Role], rate: float | None) -> str
     """Create a key, store its hash, and return the key, which is stored nowhere.
 
     Raises:
-        ConfigError: A valid key has that name, or the file is damaged.
+        ConfigError: A valid key has that name, or the file is damaged or cannot be written.
     """
-    keys = read_keys(file).keys if file.exists() else []
-    if any(key.name == name and not key.revoked for key in keys):
-        raise ConfigError(f"{file} already has a key named {name!r}: revoke it first.")
-    key = _PREFIX + secrets.token_urlsafe(32)
-    new = StoredKey(name=name, sha256=hash_key(key), roles=roles, images_per_second=rate)
-    _write(file, [*keys, new])
+    with _exclusive_access(file):
+        keys = read_keys(file).keys if file.exists() else []
+        if any(key.name == name and not key.revoked for key in keys):
+            raise ConfigError(f"{file} already has a key named {name!r}: revoke it first.")
+        key = _PREFIX + secrets.token_urlsafe(32)
+        new = StoredKey(name=name, sha256=hash_key(key), roles=roles, images_per_second=rate)
+        _write(file, [*keys, new])
     return key
 
 
@@ -133,21 +135,38 @@ def revoke_key(file: Path, name: str) -> None:
     """Revoke a key.
 
     Raises:
-        ConfigError: No valid key has that name.
+        ConfigError: No valid key has that name, or the file cannot be written.
     """
-    keys = read_keys(file).keys
-    if not any(key.name == name and not key.revoked for key in keys):
-        raise ConfigError(f"{file} has no valid key named {name!r}: list the names first.")
-    _write(
-        file,
-        [key.model_copy(update={"revoked": True}) if key.name == name else key for key in keys],
-    )
+    with _exclusive_access(file):
+        keys = read_keys(file).keys
+        if not any(key.name == name and not key.revoked for key in keys):
+            raise ConfigError(f"{file} has no valid key named {name!r}: list the names first.")
+        _write(
+            file,
+            [key.model_copy(update={"revoked": True}) if key.name == name else key for key in keys],
+        )
+
+
+@contextmanager
+def _exclusive_access(file: Path) -> Iterator[None]:
+    """Let nobody else change the keys during the block: their keys, or revocations, would be lost.
+
+    Raises:
+        ConfigError: The file cannot be locked or written.
+    """
+    try:
+        with file_lock(file):
+            yield
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the API keys {file} ({error.strerror}): see that its folder exists, has "
+            "space, and that you may write it."
+        ) from None
 
 
 def _write(file: Path, keys: list[StoredKey]) -> None:
     content = canonical_json(KeyFile(keys=keys).model_dump(mode="json"))
-    write_atomic(file, content.encode())
-    file.chmod(0o600)
+    write_atomic(file, content.encode(), mode=0o600)
 
 
 def _parse(text: str, origin: str) -> KeyFile:

@@ -1,14 +1,17 @@
 """Damaged, foreign and hostile artifact directories are refused, and execute nothing."""
 
+import errno
 import json
+import os
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cv_factory.artifacts.arrays import load_array, load_npz, load_tensors
-from cv_factory.artifacts.files import read_header, write_header
+from cv_factory.artifacts.files import file_lock, read_header, write_atomic, write_header
 from cv_factory.errors import ArtifactError
 
 
@@ -102,3 +105,39 @@ def test_a_pickle_under_our_file_names_is_refused_and_not_executed(
     assert not marker.exists()
     pickle.loads(hostile.read_bytes())
     assert marker.exists(), "the bomb must work, or this test shows nothing"
+
+
+def test_files_written_at_the_same_time_are_whole_and_leave_nothing(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_atomic(tmp_path / "state", content), contents * 4))
+    assert (tmp_path / "state").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_what_cannot_be_written_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(tmp_path / "state", b"before", mode=0o600)
+    monkeypatch.setattr(os, "fsync", _fail_for_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(tmp_path / "state", b"after")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
+
+
+def _fail_for_space(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_changes_under_the_lock_are_not_lost(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+
+    def increment(_number: int) -> None:
+        with file_lock(counter):
+            write_atomic(counter, str(int(counter.read_text()) + 1).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(increment, range(64)))
+    assert counter.read_text() == "64"

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cv_factory.errors import ConfigError
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth import api_keys
 from cv_factory.serving.auth.access import check_exposure
-from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key, revoke_key
+from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key, read_keys, revoke_key
 from cv_factory.serving.auth.rate_limit import RateLimiter
 from cv_factory.serving.logging.json_lines import configure_event_logging
 from tests.support.digits_service import (
@@ -52,6 +53,25 @@ def test_only_valid_keys_are_accepted(key_file: Path) -> None:
             assert (response.status_code, problem_kind(response)) == (401, "unauthorized")
             assert response.headers["www-authenticate"] == "Bearer"
         assert client.get("/healthz").status_code == 200
+
+
+def test_keys_added_and_revoked_at_the_same_time_are_all_stored(key_file: Path) -> None:
+    names = [f"user{number}" for number in range(12)]
+    add_key(key_file, "old", ["predict"], None)
+    with ThreadPoolExecutor(13) as pool:
+        revocation = pool.submit(revoke_key, key_file, "old")
+        keys = list(pool.map(lambda name: add_key(key_file, name, ["predict"], None), names))
+    revocation.result()
+    store = ApiKeyStore(key_file)
+    principals = [store.find(key) for key in keys]
+    assert [principal and principal.name for principal in principals] == names
+    assert [key.name for key in read_keys(key_file).keys if key.revoked] == ["old"]
+    assert key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_that_cannot_be_written_are_refused_and_not_printed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot write the API keys .*No such file.* its folder"):
+        add_key(tmp_path / "missing" / "keys.json", "ann", ["predict"], None)
 
 
 def test_a_running_service_rejects_a_revoked_key(
