@@ -22,7 +22,7 @@ export UV_HTTP_TIMEOUT ?= 300
 unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
-dev_extras := dev sources backbones
+dev_extras := dev sources backbones heif
 # Tests of run.py wait for processes that start: two at once take little more than half the time.
 workers := --numprocesses logical --maxprocesses 4 --dist worksteal
 

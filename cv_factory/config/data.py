@@ -3,6 +3,7 @@
 ``source`` names the kind of source; what only one kind needs stands in a section of its name.
 """
 
+import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -226,6 +227,11 @@ class DataConfig(Section):
     channels: Literal[1, 3] | None = Field(
         None, description="1 (grey) or 3 (RGB); inferred from the images where not given"
     )
+    value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="stored values that become black and white in images of more than 8 bits, such "
+        "as [0, 4095]; what the file's format defines where not given",
+    )
     max_pixels: int = Field(
         50_000_000, ge=1, description="images with more pixels are refused before decoding"
     )
@@ -241,6 +247,13 @@ class DataConfig(Section):
     limit: Annotated[int, Field(ge=2)] | None = Field(
         None, description="read only this many images, evenly spread over the source"
     )
+
+    @field_validator("value_range")
+    @classmethod
+    def _check_value_range(cls, value_range: list[float] | None) -> list[float] | None:
+        if value_range is not None and not value_range[0] < value_range[1] < math.inf:
+            raise ValueError("give the value of black, then the larger value of white: [0, 4095]")
+        return value_range
 
     @model_validator(mode="after")
     def _check_source(self) -> "DataConfig":
@@ -274,7 +287,11 @@ class DataConfig(Section):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the settings that can change a result: not where named sets lie."""
-        return self.model_dump(mode="json", exclude={"data_dir": True})
+        fields = self.model_dump(mode="json", exclude={"data_dir": True})
+        # Left out where not given: earlier runs keep their fingerprint.
+        if self.value_range is None:
+            del fields["value_range"]
+        return fields
 
 
 def _example(config: DataConfig) -> str:

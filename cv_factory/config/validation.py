@@ -23,6 +23,8 @@ ExpectationName = Literal[
     "no_leakage",
     "sharpness",
     "statistics_as_reference",
+    "values_fill_range",
+    "values_inside_range",
 ]
 
 

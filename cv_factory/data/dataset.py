@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,6 +18,7 @@ import pandas as pd
 from cv_factory.artifacts.arrays import load_array
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.npy_stream import save_array
+from cv_factory.data.bit_depth import StoredValues, ValueRange
 from cv_factory.data.image_manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
 from cv_factory.data.image_manifest import (
     ordered_digest,
@@ -64,6 +65,8 @@ class ImageDataset(Artifact):
         source: What the images were read from, for people.
         unreadable: The images that could not be read.
         backing: The temporary file that holds exactly ``images``, where there is one.
+        value_range: Stored values that were made black and white, where configured.
+        stored_values: What is stored in the originals of more than 8 bits, where there are any.
     """
 
     KIND: ClassVar[str] = "dataset"
@@ -75,6 +78,8 @@ class ImageDataset(Artifact):
     source: str
     unreadable: tuple[UnreadableImage, ...] = ()
     backing: ScratchFile | None = field(default=None, repr=False, compare=False)
+    value_range: ValueRange | None = None
+    stored_values: StoredValues | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -111,6 +116,8 @@ class ImageDataset(Artifact):
         digest = hashlib.sha256(self.fingerprint.encode())
         digest.update(ordered_digest(self.manifest).encode())
         digest.update(repr((self.source, self.unreadable)).encode())
+        if self.value_range or self.stored_values:
+            digest.update(repr((self.value_range, self.stored_values)).encode())
         return digest.hexdigest()
 
     def batches(self, indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -128,13 +135,18 @@ class ImageDataset(Artifact):
         return {_IMAGES: images_sha256, _MANIFEST: None}
 
     def _header(self) -> dict[str, Any]:
-        return {
+        header = {
             "shape": list(self.images.shape),
             "class_names": list(self.class_names),
             "source": self.source,
             "fingerprint": self.fingerprint,
             "unreadable": [[u.id, u.source, u.reason] for u in self.unreadable],
         }
+        if self.value_range is not None:
+            header["value_range"] = list(self.value_range)
+        if self.stored_values is not None:
+            header["stored_values"] = asdict(self.stored_values)
+        return header
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
@@ -146,8 +158,16 @@ class ImageDataset(Artifact):
             )
         manifest = read_manifest(directory / _MANIFEST, len(images))
         unreadable = tuple(UnreadableImage(*row) for row in body["unreadable"])
-        pixels = images.view(np.uint8)
-        return cls(pixels, manifest, tuple(body["class_names"]), body["source"], unreadable)
+        value_range, values = body.get("value_range"), body.get("stored_values")
+        return cls(
+            images.view(np.uint8),
+            manifest,
+            tuple(body["class_names"]),
+            body["source"],
+            unreadable,
+            value_range=value_range and (value_range[0], value_range[1]),
+            stored_values=values and StoredValues(**values),
+        )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -31,6 +31,18 @@ from PIL import (  # noqa: F401  (plugins register themselves)
     WebPImagePlugin,
 )
 
+from cv_factory.data.bit_depth import (
+    DEEP_GRAY_MODES,
+    Depth,
+    StoredValues,
+    ValueRange,
+    measure_color,
+    parse_depth,
+    scale_color,
+    scale_gray,
+    select_low_bytes,
+)
+from cv_factory.data.formats import describe_foreign_file, select_formats
 from cv_factory.errors import ImageError
 
 #: What Pillow's decoders raise on damaged input.
@@ -52,25 +64,10 @@ _DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-#: Formats that are read. Others that Pillow knows run programs (EPS) or have no signature.
-_FORMATS = (
-    "JPEG",
-    "PNG",
-    "GIF",
-    "BMP",
-    "DIB",
-    "WEBP",
-    "TIFF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "ICO",
-)
 _MAX_PROFILE_BYTES = 4 * 2**20
-_PROFILE_SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
-_GRAY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"})
-_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_UNSCALED_MODES = frozenset({"I", "F"})
+_PROFILE_SPACES = {"RGB": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
+_GRAY_MODES = DEEP_GRAY_MODES | {"1", "L", "LA"}
+_SUBFILE_TYPE, _REDUCED_COPY = 254, 1  # TIFF tag and its flag
 
 
 @dataclass(frozen=True)
@@ -89,10 +86,14 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Pixels uint8 ``(height, width, channels)`` at the requested size, and the original header."""
+    """Pixels uint8 ``(height, width, channels)`` at the requested size, and the original header.
+
+    ``values`` are those stored in an image of more than 8 bits a channel.
+    """
 
     pixels: npt.NDArray[np.uint8]
     header: ImageHeader
+    values: StoredValues | None = None
 
 
 def read_header(content: bytes) -> ImageHeader:
@@ -113,12 +114,14 @@ def decode(
     channels: int,
     max_pixels: int,
     max_aspect_ratio: float = 50.0,
+    value_range: ValueRange | None = None,
 ) -> DecodedImage:
     """Decode one image to a fixed size and number of channels.
 
     EXIF orientation is applied, colours are converted from an embedded ICC profile to sRGB,
-    transparency is laid over white, 16-bit grey is scaled to 8 bits, the first frame of an
-    animation is taken. Resizing is bilinear with antialiasing.
+    transparency is laid over white, the first frame of an animation is taken. More than 8 bits a
+    channel are scaled to 8 by the range that the file's format defines, or by ``value_range``.
+    Resizing is bilinear with antialiasing.
 
     Args:
         content: The encoded image.
@@ -127,25 +130,30 @@ def decode(
         channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
         max_pixels: Larger images are refused before their pixels are decoded.
         max_aspect_ratio: Images whose longer side is more times the shorter one are refused.
+        value_range: Stored values that become black and white, in images of more than 8 bits.
 
     Raises:
-        ImageError: The bytes are empty, no image, truncated, too large, too narrow, or of a mode
-            without a defined range; the message is the reason, without the name of the file.
+        ImageError: The bytes are empty, no image, truncated, too large, too narrow, or hold numbers
+            of which neither format nor ``value_range`` says what is black and white; the message is
+            the reason, without the name of the file.
     """
     mode = "L" if channels == 1 else "RGB"
     with _open_image(content) as image:
         header = _parse_header(image)
+        depth = parse_depth(image)
         _check_header(header, max_pixels, max_aspect_ratio)
+        _check_depth(depth, header, value_range)
         # Lets libjpeg decode at a fraction of the size; a no-op for other formats.
         # The colours of a profile are converted before grey is made of them.
         draft_mode = None if "icc_profile" in image.info else mode
         image.draft(draft_mode, (2 * max(height, width), 2 * max(height, width)))
         ImageOps.exif_transpose(image, in_place=True)
-        picture = _flatten(_to_srgb(image), mode)
+        reduced, values = _to_eight_bits(image, content, depth, value_range)
+        picture = _flatten(_to_srgb(reduced), mode)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
-    return DecodedImage(pixels, header)
+    return DecodedImage(pixels, header, values)
 
 
 @contextmanager
@@ -154,13 +162,24 @@ def _open_image(content: bytes) -> Iterator[Image.Image]:
     if not content:
         raise ImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=select_formats(content)) as image:
             yield image
+    except UnidentifiedImageError:
+        raise ImageError(describe_foreign_file(content)) from None
     except _DECODER_ERRORS as error:
         raise ImageError(_reason(error)) from None
 
 
 def _parse_header(image: Image.Image) -> ImageHeader:
+    """Return the header.
+
+    Raises:
+        ImageError: The file's first picture is a copy at reduced size.
+    """
+    if getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0) & _REDUCED_COPY:
+        raise ImageError(
+            "its first picture is a preview, as in a camera's raw file: develop it to JPEG or TIFF"
+        )
     return ImageHeader(image.width, image.height, image.mode)
 
 
@@ -174,8 +193,35 @@ def _check_header(header: ImageHeader, max_pixels: int, max_aspect_ratio: float)
             f"{width}x{height} pixels: the longer side is more than {max_aspect_ratio:g} times the "
             "shorter one"
         )
-    if header.mode in _UNSCALED_MODES:
-        raise ImageError(f"mode {header.mode!r} (32 bits a pixel) has no defined range of values")
+
+
+def _check_depth(depth: Depth | None, header: ImageHeader, value_range: ValueRange | None) -> None:
+    """Refuse numbers of which nothing says what is black and white."""
+    if depth is not None and depth.white is None and value_range is None:
+        kind = "floating-point numbers" if header.mode == "F" else "signed or 32-bit integers"
+        raise ImageError(
+            f"it holds {kind}, for which no value is defined as white: set data.value_range to the "
+            "values that become black and white, such as [0, 1]"
+        )
+
+
+def _to_eight_bits(
+    image: Image.Image, content: bytes, depth: Depth | None, value_range: ValueRange | None
+) -> tuple[Image.Image, StoredValues | None]:
+    """Scale an image of more than 8 bits a channel to 8; others are returned as they are."""
+    if depth is None:
+        return image, None
+    if not depth.color_rawmode:
+        reduced, values = scale_gray(image, depth, value_range)
+    elif value_range is None:
+        return image, measure_color(image)  # Pillow has kept the high bytes
+    else:
+        with _open_image(content) as low_bytes:
+            select_low_bytes(low_bytes, depth)
+            ImageOps.exif_transpose(low_bytes, in_place=True)
+            reduced, values = scale_color(image, low_bytes, value_range)
+    reduced.info["icc_profile"] = image.info.get("icc_profile")
+    return reduced, values
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -183,13 +229,14 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or len(profile) > _MAX_PROFILE_BYTES:
         return image
-    if image.mode == "P":
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    transform = _srgb_transform(profile, image.mode)
+    opaque = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode)
+    transform = _srgb_transform(profile, opaque)
     if transform is None:
         return image
-    converted = ImageCms.applyTransform(image, transform)
+    converted = ImageCms.applyTransform(image.convert(opaque), transform)
     assert converted is not None  # None only for conversion in place
+    if image.has_transparency_data:
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
     return converted
 
 
@@ -204,17 +251,13 @@ def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
             return None
         if ImageCms.getProfileDescription(embedded).startswith("sRGB"):
             return None
-        target = "RGBA" if mode == "RGBA" else "RGB"
-        return ImageCms.buildTransform(embedded, ImageCms.createProfile("sRGB"), mode, target)
+        return ImageCms.buildTransform(embedded, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to ``L`` or ``RGB`` without clipping deep images or losing transparency."""
-    if image.mode in _SIXTEEN_BIT_MODES:
-        deep = np.asarray(image, dtype=np.uint16)
-        return Image.fromarray((deep // 257).astype(np.uint8)).convert(mode)
+    """Convert to ``L`` or ``RGB`` without losing transparency."""
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         background = Image.new("RGBA", layer.size, "white")
@@ -227,8 +270,6 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a format that is not supported"
     if isinstance(error, MemoryError):
         return "decoding it needs more memory than there is"
     return " ".join(str(error).split()) or type(error).__name__

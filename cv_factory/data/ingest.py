@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cv_factory.artifacts.npy_stream import NpyStreamWriter
 from cv_factory.config.data import DataConfig
+from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
 from cv_factory.data.decode import read_header
 from cv_factory.data.image_manifest import ManifestWriter, map_manifest
@@ -82,6 +83,8 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
         source=source.description,
         unreadable=tuple(collected.unreadable),
         backing=scratch,
+        value_range=target.value_range,
+        stored_values=collected.stored_values,
     )
 
 
@@ -96,8 +99,9 @@ def infer_format(
     Raises:
         DataError: None of the probed images can be read.
     """
+    value_range = (config.value_range[0], config.value_range[1]) if config.value_range else None
     if config.height and config.width and config.channels:
-        return ImageFormat(config.height, config.width, config.channels)
+        return ImageFormat(config.height, config.width, config.channels, value_range)
     probed = indices[sample_positions(len(indices), _N_PROBE_IMAGES)]
     with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
         probes = list(pool.map(_probe, source.records(probed)))
@@ -115,6 +119,7 @@ def infer_format(
         config.height or height,
         config.width or width,
         config.channels or max(channels for _, _, channels in headers),
+        value_range,
     )
 
 
@@ -175,6 +180,7 @@ class _Collector:
         self._images = images
         self._manifest = manifest
         self.unreadable: list[UnreadableImage] = []
+        self.stored_values: StoredValues | None = None
 
     def add(self, batch: list[DecodedRecord]) -> None:
         """Record a batch."""
@@ -186,6 +192,8 @@ class _Collector:
         good = [d for d in batch if d.pixels is not None]
         if not good:
             return
+        for values in (d.values for d in good if d.values is not None):
+            self.stored_values = values | self.stored_values if self.stored_values else values
         # Arrays of a source may be transposed, and stacking them would keep that order.
         pixels = np.ascontiguousarray(np.stack([d.pixels for d in good if d.pixels is not None]))
         statistics = image_statistics(pixels)

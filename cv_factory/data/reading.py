@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.config.data import DataConfig
+from cv_factory.data.bit_depth import StoredValues, ValueRange
 from cv_factory.data.decode import decode
 from cv_factory.data.sources import ImageRecord
 from cv_factory.errors import ImageError
@@ -24,11 +25,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """Size in pixels and channels that every image is converted to."""
+    """Size in pixels and channels that every image is converted to.
+
+    ``value_range`` are the stored values that become black and white in images of more than 8 bits.
+    """
 
     height: int
     width: int
     channels: int
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class DecodedRecord:
         height: Rows of the original.
         mode: Pillow's mode of the original.
         problem: Why there are no pixels.
+        values: What is stored in an original of more than 8 bits a channel.
     """
 
     record: ImageRecord
@@ -50,6 +56,7 @@ class DecodedRecord:
     height: int = 0
     mode: str = ""
     problem: str = ""
+    values: StoredValues | None = None
 
 
 def decode_record(record: ImageRecord, target: ImageFormat, config: DataConfig) -> DecodedRecord:
@@ -71,11 +78,14 @@ def decode_record(record: ImageRecord, target: ImageFormat, config: DataConfig) 
             channels=target.channels,
             max_pixels=config.max_pixels,
             max_aspect_ratio=config.max_aspect_ratio,
+            value_range=target.value_range,
         )
     except ImageError as error:
         return DecodedRecord(bare, None, problem=str(error))
     header = image.header
-    return DecodedRecord(bare, image.pixels, header.width, header.height, header.mode)
+    return DecodedRecord(
+        bare, image.pixels, header.width, header.height, header.mode, values=image.values
+    )
 
 
 def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:

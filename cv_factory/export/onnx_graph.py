@@ -84,7 +84,9 @@ def export_predictor(
         if temperature != 1.0:
             _add_temperature(graph, temperature)
         predictor = _build_verified(graph, trained, transform, all_fingerprints, temperature, check)
-    return replace(predictor, golden=select_golden_samples(predictor, dataset, validation))
+    contract = replace(predictor.contract, value_range=dataset.value_range)
+    golden = select_golden_samples(predictor, dataset, validation)
+    return replace(predictor, contract=contract, golden=golden)
 
 
 def _build_verified(

@@ -172,7 +172,8 @@ def _part_ranges(n: int, rows_per_part: int) -> dict[str, slice]:
 def _predict(job: BatchJob, positions: npt.NDArray[np.int64]) -> Iterator[_Row]:
     """Yield a row for each record, in order; all cores read, decode and predict a little ahead."""
     source, predictor = job.source, job.model.predictor
-    target = ImageFormat(*predictor.contract.input_shape)
+    contract = predictor.contract
+    target = ImageFormat(*contract.input_shape, contract.value_range)
     image_bytes = target.height * target.width * target.channels
     size = max(1, min(_TASK_IMAGES, _TASK_BYTES // image_bytes))
     work = partial(

@@ -88,6 +88,8 @@ class Contract:
         precision: Precision of weights and arithmetic: float32, float16 or int8.
         calibration: How the temperature held up; None if none was fitted.
         familiarity: Scale of ``unfamiliarity``; None if the graph has no such output.
+        value_range: Stored values that are black and white in images of more than 8 bits; None
+            for what their format defines.
     """
 
     height: int
@@ -101,6 +103,7 @@ class Contract:
     precision: str = "float32"
     calibration: CalibrationCheck | None = None
     familiarity: Familiarity | None = None
+    value_range: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as JSON-serializable values."""
@@ -108,7 +111,7 @@ class Contract:
         # Left out at their defaults: predictors stored before these fields keep their fingerprint.
         if self.precision == "float32":
             del fields["precision"]
-        for name in ("calibration", "familiarity"):
+        for name in ("calibration", "familiarity", "value_range"):
             if fields[name] is None:
                 del fields[name]
         return fields
@@ -117,12 +120,14 @@ class Contract:
     def from_dict(cls, fields: Mapping[str, Any]) -> "Contract":
         """Rebuild a contract from JSON values."""
         calibration, familiarity = fields.get("calibration"), fields.get("familiarity")
+        value_range = fields.get("value_range")
         return cls(
             **{
                 **fields,
                 "class_names": tuple(fields["class_names"]),
                 "calibration": calibration and CalibrationCheck.from_dict(calibration),
                 "familiarity": familiarity and Familiarity(**familiarity),
+                "value_range": value_range and tuple(value_range),
             }
         )
 

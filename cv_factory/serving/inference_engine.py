@@ -110,6 +110,7 @@ class InferenceEngine:
             channels=contract.channels,
             max_pixels=limits.max_pixels,
             max_aspect_ratio=limits.max_aspect_ratio,
+            value_range=contract.value_range,
         ).pixels
 
     async def decode_in_executor(self, image: bytes) -> Pixels:

@@ -57,6 +57,7 @@ class PyfuncModel:
                 channels=contract.channels,
                 max_pixels=limits.max_pixels,
                 max_aspect_ratio=limits.max_aspect_ratio,
+                value_range=contract.value_range,
             ).pixels
         except ImageError as error:
             raise ImageError(f"image {row} cannot be used: {error}") from None

@@ -78,4 +78,5 @@ class GXDataValidator(BaseDataValidator):
             reference=Reference(comparison_dataset.manifest, comparison_dataset.class_names)
             if comparison_dataset is not None
             else None,
+            stored_values=dataset.stored_values,
         )

@@ -105,7 +105,7 @@ def test_the_lock_constrains_and_pyproject_is_installed(checkout: Checkout) -> N
 def test_extras_add_up(checkout: Checkout) -> None:
     checkout.make("install-dev")
     checkout.make("install", "EXTRAS=sources aws")
-    assert checkout.installations == [[], ["dev"], ["sources"], ["backbones"], ["aws"]]
+    assert checkout.installations == [[], ["dev"], ["sources"], ["backbones"], ["heif"], ["aws"]]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock"])
@@ -249,7 +249,7 @@ def test_every_install_command_for_an_extra_is_the_one_of_missing_extra() -> Non
     assert not [line for line in lines if "[" + "sources]" in line or "cv-factory[" in line]
     assert not [line for line in lines if "pip install -e" in line]
     advised = [extra for line in lines for extra in re.findall(r"make setup EXTRAS=(\w+)", line)]
-    assert {"sources", "backbones", "aws"} <= set(advised) <= set(extras)
+    assert {"sources", "backbones", "heif", "aws"} <= set(advised) <= set(extras)
     code = "\n".join(p.read_text() for p in (ROOT / "cv_factory").rglob("*.py"))
     named = re.findall(r"missing_extra\([\"'](\w+)", code)
     assert set(named) <= set(extras)

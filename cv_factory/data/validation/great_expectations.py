@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.config.validation import ValidationConfig
+from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.validation.reference import Reference as Reference
 from cv_factory.data.validation.reference import build_reference_rules
 from cv_factory.data.validation.report import DataReport, ExpectationResult
@@ -21,6 +22,7 @@ from cv_factory.data.validation.rules import (
     apply_severities,
     build_class_rules,
     build_image_rules,
+    build_value_rules,
 )
 from cv_factory.data.validation.tables import build_class_table, build_image_table
 from cv_factory.data.validation.thumbnails import encode_thumbnails
@@ -43,6 +45,7 @@ def validate_dataset(
     unreadable: Sequence[tuple[str, str]] = (),
     images: npt.NDArray[np.uint8] | None = None,
     reference: "Reference | None" = None,
+    stored_values: StoredValues | None = None,
 ) -> DataReport:
     """Check a dataset and its split against all expectations.
 
@@ -54,6 +57,7 @@ def validate_dataset(
         unreadable: Source and reason of images that were left out; reported, not judged.
         images: uint8 ``(N, H, W, C)``, for thumbnails of offending images; none without it.
         reference: An earlier dataset that this one should be like.
+        stored_values: What is stored in originals of more than 8 bits, where there are any.
 
     Raises:
         DataError: Great Expectations could not evaluate an expectation.
@@ -69,6 +73,9 @@ def validate_dataset(
     if reference is not None:
         shifts, rules = build_reference_rules(reference, manifest, classes, config)
         results += _evaluate(shifts, apply_severities(rules, config), shifts["name"])
+    if stored_values is not None:
+        values, rules = build_value_rules(stored_values)
+        results += _evaluate(values, apply_severities(rules, config), values["name"])
     return DataReport(
         expectations=tuple(results),
         n_images=len(table),

@@ -1,5 +1,6 @@
 """Rules for a dataset and its split: one per expectation, with its limits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.config.validation import ValidationConfig
+from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.validation.report import Severity
 
 BETWEEN = "ExpectColumnValuesToBeBetween"
@@ -144,6 +146,37 @@ def build_class_rules(
              f"at most 1 : {config.max_class_imbalance:g}", BETWEEN,
              {"column": "imbalance", "max_value": config.max_class_imbalance}, f"1 : {most:.3g}"),
     ]  # fmt: skip
+
+
+def build_value_rules(values: StoredValues) -> tuple[pd.DataFrame, list[Rule]]:
+    """Return the table of what is stored in images of more than 8 bits, and the rules for it."""
+    name = f"{values.n_images:,} images of more than 8 bits"
+    is_inside = values.black <= values.low and values.high <= values.white
+    table = pd.DataFrame(
+        {"name": [name], "share": [values.share], "is_inside": ["yes" if is_inside else "no"]}
+    )
+    allowed = f"{values.black:,.6g} to {values.white:,.6g}"
+    observed = f"{values.low:,.6g} to {values.high:,.6g} in {name}"
+    return table, [
+        Rule("values_fill_range", "warning",
+             "Images of more than 8 bits use most of the values between black and white; else few "
+             f"of 256 levels are left: --set 'data.value_range={_suggest_range(values)}'.",
+             f"at least half of {allowed}", BETWEEN, {"column": "share", "min_value": 0.5},
+             observed),
+        Rule("values_inside_range", "warning",
+             "The values of images of more than 8 bits lie inside data.value_range; those outside "
+             "become black or white.",
+             allowed, "ExpectColumnValuesToBeInSet",
+             {"column": "is_inside", "value_set": ["yes"]}, observed),
+    ]  # fmt: skip
+
+
+def _suggest_range(values: StoredValues) -> str:
+    """Return the bits that the values have (12: ``[0,4095]``), or else exactly their range."""
+    white = 2.0 ** math.ceil(math.log2(max(values.high, 0.0) + 1.0)) - 1.0
+    if values.low >= 0.0 and (values.high - values.low) > 0.5 * white:
+        return f"[0,{white:.10g}]"
+    return f"[{values.low:.10g},{values.high:.10g}]"
 
 
 def _describe_smallest_class(classes: pd.DataFrame, column: str) -> str:
