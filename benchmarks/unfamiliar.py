@@ -103,12 +103,15 @@ def decode_all(images: Any, shape: tuple[int, int, int]) -> Images:
     """Send images through the service's decoder, uint8 ``(n, *shape)``."""
     from cv_factory.data.decode import decode
 
-    size = dict(zip(("height", "width", "channels"), shape, strict=True))
+    height, width, channels = shape
     decoded = []
     for pixels in images:
         file = io.BytesIO()
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
-        decoded.append(decode(file.getvalue(), **size, max_pixels=10**8).pixels)
+        image = decode(
+            file.getvalue(), height=height, width=width, channels=channels, max_pixels=10**8
+        )
+        decoded.append(image.pixels)
     return np.stack(decoded)
 
 

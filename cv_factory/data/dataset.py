@@ -135,7 +135,7 @@ class ImageDataset(Artifact):
         return {_IMAGES: images_sha256, _MANIFEST: None}
 
     def _header(self) -> dict[str, Any]:
-        header = {
+        header: dict[str, Any] = {
             "shape": list(self.images.shape),
             "class_names": list(self.class_names),
             "source": self.source,

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def linear_gray_profile() -> bytes:
 def test_a_gray_profile_is_applied_as_at_8_bits(transparent: int | None) -> None:
     half = np.full((24, 32), 128, np.uint8)
     half[0] = 0
-    options = {"icc_profile": linear_gray_profile()}
+    options: dict[str, Any] = {"icc_profile": linear_gray_profile()}
     if transparent is not None:
         options["transparency"] = transparent
     flat = decoded(encode(Image.fromarray(half), **options)).pixels
@@ -178,14 +179,14 @@ def test_a_preview_is_not_taken_for_the_picture() -> None:
         decoded(tiff(RAMP, 1).replace(full, reduced))
 
 
-def read_twelve_bits(folder: Path, **settings: object) -> ImageDataset:
+def read_twelve_bits(folder: Path, value_range: list[float] | None = None) -> ImageDataset:
     for label, value in (("dark", 300), ("light", 800)):
         (folder / label).mkdir(parents=True, exist_ok=True)
         for number in range(4):
             values = np.full((8, 8, 1), value + number, np.uint16)
             values[0, 0] = 4095
             (folder / label / f"{number}.png").write_bytes(png16(values))
-    return ingest(DataConfig(source="folder", path=str(folder), **settings))
+    return ingest(DataConfig(source="folder", path=str(folder), value_range=value_range))
 
 
 def test_a_dataset_that_uses_a_part_of_the_range_is_warned_of(tmp_path: Path) -> None:
