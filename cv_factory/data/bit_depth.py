@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
 from cv_factory.errors import ImageError
 
@@ -75,10 +75,10 @@ class Depth:
     color_rawmode: str = ""
 
 
-def parse_depth(image: Image.Image) -> Depth | None:
+def parse_depth(image: ImageFile.ImageFile) -> Depth | None:
     """Return how values are stored in an image whose pixels are not loaded; None for 8 bits."""
     tags: dict[int, Any] = getattr(image, "tag_v2", {})
-    args = image.tile[0].args if getattr(image, "tile", None) else ()
+    args = image.tile[0].args if image.tile else ()
     if image.mode in DEEP_GRAY_MODES:
         is_inverted = tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE
         if image.mode in SIXTEEN_BIT_MODES:
@@ -137,14 +137,12 @@ def scale_color(
 
 def measure_color(image: Image.Image) -> StoredValues:
     """Return the values of 16-bit colours, to the precision of their high bytes."""
-    bands = image.getextrema()[:3]
-    low, high = (
-        pick(pair) for pick, pair in ((min, [b[0] for b in bands]), (max, [b[1] for b in bands]))
-    )
-    return StoredValues(257.0 * low, 257.0 * high, 0.0, 65535.0)
+    extrema = [image.getchannel(band).getextrema() for band in image.getbands()[:3]]
+    low, high = np.min(extrema), np.max(extrema)
+    return StoredValues(257.0 * float(low), 257.0 * float(high), 0.0, 65535.0)
 
 
-def select_low_bytes(image: Image.Image, depth: Depth) -> None:
+def select_low_bytes(image: ImageFile.ImageFile, depth: Depth) -> None:
     """Let the pixels of a 16-bit colour image, not loaded yet, be its low bytes."""
     rawmode = depth.color_rawmode[:-1] + _OTHER_BYTE_ORDER[depth.color_rawmode[-1]]
     image.tile = [

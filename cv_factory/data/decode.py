@@ -20,6 +20,7 @@ from PIL import (  # noqa: F401  (plugins register themselves)
     IcoImagePlugin,
     Image,
     ImageCms,
+    ImageFile,
     ImageOps,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
@@ -157,7 +158,7 @@ def decode(
 
 
 @contextmanager
-def _open_image(content: bytes) -> Iterator[Image.Image]:
+def _open_image(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image, and turn what Pillow's decoders raise in the block into a reason."""
     if not content:
         raise ImageError("the file is empty")
