@@ -146,7 +146,9 @@ def select_low_bytes(image: ImageFile.ImageFile, depth: Depth) -> None:
     """Let the pixels of a 16-bit colour image, not loaded yet, be its low bytes."""
     rawmode = depth.color_rawmode[:-1] + _OTHER_BYTE_ORDER[depth.color_rawmode[-1]]
     image.tile = [
-        part._replace(args=rawmode if isinstance(part.args, str) else (rawmode, *part.args[1:]))
+        part._replace(
+            args=rawmode if isinstance(part.args, str) else (rawmode, *(part.args or ())[1:])
+        )
         for part in image.tile
     ]
 
