@@ -111,8 +111,7 @@ def describe_override(override: AuditEntry) -> str:
 
 
 def _format_decision(entry: AuditEntry) -> str:
-    when = entry.when.replace("T", " ").removesuffix("+00:00")
-    return f"{entry.who} ({when} UTC, audit log entry {entry.number}): {entry.why}"
+    return f"{entry.who} ({entry.time_text} UTC, audit log entry {entry.number}): {entry.why}"
 
 
 def _warnings(candidate: RegistrationCandidate) -> list[str]:

@@ -55,8 +55,7 @@ def describe_log(entries: Sequence["AuditEntry"]) -> str:
     """Return two lines per entry, oldest first, and their number."""
     lines = []
     for entry in entries:
-        when = entry.when.replace("T", " ").removesuffix("+00:00")
-        lines.append(f"{entry.number:>4}  {when}  {_describe_entry(entry)}")
+        lines.append(f"{entry.number:>4}  {entry.time_text}  {_describe_entry(entry)}")
         lines.append(f"      {_escape(_describe_author(entry))}: {_escape(entry.why)}")
     return "\n".join(
         [*lines, f"{len(entries)} entries (times in UTC); the chain of hashes is intact."]

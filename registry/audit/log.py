@@ -51,6 +51,11 @@ class AuditEntry:
         return canonical_json(asdict(self)).encode()
 
     @property
+    def time_text(self) -> str:
+        """``when`` as people read it, in UTC: ``2026-11-28 17:05:09``."""
+        return self.when.replace("T", " ").removesuffix("+00:00")
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the entry's file, which the next entry holds as ``previous``."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
