@@ -16,6 +16,7 @@ import os
 import runpy
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import traceback
@@ -25,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import sqlalchemy
 import sqlalchemy.orm
 
 #: Not onnxruntime, which starts a thread when it is imported: a fork has no such thread to end.
@@ -85,6 +87,7 @@ def main(folder: Path) -> None:
     for name in PACKAGES:
         importlib.import_module(name)
     sqlalchemy.orm.configure_mappers()
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_sync)
     # The garbage collector of a fork would touch, and so copy, every page that the imports filled.
     gc.freeze()
     launcher = _start_step_server(folder)
@@ -98,6 +101,12 @@ def main(folder: Path) -> None:
         print(json.dumps({"pid": pid}), flush=True)
         _, status = os.waitpid(pid, 0)
         print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def _do_not_sync(connection: Any, _: object) -> None:
+    """Spare SQLite the wait for the disk: 400 commits of a run outlive its kill without it."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 def exit_after(action: Callable[[dict[str, Any]], None], request: dict[str, Any]) -> NoReturn:
