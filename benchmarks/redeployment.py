@@ -20,8 +20,8 @@ from cv_factory.config.serving import ServingConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import PCAConfig, TransformConfig
+from cv_factory.data.encode import encode_png
 from cv_factory.deployment.local.endpoint import LocalEndpoint
-from cv_factory.deployment.verify import encode_png
 from cv_factory.inference.predictor import Predictor
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.processes.ports import find_free_port

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cv_factory.config.data import DataConfig
 from cv_factory.data.bit_depth import StoredValues, ValueRange
 from cv_factory.data.decode import decode
+from cv_factory.data.encode import encode_png
 from cv_factory.data.sources import ImageRecord
 from cv_factory.errors import ImageError
 
@@ -70,7 +71,7 @@ def decode_record(record: ImageRecord, target: ImageFormat, config: DataConfig) 
             height, width, channels = content.shape
             if (height, width, channels) == (target.height, target.width, target.channels):
                 return DecodedRecord(bare, content, width, height, "L" if channels == 1 else "RGB")
-            content = _encode_png(content)
+            content = encode_png(content)
         image = decode(
             content,
             height=target.height,
@@ -86,17 +87,6 @@ def decode_record(record: ImageRecord, target: ImageFormat, config: DataConfig) 
     return DecodedRecord(
         bare, image.pixels, header.width, header.height, header.mode, values=image.values
     )
-
-
-def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an array losslessly, so that the one decoder also converts arrays."""
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def sample_positions(n: int, limit: int | None) -> npt.NDArray[np.int64]:

@@ -36,6 +36,7 @@ REQUIREMENTS = (
     "python-multipart",
     "safetensors",
     "starlette",
+    "swagger-ui-bundle-v2",
 )
 _ROOT = Path(cv_factory.__file__).resolve().parents[1]
 _SERVICE = "cv_factory.serving.service:PredictorService"

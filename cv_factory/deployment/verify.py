@@ -1,6 +1,5 @@
 """Verification of a running service over HTTP, with the golden samples of its bundle."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.data.encode import encode_png
 from cv_factory.errors import CVFactoryError
 from cv_factory.inference.predictor import (
     GOLDEN_TOLERANCE,
@@ -154,12 +154,3 @@ def _largest_difference(actual: dict[str, float], expected: dict[str, float]) ->
     missing = [expected[name] - lowest for name in expected.keys() - actual.keys()]
     extra = [actual[name] - expected_lowest for name in actual.keys() - expected.keys()]
     return max(map(abs, (*common, *missing, *extra)))
-
-
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an image uint8 ``(H, W, C)`` without loss."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()

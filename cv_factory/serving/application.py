@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cv_factory.errors import ImageError
+from cv_factory.inference.predictor import CalibrationCheck
 from cv_factory.serving.auth.access import AccessControl
 from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.auth.principal import Principal
@@ -30,6 +31,7 @@ from cv_factory.serving.logging.prediction_log import PredictionLog
 from cv_factory.serving.middleware import RequestMiddleware, get_request_context
 from cv_factory.serving.openapi import build_openapi
 from cv_factory.serving.pages import asset, card_page, page
+from cv_factory.serving.pages.samples import encode_samples
 from cv_factory.serving.problem_details import ProblemError, overloaded_error, status_error
 from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, ServiceMetrics
 from cv_factory.serving.request_parsing import FORM, JSON, RAW_IMAGE, parse_images
@@ -124,6 +126,7 @@ class Application:
             Route("/model-info", protect("model_info", self._model_info)),
             Route("/model-card", protect("model_info", self._model_card)),
             Route("/metrics", protect("metrics", self._prometheus_metrics)),
+            Route("/samples", self._samples),
             Route("/openapi.json", openapi),
             Route("/docs", partial(page, "docs.html")),
             Route("/", partial(page, "try.html")),
@@ -239,6 +242,7 @@ class Application:
             "classes": contract.class_names,
             "input": {"height": height, "width": width, "channels": channels},
             "familiarity": contract.familiarity and asdict(contract.familiarity),
+            "calibration": _describe_calibration(contract.calibration),
             "architecture": contract.model,
             "postprocessor": bundle.serving.postprocessor.model_dump(mode="json"),
             "predictor": bundle.predictor.fingerprint,
@@ -258,11 +262,22 @@ class Application:
             raise ProblemError(404, "no-card", "this bundle was built without a model card")
         return card_page(self._bundle.card_html)
 
+    async def _samples(self, request: Request) -> Response:
+        """Return golden samples, which are images of the data set: for those who may predict."""
+        principal = await self._access.identify(request, "predict")
+        get_request_context(request.scope).principal_name = principal.name
+        return JSONResponse({"images": encode_samples(self._bundle.predictor.golden)})
+
     async def _prometheus_metrics(self, _request: Request) -> Response:
         logs = (self._prediction_log, self._request_log)
         dropped = sum(log.dropped for log in logs if log is not None)
         text = self._metrics.render(queue=self._engine.queue_length, dropped=dropped)
         return Response(text, headers={"content-type": CONTENT_TYPE})
+
+
+def _describe_calibration(check: CalibrationCheck | None) -> dict[str, Any] | None:
+    """Return on how many validation images the probabilities were calibrated, and any weakness."""
+    return check and {"n_images": check.n_images, "warning": check.warning}
 
 
 async def _liveness(_request: Request) -> Response:

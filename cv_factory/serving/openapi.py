@@ -1,13 +1,9 @@
 """OpenAPI 3.1 description of a bundle's service, with examples that its model can predict."""
 
 import base64
-import io
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
+from cv_factory.data.encode import encode_png
 from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
@@ -37,7 +33,7 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
         bundle: The bundle of the service.
         is_open: Whether the service has no access control.
     """
-    example = base64.b64encode(_encode_png(bundle.predictor.golden.images[0])).decode()
+    example = base64.b64encode(encode_png(bundle.predictor.golden.images[0])).decode()
     raw = {media_type: {"schema": _FILE_SCHEMA} for media_type in _RAW_TYPES}
     form = {"multipart/form-data": {"schema": _images_schema(_FILE_SCHEMA)}}
     json = {
@@ -53,12 +49,15 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
         "/predict": _prediction_operation(predict, raw | form, bundle),
         "/predict/batch": _prediction_operation(batch, form | json, bundle),
         "/invocations": _prediction_operation(invocations, raw | form | json, bundle),
-        "/model-info": _get_operation("Describe the served model", "application/json"),
-        "/model-card": _get_operation("Model card", "text/html"),
-        "/metrics": _get_operation("Prometheus metrics", "text/plain"),
-        "/healthz": _get_operation("Liveness", "text/plain"),
-        "/readyz": _get_operation("Readiness: the golden samples are verified", "text/plain"),
-        "/ping": _get_operation("Liveness, as SageMaker polls it", "text/plain"),
+        "/model-info": _get_operation("model", "Describe the served model", "application/json"),
+        "/model-card": _get_operation("model", "Model card", "text/html"),
+        "/samples": _get_operation("model", "Images to try, as PNG in base64", "application/json"),
+        "/metrics": _get_operation("service", "Prometheus metrics", "text/plain"),
+        "/healthz": _get_operation("service", "Liveness", "text/plain"),
+        "/readyz": _get_operation(
+            "service", "Readiness: the golden samples are verified", "text/plain"
+        ),
+        "/ping": _get_operation("service", "Liveness, as SageMaker polls it", "text/plain"),
     }
     schemes = {
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -88,6 +87,7 @@ def _prediction_operation(summary: str, content: dict[str, Any], bundle: Bundle)
     success = {"description": "predictions", "content": {"application/json": predictions}}
     return {
         "post": {
+            "tags": ["predictions"],
             "summary": summary,
             "requestBody": {"required": True, "content": content},
             "responses": {"200": success, **problems},
@@ -95,7 +95,7 @@ def _prediction_operation(summary: str, content: dict[str, Any], bundle: Bundle)
     }
 
 
-def _get_operation(summary: str, media_type: str) -> dict[str, Any]:
+def _get_operation(tag: str, summary: str, media_type: str) -> dict[str, Any]:
     responses = {
         "200": {"description": "success", "content": {media_type: {}}},
         "401": {"description": _PROBLEMS[401]},
@@ -103,7 +103,7 @@ def _get_operation(summary: str, media_type: str) -> dict[str, Any]:
         "404": {"description": "not available"},
         "503": {"description": "not ready"},
     }
-    return {"get": {"summary": summary, "responses": responses}}
+    return {"get": {"tags": [tag], "summary": summary, "responses": responses}}
 
 
 def _images_schema(item: dict[str, Any]) -> dict[str, Any]:
@@ -164,10 +164,3 @@ def _example_predictions(bundle: Bundle) -> dict[str, Any]:
         "version": bundle.version,
         "milliseconds": 2.5,
     }
-
-
-def _encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    is_gray = pixels.shape[2] == 1
-    Image.fromarray(pixels[..., 0] if is_gray else pixels).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import cv_factory
 from cv_factory.code_fingerprint import source_files
-from cv_factory.deployment.verify import encode_png
+from cv_factory.data.encode import encode_png
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving import pyfunc_model
 

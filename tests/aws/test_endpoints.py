@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from cv_factory.config.serving import ServingConfig
+from cv_factory.data.encode import encode_png
 from cv_factory.deployment.sagemaker.aws_errors import AwsError
 from cv_factory.deployment.sagemaker.endpoint import SagemakerEndpoint
 from cv_factory.deployment.sagemaker.endpoint_resources import EndpointError
 from cv_factory.deployment.sagemaker.settings import EndpointSettings
 from cv_factory.deployment.sagemaker.transport import EndpointTransport
-from cv_factory.deployment.verify import VerificationError, encode_png
+from cv_factory.deployment.verify import VerificationError
 from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient, ServiceError

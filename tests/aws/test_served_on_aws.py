@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cv_factory.deployment.verify import encode_png
+from cv_factory.data.encode import encode_png
 from tests.support.cloud import Cloud, CloudProject, documented
 from tests.support.commands import zenml_models
 from tests.support.project import Completed

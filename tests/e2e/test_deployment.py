@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pyarrow.dataset
 
+from cv_factory.data.encode import encode_png
 from cv_factory.deployment.lock import deployment_lock
-from cv_factory.deployment.verify import encode_png
 from cv_factory.processes.ports import find_free_port
 from tests.support.commands import Done, run_all, zenml_models
 from tests.support.processes import command_line

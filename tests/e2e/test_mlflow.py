@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from cv_factory.config.training import TrainingPipelineConfig
-from cv_factory.deployment.verify import encode_png
+from cv_factory.data.encode import encode_png
 from cv_factory.inference.predictor import GOLDEN_TOLERANCE, Predictor
 from cv_factory.processes.polling import poll_until
 from cv_factory.processes.ports import find_free_ports
@@ -42,7 +42,7 @@ import mlflow
 import pandas as pd
 from zenml.client import Client
 from cv_factory.config.training import TrainingPipelineConfig
-from cv_factory.deployment.verify import encode_png
+from cv_factory.data.encode import encode_png
 from registry.versions import find_production, linked_artifact
 
 tracker = Client().active_stack.experiment_tracker

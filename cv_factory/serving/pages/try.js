@@ -1,54 +1,151 @@
 "use strict";
 const element = (id) => document.getElementById(id);
+const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+const MAX_ROWS = 20;
+let inputSize = "";
+
+function createElement(tag, text) {
+  const created = document.createElement(tag);
+  created.textContent = text;
+  return created;
+}
+
+function headers() {
+  const key = element("key").value;
+  return key ? { "X-API-Key": key } : {};
+}
+
+function showProbabilities(probabilities) {
+  // An object forgets the order of keys that look like numbers.
+  const ranked = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
+  const rows = ranked.slice(0, MAX_ROWS).map(([name, probability]) => {
+    const row = document.createElement("tr");
+    row.insertCell().textContent = name;
+    const bar = row.insertCell();
+    bar.className = "bar";
+    bar.append(document.createElement("i"));
+    bar.firstChild.style.width = `${100 * probability}%`;
+    const number = row.insertCell();
+    number.className = "n";
+    number.textContent = percent(probability);
+    return row;
+  });
+  element("probabilities").replaceChildren(...rows);
+  const n = ranked.length - MAX_ROWS;
+  element("more").textContent = n > 0 ? `and ${n.toLocaleString("en")} less probable classes` : "";
+}
 
 function show(answer) {
   const prediction = answer.predictions[0];
   element("label").textContent = prediction.label ?? "not sure";
-  const unfamiliar = element("unfamiliar");
-  unfamiliar.hidden = !prediction.unfamiliar;
-  unfamiliar.textContent = prediction.unfamiliar
-    ? `Unlike everything this model was trained on (score ${prediction.unfamiliarity.toFixed(2)}, ` +
-      "above 1 is unfamiliar): do not rely on the probabilities below."
-    : "";
-  // An object forgets the order of keys that look like numbers.
-  const ranked = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
-  const rows = ranked.map(([name, probability]) => {
-    const row = document.createElement("tr");
-    const bar = document.createElement("progress");
-    bar.max = 1;
-    bar.value = probability;
-    row.insertCell().textContent = name;
-    row.insertCell().append(bar);
-    const number = row.insertCell();
-    number.className = "number";
-    number.textContent = `${(100 * probability).toFixed(1)} %`;
-    return row;
-  });
-  element("probabilities").replaceChildren(...rows);
+  element("unfamiliar").hidden = !prediction.unfamiliar;
+  if (prediction.unfamiliar) {
+    // Rounded up: a score that is just above 1 is not shown as 1.
+    const score = (Math.ceil(100 * prediction.unfamiliarity) / 100).toFixed(2);
+    element("unfamiliar").textContent =
+      `Unlike everything this model was trained on (score ${score}, above 1 is unfamiliar): ` +
+      "do not rely on the probabilities below.";
+  }
+  showProbabilities(prediction.probabilities);
   element("details").textContent =
     `${answer.model} version ${answer.version}, ${answer.milliseconds} ms, prediction ${prediction.id}`;
   element("answer").hidden = false;
 }
 
+function showPicture(file) {
+  const picture = element("picture");
+  URL.revokeObjectURL(picture.src);
+  picture.hidden = false;
+  picture.onload = () => {
+    const { naturalWidth: width, naturalHeight: height } = picture;
+    picture.classList.toggle("small", Math.max(width, height) < 192);
+    element("size").textContent = `${width} × ${height} pixels${inputSize}`;
+  };
+  picture.onerror = () => {
+    picture.hidden = true;
+    element("size").textContent = "Your browser does not show this format; the service may read it.";
+  };
+  picture.src = URL.createObjectURL(file);
+}
+
 async function predict(file) {
   element("problem").textContent = "";
   element("answer").hidden = true;
-  URL.revokeObjectURL(element("picture").src);
-  element("picture").src = URL.createObjectURL(file);
-  element("picture").hidden = false;
-  const headers = { "Content-Type": "application/octet-stream" };
-  if (element("key").value) headers["X-API-Key"] = element("key").value;
+  showPicture(file);
+  const options = { "Content-Type": "application/octet-stream", ...headers() };
   try {
-    const response = await fetch("predict", { method: "POST", headers, body: file });
+    const response = await fetch("predict", { method: "POST", headers: options, body: file });
     const answer = await response.json();
-    if (response.ok) show(answer);
-    else element("problem").textContent = answer.detail;
+    if (response.ok) {
+      show(answer);
+      return;
+    }
+    element("problem").textContent = answer.detail;
+    if (response.status === 401) element("access-details").open = true;
   } catch (error) {
     element("problem").textContent = `The service cannot be reached: ${error.message}`;
   }
 }
 
+function tile(name, value, note) {
+  const created = document.createElement("div");
+  created.append(createElement("b", name), value, createElement("small", note));
+  return created;
+}
+
+function describeCalibration(calibration) {
+  if (calibration === null)
+    return "The probabilities are not calibrated: they rank the classes, and do not say how often " +
+      "an answer is right.";
+  const text = `The probabilities are calibrated on ${calibration.n_images.toLocaleString("en")} ` +
+    "validation images: of answers that are given with 90 %, about 90 in 100 are right, for images " +
+    "like those of the data set.";
+  return calibration.warning ? `${text} ${calibration.warning}` : text;
+}
+
+function showModel(info) {
+  const { height, width, channels } = info.input;
+  const size = `${width} × ${height}, ${channels === 1 ? "gray" : "color"}`;
+  inputSize = `; the model sees ${size}`;
+  element("stage").textContent = info.stage ?? "";
+  element("stage").className =
+    ["staging", "production"].includes(info.stage) ? "badge good" : "badge";
+  element("card").hidden = info.card === null;
+  const metrics = [["Test accuracy", "accuracy"], ["Test macro F1", "macro_f1"]]
+    .filter(([, name]) => name in info.metrics)
+    .map(([title, name]) => tile(title, percent(info.metrics[name]), "on images it never saw"));
+  const classes = tile("Classes", info.classes.length.toLocaleString("en"), "");
+  element("facts").replaceChildren(...metrics, classes, tile("Input", size, "pixels"));
+  element("facts").hidden = false;
+  element("meaning").textContent = describeCalibration(info.calibration);
+}
+
+function showSamples(images) {
+  const buttons = images.map((image, position) => {
+    const button = document.createElement("button");
+    const picture = document.createElement("img");
+    const file = new Blob(
+      [Uint8Array.from(atob(image), (character) => character.charCodeAt(0))], { type: "image/png" });
+    picture.src = URL.createObjectURL(file);
+    picture.alt = `sample ${position + 1}`;
+    button.append(picture);
+    button.addEventListener("click", () => predict(file));
+    return button;
+  });
+  element("samples").replaceChildren(element("samples").firstElementChild, ...buttons);
+  element("samples").hidden = false;
+}
+
+/** Show what the key, if there is one, allows to see: the model, and samples. */
+async function describe() {
+  const [info, samples] = await Promise.all(
+    ["model-info", "samples"].map((path) => fetch(path, { headers: headers() })));
+  if (info.ok) showModel(await info.json());
+  if (samples.ok) showSamples((await samples.json()).images);
+}
+
 element("access").addEventListener("submit", (event) => event.preventDefault());
+element("key").addEventListener("change", describe);
 const drop = element("drop");
 drop.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -69,3 +166,4 @@ element("file").addEventListener("change", (event) => {
 fetch("openapi.json").then((response) => response.json()).then((description) => {
   element("model").textContent = `${description.info.title}, version ${description.info.version}`;
 });
+describe();

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from cv_factory.config.serving import ServingConfig
+from cv_factory.data.encode import encode_png
 from cv_factory.deployment.local.endpoint import LocalEndpoint
-from cv_factory.deployment.verify import VerificationError, encode_png
+from cv_factory.deployment.verify import VerificationError
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import DaemonError

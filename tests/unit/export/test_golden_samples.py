@@ -11,7 +11,8 @@ import pytest
 
 from cv_factory.config.export import ExportConfig
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.verify import VerificationError, encode_png, verify_golden_samples
+from cv_factory.data.encode import encode_png
+from cv_factory.deployment.verify import VerificationError, verify_golden_samples
 from cv_factory.errors import ArtifactError
 from cv_factory.export.golden_samples import (
     choose_easy_and_hard,

@@ -1,7 +1,9 @@
 """Responses of the application: the predictor's predictions, and a problem for everything else."""
 
 import base64
+import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from cli.main import command
 from cv_factory.data.decode import decode
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.serving.application import Application
+from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.logging.prediction_log import find_prediction, read_predictions
 from tests.support.digits_service import (
@@ -307,13 +310,37 @@ def test_a_damaged_or_mixed_up_bundle_is_rejected(tmp_path: Path) -> None:
         Bundle.load(first)
 
 
+def test_samples_are_golden_samples_of_all_classes_for_those_who_may_predict(
+    tmp_path: Path,
+) -> None:
+    golden = digits_bundle().predictor.golden
+    with app_client() as client:
+        images = client.get("/samples").json()["images"]
+    pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(i)))) for i in images]
+    stored = [image[..., 0].tobytes() for image in golden.images]
+    predicted = [golden.probabilities[stored.index(p.tobytes())].argmax() for p in pixels]
+    assert sorted(predicted) == sorted(set(golden.probabilities.argmax(axis=1)))[:10]
+    file = tmp_path / "keys.json"
+    key = add_key(file, "ann", ["predict"], None)
+    with app_client(keys=ApiKeyStore(file)) as client:
+        assert problem_kind(client.get("/samples")) == "unauthorized"
+        assert client.get("/samples", headers={"X-API-Key": key}).json()["images"] == images
+
+
 def test_pages_have_safe_headers_and_the_example_request_works() -> None:
     with app_client() as client:
         for path in ("/", "/docs"):
-            headers = client.get(path).headers
-            assert "default-src 'none'" in headers["content-security-policy"]
-            assert headers["x-frame-options"] == "DENY"
-            assert headers["x-content-type-options"] == "nosniff"
+            page = client.get(path)
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            assert "unsafe" not in page.headers["content-security-policy"]
+            assert page.headers["x-frame-options"] == "DENY"
+            assert page.headers["x-content-type-options"] == "nosniff"
+            for name in re.findall(r'"(assets/[^"]+)"', page.text):
+                first = client.get(f"/{name}")
+                assert first.status_code == 200, name
+                again = client.get(f"/{name}", headers={"If-None-Match": first.headers["etag"]})
+                assert (again.status_code, again.content) == (304, b"")
+        assert client.get("/assets/index.html").status_code == 404
         description = client.get("/openapi.json").json()
         content = description["paths"]["/predict/batch"]["post"]["requestBody"]["content"]
         response = client.post("/predict/batch", json=content["application/json"]["example"])

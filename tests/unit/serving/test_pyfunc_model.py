@@ -9,7 +9,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.verify import encode_png
+from cv_factory.data.encode import encode_png
 from cv_factory.errors import ArtifactError, ImageError
 from cv_factory.serving.application import Application
 from cv_factory.serving.bundle import Bundle
