@@ -277,7 +277,7 @@ class Application:
 
 def _describe_calibration(check: CalibrationCheck | None) -> dict[str, Any] | None:
     """Return on how many validation images the probabilities were calibrated, and any weakness."""
-    return check and {"n_images": check.n_images, "warning": check.warning}
+    return None if check is None else {"n_images": check.n_images, "warning": check.warning}
 
 
 async def _liveness(_request: Request) -> Response:
