@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from cv_factory.config.data import DataConfig
+from cv_factory.config.secrets import Location, StorageOptions
 from cv_factory.config.section import RegisteredName, Section
 
 
@@ -20,13 +21,13 @@ class BatchModelConfig(Section):
 class OutputConfig(Section):
     """Destination of the predictions."""
 
-    path: str | None = Field(
+    path: Location | None = Field(
         None,
         min_length=1,
         description="folder or URL (s3://…) of this job alone; a folder of the stack's artifact "
         "store, named after the job, where not given",
     )
-    storage_options: dict[str, str | int | bool] = Field(
+    storage_options: StorageOptions = Field(
         {}, description="for fsspec file systems, as data.storage_options"
     )
     rows_per_part: int = Field(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from cv_factory.config.plugins import plugin_name_type
+from cv_factory.config.secrets import Location, StorageOptions, check_headers, check_url
 from cv_factory.config.section import Fraction, Section
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ _SOURCE_SECTIONS: dict[str, tuple[str, ...]] = {
 _SECTIONS = ("torchvision", "folder", "manifest", "sql", "http", "dvc", "fetch")
 _NEEDS_PATH = ("folder", "manifest", "http", "dvc")
 _HAS_NO_PATH = ("digits", "fashion_mnist", "mnist", "cifar10", "torchvision", "sql")
-_PASSWORD = re.compile(r"^[\w+]+://[^/@:]*:(?P<password>[^@]+)@")
-_VARIABLES_ONLY = re.compile(r"(\{env:\w+\})+")
 
 
 class ColumnsConfig(Section):
@@ -39,12 +38,14 @@ class ColumnsConfig(Section):
     label: str | None = Field("label", description="name of the class; null for unlabelled images")
     id: str | None = Field(None, description="unique and stable; the image's path where not given")
     split: str | None = Field(
-        None, description="train, validation or test; the column 'split' where there is one"
+        "split",
+        description="train, validation or test; the column 'split' need not be there; null for "
+        "none",
     )
     group: str | None = Field(
-        None,
+        "group",
         description="images of one group stay in one part of the split (a patient, a video); "
-        "the column 'group' where there is one",
+        "the column 'group' need not be there; null for none",
     )
 
 
@@ -85,9 +86,23 @@ class TableConfig(Section):
 class ManifestConfig(TableConfig):
     """A CSV or Parquet table with one row an image."""
 
-    root: str | None = Field(
-        None, description="folder or URL that relative paths start from; the manifest's own folder"
+    root: Location | None = Field(
+        None,
+        description="folder or URL that relative paths start from, and that absolute ones must lie "
+        "below; the manifest's own folder",
     )
+    encoding: str | None = Field(
+        None, description="of a CSV, such as cp1252 or utf-16; UTF-8 where not given"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            "".encode(encoding or "utf-8")
+        except LookupError:
+            raise ValueError("unknown encoding; Python's names: utf-8, cp1252, utf-16, …") from None
+        return encoding
 
 
 class SqlConfig(TableConfig):
@@ -97,20 +112,18 @@ class SqlConfig(TableConfig):
         description="SQLAlchemy URL; {env:NAME} is read from the environment, as a password must be"
     )
     query: str = Field(min_length=1, description="one SELECT")
-    root: str | None = Field(None, description="folder or URL that relative paths start from")
+    root: Location | None = Field(
+        None,
+        description="folder or URL that relative paths start from, and that absolute ones must lie "
+        "below",
+    )
 
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
         if "://" not in url:
             raise ValueError("a SQLAlchemy URL is needed, such as sqlite:///images.db")
-        match = _PASSWORD.match(url)
-        if match and not _VARIABLES_ONLY.fullmatch(match["password"]):
-            raise ValueError(
-                "the password would be stored with every run: write {env:NAME} and set the "
-                "variable NAME"
-            )
-        return url
+        return check_url(url)
 
 
 class HttpConfig(Section):
@@ -139,7 +152,7 @@ class HttpConfig(Section):
 
 
 class FetchConfig(Section):
-    """Limits and retries of downloads over HTTP."""
+    """Limits and retries of downloads over HTTP and of database queries."""
 
     timeout_seconds: float = Field(10.0, gt=0, le=600, description="to connect, and between bytes")
     total_seconds: float = Field(60.0, gt=0, le=3600, description="for one answer as a whole")
@@ -160,14 +173,7 @@ class FetchConfig(Section):
     @field_validator("headers")
     @classmethod
     def _check_headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
-            secret = name.lower() in ("authorization", "cookie", "x-api-key", "proxy-authorization")
-            if secret and "{env:" not in value:
-                raise ValueError(
-                    f"{name} would be stored with every run: write {{env:NAME}} and set the "
-                    "variable NAME"
-                )
-        return headers
+        return check_headers(headers)
 
 
 class TorchvisionConfig(Section):
@@ -182,7 +188,7 @@ class TorchvisionConfig(Section):
 class DvcConfig(Section):
     """A path that DVC tracks."""
 
-    repo: str = Field(".", description="path or URL of the Git repository")
+    repo: Location = Field(".", description="path or URL of the Git repository")
     revision: str | None = Field(
         None, description="commit, branch or tag; the working tree where not given"
     )
@@ -197,10 +203,11 @@ class DataConfig(Section):
         "(any other set by name), folder (one subfolder a class), manifest (CSV or Parquet), sql, "
         "http, dvc",
     )
-    path: str | None = Field(
+    path: Location | None = Field(
         None,
         description="folder and manifest: path or URL (s3://…); http: the listing's URL; "
-        "dvc: folder or manifest in the repository",
+        "dvc: folder or manifest in the repository; {env:NAME} in a URL is read from the "
+        "environment",
     )
     data_dir: str | None = Field(
         None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
@@ -212,11 +219,10 @@ class DataConfig(Section):
     torchvision: TorchvisionConfig | None = None
     dvc: DvcConfig | None = None
     fetch: FetchConfig | None = None
-    storage_options: dict[str, str | int | bool] = Field(
+    storage_options: StorageOptions = Field(
         {},
         description="for fsspec file systems, such as endpoint_url or anon of s3; {env:NAME} is "
-        "read "
-        "from the environment",
+        "read from the environment, as secrets must be",
     )
     height: Annotated[int, Field(ge=4, le=4096)] | None = Field(
         None, description="pixels; inferred from the images where not given"

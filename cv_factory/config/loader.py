@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cv_factory.config.secrets import SecretSettingError
 from cv_factory.config.section import Section
 from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ConfigError
@@ -189,6 +190,9 @@ def _describe(
         return f"{prefix}unknown key '{key}'. {suggest(str(path[-1]), keys, 'keys')}"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    if isinstance(detail.get("ctx", {}).get("error"), SecretSettingError):
+        option = place.partition("=")[0] if place.startswith("--set ") else place
+        return f"{option}: {key}: {message}"
     value = detail["input"]
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
     return f"{prefix}{key}: {message}{shown}{_allowed_range(schema, detail['loc'])}"

@@ -9,6 +9,8 @@ from cv_factory.config.section import Fraction, Section
 ExpectationName = Literal[
     "brightness",
     "class_imbalance",
+    "class_names_case",
+    "class_names_distinct",
     "class_shares_as_reference",
     "contrast",
     "duplicate_pixels",

@@ -37,6 +37,8 @@ _N_PROBE_IMAGES = 200
 _MAX_INFERRED_SIDE = 128
 _DEFAULT_SIDE = 64
 _MAX_LISTED_PROBLEMS = 20
+_MAX_LISTED_REASONS = 10
+_MIN_EXAMPLES = 3
 #: Fewer unreadable images never end an ingestion before its end.
 _MIN_FAILURES_TO_ABORT = 1000
 
@@ -105,11 +107,12 @@ def infer_format(
     probed = indices[sample_positions(len(indices), _N_PROBE_IMAGES)]
     with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
         probes = list(pool.map(_probe, source.records(probed)))
-    headers = [header for header in probes if header is not None]
+    headers = [probe for probe in probes if not isinstance(probe, UnreadableImage)]
     if not headers:
+        problems = [probe for probe in probes if isinstance(probe, UnreadableImage)]
         raise DataError(
-            f"{source.description}: none of the {len(probed)} files looked at is an image. "
-            "Is this the right folder?"
+            f"{source.description}: none of the {len(probed)} images looked at can be read:\n"
+            f"{_list_problems(problems)}"
         )
     sizes = {(height, width) for height, width, _ in headers}
     height, width = sizes.pop() if len(sizes) == 1 else (_DEFAULT_SIDE, _DEFAULT_SIDE)
@@ -123,16 +126,18 @@ def infer_format(
     )
 
 
-def _probe(record: ImageRecord) -> tuple[int, int, int] | None:
-    """Return height, width and natural number of channels; None for what cannot be read."""
+def _probe(record: ImageRecord) -> tuple[int, int, int] | UnreadableImage:
+    """Return height, width and natural number of channels, or why the image cannot be read."""
     try:
+        if record.problem:
+            raise ImageError(record.problem)
         content = record.read()
         if isinstance(content, np.ndarray):
             height, width, channels = content.shape
             return height, width, channels
         header = read_header(content)
-    except ImageError:
-        return None
+    except ImageError as error:
+        return UnreadableImage(record.id, record.location, str(error))
     return header.height, header.width, 1 if header.is_gray else 3
 
 
@@ -232,10 +237,20 @@ def _abort_on_failures(unreadable: list[UnreadableImage], n: int, allowed: float
 
 
 def _list_problems(unreadable: list[UnreadableImage]) -> str:
-    listing = "\n".join(f"  {u.source}: {u.reason}" for u in unreadable[:_MAX_LISTED_PROBLEMS])
-    if len(unreadable) > _MAX_LISTED_PROBLEMS:
-        listing += f"\n  and {len(unreadable) - _MAX_LISTED_PROBLEMS} more"
-    return listing
+    """List images by reason, the most frequent one first; of many, some examples of each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for image in unreadable:
+        by_reason.setdefault(image.reason, []).append(image.source)
+    reasons = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    n_examples = max(_MIN_EXAMPLES, _MAX_LISTED_PROBLEMS // len(reasons))
+    lines: list[str] = []
+    for reason, places in reasons[:_MAX_LISTED_REASONS]:
+        lines += [f"  {place}: {reason}" for place in places[:n_examples]]
+        if len(places) > n_examples:
+            lines.append(f"  and {len(places) - n_examples:,} more: {reason}")
+    if rest := sum(len(places) for _, places in reasons[_MAX_LISTED_REASONS:]):
+        lines.append(f"  and {rest:,} more for other reasons")
+    return "\n".join(lines)
 
 
 def _check_unreadable(unreadable: list[UnreadableImage], n: int, allowed: float) -> None:

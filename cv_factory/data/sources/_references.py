@@ -1,11 +1,13 @@
 """Reads the images that a table's rows refer to: paths below a root, or URLs of allowed schemes."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+import unicodedata
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote
 
-from cv_factory.config.data import ColumnsConfig
-from cv_factory.data.sources._listing import ListedImage, official_split
-from cv_factory.data.storage.fetch import Fetcher
+from cv_factory.config.data import TableConfig
+from cv_factory.config.secrets import mask_secrets
+from cv_factory.data.sources._rows import strip_blanks
+from cv_factory.data.storage.fetch import Fetcher, encode_url
 from cv_factory.data.storage.stores import (
     FsspecStore,
     ImageStore,
@@ -13,7 +15,7 @@ from cv_factory.data.storage.stores import (
     parse_scheme,
     printable,
 )
-from cv_factory.errors import ImageError, SourceError
+from cv_factory.errors import ImageError
 
 
 class ReferencedImages:
@@ -21,9 +23,10 @@ class ReferencedImages:
 
     def __init__(
         self,
-        store: ImageStore | None,
+        root: ImageStore | str | None,
+        section: TableConfig,
+        setting: str,
         *,
-        allowed_schemes: Collection[str],
         fetcher: Fetcher,
         max_bytes: int,
         storage_options: Mapping[str, str | int | bool],
@@ -31,17 +34,44 @@ class ReferencedImages:
         """Set the limits.
 
         Args:
-            store: What relative paths lie in; None where there are to be none.
-            allowed_schemes: URL schemes that may be read.
+            root: What relative paths lie in: a store, or the URL of a folder over HTTP, whose
+                scheme is allowed then; None where there are to be none.
+            section: Says which URL schemes may be read.
+            setting: Name of the section, for errors.
             fetcher: For ``http`` and ``https``; it refuses private addresses.
             max_bytes: Larger images are refused.
             storage_options: For the other schemes' file systems.
         """
-        self._store = store
-        self._schemes = frozenset(allowed_schemes)
+        self._store = root if isinstance(root, ImageStore) else None
+        self._base_url = root.rstrip("/") if isinstance(root, str) else None
+        self._schemes: set[str] = set(section.allowed_schemes)
+        if self._base_url is not None:
+            self._schemes.add(parse_scheme(self._base_url))
+        self._setting = setting
         self._fetcher = fetcher
         self._max_bytes = max_bytes
         self._options = storage_options
+
+    def resolve(self, reference: str) -> str:
+        """Return the reference by which ``read`` finds the image; as it is where none does.
+
+        Tables of other systems hold absolute paths below the root, backslashes, blanks around a
+        path, and names in another normal form of Unicode than the file system's.
+        """
+        if parse_scheme(reference) in self._schemes:
+            return reference
+        if self._base_url is not None:
+            return strip_blanks(reference).replace("\\", "/")
+        if self._store is None:
+            return reference
+        path = self._store.strip_root(reference)
+        for spelling in dict.fromkeys(_list_spellings(path)):
+            try:
+                if self._store.has(check_relative(spelling)):
+                    return spelling
+            except ImageError:
+                continue
+        return path
 
     def read(self, name: bytes) -> bytes:
         """Return the image's bytes.
@@ -51,15 +81,16 @@ class ReferencedImages:
         """
         reference = printable(name)
         scheme = parse_scheme(reference)
-        if not scheme:
-            if self._store is None:
-                raise ImageError("a relative path, but there is no root (set 'root')")
-            return self._store.read(check_relative(reference).encode(), self._max_bytes)
-        if scheme not in self._schemes:
-            allowed = ", ".join(sorted(self._schemes)) or "none"
-            raise ImageError(f"the scheme '{scheme}:' is not allowed (allowed_schemes: {allowed})")
-        if scheme in ("http", "https"):
-            return self._fetcher.get(reference, self._max_bytes).content
+        if not scheme and self._store is not None:
+            return self._store.read(self._check_relative(reference).encode(), self._max_bytes)
+        if not scheme and self._base_url is None:
+            raise ImageError(f"a relative path, but there is no root (set {self._setting}.root)")
+        if scheme and scheme not in self._schemes:
+            raise ImageError(
+                f"the scheme '{scheme}:' is not allowed (add it to {self._setting}.allowed_schemes)"
+            )
+        if scheme in ("", "http", "https"):
+            return self._fetcher.get(self._get_url(reference), self._max_bytes).content
         folder, _, base = reference.rpartition("/")
         return FsspecStore.connect(folder, self._options).read(base.encode(), self._max_bytes)
 
@@ -69,6 +100,8 @@ class ReferencedImages:
         scheme = parse_scheme(reference)
         if scheme:
             return "" if scheme in self._schemes else "refused"
+        if self._base_url is not None:
+            return ""
         if self._store is None:
             return "no root"
         try:
@@ -77,11 +110,26 @@ class ReferencedImages:
             return str(error)
 
     def location(self, name: bytes) -> str:
-        """Return where an image lies, for people."""
+        """Return where an image lies, for people: the address asked, without its secrets."""
         reference = printable(name)
-        if parse_scheme(reference) or self._store is None:
+        scheme = parse_scheme(reference)
+        if scheme in ("http", "https") or (not scheme and self._base_url is not None):
+            try:
+                return mask_secrets(encode_url(self._get_url(reference)))
+            except (ImageError, ValueError):
+                return reference
+        return reference if scheme or self._store is None else self._store.location(name)
+
+    def _get_url(self, reference: str) -> str:
+        if parse_scheme(reference):
             return reference
-        return self._store.location(name)
+        return f"{self._base_url}/{quote(self._check_relative(reference))}"
+
+    def _check_relative(self, reference: str) -> str:
+        try:
+            return check_relative(reference)
+        except ImageError as error:
+            raise ImageError(f"{error} ({self._setting}.root)") from None
 
     @property
     def readers(self) -> int:
@@ -90,62 +138,11 @@ class ReferencedImages:
         return max(self._store.readers if self._store else 1, remote)
 
 
-class RowReader:
-    """Turns a table's rows into listed images, by the configured column names."""
-
-    def __init__(self, columns: ColumnsConfig, available: Collection[str], setting: str) -> None:
-        """Find the columns.
-
-        Args:
-            columns: The configured names.
-            available: The table's columns.
-            setting: Dotted name of the section, for errors.
-
-        Raises:
-            SourceError: A column that is needed is missing.
-        """
-        self._setting = setting
-        self._names = {"image": columns.image}
-        for role in ("label", "id", "split", "group"):
-            name = getattr(columns, role)
-            if name is not None:
-                self._names[role] = name
-            elif role in ("split", "group") and role in available:
-                self._names[role] = role
-        for role, name in self._names.items():
-            if name not in available:
-                listing = ", ".join(map(str, available)) or "none"
-                raise SourceError(
-                    f"There is no column {name!r} (set by {setting}.{role}); columns are: "
-                    f"{listing}."
-                )
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Name of the column of each role: image, and where there are, label, id, split, group."""
-        return self._names
-
-    def listed(self, row: Mapping[str, Any]) -> ListedImage:
-        """Turn one row, by column name, into a listed image; null and empty count as absent.
-
-        Raises:
-            SourceError: The split is none.
-        """
-        values = {role: _text(row.get(name)) for role, name in self._names.items()}
-        image = values["image"]
-        return ListedImage(
-            id=values.get("id") or image,
-            name=image.encode("utf-8", "surrogateescape"),
-            label=values.get("label") or None,
-            split=official_split(values.get("split", ""), f"{self._setting}.split"),
-            group=values.get("group", ""),
-            problem="" if image else "the row names no image",
-        )
-
-
-def _text(value: object) -> str:
-    if value is None or value != value:  # NaN
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers with gaps
-    return str(value)
+def _list_spellings(path: str) -> Iterator[str]:
+    """Yield a path as it is, then as a table of another system may mean it."""
+    yield path
+    stripped = strip_blanks(path)
+    for spelling in (stripped, stripped.replace("\\", "/")):
+        yield spelling
+        yield unicodedata.normalize("NFC", spelling)
+        yield unicodedata.normalize("NFD", spelling)

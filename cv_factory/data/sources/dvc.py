@@ -6,6 +6,7 @@ from cv_factory.config.data import DataConfig, DvcConfig, FolderConfig
 from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources.folder import FolderSource
 from cv_factory.data.sources.manifest import ManifestSource
+from cv_factory.data.storage.environment import expand
 from cv_factory.data.storage.stores import FsspecStore
 from cv_factory.errors import SourceError, missing_extra
 
@@ -33,7 +34,8 @@ def open_source(config: DataConfig, *, labelled: bool) -> ListedSource:
     at = f"{section.repo}@{section.revision}" if section.revision else section.repo
     with ExitStack() as on_error:
         try:
-            filesystem = DVCFileSystem(section.repo, rev=section.revision)
+            repo = expand(section.repo, "data.dvc.repo")
+            filesystem = DVCFileSystem(repo, rev=section.revision)
             on_error.callback(filesystem.close)
             if path.lower().endswith(_TABLES):
                 folder, _, base = path.rpartition("/")

@@ -5,20 +5,44 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-from cv_factory.config.data import DataConfig, FetchConfig, HttpConfig, ManifestConfig
+from cv_factory.config.data import DataConfig, FetchConfig, HttpConfig
+from cv_factory.config.secrets import mask_secrets
 from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing
-from cv_factory.data.sources._references import RowReader
-from cv_factory.data.sources.manifest import read_table
-from cv_factory.data.storage.fetch import Fetched, Fetcher
+from cv_factory.data.sources._rows import RowReader
+from cv_factory.data.sources._tables import open_table
+from cv_factory.data.storage.environment import expand
+from cv_factory.data.storage.fetch import Fetched, Fetcher, encode_url, hide_query, join_url
 from cv_factory.data.storage.stores import printable
 from cv_factory.errors import ImageError, SourceError
 
 _MAX_PAGE_BYTES = 256 * 2**20
 _NEXT_LINK = re.compile(r"<([^>]*)>[^,]*;\s*rel=\"?next\"?", re.IGNORECASE)
+_ENCODING_HINT = "let the server name its encoding: Content-Type: text/csv; charset=ENCODING"
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page of a listing.
+
+    Attributes:
+        url: That it came from, after redirects.
+        name: The same for errors, without the query.
+        columns: Names of the columns.
+        rows: By column name.
+        next_reference: URL of the next page, also relative to this one; None after the last.
+    """
+
+    url: str
+    name: str
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    next_reference: str | None
 
 
 class HttpSource(ListedSource):
@@ -28,9 +52,11 @@ class HttpSource(ListedSource):
         """Fetch the listing, all pages of it.
 
         Raises:
+            ConfigError: The URL needs an environment variable that is not set.
             SourceError: A page cannot be had or is not as configured.
         """
-        self._url = config.path or ""
+        self._url = expand(config.path or "", "data.path")
+        self._name = hide_query(config.path or "")
         self._section = config.http or HttpConfig()
         self._max_bytes = config.max_bytes
         with ExitStack() as on_error:
@@ -39,12 +65,12 @@ class HttpSource(ListedSource):
             self._listing = Listing(self._listed())
             on_error.pop_all()
         if not len(self):
-            raise SourceError(f"{self._url} lists no images.")
+            raise SourceError(f"{self._name} lists no images.")
 
     @property
     def description(self) -> str:
         """The listing, without its query, which may hold a key."""
-        return f"listing {urlunsplit(urlsplit(self._url)._replace(query=''))}"
+        return f"listing {self._name}"
 
     @property
     def readers(self) -> int:
@@ -56,38 +82,39 @@ class HttpSource(ListedSource):
         self._fetcher.close()
 
     def _listed(self) -> Iterator[ListedImage]:
-        for page_url, rows in self._pages():
-            reader: RowReader | None = None
-            for row in rows:
-                if reader is None or self._section.columns.split or self._section.columns.group:
-                    reader = RowReader(self._section.columns, list(row), "data.http.columns")
-                image = reader.listed(row)
-                url = urljoin(page_url, printable(image.name)) if image.name else ""
-                yield ListedImage(
-                    image.id, url.encode(), image.label, image.split, image.group,
-                    problem=image.problem,
-                )  # fmt: skip
+        for page in self._pages():
+            if not page.rows:
+                continue
+            reader = RowReader(self._section.columns, page.columns, "data.http.columns", page.name)
+            for image in reader.list_images(page.rows):
+                try:
+                    url = join_url(page.url, printable(image.name)) if image.name else ""
+                except ValueError as error:
+                    yield replace(image, problem=f"no valid URL ({error})")
+                else:
+                    yield replace(image, name=url.encode())
 
-    def _pages(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Yield each page's URL and rows."""
+    def _pages(self) -> Iterator[_Page]:
         url: str | None = self._page_url(1)
         seen: set[str] = set()
         while url is not None:
+            name = f"{hide_query(url)}, page {len(seen) + 1}" if seen else hide_query(url)
             if url in seen or len(seen) >= self._section.max_pages:
                 raise SourceError(
-                    f"The listing {self._url} comes back to {url} or has more pages than "
-                    f"{self._section.max_pages} (data.http.max_pages)."
+                    f"The listing {self._name} comes back to a page ({name}) or has more pages "
+                    f"than {self._section.max_pages} (data.http.max_pages)."
                 )
             seen.add(url)
             try:
-                page = self._fetcher.get(url, _MAX_PAGE_BYTES)
+                fetched = self._fetcher.get(url, _MAX_PAGE_BYTES)
             except ImageError as error:
-                raise SourceError(f"The listing {url} cannot be fetched: {error}.") from None
-            rows, following = self._parse(page)
-            yield page.url, rows
+                raise SourceError(f"The listing {name} cannot be fetched: {error}.") from None
+            page = self._parse(fetched, name)
+            yield page
+            following = page.next_reference
             if self._section.page_parameter:
-                following = self._page_url(len(seen) + 1) if rows else None
-            url = urljoin(page.url, following) if following else None
+                following = self._page_url(len(seen) + 1) if page.rows else None
+            url = _join_page(page, following) if following else None
 
     def _page_url(self, number: int) -> str:
         if not self._section.page_parameter:
@@ -97,46 +124,61 @@ class HttpSource(ListedSource):
         query.append((self._section.page_parameter, str(number)))
         return urlunsplit(parts._replace(query=urlencode(query)))
 
-    def _parse(self, page: Fetched) -> tuple[list[dict[str, Any]], str | None]:
-        """Return a page's rows and the next page's URL."""
-        link = _NEXT_LINK.search(page.headers.get("link", ""))
-        following = link[1] if link else None
+    def _parse(self, fetched: Fetched, name: str) -> _Page:
+        link = _NEXT_LINK.search(fetched.headers.get("link", ""))
+        header = Message()
+        header["content-type"] = fetched.headers.get("content-type", "")
         kind = self._section.format
         if kind is None:
-            kind = "csv" if "csv" in page.headers.get("content-type", "") else "json"
-        if kind == "csv":
-            if not page.content.strip():
-                return [], following
-            manifest = ManifestConfig(columns=self._section.columns)
-            return list(read_table(io.BytesIO(page.content), page.url, manifest)[1]), following
-        return self._parse_json(page, following)
+            kind = "csv" if "csv" in header["content-type"] else "json"
+        page = _Page(fetched.url, name, [], [], link[1] if link else None)
+        if kind == "json":
+            return self._parse_json(fetched.content, page)
+        if not fetched.content.strip():
+            return page
+        charset = header.get_param("charset")
+        encoding = charset if isinstance(charset, str) else None
+        table = open_table(io.BytesIO(fetched.content), name, encoding, _ENCODING_HINT)
+        return replace(page, columns=table.columns, rows=list(table.rows(table.columns)))
 
-    def _parse_json(
-        self, page: Fetched, following: str | None
-    ) -> tuple[list[dict[str, Any]], str | None]:
+    def _parse_json(self, content: bytes, page: _Page) -> _Page:
         try:
-            body = json.loads(page.content)
+            body = json.loads(content)
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise SourceError(f"{page.url} is not JSON ({error}).") from None
+            raise SourceError(f"{page.name} is not JSON ({error}).") from None
         items = _at(body, self._section.items_key) if self._section.items_key else body
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             keys = f"; it has the keys {', '.join(body)}" if isinstance(body, dict) else ""
             raise SourceError(
-                f"{page.url} holds no list of objects at {self._section.items_key or 'its top'}"
+                f"{page.name} holds no list of objects at {self._section.items_key or 'its top'}"
                 f"{keys} (data.http.items_key)."
             )
+        following = page.next_reference
         if self._section.next_key:
             cursor = _at(body, self._section.next_key)
             if cursor is not None and not isinstance(cursor, str):
-                raise SourceError(f"{page.url}: {self._section.next_key} is no URL: {cursor!r}.")
+                raise SourceError(f"{page.name}: {self._section.next_key} is no URL: {cursor!r}.")
             following = cursor or None
-        return items, following
+        columns = list(dict.fromkeys(key for item in items for key in item))
+        return replace(page, columns=columns, rows=items, next_reference=following)
 
     def _read(self, name: bytes) -> bytes:
         return self._fetcher.get(printable(name), self._max_bytes).content
 
     def _location(self, name: bytes) -> str:
-        return printable(name)
+        """Return the address that is asked, without its secrets."""
+        url = printable(name)
+        try:
+            return mask_secrets(encode_url(url))
+        except ValueError:
+            return url
+
+
+def _join_page(page: _Page, reference: str) -> str:
+    try:
+        return urljoin(page.url, reference)
+    except ValueError as error:
+        raise SourceError(f"{page.name}: the next page has no valid URL ({error}).") from None
 
 
 def _at(body: object, key: str) -> object:

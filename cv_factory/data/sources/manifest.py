@@ -4,18 +4,22 @@ import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import IO, Any
+from pathlib import Path
+from typing import IO
 
 from cv_factory.config.data import DataConfig, FetchConfig, ManifestConfig
 from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing
-from cv_factory.data.sources._references import ReferencedImages, RowReader
-from cv_factory.data.storage.fetch import Fetcher
-from cv_factory.data.storage.stores import FsspecStore, ImageStore, LocalStore, parse_scheme
+from cv_factory.data.sources._references import ReferencedImages
+from cv_factory.data.sources._rows import RowReader
+from cv_factory.data.sources._tables import Table, open_table
+from cv_factory.data.storage.environment import expand
+from cv_factory.data.storage.fetch import Fetcher, hide_query
+from cv_factory.data.storage.stores import FsspecStore, ImageStore, open_store, parse_scheme
 from cv_factory.errors import ImageError, SourceError
 
 _MAX_FETCHED_MANIFEST = 2 * 2**30
-_DELIMITERS = (",", ";", "\t")
+_ENCODING_HINT = "name its encoding: --set data.manifest.encoding=ENCODING"
 
 
 class ManifestSource(ListedSource):
@@ -33,18 +37,17 @@ class ManifestSource(ListedSource):
         """
         section = config.manifest or ManifestConfig()
         self._path = config.path or ""
+        is_remote = parse_scheme(self._path) in ("http", "https")
+        self._name = hide_query(self._path) if is_remote else self._path
         with ExitStack() as on_error:
-            fetcher = Fetcher(config.fetch or FetchConfig(), home=self._path)
-            on_error.callback(fetcher.close)
-            self._fetcher = fetcher
-            root = section.root or self._path.rpartition("/")[0] or "."
-            self._over_http = parse_scheme(root) in ("http", "https")
-            self._base = root
-            schemes: set[str] = set(section.allowed_schemes)
+            self._fetcher = Fetcher(config.fetch or FetchConfig(), home=self._path)
+            on_error.callback(self._fetcher.close)
+            root = section.root or self._name.rpartition("/")[0] or "."
             self._images = ReferencedImages(
-                None if self._over_http else store or _folder(root, config),
-                allowed_schemes=schemes | ({parse_scheme(root)} if self._over_http else set()),
-                fetcher=fetcher,
+                store or _open_root(root, config),
+                section,
+                "data.manifest",
+                fetcher=self._fetcher,
                 max_bytes=config.max_bytes,
                 storage_options=config.storage_options,
             )
@@ -52,16 +55,16 @@ class ManifestSource(ListedSource):
                 store.open(self._path) if isinstance(store, FsspecStore) else self._open(config)
             )
             with opened as file:
-                rows = read_table(file, self._path, section)
-                self._listing = Listing(self._listed(rows, section))
+                table = open_table(file, self._name, section.encoding, _ENCODING_HINT)
+                self._listing = Listing(self._listed(table, section))
             on_error.pop_all()
         if not len(self):
-            raise SourceError(f"{self._path} lists no images.")
+            raise SourceError(f"{self._name} lists no images.")
 
     @property
     def description(self) -> str:
-        """The table."""
-        return f"manifest {self._path}"
+        """The table, without a URL's query, which may hold a key."""
+        return f"manifest {self._name}"
 
     @property
     def readers(self) -> int:
@@ -77,10 +80,9 @@ class ManifestSource(ListedSource):
         scheme = parse_scheme(self._path)
         try:
             if scheme in ("http", "https"):
-                yield io.BytesIO(self._fetcher.get(self._path, _MAX_FETCHED_MANIFEST).content)
+                url = expand(self._path, "data.path")
+                yield io.BytesIO(self._fetcher.get(url, _MAX_FETCHED_MANIFEST).content)
             elif not scheme or scheme == "file":
-                from pathlib import Path
-
                 with Path(self._path.removeprefix("file://")).expanduser().open("rb") as local:
                     yield local
             else:
@@ -88,134 +90,31 @@ class ManifestSource(ListedSource):
                 with FsspecStore.connect(folder, config.storage_options).open(base) as remote:
                     yield remote
         except ImageError as error:
-            raise SourceError(f"The manifest {self._path} cannot be fetched: {error}.") from None
+            raise SourceError(f"The manifest {self._name} cannot be fetched: {error}.") from None
         except OSError as error:
             raise SourceError(
-                f"The manifest {self._path} cannot be read: {error.strerror or error}."
+                f"The manifest {self._name} cannot be read: {error.strerror or error}."
             ) from None
 
-    def _listed(
-        self, rows: tuple[list[str], Iterator[dict[str, Any]]], section: ManifestConfig
-    ) -> Iterator[ListedImage]:
-        columns, values = rows
-        reader = RowReader(section.columns, columns, "data.manifest.columns")
-        for row in values:
-            image = reader.listed(row)
-            if self._over_http or image.problem:
-                yield image
-            else:
-                yield replace(image, version=self._images.version(image.name))
+    def _listed(self, table: Table, section: ManifestConfig) -> Iterator[ListedImage]:
+        reader = RowReader(section.columns, table.columns, "data.manifest.columns", self._name)
+        rows = table.rows(set(reader.names.values()))
+        for image in reader.list_images(rows, self._images.resolve):
+            version = "" if image.problem else self._images.version(image.name)
+            yield replace(image, version=version)
 
     def _read(self, name: bytes) -> bytes:
-        if self._over_http and not parse_scheme(name.decode()):
-            from urllib.parse import quote
-
-            from cv_factory.data.storage.stores import check_relative
-
-            name = f"{self._base}/{quote(check_relative(name.decode()))}".encode()
         return self._images.read(name)
 
     def _location(self, name: bytes) -> str:
         return self._images.location(name)
 
 
-def _folder(root: str, config: DataConfig) -> ImageStore:
-    if not parse_scheme(root) or parse_scheme(root) == "file":
-        return LocalStore(root.removeprefix("file://"))
-    return FsspecStore.connect(root, config.storage_options)
-
-
-def read_table(
-    file: IO[bytes], name: str, section: ManifestConfig
-) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """Open a CSV or Parquet table.
-
-    Args:
-        file: The open table.
-        name: Its name; ``.parquet`` and ``.pq`` are Parquet, everything else is CSV.
-        section: Says which columns are read.
-
-    Returns:
-        The table's columns, and an iterator over its rows by column name, selected columns only.
-
-    Raises:
-        SourceError: It is no such table; also raised by the iterator.
-    """
-    selected = _select_columns(section)
-    if name.lower().endswith((".parquet", ".pq")):
-        return _parquet(file, name, selected)
-    return _csv(file, name, selected)
-
-
-def _select_columns(section: ManifestConfig) -> set[str]:
-    columns = section.columns
-    names = {columns.image, columns.label, columns.id, columns.split, columns.group}
-    return {name for name in names if name} | {"split", "group"}
-
-
-def _parquet(
-    file: IO[bytes], name: str, selected: set[str]
-) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{name} is not a readable Parquet table ({error}).") from None
-    columns = list(table.schema_arrow.names)
-
-    def rows() -> Iterator[dict[str, Any]]:
-        try:
-            for batch in table.iter_batches(4096, columns=[c for c in columns if c in selected]):
-                yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{name} is damaged ({error}).") from None
-
-    return columns, rows()
-
-
-def _csv(
-    file: IO[bytes], name: str, selected: set[str]
-) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
-    start = file.read(65_536)
-    file.seek(0)
-    if not start.strip():
-        raise SourceError(
-            f"{name} is empty; expected a table with a header, such as image_path,label."
-        )
-    delimiter = max(_DELIMITERS, key=lambda d: start.split(b"\n", 1)[0].count(d.encode()))
-    try:
-        header = pc.open_csv(
-            io.BytesIO(start.split(b"\n", 1)[0] + b"\n"),
-            parse_options=pc.ParseOptions(delimiter=delimiter),
-        ).schema.names
-        if repeated := {column for column in header if header.count(column) > 1}:
-            raise SourceError(f"{name} has the column {min(repeated)!r} twice.")
-        stream = pc.open_csv(
-            file,
-            parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pc.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()),
-                include_columns=[column for column in header if column in selected],
-            ),
-        )
-    except UnicodeDecodeError:
-        raise SourceError(f"{name} is not UTF-8; save the table as UTF-8.") from None
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{name} is not a readable CSV table ({error}).") from None
-
-    def rows() -> Iterator[dict[str, Any]]:
-        try:
-            for batch in stream:
-                yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{name} is damaged ({error}).") from None
-
-    return list(header), rows()
+def _open_root(root: str, config: DataConfig) -> ImageStore | str:
+    """Return the store of a root, or the root itself where it is a folder over HTTP."""
+    if parse_scheme(root) in ("http", "https"):
+        return root
+    return open_store(root, config.storage_options)
 
 
 def open_source(config: DataConfig, *, labelled: bool) -> ManifestSource:

@@ -1,11 +1,11 @@
 """A database query with one row an image: its path or URL, or its bytes."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property, partial
-from pathlib import Path
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,26 @@ import sqlalchemy as sa
 
 from cv_factory.config.data import DataConfig, FetchConfig, SqlConfig
 from cv_factory.data.sources import ImageRecord
+from cv_factory.data.sources._database import Database
 from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing
-from cv_factory.data.sources._references import ReferencedImages, RowReader
-from cv_factory.data.storage.environment import expand
+from cv_factory.data.sources._references import ReferencedImages
+from cv_factory.data.sources._rows import RowReader, parse_text
 from cv_factory.data.storage.fetch import Fetcher
 from cv_factory.data.storage.stores import open_store, printable
-from cv_factory.errors import DataError, ImageError, SourceError, missing_extra
+from cv_factory.errors import DataError, ImageError, SourceError
 
 _ROWS_AT_ONCE = 64
 _LISTED_AT_ONCE = 10_000
+#: By the type of an id in the database: from the id as text back to that type.
+_ID_TYPES: dict[type, Callable[[str], Any]] = {
+    int: int,
+    float: int,
+    Decimal: int,
+    str: str,
+    bytes: str.encode,
+    uuid.UUID: uuid.UUID,
+}
 
 
 class SqlSource(ListedSource):
@@ -39,19 +49,30 @@ class SqlSource(ListedSource):
         section = config.sql
         assert section is not None  # DataConfig demands it
         self._max_bytes = config.max_bytes
-        self._url = _url(section)
+        fetch = config.fetch or FetchConfig()
         with ExitStack() as opened:
+            self._database = Database(section.url, fetch)
+            opened.callback(self._database.close)
+            fetcher = Fetcher(fetch)
+            opened.callback(fetcher.close)
+            self._images = ReferencedImages(
+                open_store(section.root, config.storage_options) if section.root else None,
+                section,
+                "data.sql",
+                fetcher=fetcher,
+                max_bytes=config.max_bytes,
+                storage_options=config.storage_options,
+            )
             try:
-                self._connect(config, section, opened)
-                self._list(section)
-            except (sa.exc.SQLAlchemyError, ImportError) as error:
-                raise SourceError(f"{self.description}: {_reason(error)}") from None
+                self._database.run(partial(self._list, section))
+            except DataError as error:
+                raise SourceError(str(error)) from None
             self._opened = opened.pop_all()
 
     @property
     def description(self) -> str:
         """The database, without a password."""
-        return f"database {self._url.render_as_string(hide_password=True)}"
+        return self._database.description
 
     @property
     def readers(self) -> int:
@@ -62,34 +83,24 @@ class SqlSource(ListedSource):
         """Close the connection and give up the transaction."""
         self._opened.close()
 
-    def _connect(self, config: DataConfig, section: SqlConfig, opened: ExitStack) -> None:
-        engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
-        opened.callback(engine.dispose)
-        self._connection = opened.enter_context(engine.connect())
-        fetcher = Fetcher(config.fetch or FetchConfig())
-        opened.callback(fetcher.close)
-        self._images = ReferencedImages(
-            open_store(section.root, config.storage_options) if section.root else None,
-            allowed_schemes=section.allowed_schemes,
-            fetcher=fetcher,
-            max_bytes=config.max_bytes,
-            storage_options=config.storage_options,
-        )
-
-    def _list(self, section: SqlConfig) -> None:
+    def _list(self, section: SqlConfig, connection: sa.Connection) -> None:
         query = section.query.strip().rstrip(";")
-        available = self._columns(query)
-        self._reader = RowReader(section.columns, available, "data.sql.columns")
+        available = _list_columns(query, connection)
+        self._reader = RowReader(section.columns, available, "data.sql.columns", self.description)
         names = self._reader.names
         self._rows = sa.text(query).columns(*(sa.column(name) for name in available)).subquery("q")
-        sample = self._connection.execute(sa.select(self._rows.c[names["image"]]).limit(1)).first()
-        self._in_database = sample is not None and isinstance(sample[0], bytes | memoryview)
+        image = self._rows.c[names["image"]]
+        sample = connection.scalar(sa.select(image).where(image.is_not(None)).limit(1))
+        self._in_database = isinstance(sample, bytes | memoryview) and not _is_path(bytes(sample))
         if self._in_database and "id" not in names:
             raise SourceError(
                 f"{self.description}: {names['image']!r} holds the images themselves; name the "
                 "column that identifies a row with data.sql.columns.id."
             )
-        self._listing = Listing(self._listed())
+        self._listing = Listing(self._listed(connection))
+        if self._in_database:
+            id_ = self._rows.c[names["id"]]
+            self._id_type = type(connection.scalar(sa.select(id_).limit(1)))
         repeated = self._listing.repeated_id()
         if self._in_database and repeated is not None:
             raise SourceError(
@@ -99,27 +110,21 @@ class SqlSource(ListedSource):
         if not len(self):
             raise SourceError(f"{self.description}: the query returns no rows.")
 
-    def _columns(self, query: str) -> list[str]:
-        """Return the names of the columns of the query, by asking for none of its rows."""
-        wrapped: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(
-            sa.text(f"({query}) AS q")
-        )
-        return list(self._connection.execute(wrapped.limit(0)).keys())
-
-    def _listed(self) -> Iterator[ListedImage]:
+    def _listed(self, connection: sa.Connection) -> Iterator[ListedImage]:
         names = self._reader.names
         selected = {n for role, n in names.items() if role != "image" or not self._in_database}
         columns = [self._rows.c[name] for name in sorted(selected)]
-        streamed = self._connection.execution_options(yield_per=_LISTED_AT_ONCE)
-        for row in streamed.execute(sa.select(*columns)).mappings():
-            values: dict[str, Any] = dict(row)
-            if self._in_database:
-                values[names["image"]] = values[names["id"]]
-            image = self._reader.listed(values)
-            if self._in_database or image.problem:
-                yield image
-            else:
-                yield replace(image, version=self._images.version(image.name))
+        streamed = connection.execution_options(yield_per=_LISTED_AT_ONCE)
+        rows: Iterable[Mapping[str, Any]] = (
+            dict(row) for row in streamed.execute(sa.select(*columns)).mappings()
+        )
+        if self._in_database:
+            rows = ({**row, names["image"]: row[names["id"]]} for row in rows)
+            yield from self._reader.list_images(rows)
+            return
+        for image in self._reader.list_images(rows, self._images.resolve):
+            version = "" if image.problem else self._images.version(image.name)
+            yield replace(image, version=version)
 
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
         """Yield the records; images in the database are fetched a few dozen at a time."""
@@ -128,7 +133,7 @@ class SqlSource(ListedSource):
             return
         for start in range(0, len(indices), _ROWS_AT_ONCE):
             rows = list(self._listing.rows(indices[start : start + _ROWS_AT_ONCE]))
-            contents = self._fetch([row.id for row in rows])
+            contents = self._fetch([row.id for row in rows if not row.problem])
             for row in rows:
                 yield ImageRecord(
                     id=row.id,
@@ -137,27 +142,26 @@ class SqlSource(ListedSource):
                     content=partial(self._checked, contents.get(row.id)),
                     official_split=row.split,
                     group=row.group,
+                    problem=row.problem,
                 )
 
     def _fetch(self, ids: list[str]) -> dict[str, Any]:
         names = self._reader.names
         id_, image = self._rows.c[names["id"]], self._rows.c[names["image"]]
-        if self._id_type in (int, uuid.UUID, str):
-            # Compared as what they are, so that the database can use its index.
-            has_id = id_.in_([self._id_type(i) for i in ids])
-        else:
-            has_id = sa.cast(id_, sa.Text).in_(ids)
-        query = sa.select(id_, image).where(has_id)
-        try:
-            return {str(key): value for key, value in self._connection.execute(query)}
-        except sa.exc.SQLAlchemyError as error:
-            raise DataError(f"{self.description}: {_reason(error)}") from None
 
-    @cached_property
-    def _id_type(self) -> Any:
-        """The Python type of the id column's values."""
+        def fetch(connection: sa.Connection) -> dict[str, Any]:
+            rows = connection.execute(sa.select(id_, image).where(self._has_id(ids)))
+            return {parse_text(key): value for key, value in rows}
+
+        return self._database.run(fetch)
+
+    def _has_id(self, ids: list[str]) -> sa.ColumnElement[bool]:
+        """Return the condition; compared as what they are, so that the database uses its index."""
         id_ = self._rows.c[self._reader.names["id"]]
-        return type(self._connection.execute(sa.select(id_).limit(1)).scalar())
+        try:
+            return id_.in_([_ID_TYPES[self._id_type](i) for i in ids])
+        except (KeyError, ValueError):
+            return sa.cast(id_, sa.Text).in_(ids)
 
     def _checked(self, value: object) -> bytes:
         if value is None:
@@ -176,27 +180,20 @@ class SqlSource(ListedSource):
         return self._images.location(name) if not self._in_database else printable(name)
 
 
-def _url(section: SqlConfig) -> sa.URL:
+def _list_columns(query: str, connection: sa.Connection) -> list[str]:
+    """Return the names of the columns of a query, by asking for none of its rows."""
+    wrapped: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(
+        sa.text(f"({query}) AS q")
+    )
+    return list(connection.execute(wrapped.limit(0)).keys())
+
+
+def _is_path(value: bytes) -> bool:
+    """Whether bytes are text of one line, and so no image."""
     try:
-        url = sa.make_url(expand(section.url, "data.sql.url"))
-    except sa.exc.ArgumentError:
-        raise SourceError("data.sql.url is no SQLAlchemy URL.") from None
-    if url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg")
-    database = url.database or ""
-    is_file = url.get_backend_name() == "sqlite" and database not in ("", ":memory:")
-    if is_file and not database.startswith("file:") and not Path(database).is_file():
-        # SQLite would create it.
-        raise SourceError(f"The database file {database} does not exist.")
-    return url
-
-
-def _reason(error: Exception) -> str:
-    """Return the database's own words, in one line."""
-    if isinstance(error, ImportError):
-        return f"{error}. {missing_extra('sources')}"
-    original = getattr(error, "orig", None) or error
-    return " ".join(str(original).split())
+        return value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def open_source(config: DataConfig, *, labelled: bool) -> SqlSource:

@@ -8,22 +8,28 @@ well. Proxies of the environment are not used.
 import email.utils
 import ipaddress
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
 from cv_factory.config.data import FetchConfig
+from cv_factory.config.secrets import mask_secrets
 from cv_factory.data.storage.environment import expand
+from cv_factory.data.storage.stores import parse_scheme
 from cv_factory.errors import ImageError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 5
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_RELATIVE_URL = re.compile(r"(?:[\w\-.~:/?@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
+_SUFFIX = re.compile(r"\.[A-Za-z]\w{2,4}$")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -116,7 +122,6 @@ class Fetcher:
             for name, value in config.headers.items()
         }
         self._sleep = sleep
-        self._random = random.Random()
         backend = None if config.allow_private_addresses else _GuardedBackend()
         self._pool = httpcore.ConnectionPool(
             max_connections=config.connections, network_backend=backend
@@ -141,7 +146,9 @@ class Fetcher:
             try:
                 return self._follow(url, max_bytes)
             except _TemporaryError as error:
-                wait = self._wait(attempt, error.wait)
+                wait = (
+                    compute_backoff_s(self._config, attempt) if error.wait is None else error.wait
+                )
                 if attempt == self._config.retries:
                     raise ImageError(f"{error}, after {attempt + 1} attempts") from None
                 if wait > self._config.max_wait_seconds:
@@ -152,12 +159,9 @@ class Fetcher:
                 self._sleep(wait)
             except _AddressRefusedError as error:
                 raise ImageError(str(error)) from None
+            except (httpcore.UnsupportedProtocol, ValueError) as error:
+                raise ImageError(f"{mask_secrets(url)!r} cannot be fetched ({error})") from None
         raise AssertionError("unreachable")
-
-    def _wait(self, attempt: int, retry_after_s: float | None) -> float:
-        if retry_after_s is not None:
-            return retry_after_s
-        return self._config.backoff_seconds * (1 << attempt) * self._random.uniform(0.5, 1.5)
 
     def _follow(self, url: str, max_bytes: int) -> Fetched:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -178,7 +182,7 @@ class Fetcher:
     def _request(self, url: str, max_bytes: int) -> tuple[int, dict[str, str], bytes]:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ImageError(f"{url!r} is no http or https URL")
+            raise ImageError(f"{mask_secrets(url)!r} is no http or https URL")
         if parts.username or parts.password:
             raise ImageError("the URL holds a user name or password; use data.fetch.headers")
         sent: dict[bytes | str, bytes | str] = {
@@ -193,7 +197,7 @@ class Fetcher:
         deadline = time.monotonic() + self._config.total_seconds
         try:
             with self._pool.stream(
-                "GET", _encoded(url), headers=sent, extensions={"timeout": limits}
+                "GET", encode_url(url), headers=sent, extensions={"timeout": limits}
             ) as response:
                 headers = {
                     k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers
@@ -204,8 +208,11 @@ class Fetcher:
                 return 200, headers, _bounded(chunks, headers, max_bytes, deadline)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _TemporaryError(str(error) or _words(type(error).__name__)) from None
-        except (httpcore.UnsupportedProtocol, UnicodeError, ValueError) as error:
-            raise ImageError(f"{url!r} cannot be fetched ({error})") from None
+
+
+def compute_backoff_s(config: FetchConfig, attempt: int) -> float:
+    """Return the wait after a failed attempt (from 0): it doubles, give or take a half."""
+    return config.backoff_seconds * (1 << attempt) * random.Random().uniform(0.5, 1.5)
 
 
 def _bounded(
@@ -243,15 +250,51 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme.lower(), parts.netloc.lower()
 
 
-def _encoded(url: str) -> str:
-    """Percent-encode what may not stand in a URL (spaces, letters beyond ASCII), nothing twice."""
-    from urllib.parse import quote
+def encode_url(url: str) -> str:
+    """Percent-encode what may not stand in a URL (spaces, letters beyond ASCII), nothing twice.
 
+    The fragment, which is never sent, is left out.
+
+    Raises:
+        ValueError: It is no URL.
+    """
     parts = urlsplit(url)
     host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
-    path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
-    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    path, query = (_STRAY_PERCENT.sub("%25", part) for part in (parts.path, parts.query))
+    path = quote(path, safe="/%:@!$&'()*+,;=~-._")
+    query = quote(query, safe="/%:@!$&'()*+,;=~-._?")
     return f"{parts.scheme}://{host}{path or '/'}{'?' + query if query else ''}"
+
+
+def join_url(base: str, reference: str) -> str:
+    """Return the URL of a reference in a listing that lies at ``base``.
+
+    A relative reference with a '#', or with signs that no URL has, such as blanks, is the name of a
+    file: all its signs belong to the name.
+
+    Raises:
+        ValueError: It is no URL.
+    """
+    if parse_scheme(reference) or reference.startswith("//"):
+        return urljoin(base, reference)
+    path = reference.replace("\\", "/")
+    if _is_file_name(path):
+        return urljoin(base, quote(path, safe="/"))
+    # Without "./", what stands before a colon would be a scheme.
+    return urljoin(base, f"./{path}" if ":" in path.partition("/")[0] else path)
+
+
+def _is_file_name(reference: str) -> bool:
+    """Whether a relative reference is a file's name and not a URL's path and query."""
+    if _RELATIVE_URL.fullmatch(reference):
+        return False
+    # Blanks in what looks like a query are no proof: the end must be a file's, too.
+    return "#" in reference or "?" not in reference or bool(_SUFFIX.search(reference))
+
+
+def hide_query(url: str) -> str:
+    """Return a URL without its query, which may hold a key."""
+    return url.partition("?")[0]
 
 
 def _words(name: str) -> str:

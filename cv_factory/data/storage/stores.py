@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 from cv_factory.artifacts.filesystems import describe_error, get_filesystem_errors
 from cv_factory.cpu import available_cpus
 from cv_factory.data.storage.environment import expand
-from cv_factory.errors import ConfigError, ImageError, SourceError
+from cv_factory.errors import ConfigError, ImageError, SourceError, missing_extra
 
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
+# "cam0-2024-05-01T12:30:07.png" is a file name: "://" makes a URL, "::" one of fsspec's chains.
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)|^(data|file):", re.IGNORECASE)
+#: Read by the packages of the extra ``sources``; the packages of other schemes are named.
+_SCHEMES_OF_EXTRA = ("s3", "s3a")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _REMOTE_READERS = 16
 _VERSION_KEYS = ("ETag", "etag", "md5", "checksum", "LastModified", "mtime", "sha", "created")
@@ -73,6 +77,14 @@ class ImageStore(ABC):
     def version(self, name: bytes) -> str:
         """Return what changes when a file does, appears or vanishes; empty where nothing tells."""
 
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether a file is known to lie below the root; False where nothing tells."""
+
+    @abstractmethod
+    def strip_root(self, reference: str) -> str:
+        """Return the path from the root of what lies below it; other references as they are."""
+
     @property
     def readers(self) -> int:
         """Number of threads that may read at once."""
@@ -91,7 +103,7 @@ def printable(name: bytes) -> str:
 def parse_scheme(path: str) -> str:
     """Return the URL scheme of a path in lower case, empty for a plain path."""
     match = _SCHEME.match(path)
-    return match[0][:-1].lower() if match else ""
+    return (match[1] or match[2]).lower() if match else ""
 
 
 def check_relative(name: str) -> str:
@@ -105,7 +117,7 @@ def check_relative(name: str) -> str:
     if "\0" in name:
         raise ImageError("the path holds a null character")
     if name[0] in "/\\~" or _DRIVE.match(name):
-        raise ImageError("the path is absolute; only paths below the root are read")
+        raise ImageError("the path is absolute and does not lie below the root")
     if ".." in re.split(r"[/\\]", name):
         raise ImageError("the path climbs out of the root with '..'")
     return name
@@ -169,6 +181,20 @@ class LocalStore(ImageStore):
         except OSError as error:
             return describe_error(error)
         return _local_version(status)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file, hidden ones included."""
+        return os.path.isfile(os.path.join(self._path, name))  # noqa: PTH113 - no OSError
+
+    def strip_root(self, reference: str) -> str:
+        """Return the path from the root of an absolute path or file URL below it."""
+        path = reference
+        if parse_scheme(reference) == "file":
+            path = unquote(reference[len("file:") :].removeprefix("//"))
+        for root in (os.path.abspath(self._path), os.fsdecode(self._real_root)):  # noqa: PTH100
+            if path.startswith(prefix := f"{root.rstrip('/')}/"):
+                return path[len(prefix) :].lstrip("/")
+        return reference
 
     def read(self, name: bytes, max_bytes: int) -> bytes:
         """Read a regular file without following links out of the root."""
@@ -301,6 +327,14 @@ class FsspecStore(ImageStore):
         except self._errors as error:
             return describe_error(error)
 
+    def has(self, name: str) -> bool:
+        """Whether the listing of all objects, if one is allowed, has this one."""
+        return name.encode() in (self._versions or {})
+
+    def strip_root(self, reference: str) -> str:
+        """Return the path from the root of a URL below it."""
+        return reference.removeprefix(f"{self.root.rstrip('/')}/")
+
     @cached_property
     def _versions(self) -> dict[bytes, str] | None:
         """Versions by name; None where objects may be read and not listed."""
@@ -336,10 +370,12 @@ def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[
     }
     if "endpoint_url" in arguments and parse_scheme(url) == "s3":
         arguments["client_kwargs"] = {"endpoint_url": arguments.pop("endpoint_url")}
+    address = expand(url, f"the address {url}")
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **arguments)
+        filesystem, path = fsspec.core.url_to_fs(address, use_listings_cache=False, **arguments)
     except ImportError as error:
-        raise SourceError(f"{url} needs a package that is not installed: {error}.") from None
+        hint = f" {missing_extra('sources')}" if parse_scheme(url) in _SCHEMES_OF_EXTRA else ""
+        raise SourceError(f"{url} needs a package that is not installed: {error}.{hint}") from None
     except ValueError as error:
         raise SourceError(f"{url} cannot be opened: {error}.") from None
     except TypeError as error:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.bit_depth import StoredValues
+from cv_factory.data.validation.class_names import build_class_name_rules
 from cv_factory.data.validation.reference import Reference as Reference
 from cv_factory.data.validation.reference import build_reference_rules
 from cv_factory.data.validation.report import DataReport, ExpectationResult
@@ -65,7 +66,7 @@ def validate_dataset(
     table = build_image_table(manifest, class_names, split, config)
     classes = build_class_table(table, class_names, split)
     image_rules = build_image_rules(table, class_names, config)
-    class_rules = build_class_rules(classes, split, config)
+    class_rules = [*build_class_rules(classes, split, config), *build_class_name_rules(classes)]
     results = [
         *_evaluate(table, apply_severities(image_rules, config), _get_image_names(table)),
         *_evaluate(classes, apply_severities(class_rules, config), classes["class_name"]),

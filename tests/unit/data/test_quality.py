@@ -57,7 +57,7 @@ def _failed(report: DataReport) -> dict[str, ExpectationResult]:
 def test_a_sound_dataset_meets_every_expectation() -> None:
     report = _validate(_manifest())
     assert _failed(report) == {}
-    assert len(report.expectations) == 19
+    assert len(report.expectations) == 21
     assert report.n_images == 60
     assert report.class_counts == {"ant": 20, "bee": 20, "cat": 20}
     assert report.split_counts["validation"] == {"ant": 4, "bee": 4, "cat": 4}
@@ -99,6 +99,33 @@ def test_class_names_that_look_like_unknown_labels() -> None:
     report = _validate(manifest, ["label 1", "label 2", "-1"])
     assert _failed(report) == {}
     assert report.class_counts == {"label 1": 20, "label 2": 20, "-1": 20}
+
+
+@pytest.mark.parametrize(
+    ("names", "expectation", "observed", "offending"),
+    [
+        (("cat", "cat\u00a0", "x"), "class_names_distinct", r"'cat' and 'cat\xa0'", 2),
+        (("caf\u00e9", "cafe\u0301", "x"), "class_names_distinct",
+         r"'caf\xe9' and 'cafe\u0301'", 2),
+        (("1", "1.0", "2"), "class_names_distinct", "'1' and '1.0'", 2),
+        (("a  b", "a b", "a\u200b b"), "class_names_distinct",
+         r"'a  b' and 'a b' and 'a\u200b b'", 3),
+        (("Cat", "cat", "CAT "), "class_names_case", "'Cat' and 'cat' and 'CAT '", 3),
+    ],
+)  # fmt: skip
+def test_class_names_that_a_reader_cannot_tell_apart(
+    names: tuple[str, ...], expectation: str, observed: str, offending: int
+) -> None:
+    report = _validate(_manifest(), names)
+    failed = _failed(report)
+    assert failed.keys() == {expectation}
+    assert report.ok == (expectation == "class_names_case")
+    assert failed[expectation].observed == observed
+    assert failed[expectation].offending_ids == names[:offending]
+
+
+def test_names_that_differ_otherwise_are_distinct() -> None:
+    assert _failed(_validate(_manifest(), ("1.5", "1.50 m", "15"))) == {}
 
 
 def test_too_few_images() -> None:

@@ -137,6 +137,87 @@ def test_a_listing_gives_the_dataset_that_the_folder_gives(
     assert dataset.manifest["source"][0] == f"{site.url}/images/disc/000.png"
 
 
+def test_a_name_with_any_sign_is_asked_for_as_it_is_shown(site: Site) -> None:
+    # By name: the path that is asked for. A name that no URL can be is a file's, all signs of it.
+    paths = {
+        "cat # 1.png": "/set/cat%20%23%201.png",
+        "a#2.png": "/set/a%232.png",
+        "cat 50% 3.png": "/set/cat%2050%25%203.png",
+        "a%20b 4.png": "/set/a%2520b%204.png",
+        "a%20b.png": "/set/a%20b.png",
+        "c + 5.png": "/set/c%20%2B%205.png",
+        "\u00e9.png": "/set/%C3%A9.png",
+        "[1].png": "/set/%5B1%5D.png",
+        "d ?x=1 6.png": "/set/d%20%3Fx%3D1%206.png",
+        "e.png?x=1": "/set/e.png?x=1",
+        "f?name=cat 1": "/set/f?name=cat%201",
+        "cam-2024-05-01T12:30:07.png": "/set/cam-2024-05-01T12:30:07.png",
+        "sub\\7.png": "/set/sub/7.png",
+        f"{site.url}/50%.png": "/50%25.png",
+    }
+    for path in paths.values():
+        site.put(path, PNG)
+    items = [{"image_url": name, "label": "ab"[n % 2]} for n, name in enumerate(paths)]
+    site.put("/set/list", as_json(items), "application/json")
+    dataset = ingest(listing(site, "/set/list"))
+    shown = dict(zip(dataset.manifest["id"], dataset.manifest["source"], strict=True))
+    assert shown == {name: site.url + path for name, path in paths.items()}
+
+
+def test_a_listing_may_name_a_url_that_is_none(site: Site) -> None:
+    urls = ["/0.png", "/1.png", "http://[::1/2.png", "data:image/png;base64,AA", "http://a:b/3.png"]
+    items = [{"image_url": url, "label": "ab"[n % 2]} for n, url in enumerate(urls)]
+    for n in range(2):
+        site.put(f"/{n}.png", PNG)
+    site.put("/list", as_json(items), "application/json")
+    dataset = ingest(listing(site, max_unreadable_share=0.9))
+    assert {u.id: u.reason for u in dataset.unreadable}.keys() == set(urls[2:])
+
+
+def test_a_csv_is_read_in_the_encoding_that_the_server_names(site: Site) -> None:
+    site.put("/0.png", PNG)
+    table = "image_url,label\n/0.png,caf\u00e9\n".encode("cp1252")
+    site.put("/list", table, "text/csv; charset=windows-1252")
+    assert ingest(listing(site)).class_names == ("caf\u00e9",)
+    site.put("/list", table, "text/csv")
+    with pytest.raises(DataError, match=r"line 2, is not UTF-8; .*text/csv; charset=cp1252"):
+        open_source(listing(site))
+
+
+def test_labels_that_are_objects_are_refused(site: Site) -> None:
+    site.put("/list", as_json([{"image_url": "/0.png", "label": {"name": "cat"}}]))
+    with pytest.raises(DataError, match=r"row 1: the column 'label' holds .* \(dict\), neither"):
+        open_source(listing(site))
+
+
+def test_keys_in_addresses_are_neither_stored_nor_shown(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="the value of 'api_key' would be stored with every run"):
+        listing(site, "/list?api_key=s3cret")
+    monkeypatch.setenv("IMAGES_KEY", "s3cret")
+    items = [{"image_url": f"/{n}.png?X-Amz-Signature=abc&v={n}", "label": "ab"[n]}
+             for n in range(2)]  # fmt: skip
+    site.put("/list?api_key=s3cret&p=1", as_json(items), "application/json")
+    for n in range(2):
+        site.put(f"/{n}.png?X-Amz-Signature=abc&v={n}", PNG)
+    dataset = ingest(listing(site, "/list?api_key={env:IMAGES_KEY}&p=1"))
+    assert dataset.source == f"listing {site.url}/list"
+    assert list(dataset.manifest["id"]) == [f"/{n}.png?X-Amz-Signature=***&v={n}" for n in range(2)]
+    assert dataset.manifest["source"][0] == f"{site.url}/0.png?X-Amz-Signature=***&v=0"
+    with pytest.raises(DataError, match="HTTP status 404") as caught:
+        open_source(listing(site, "/nothing?api_key={env:IMAGES_KEY}"))
+    assert "s3cret" not in str(caught.value)
+    table = f"image_path,label\n0.png,a\n{site.url}/1.png?X-Amz-Signature=abc&v=1,b\n"
+    site.put("/t.csv?sig=s3cret", table.encode())
+    site.put("/0.png", PNG)
+    dataset = ingest(listing(site, "/t.csv?sig={env:IMAGES_KEY}", source="manifest"))
+    assert dataset.source == f"manifest {site.url}/t.csv"
+    assert list(dataset.manifest["source"]) == [
+        f"{site.url}/0.png", f"{site.url}/1.png?X-Amz-Signature=***&v=1"
+    ]  # fmt: skip
+
+
 def test_an_image_that_cannot_be_fetched_is_left_out_with_its_reason(site: Site) -> None:
     items = [{"image_url": f"/{n}.png", "label": "ab"[n % 2]} for n in range(5)]
     for n in range(2):

@@ -4,21 +4,26 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from cv_factory.config.data import DataConfig
+from cv_factory.config.data import DataConfig, FetchConfig
 from cv_factory.data.ingest import ingest
 from cv_factory.data.sources import open_source
+from cv_factory.data.sources._database import Database
 from cv_factory.errors import ConfigError, DataError
 from tests.support.images import write_class_folders
 
 
 def query_of(url: str, query: str, **settings: object) -> DataConfig:
     columns = settings.pop("columns", {})
-    common = {k: settings.pop(k) for k in ("max_unreadable_share", "limit") if k in settings}
+    common = {
+        k: settings.pop(k) for k in ("max_unreadable_share", "limit", "fetch") if k in settings
+    }
     sql = {"url": url, "query": query, "columns": columns, **settings}
     return DataConfig.model_validate({"source": "sql", "sql": sql, **common})
 
@@ -111,15 +116,66 @@ def test_a_missing_database_is_named_and_not_created(tmp_path: Path) -> None:
 def test_a_password_comes_from_the_environment_and_is_never_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ValueError, match="the password would be stored"):
-        query_of("postgresql://me:secret@127.0.0.1:9/x", "SELECT 1")
-    config = query_of("postgresql://me:{env:DB_PASSWORD}@127.0.0.1:9/x", "SELECT 1")
+    for url in ("me:secret@127.0.0.1:9/x", "127.0.0.1:9/x?password=secret"):
+        with pytest.raises(ValueError, match="would be stored with every run"):
+            query_of(f"postgresql://{url}", "SELECT 1")
+    url = "postgresql://me:{env:DB_PASSWORD}@127.0.0.1:9/x?sslpassword={env:DB_PASSWORD}"
+    config = query_of(url, "SELECT 1", fetch={"retries": 1, "backoff_seconds": 0.0})
     with pytest.raises(ConfigError, match="DB_PASSWORD, which is not set"):
         open_source(config)
     monkeypatch.setenv("DB_PASSWORD", "hunter2")
-    with pytest.raises(DataError, match=r"me:\*\*\*@127") as caught:
+    with pytest.raises(DataError, match=r"me:\*\*\*@127.*after 2 attempts") as caught:
         open_source(config)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_database_that_is_busy_is_asked_again(images: Path, database: str) -> None:
+    file, waits = images.parent / "images.db", []
+
+    def unlock(wait: float) -> None:
+        waits.append(wait)
+        lock.close()
+
+    lock = sqlite3.connect(file, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    waiting = Database(f"{database}?timeout=0", FetchConfig(), sleep=unlock)
+    assert waiting.run(lambda c: c.scalar(sa.text("SELECT count(*) FROM pictures"))) == 80
+    assert len(waits) == 1
+    waiting.close()
+    lock = sqlite3.connect(file, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    retries = {"retries": 1, "backoff_seconds": 0.0}
+    never = query_of(f"{database}?timeout=0", "SELECT file FROM pictures", fetch=retries)
+    with pytest.raises(DataError, match="database is locked, after 2 attempts"):
+        open_source(never)
+    lock.close()
+
+
+def test_values_of_any_type_are_text_or_refused(images: Path, database: str) -> None:
+    with sqlite3.connect(images.parent / "images.db") as connection:
+        connection.execute("UPDATE pictures SET kind = CAST(kind AS BLOB)")
+        connection.execute("UPDATE pictures SET pixels = NULL WHERE n = 0")
+    connection.close()
+    names = "CAST(file AS BLOB) AS image_path, kind AS label"
+    paths = query_of(database, f"SELECT {names} FROM pictures", root=str(images))
+    assert ingest(paths).class_counts == {"disc": 40, "stripe": 40}
+    for id_ in ("n * 1.0", "CAST('k' || n AS BLOB)", "CASE n WHEN 1 THEN 'a' ELSE n END"):
+        query = f"SELECT {id_} AS id, kind AS label, pixels FROM pictures"
+        columns = {"image": "pixels", "id": "id"}
+        stored = query_of(database, query, columns=columns, max_unreadable_share=0.1)
+        assert len(ingest(stored)) == 79
+    fractions = query_of(database, "SELECT file AS image_path, n / 3.0 AS label FROM pictures")
+    with pytest.raises(DataError, match=r"row 2: the column 'label' holds 0\.33.* \(float\)"):
+        open_source(fractions)
+
+
+def test_a_missing_driver_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(DataError, match=r"psycopg.*make setup EXTRAS=sources"):
+        open_source(query_of("postgresql://127.0.0.1:9/x", "SELECT 1"))
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(DataError, match=r"needs a driver: .*MySQLdb.* Install it\."):
+        open_source(query_of("mysql://127.0.0.1:9/x", "SELECT 1"))
 
 
 @pytest.fixture
