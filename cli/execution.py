@@ -12,6 +12,8 @@ from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
 from cli.run_plan import print_cache_misses
 from cv_factory.errors import CVFactoryError
+from cv_factory.system_errors import describe_system_error
+from stacks.compat.zenml_interrupts import stop_interrupted_steps
 from stacks.run_errors import PIPELINE_RUN_ERRORS
 
 
@@ -28,6 +30,7 @@ def run_to_end(
     """
     if not debug:
         quiet_libraries()
+    stop_interrupted_steps()
     configured = pipeline.with_options(**pipeline_options(zenml))
     try:
         print_cache_misses(pipeline, zenml, *arguments)
@@ -35,7 +38,8 @@ def run_to_end(
     except PIPELINE_RUN_ERRORS as error:
         if debug:
             raise
-        raise CVFactoryError(f"The run failed: {error} (--debug shows the traceback)") from error
+        reason = describe_system_error(error) or f"{error} (--debug shows the traceback)"
+        raise CVFactoryError(f"The run failed: {reason}") from error
     if run is None or not run.status.is_finished:
         click.echo("The run was submitted; watch it in the dashboard.")
         return None

@@ -1,6 +1,7 @@
 """Command line of ``run.py``: pipeline runs, and the subcommands of ``cli.commands``."""
 
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,8 +13,8 @@ from click.core import ParameterSource
 import cli.commands
 import pipelines
 from cli.options import RunOptions
-from cv_factory.errors import CVFactoryError
 from cv_factory.progress import log_to_stderr
+from cv_factory.system_errors import print_error
 
 
 def main() -> int:
@@ -25,19 +26,20 @@ def main() -> int:
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     log_to_stderr()
+    # As Ctrl-C, also for what is to be cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = command.main(prog_name="run.py", standalone_mode=False)
-    except CVFactoryError as error:
-        if "--debug" in sys.argv:
-            raise
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nInterrupted. The next run reuses the finished steps.", err=True)
         return 130
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        return print_error(error)
     return code if isinstance(code, int) else 0
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cv_factory.errors import CVFactoryError
+from cv_factory.system_errors import print_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,15 +94,14 @@ def main() -> int:
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     try:
         code = cli.main(standalone_mode=False)
-    except CVFactoryError as error:
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return 2
     except click.Abort:
         click.echo("Interrupted.", err=True)
         return 130
+    except Exception as error:  # noqa: BLE001 (a fault of the program is raised again)
+        return print_error(error)
     return code if isinstance(code, int) else 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cv_factory.errors import StackError
+from stacks.compat.zenml_active_stack import find_foreign_configuration
 from stacks.connectivity import check_connectivity, server_mismatch
 from stacks.plan import find_stack, plan
 from stacks.server import require_server
@@ -107,6 +108,13 @@ def require_applied(name: str | None) -> str:
         )
     present = {str(kind) for kind, parts in stack.components.items() if parts}
     missing = [kind for kind in REQUIRED_COMPONENTS if kind not in present]
+    if missing and not name and (file := find_foreign_configuration()):
+        raise StackError(
+            f"{file} names a stack that your ZenML store ({client.zen_store.url}) does not have: "
+            "a command with another HOME or ZENML_CONFIG_PATH chose it. Work in a clone of your "
+            "own, name your stack in each command (--stack NAME), or make it the active one of all "
+            "who work in this folder: python -m stacks apply local --set"
+        )
     if missing:
         command = f"apply {stack.name}" if stack.name in stack_names() else "apply local --set"
         raise StackError(

@@ -5,6 +5,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from cv_factory.errors import StackError
+from stacks.compat.zenml_active_stack import keep_active_stack
 from stacks.compat.zenml_configuration import share_configuration_files
 
 _TIMEOUT_S = 10.0
@@ -13,15 +14,15 @@ _TIMEOUT_S = 10.0
 def require_server() -> None:
     """Check that the ZenML server that this client is connected to answers; before ``Client()``.
 
-    ZenML's configuration files are shared with other processes from here on.
+    ZenML's configuration files are shared with other processes and users from here on.
 
     Raises:
-        StackError: It does not. Nothing was uploaded or created.
+        StackError: It does not, or ZenML's folder cannot be written. Nothing was uploaded or
+            created.
     """
-    from zenml.config.global_config import GlobalConfiguration
-
     share_configuration_files()
-    url = str(GlobalConfiguration().store_configuration.url)
+    keep_active_stack()
+    url = _store_url()
     if urlsplit(url).scheme not in ("http", "https"):
         return  # a database on this machine
     try:
@@ -33,6 +34,19 @@ def require_server() -> None:
         # It answers; ZenML reports whether it grants access.
     except (urllib.error.URLError, OSError) as error:
         raise _unreachable(url, str(getattr(error, "reason", error))) from None
+
+
+def _store_url() -> str:
+    """Return the address of ZenML's store; a first call creates ZenML's configuration."""
+    from zenml.config.global_config import GlobalConfiguration
+
+    try:
+        return str(GlobalConfiguration().store_configuration.url)
+    except OSError as error:
+        raise StackError(
+            f"ZenML's configuration {error.filename} cannot be used ({error.strerror}): set "
+            "ZENML_CONFIG_PATH to a folder that you may write."
+        ) from None
 
 
 def _unreachable(url: str, reason: str) -> StackError:

@@ -17,6 +17,7 @@ from cv_factory.serving.service_environment import (
     server_directory,
     startup_error_file,
 )
+from cv_factory.system_errors import print_error
 
 
 @click.command()
@@ -35,9 +36,8 @@ def main(bundle: Path, host: str, port: int) -> None:
     """Serve the BUNDLE directory until interrupted."""
     try:
         serve(bundle, host, port)
-    except CVFactoryError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 (a fault of the program is raised again)
+        sys.exit(print_error(error))
 
 
 def serve(bundle: Path, host: str, port: int) -> None:
@@ -57,6 +57,10 @@ def serve(bundle: Path, host: str, port: int) -> None:
     _check_address(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+    # BentoML creates a store when it is imported, which nothing here uses; HOME may be read-only.
+    directory = server_directory(os.getpid())
+    directory.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("BENTOML_HOME", str(directory / "bentoml"))
     from _bentoml_impl.server import serve_http
 
     from cv_factory.serving import compat, service
@@ -71,7 +75,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
         if (error_file := startup_error_file(os.getpid())).exists():
             raise CVFactoryError(error_file.read_text(encoding="utf-8"))
     finally:
-        shutil.rmtree(server_directory(os.getpid()), ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _check_address(host: str, port: int) -> None:

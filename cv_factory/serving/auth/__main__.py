@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from cv_factory.errors import CVFactoryError
 from cv_factory.serving.auth.api_keys import add_key, read_keys, revoke_key
+from cv_factory.system_errors import print_error
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -47,6 +47,5 @@ def list_keys(file: Path) -> None:
 if __name__ == "__main__":
     try:
         main(standalone_mode=True)
-    except CVFactoryError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 (a fault of the program is raised again)
+        sys.exit(print_error(error))

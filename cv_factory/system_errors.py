@@ -1,0 +1,73 @@
+"""Errors of the machine and not of the program: a full disk, no permission, a missing package."""
+
+import errno
+import os
+from collections.abc import Iterator
+
+import click
+
+from cv_factory.errors import CVFactoryError, missing_extra
+
+_FULL = "free some space (df -h shows what is full), and give the command again"
+_FORBIDDEN = "see that you may read and write there"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+}
+#: Texts of SQLite's errors, which have no numbers.
+_SQLITE_ADVICE = {
+    "database or disk is full": _FULL,
+    "attempt to write a readonly database": _FORBIDDEN,
+    "unable to open database file": _FORBIDDEN,
+}
+_EXTRAS = {
+    **dict.fromkeys(("boto3", "botocore", "sagemaker"), "aws"),
+    **dict.fromkeys(("dvc", "psycopg", "s3fs"), "sources"),
+}
+
+
+def print_error(error: Exception) -> int:
+    """Print an error of this project or of the machine to standard error; return the exit code.
+
+    Raises:
+        Exception: It is none of these, but a fault of the program.
+    """
+    message = str(error) if isinstance(error, CVFactoryError) else describe_system_error(error)
+    if message is None:
+        raise error
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
+    return error.exit_code if isinstance(error, CVFactoryError) else 1
+
+
+def describe_system_error(error: BaseException) -> str | None:
+    """Return the message of an error of the machine, or of one that was raised from it.
+
+    None for another error.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and (number := _error_number(cause)) in _ADVICE:
+            place = f"{cause.filename}: " if cause.filename else ""
+            return f"{place}{os.strerror(number)}: {_ADVICE[number]}."
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            extra = _EXTRAS.get(cause.name.partition(".")[0])
+            advice = missing_extra(extra) if extra else "Run: make setup"
+            return f"The Python module {cause.name!r} is not installed. {advice}"
+        if type(cause).__name__ == "OperationalError":
+            for text in filter(str(cause).__contains__, _SQLITE_ADVICE):
+                return f"A SQLite database cannot be used, {text}: {_SQLITE_ADVICE[text]}."
+    return None
+
+
+def _error_number(error: OSError) -> int:
+    """Return the number of an error, 0 if it has none; ZenML keeps the text of a step's alone."""
+    texts = (number for number in _ADVICE if os.strerror(number) in str(error))
+    return error.errno or next(texts, 0)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
