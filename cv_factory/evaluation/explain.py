@@ -22,6 +22,7 @@ from cv_factory.evaluation.behavior import Explanation
 from cv_factory.evaluation.behavioral_checks import IndexableImages
 from cv_factory.evaluation.selection import take_in_turn
 from cv_factory.inference.predictor import Predictor
+from cv_factory.onnx_session import open_session
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -263,11 +264,7 @@ class ClassicalHead:
 
     @cached_property
     def _session(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
+        return open_session(self.graph)
 
 
 def _starts(side: int, square: int) -> list[int]:

@@ -34,6 +34,7 @@ from cv_factory.inference.predictor import (
     GoldenSamples,
     Predictor,
 )
+from cv_factory.onnx_session import open_session
 
 _LOGGER = logging.getLogger(__name__)
 _BATCH = 256
@@ -168,16 +169,10 @@ def _run(
     tensors: list[str],
 ) -> list[npt.NDArray[Any]]:
     """Return tensors of the graph for some images, each ``(n, ...)``."""
-    import onnxruntime
-
     extended = onnx.ModelProto()
     extended.CopyFrom(graph)
     extended.graph.output.extend(map(helper.make_empty_tensor_value_info, tensors))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of constants that a model does not use
-    session = onnxruntime.InferenceSession(
-        extended.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(extended.SerializeToString())
     batches = dataset.batches(indices, _BATCH)
     outputs = [session.run(tensors, {"images": batch}) for batch in batches]
     return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]

@@ -23,6 +23,7 @@ from cv_factory.export.familiarity import refit_threshold
 from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import Predictor
+from cv_factory.onnx_session import import_onnxruntime
 from cv_factory.progress import quiet_loggers
 
 _BATCH = 256
@@ -120,7 +121,12 @@ def _quantize_int8(graph: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onn
         graph: In float32.
         images: Uint8 ``(n, H, W, C)``, of the training split.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    import_onnxruntime()
+    from onnxruntime.quantization import (  # noqa: TID251
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     del graph.opset_import[:]
     graph.opset_import.extend(OPSET)

@@ -18,6 +18,7 @@ from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.files import canonical_json
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import ArtifactError
+from cv_factory.onnx_session import import_onnxruntime, open_session
 
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 #: Prefix of the graph's nodes and constants that compute ``unfamiliarity``.
@@ -326,21 +327,14 @@ class Predictor(Artifact):
         return self._open_session(1)
 
     def _open_session(self, threads: int) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Spinning threads would take the CPU from other work while they wait.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        providers = ["CPUExecutionProvider"]
+        errors = import_onnxruntime().capi.onnxruntime_pybind11_state
         try:
-            return onnxruntime.InferenceSession(self.graph, options, providers=providers)
+            return open_session(self.graph, threads)
         except (
-            onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-            onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-            onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
-            onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+            errors.InvalidProtobuf,
+            errors.InvalidGraph,
+            errors.InvalidArgument,
+            errors.Fail,
         ) as error:
             raise ArtifactError(f"The predictor's graph is not valid ONNX ({error}).") from None
 

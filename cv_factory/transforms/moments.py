@@ -13,6 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.cpu import fitting_threads
+from cv_factory.onnx_session import import_onnxruntime
+
 Covariance = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 _SHIFT = 128
@@ -145,10 +148,7 @@ def _byte_product() -> tuple[_ByteProduct, int]:
 
 
 def _matmul_integer(right: "np.dtype[Any]") -> _ByteProduct:
-    import onnxruntime
     from onnx import TensorProto, helper
-
-    from cv_factory.cpu import fitting_threads
 
     kinds = {np.dtype(np.uint8): TensorProto.UINT8, np.dtype(np.int8): TensorProto.INT8}
     graph = helper.make_graph(
@@ -161,6 +161,7 @@ def _matmul_integer(right: "np.dtype[Any]") -> _ByteProduct:
         [helper.make_tensor_value_info("product", TensorProto.INT32, ["p", "q"])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = fitting_threads()
     options.enable_cpu_mem_arena = False  # it would keep the largest product
