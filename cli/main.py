@@ -13,6 +13,7 @@ from click.core import ParameterSource
 import cli.commands
 import pipelines
 from cli.options import RunOptions
+from cv_factory.http_client import bypass_proxies_on_loopback
 from cv_factory.progress import log_to_stderr
 from cv_factory.system_errors import print_error
 
@@ -28,6 +29,7 @@ def main() -> int:
     log_to_stderr()
     # As Ctrl-C, also for what is to be cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    bypass_proxies_on_loopback()
     try:
         code = command.main(prog_name="run.py", standalone_mode=False)
     except click.ClickException as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cv_factory.http_client import bypass_proxies_on_loopback
 from cv_factory.system_errors import print_error
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def main() -> int:
     if not sys.stdout.isatty():
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
+    bypass_proxies_on_loopback()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from cv_factory.deployment.sagemaker.aws_calls import quiet_aws_logs
 from cv_factory.deployment.sagemaker.aws_errors import aws_error
 from cv_factory.errors import CVFactoryError
+from cv_factory.http_client import open_http_client
 from stacks.spec import ComponentSpec, StackSpec, whole_secret_reference
 
 _TIMEOUT_S = 15.0
@@ -164,31 +164,29 @@ def _check_mlflow(part: ComponentSpec, client: Client, spec: StackSpec) -> None:
     import httpx
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    address = urlsplit(uri)
     credentials = (
         _resolve_secret(settings.get("tracking_username"), spec),
         _resolve_secret(settings.get("tracking_password"), spec),
     )
-    try:
-        response = httpx.post(
-            f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search",
-            json={"max_results": 1},
-            auth=credentials,
-            timeout=_TIMEOUT_S,
-        )
-    except httpx.HTTPError as error:
-        raise ConnectivityError(
-            f"MLflow at {address.netloc} does not answer ({error}). Is it running, and may this "
-            "machine reach it?"
-        ) from None
+    with open_http_client(uri, timeout=_TIMEOUT_S) as http:
+        address = http.base_url.netloc.decode()
+        try:
+            response = http.post(
+                "/api/2.0/mlflow/experiments/search", json={"max_results": 1}, auth=credentials
+            )
+        except httpx.HTTPError as error:
+            raise ConnectivityError(
+                f"MLflow at {address} does not answer ({error}). Is it running, and may this "
+                "machine reach it?"
+            ) from None
     if response.status_code in (401, 403):
         raise ConnectivityError(
-            f"MLflow at {address.netloc} does not accept the user and password of the stack file "
+            f"MLflow at {address} does not accept the user and password of the stack file "
             "(CV_FACTORY_MLFLOW_USERNAME, CV_FACTORY_MLFLOW_PASSWORD)."
         )
     if response.status_code != 200:
         raise ConnectivityError(
-            f"MLflow at {address.netloc} answers {response.status_code}; is this an MLflow server?"
+            f"MLflow at {address} answers {response.status_code}; is this an MLflow server?"
         )
 
 

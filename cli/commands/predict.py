@@ -115,7 +115,7 @@ def _format_prediction(image: Path, prediction: "ImagePrediction", as_json: bool
     best = max(prediction.probabilities.values(), default=0.0)
     label = prediction.label if prediction.label is not None else "(not sure)"
     unfamiliar = (
-        f"UNFAMILIAR (score {prediction.unfamiliarity:.2f}, bound 1)  "
+        f"UNFAMILIAR (score {prediction.unfamiliarity:.4f}, bound 1)  "
         if prediction.unfamiliar
         else ""
     )

@@ -11,6 +11,8 @@ from cv_factory.config.plugins import load_plugin
 from cv_factory.config.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+#: Scheme, host and port, as browsers send it in the header ``Origin``.
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/?#@\s]+)$")]
 
 
 class BatchingConfig(Section):
@@ -87,6 +89,11 @@ class AccessConfig(Section):
     )
     protect: list[Literal["metrics", "model_info"]] = Field(
         [], description="pages that require the role admin; others are open"
+    )
+    origins: list[Origin] = Field(
+        [],
+        description="origins, such as https://app.example, whose web pages may call the service "
+        '(CORS); "*" for all; none if empty',
     )
     jwt: JWTConfig | None = None
 

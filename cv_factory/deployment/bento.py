@@ -70,7 +70,7 @@ USER service
 EXPOSE 3000
 HEALTHCHECK --start-period=30s --interval=10s --timeout=5s CMD ["python3", "-c", \\
     "import os, urllib.request as u; p = os.environ['CV_FACTORY_PORT']; \\
-    u.urlopen('http://127.0.0.1:' + p + '/readyz', timeout=4)"]
+    u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + p + '/readyz', timeout=4)"]
 CMD ["python3", "-m", "cv_factory.serving", "bundle", "--host", "0.0.0.0"]
 """
 

@@ -16,6 +16,7 @@ from cv_factory.inference.predictor import (
     ImageScores,
 )
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.middleware import VERIFICATION_REQUEST_ID
 from cv_factory.serving.postprocessors import build_image_postprocessor
 
 
@@ -122,8 +123,12 @@ def _predict(client: httpx.Client, image: npt.NDArray[np.uint8], number: int) ->
         response = client.post(
             "/predict",
             content=encode_png(image),
-            # A cached answer verifies nothing about what the service computes.
-            headers={"Content-Type": "image/png", "Cache-Control": "no-cache"},
+            headers={
+                "Content-Type": "image/png",
+                # A cached answer verifies nothing about what the service computes.
+                "Cache-Control": "no-cache",
+                "X-Request-ID": VERIFICATION_REQUEST_ID,
+            },
         )
         if response.status_code != 200:
             raise VerificationError(

@@ -13,6 +13,7 @@ import click
 from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.service_environment import (
     BUNDLE_VARIABLE,
+    create_server_directory,
     gateway,
     server_directory,
     startup_error_file,
@@ -69,6 +70,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
     bentoml_service: Any = service.PredictorService
     compat.shorten_worker_check_interval()
     compat.set_worker_count(bentoml_service, config.workers)
+    create_server_directory(os.getpid())
     rotate_output(config.log.max_file_bytes, config.log.output_files)
     try:
         serve_http(bentoml_service, host=host, port=port)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cv_factory.errors import ImageError
 from cv_factory.inference.predictor import CalibrationCheck
@@ -28,7 +29,11 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
 from cv_factory.serving.logging.json_lines import EVENT_LOGGER, AsyncLineWriter
 from cv_factory.serving.logging.prediction_log import PredictionLog
-from cv_factory.serving.middleware import RequestMiddleware, get_request_context
+from cv_factory.serving.middleware import (
+    VERIFICATION_REQUEST_ID,
+    RequestMiddleware,
+    get_request_context,
+)
 from cv_factory.serving.openapi import build_openapi
 from cv_factory.serving.pages import asset, card_page, page
 from cv_factory.serving.pages.samples import encode_samples
@@ -52,6 +57,7 @@ class Application:
         *,
         keys: ApiKeyStore | None = None,
         state_file: Path | None = None,
+        is_restart: bool = False,
     ) -> None:
         """Build the graph, verify the golden samples and open the logs.
 
@@ -59,6 +65,8 @@ class Application:
             bundle: The predictor and its serving configuration.
             keys: Accepted API keys; without them and without ``access.jwt`` the service is open.
             state_file: JSON file with the present stage; see ``service_environment``.
+            is_restart: Whether this process replaces one that has served: then the issuer's keys
+                and the prediction log's folder may be missing for a while.
 
         Raises:
             ArtifactError: The predictor's golden samples differ from their values at export.
@@ -66,6 +74,7 @@ class Application:
                 cannot be created, or the postprocessor does not fit the predictor.
         """
         self._bundle = bundle
+        serving = bundle.serving
         self._n_active = 0
         self._n_delayed_rejections = 0
         self._state_file = state_file
@@ -73,14 +82,18 @@ class Application:
             bundle.model_name,
             bundle.version,
             has_familiarity=bundle.predictor.contract.familiarity is not None,
+            workers=serving.workers,
         )
-        self._access = AccessControl(bundle.serving, keys)
+        self._access = AccessControl(serving, keys, is_restart=is_restart)
         self._engine = InferenceEngine(bundle, on_batch=self._metrics.observe_batch)
         self._cache = ResponseCache(bundle, on_lookup=self._metrics.count_cache_lookup)
-        self._prediction_log = PredictionLog.open(bundle)
+        on_drop = self._metrics.count_dropped
+        self._prediction_log = PredictionLog.open(bundle, on_drop, is_restart=is_restart)
         self._request_log = (
-            AsyncLineWriter(EVENT_LOGGER.info) if bundle.serving.log.requests else None
+            AsyncLineWriter(EVENT_LOGGER.info, on_drop=on_drop) if serving.log.requests else None
         )
+        if serving.workers > 1:
+            self._metrics.start_sampling(lambda: self._engine.queue_length)
         routes = self._routes()
         exception_handlers = {
             ProblemError: _problem_response,
@@ -88,8 +101,15 @@ class Application:
             Exception: _internal_error_response,
         }
         app = Starlette(routes=routes, exception_handlers=exception_handlers)
-        paths = frozenset(route.path for route in routes)
-        self._middleware = RequestMiddleware(app, paths, self._metrics, self._request_log)
+        # A redirect has no prediction, and clients such as curl take it for a success.
+        app.router.redirect_slashes = False
+        self._middleware = RequestMiddleware(
+            _allow_origins(app, serving.access.origins),
+            frozenset(route.path for route in routes),
+            self._metrics,
+            self._request_log,
+            serving.limits.body_seconds,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -106,6 +126,7 @@ class Application:
     def close(self) -> None:
         """Flush the logs and stop the threads."""
         self._engine.close()
+        self._metrics.close()
         for log in (self._prediction_log, self._request_log):
             if log is not None:
                 log.close()
@@ -150,10 +171,8 @@ class Application:
             if results is None:
                 # By now the request holds neither its images nor one of the ``max_requests``.
                 raise await self._delay_rejection()
-            for result in results:
-                self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
-                if self._prediction_log is not None:
-                    self._prediction_log.put(result, principal.name, context.request_id)
+            if not context.is_verification:
+                self._record(results, principal, context.request_id)
             return self._prediction_response(results, time.perf_counter() - start)
 
         return predict
@@ -170,11 +189,22 @@ class Application:
         self._n_active += 1
         try:
             images = await parse_images(request, self._bundle.serving.limits, content_types)
-            get_request_context(request.scope).n_images = len(images)
+            context = get_request_context(request.scope)
+            context.n_images = len(images)
+            context.is_verification = (
+                context.request_id == VERIFICATION_REQUEST_ID
+                and self._engine.are_golden_samples(images)
+            )
             self._access.check_rate_limit(principal, len(images))
             return await self._cache.get_or_compute(request, images, self._predict)
         finally:
             self._n_active -= 1
+
+    def _record(self, results: list[ScoredImage], principal: Principal, request_id: str) -> None:
+        for result in results:
+            self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
+            if self._prediction_log is not None:
+                self._prediction_log.put(result, principal.name, request_id)
 
     async def _delay_rejection(self) -> ProblemError:
         """Return the 503 for an overloaded service after a short delay.
@@ -269,15 +299,27 @@ class Application:
         return JSONResponse({"images": encode_samples(self._bundle.predictor.golden)})
 
     async def _prometheus_metrics(self, _request: Request) -> Response:
-        logs = (self._prediction_log, self._request_log)
-        dropped = sum(log.dropped for log in logs if log is not None)
-        text = self._metrics.render(queue=self._engine.queue_length, dropped=dropped)
+        text = self._metrics.render(queue=self._engine.queue_length)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
 def _describe_calibration(check: CalibrationCheck | None) -> dict[str, Any] | None:
     """Return on how many validation images the probabilities were calibrated, and any weakness."""
     return None if check is None else {"n_images": check.n_images, "warning": check.warning}
+
+
+def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Return an application that browsers may call from pages of other origins."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "cache-control", "content-encoding", "content-type",
+                       "x-api-key", "x-request-id"],
+        expose_headers=["retry-after", "x-cache", "x-request-id"],
+    )  # fmt: skip
 
 
 async def _liveness(_request: Request) -> Response:
@@ -290,9 +332,12 @@ async def _problem_response(request: Request, error: Exception) -> Response:
     return error.response()
 
 
-async def _http_error_response(_request: Request, error: Exception) -> Response:
+async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return status_error(error.status_code, error.detail, error.headers).response()
+    detail, path = error.detail, request.url.path.rstrip("/")
+    if error.status_code == 404 and any(route.path == path for route in request.app.routes):
+        detail = f"there is no {request.url.path}: send the request to {path}, without the slash"
+    return status_error(error.status_code, detail, error.headers).response()
 
 
 async def _internal_error_response(request: Request, _error: Exception) -> Response:

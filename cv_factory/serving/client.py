@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from cv_factory.errors import CVFactoryError
+from cv_factory.errors import ConfigError, CVFactoryError
+from cv_factory.http_client import hide_password, is_loopback, open_http_client, proxy_variables
 
 
 class ServiceError(CVFactoryError):
@@ -78,12 +79,17 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
             api_key: API key or token, if the service requires one.
             timeout: Timeout of each request in seconds.
             transport: Replacement of the network, for tests.
+
+        Raises:
+            ConfigError: The URL is malformed, the key holds characters that no key has, or the
+                environment's proxy cannot be used.
         """
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._url = url
-        self._client = httpx.Client(
-            base_url=url, headers=headers, timeout=timeout, transport=transport
-        )
+        self._url = hide_password(url)
+        self._client = open_http_client(url, timeout=timeout, transport=transport)
+        is_direct = transport is not None or is_loopback(self._client.base_url.host)
+        self._proxy_variables = [] if is_direct else proxy_variables()
+        if api_key := (api_key or "").strip():
+            self._client.headers["Authorization"] = f"Bearer {_check_key(api_key)}"
 
     def __exit__(self, *exc_info: object) -> None:
         """Close the connections."""
@@ -145,6 +151,8 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
             response = self._client.request(method, path, **content)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
+            if self._proxy_variables:
+                reason += f" (the environment names a proxy: {', '.join(self._proxy_variables)})"
             raise ServiceError(f"{self._url} cannot be reached: {reason}") from None
         try:
             body = response.json()
@@ -153,6 +161,20 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
         if response.is_success:
             return body
         raise _rejection_error(self._url, response, body if isinstance(body, dict) else {})
+
+
+def _check_key(api_key: str) -> str:
+    """Return a key or token that fits into a header.
+
+    Raises:
+        ConfigError: It holds other characters; the message does not show them.
+    """
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise ConfigError(
+            "The API key holds characters that no key or token has, such as a line break, a blank "
+            "or a letter that is not ASCII: check --api-key or CV_FACTORY_API_KEY."
+        )
+    return api_key
 
 
 def _rejection_error(url: str, response: httpx.Response, problem: dict[str, Any]) -> ServiceError:

@@ -8,6 +8,8 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _WORKER_CHECK_INTERVAL_S = 0.5
+_HTTP_PROTOCOL = "cv_factory.serving.http_protocol:BoundedHttpProtocol"
 _WORKER_MODULE = "_bentoml_impl.worker.service"
 
 
@@ -60,6 +63,16 @@ def bypass_middleware(bentoml_app: "ASGIApp", app: "ASGIApp", bentoml_paths: set
     return dispatch
 
 
+def bound_http_protocol() -> None:
+    """Let this worker's uvicorn use our HTTP protocol.
+
+    BentoML 1.4.39 creates uvicorn's configuration without an argument for it.
+    """
+    from uvicorn.config import HTTP_PROTOCOLS
+
+    HTTP_PROTOCOLS["auto"] = _HTTP_PROTOCOL
+
+
 def isolate_multiprocess_metrics() -> None:
     """Let the workers of this server share their Prometheus metrics in a folder of their own.
 
@@ -82,6 +95,19 @@ def stop_supervisor(reason: str) -> None:
     file.parent.mkdir(mode=0o700, exist_ok=True)
     file.write_text(reason, encoding="utf-8")
     os.kill(os.getppid(), signal.SIGTERM)
+
+
+@contextmanager
+def default_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process at once, within a block.
+
+    uvicorn 0.54 notes the signal and acts when the startup is complete, which may be never.
+    """
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def tune_interpreter() -> None:

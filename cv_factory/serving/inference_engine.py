@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.config.serving import LimitsConfig
 from cv_factory.cpu import available_cpus
 from cv_factory.data.decode import decode, read_header
 from cv_factory.errors import ConfigError, ImageError
-from cv_factory.inference.predictor import ImageScores
+from cv_factory.inference.predictor import Contract, ImageScores
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.postprocessors import (
@@ -96,22 +97,18 @@ class InferenceEngine:
         golden = self._predictor.golden
         golden.verify(self._predictor.predict(golden.images), self._name)
 
+    def are_golden_samples(self, images: Sequence[bytes]) -> bool:
+        """Whether encoded images, which can be decoded, are golden samples of the predictor."""
+        golden = self._predictor.golden.images
+        return all((self.decode(image) == golden).all((1, 2, 3)).any() for image in images)
+
     def decode(self, image: bytes) -> Pixels:
-        """Decode one image, with the decoder that ingestion uses.
+        """Decode one image; see ``decode_input``.
 
         Raises:
             ImageError: The image cannot be decoded, or exceeds the limits; the message says why.
         """
-        contract, limits = self._predictor.contract, self._limits
-        return decode(
-            image,
-            height=contract.height,
-            width=contract.width,
-            channels=contract.channels,
-            max_pixels=limits.max_pixels,
-            max_aspect_ratio=limits.max_aspect_ratio,
-            value_range=contract.value_range,
-        ).pixels
+        return decode_input(image, self._predictor.contract, self._limits)
 
     async def decode_in_executor(self, image: bytes) -> Pixels:
         """Decode one image; a large one in a thread, so as not to block the event loop.
@@ -159,6 +156,23 @@ class InferenceEngine:
         if self._on_batch is not None:
             self._on_batch(len(images))
         return self._predictor.predict(np.stack(images)).rows()
+
+
+def decode_input(image: bytes, contract: Contract, limits: LimitsConfig) -> Pixels:
+    """Decode an image to a predictor's input, uint8 ``(H, W, C)``, with ingestion's decoder.
+
+    Raises:
+        ImageError: It cannot be decoded, or exceeds the limits; the message says why.
+    """
+    return decode(
+        image,
+        height=contract.height,
+        width=contract.width,
+        channels=contract.channels,
+        max_pixels=limits.max_pixels,
+        max_aspect_ratio=limits.max_aspect_ratio,
+        value_range=contract.value_range,
+    ).pixels
 
 
 def _is_small(image: bytes) -> bool:

@@ -1,9 +1,11 @@
-"""Middleware of every HTTP request: request id, request log, metrics and safe headers."""
+"""Middleware of every HTTP request: request id, request log, metrics, headers, unread bodies."""
 
+import asyncio
 import random
 import re
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +15,28 @@ from cv_factory.serving.logging.json_lines import AsyncLineWriter, timestamp
 from cv_factory.serving.prometheus_metrics import ServiceMetrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+#: ``X-Request-ID`` of golden samples that verify a service; they are neither logged nor counted as
+#: predictions.
+VERIFICATION_REQUEST_ID = "golden-samples"
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 @dataclass
 class RequestContext:
-    """Facts about one request that handlers fill in for its log line; none of its content."""
+    """Facts about one request that handlers fill in for its log line; none of its content.
+
+    Attributes:
+        is_verification: Whether its images are golden samples that verify the service.
+        seconds: Duration until the response was sent; None until then.
+    """
 
     request_id: str
     principal_name: str | None = None
     n_images: int = 0
     problem: str | None = None
     status: int = 0
+    is_verification: bool = False
+    seconds: float | None = None
 
 
 def get_request_context(scope: MutableMapping[str, Any]) -> RequestContext:
@@ -33,8 +45,33 @@ def get_request_context(scope: MutableMapping[str, Any]) -> RequestContext:
     return context
 
 
+class _RequestBody:
+    """ASGI ``receive`` that knows whether the whole body has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.is_complete = False
+
+    async def receive(self) -> Message:
+        """Return the next message."""
+        message = await self._receive()
+        self.is_complete = not message.get("more_body", False)
+        return message
+
+    async def discard(self, seconds: float) -> None:
+        """Read the rest for up to some seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.is_complete:
+                    await self.receive()
+
+
 class RequestMiddleware:
-    """ASGI middleware that identifies, logs and counts requests."""
+    """ASGI middleware that identifies, logs and counts requests, and reads bodies to their end.
+
+    A response that is sent before the body is complete, such as a 401 or 413, would often be lost:
+    closing a connection with unread bytes resets it, and many clients read only after they sent.
+    """
 
     def __init__(
         self,
@@ -42,6 +79,7 @@ class RequestMiddleware:
         paths: frozenset[str],
         metrics: ServiceMetrics,
         log: AsyncLineWriter | None,
+        body_seconds: float,
     ) -> None:
         """Wrap an application.
 
@@ -50,11 +88,13 @@ class RequestMiddleware:
             paths: Paths with a metrics label of their own; all others are labeled ``other``.
             metrics: Counters of requests and problems.
             log: Writer of the request log; None to write none.
+            body_seconds: Seconds after a request's start in which the rest of its body is read.
         """
         self._app = app
         self._paths = paths
         self._metrics = metrics
         self._log = log
+        self._body_seconds = body_seconds
         self._random = random.Random()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,18 +105,25 @@ class RequestMiddleware:
         start = time.perf_counter()
         request_id = _client_request_id(scope) or f"{self._random.getrandbits(128):032x}"
         context = scope["request_context"] = RequestContext(request_id)
+        body = _RequestBody(receive)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 context.status = message["status"]
                 id_header = (b"x-request-id", context.request_id.encode())
                 message["headers"] = [*message.get("headers", ()), id_header, _NOSNIFF]
+            elif not message.get("more_body", False):
+                context.seconds = time.perf_counter() - start
+                if not body.is_complete:
+                    await send({**message, "more_body": True})
+                    await body.discard(max(0.0, self._body_seconds - context.seconds))
+                    message = {"type": "http.response.body"}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, body.receive, send_with_headers)
         finally:
-            self._record(scope, context, time.perf_counter() - start)
+            self._record(scope, context, context.seconds or time.perf_counter() - start)
 
     def _record(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         path = scope["path"]

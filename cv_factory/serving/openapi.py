@@ -15,10 +15,11 @@ _PROBLEMS = {
     403: "the key or token lacks the role",
     408: "the body arrived too slowly",
     413: "the body is too large, or has too many images",
-    415: "unsupported content type",
+    415: "unsupported content type or coding",
     422: "a field is missing or unknown, or an image cannot be used",
     429: "rate limit exceeded; retry after the seconds in Retry-After",
-    503: "the queue is full; retry after the seconds in Retry-After",
+    503: "the queue is full, or the token's issuer cannot be reached; retry after the seconds in "
+    "Retry-After",
 }
 #: Other image types are accepted as well.
 _RAW_TYPES = ("image/png", "image/jpeg", "application/octet-stream")

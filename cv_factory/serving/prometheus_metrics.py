@@ -1,6 +1,9 @@
 """Prometheus metrics of the service: requests, problems, predictions, batches and queues."""
 
 import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,18 +18,22 @@ from cv_factory.serving.service_environment import METRICS_VARIABLE
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SAMPLE_INTERVAL_S = 1.0
 
 
 class ServiceMetrics:
     """Metrics of one application, in a registry of its own."""
 
-    def __init__(self, model: str, version: str, *, has_familiarity: bool = False) -> None:
+    def __init__(
+        self, model: str, version: str, *, has_familiarity: bool = False, workers: int = 1
+    ) -> None:
         """Register the metrics at zero.
 
         Args:
             model: Name of the registered model.
             version: Its version.
             has_familiarity: Whether unfamiliar images are recognized, and so counted.
+            workers: Configured number of worker processes.
         """
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
@@ -59,13 +66,19 @@ class ServiceMetrics:
             registry=registry,
         )  # fmt: skip
         self._queue = Gauge(
-            "cv_factory_queue_images", "Images waiting in the queue",
-            registry=registry, multiprocess_mode="mostrecent",
+            "cv_factory_queue_images", "Images waiting in the queues of all workers",
+            registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
-        self._dropped = Gauge(
-            "cv_factory_log_dropped", "Log lines dropped",
-            registry=registry, multiprocess_mode="mostrecent",
-        )  # fmt: skip
+        self._dropped = Counter("cv_factory_log_dropped", "Log lines dropped", registry=registry)
+        Gauge(
+            "cv_factory_workers", "Workers that answer requests",
+            registry=registry, multiprocess_mode="livesum",
+        ).set(1)  # fmt: skip
+        Gauge(
+            "cv_factory_workers_configured", "Workers that should answer requests",
+            registry=registry, multiprocess_mode="max",
+        ).set(workers)  # fmt: skip
+        self._is_closing = threading.Event()
         Gauge(
             "cv_factory_model", "Served model", ("model", "version"),
             registry=registry, multiprocess_mode="max",
@@ -94,19 +107,44 @@ class ServiceMetrics:
         """Count a lookup in the response cache."""
         self._cache_lookups.labels(str(is_hit).lower()).inc()
 
-    def render(self, *, queue: int, dropped: int) -> bytes:
+    def count_dropped(self, n: int) -> None:
+        """Count log lines that are lost."""
+        self._dropped.inc(n)
+
+    def start_sampling(self, queue_length: Callable[[], int]) -> None:
+        """Update the queue's gauge once a second, in a thread: any worker may answer for all."""
+
+        def sample() -> None:
+            while not self._is_closing.wait(_SAMPLE_INTERVAL_S):
+                self._queue.set(queue_length())
+
+        threading.Thread(target=sample, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop sampling."""
+        self._is_closing.set()
+
+    def render(self, *, queue: int) -> bytes:
         """Return all metrics in Prometheus' text format, of all workers if there are several.
 
         Args:
-            queue: Present queue length in images.
-            dropped: Log lines dropped so far.
+            queue: Present queue length of this worker in images.
         """
         self._queue.set(queue)
-        self._dropped.set(dropped)
         if METRICS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
+        _remove_gauges_of_dead_workers(Path(os.environ[METRICS_VARIABLE]))
         from prometheus_client.multiprocess import MultiProcessCollector
 
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _remove_gauges_of_dead_workers(folder: Path) -> None:
+    """Remove what workers that were killed left; their counters stay in the sums."""
+    import psutil
+
+    for file in folder.glob("gauge_live*.db"):
+        if not psutil.pid_exists(int(file.stem.rpartition("_")[2])):
+            file.unlink(missing_ok=True)

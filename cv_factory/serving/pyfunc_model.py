@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.data.decode import decode
 from cv_factory.errors import ImageError
 from cv_factory.inference.predictor import Predictor
+from cv_factory.serving.inference_engine import Pixels, decode_input
 from cv_factory.serving.postprocessors import build_image_postprocessor, prediction_fields
 
 #: Column of the input: one encoded image (PNG, JPEG, ...) a row.
@@ -47,18 +47,9 @@ class PyfuncModel:
         rows = self._predictor.predict(pixels).rows()
         return [prediction_fields(self._postprocess(scores), scores) for scores in rows]
 
-    def _decode(self, image: bytes, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        contract, limits = self._predictor.contract, self._limits
+    def _decode(self, image: bytes, row: int) -> Pixels:
         try:
-            return decode(
-                image,
-                height=contract.height,
-                width=contract.width,
-                channels=contract.channels,
-                max_pixels=limits.max_pixels,
-                max_aspect_ratio=limits.max_aspect_ratio,
-                value_range=contract.value_range,
-            ).pixels
+            return decode_input(image, self._predictor.contract, self._limits)
         except ImageError as error:
             raise ImageError(f"image {row} cannot be used: {error}") from None
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
-import binascii
+import gzip
+import io
 import json
+import re
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +20,9 @@ from cv_factory.serving.problem_details import ProblemError
 #: Names of the fields that hold images, in forms and in JSON.
 FIELDS = ("image", "images")
 RAW_IMAGE, FORM, JSON = "image/*", "multipart/form-data", "application/json"
+_DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 async def parse_images(
@@ -37,7 +43,10 @@ async def parse_images(
         raise ProblemError(
             415, "content-type", f"the content type must be {' or '.join(content_types)}"
         )
+    is_compressed = _is_compressed(request.headers.get("content-encoding", "identity"))
     body = await _read_body(request, limits)
+    if is_compressed:
+        body = await asyncio.to_thread(_decompress, body, limits)
     if content_type == FORM:
         images = _parse_form(body, boundary, limits)
     elif content_type == JSON:
@@ -79,6 +88,36 @@ async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
     except ClientDisconnect:
         raise ProblemError(400, "incomplete", "the connection ended within the body") from None
     return b"".join(chunks)
+
+
+def _is_compressed(content_encoding: str) -> bool:
+    """Whether the body is compressed with gzip.
+
+    Raises:
+        ProblemError: 415: it is compressed in another way.
+    """
+    match content_encoding.strip().lower():
+        case "identity" | "":
+            return False
+        case "gzip" | "x-gzip":
+            return True
+    raise ProblemError(
+        415, "content-encoding",
+        f"Content-Encoding {content_encoding[:80]!r} is not supported: send the body with gzip, or "
+        "uncompressed without this header",
+        {"Accept-Encoding": "gzip, identity"},
+    )  # fmt: skip
+
+
+def _decompress(body: bytes, limits: LimitsConfig) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+            content = file.read(limits.max_body_bytes + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ProblemError(400, "content-encoding", f"the body is not gzip: {error}") from None
+    if len(content) > limits.max_body_bytes:
+        raise _body_too_large(limits)
+    return content
 
 
 def _body_too_large(limits: LimitsConfig) -> ProblemError:
@@ -157,6 +196,27 @@ def _decode_base64(value: Any, position: int) -> bytes:
     if not isinstance(value, str):
         raise ProblemError(422, "json", f"image {position} must be base64 text")
     try:
-        return base64.b64decode(value.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise ProblemError(422, "base64", f"image {position} is not base64: {error}") from None
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return _decode_base64_variant(value, position)
+
+
+def _decode_base64_variant(value: str, position: int) -> bytes:
+    """Decode a data URL, base64 in lines, without padding, or of the URL-safe alphabet.
+
+    Raises:
+        ProblemError: 422: it is none of these.
+    """
+    start = _DATA_URL.match(value)
+    text = "".join(value[start.end() if start else 0 :].split())
+    text = text.translate(_STANDARD_ALPHABET).rstrip("=")
+    reason = None
+    if value.startswith(("http://", "https://")):
+        reason = "it is a URL, and the service fetches none; send the bytes of the image"
+    elif character := _NOT_BASE64.search(text):
+        reason = f"it has the character {character.group()!r}"
+    elif len(text) % 4 == 1:
+        reason = f"it is cut off after {len(text)} characters"
+    if reason is not None:
+        raise ProblemError(422, "base64", f"image {position} is not base64: {reason}")
+    return base64.b64decode(text + "=" * (-len(text) % 4))

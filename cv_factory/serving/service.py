@@ -5,6 +5,10 @@ and opens nothing until an instance is created.
 """
 
 import logging
+import os
+import time
+from contextlib import nullcontext
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import bentoml
@@ -13,12 +17,15 @@ from bentoml import Service
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.serving import compat
 from cv_factory.serving.logging.json_lines import configure_event_logging, log_event
+from cv_factory.serving.service_environment import served_file
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cv_factory.serving.application import Application
 
+#: Seconds before the first, second, ... retry of a worker that replaces another; then the last.
+_RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: Paths that BentoML answers itself: liveness and readiness of the worker.
 _BENTOML_PATHS = {"/livez", "/readyz"}
 
@@ -33,6 +40,7 @@ class DirectService(Service[Any]):  # type: ignore[misc]  # BentoML loads the na
 
     def to_asgi(self, is_main: bool = True) -> "ASGIApp":
         """Return the application that BentoML's worker runs."""
+        compat.bound_http_protocol()
         return compat.bypass_middleware(super().to_asgi(is_main), application, _BENTOML_PATHS)
 
 
@@ -48,12 +56,7 @@ class PredictorService:
 
     def __init__(self) -> None:
         configure_event_logging()
-        try:
-            self.app = _open_application()
-        except CVFactoryError as error:
-            log_event("cannot-start", logging.ERROR, detail=str(error))
-            compat.stop_supervisor(str(error))
-            raise
+        self.app = _open_application_with_retries()
         compat.tune_interpreter()
 
     def __is_ready__(self) -> bool:
@@ -71,7 +74,34 @@ class PredictorService:
         self.app.close()
 
 
-def _open_application() -> "Application":
+def _open_application_with_retries() -> "Application":
+    """Open the application of the bundle; a worker that replaces another retries until it can.
+
+    Raises:
+        CVFactoryError: It cannot be opened, and no worker of this server has answered requests yet.
+    """
+    served = served_file(os.getppid())
+    is_restart = served.exists()
+    with compat.default_sigterm() if is_restart else nullcontext():
+        for delay_s in chain(_RETRY_DELAYS_S, repeat(_RETRY_DELAYS_S[-1])):
+            try:
+                app = _open_application(is_restart=is_restart)
+            except CVFactoryError as error:
+                if not is_restart:
+                    log_event("cannot-start", logging.ERROR, detail=str(error))
+                    compat.stop_supervisor(str(error))
+                    raise
+                log_event(
+                    "cannot-start", logging.ERROR, detail=str(error), retry_after_seconds=delay_s
+                )
+                time.sleep(delay_s)
+            else:
+                served.touch()
+                return app
+    raise AssertionError("unreachable")
+
+
+def _open_application(*, is_restart: bool) -> "Application":
     """Open the application of the bundle.
 
     Raises:
@@ -91,6 +121,6 @@ def _open_application() -> "Application":
     log = bundle.serving.log
     rotate_output(log.max_file_bytes, log.output_files)
     compat.isolate_multiprocess_metrics()
-    app = Application(bundle, keys=keys, state_file=state_file())
+    app = Application(bundle, keys=keys, state_file=state_file(), is_restart=is_restart)
     log_event("serving", model=bundle.model_name, version=bundle.version)
     return app

@@ -8,8 +8,11 @@ gateway that alone can reach the service and that authorizes its clients.
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
+
+from cv_factory.errors import ConfigError
 
 BUNDLE_VARIABLE = "CV_FACTORY_BUNDLE"
 STATE_VARIABLE = "CV_FACTORY_STATE_FILE"
@@ -39,9 +42,28 @@ def server_directory(server_pid: int) -> Path:
     return Path(tempfile.gettempdir()) / f"cv-factory-server-{server_pid}"
 
 
+def create_server_directory(server_pid: int) -> None:
+    """Create the directory, without what an earlier server of this process id left there.
+
+    Raises:
+        ConfigError: Another user's directory is in its place, or the disk is full.
+    """
+    directory = server_directory(server_pid)
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"Cannot create {directory} ({error.strerror}): set TMPDIR.") from None
+
+
 def startup_error_file(server_pid: int) -> Path:
     """Return the file in which a worker reports why it cannot start."""
     return server_directory(server_pid) / "cannot-start"
+
+
+def served_file(server_pid: int) -> Path:
+    """Return the file that says that a worker of this server has answered requests."""
+    return server_directory(server_pid) / "has-served"
 
 
 def read_stage(file: Path | None) -> str | None:

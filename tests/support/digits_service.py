@@ -56,9 +56,9 @@ def app_client(
 
 
 def post_image(client: httpx.Client, content: bytes, **options: Any) -> httpx.Response:
-    """Post one image as a raw body to ``/predict``."""
+    """Post one image as a raw body to ``/predict``, or to another path."""
     headers = {"Content-Type": "application/octet-stream", **options.pop("headers", {})}
-    return client.post("/predict", content=content, headers=headers, **options)
+    return client.post(options.pop("path", "/predict"), content=content, headers=headers, **options)
 
 
 def problem_kind(response: httpx.Response) -> str:

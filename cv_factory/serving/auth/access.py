@@ -1,7 +1,6 @@
 """Access control: authentication, roles, rate limits, and the check against accidental exposure."""
 
 import asyncio
-import ipaddress
 import math
 from collections.abc import Iterable
 
@@ -9,6 +8,7 @@ from starlette.requests import Request
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
+from cv_factory.http_client import is_loopback
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore
 from cv_factory.serving.auth.principal import ANONYMOUS, Principal, Role
 from cv_factory.serving.auth.rate_limit import RateLimiter
@@ -57,22 +57,16 @@ def listening_hosts() -> list[str]:
     return [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class AccessControl:
     """Authenticates requests and enforces roles and rate limits."""
 
-    def __init__(self, config: ServingConfig, keys: ApiKeyStore | None) -> None:
+    def __init__(
+        self, config: ServingConfig, keys: ApiKeyStore | None, *, is_restart: bool = False
+    ) -> None:
         """Fetch the token issuer's keys if tokens are accepted.
 
         Raises:
-            ConfigError: They cannot be fetched.
+            ConfigError: They cannot be fetched, and this is no restart.
         """
         self._keys = keys
         self._rate = config.rate
@@ -84,7 +78,7 @@ class AccessControl:
         if config.access.jwt is not None:
             from cv_factory.serving.auth.tokens import TokenVerifier
 
-            self._tokens = TokenVerifier(config.access.jwt)
+            self._tokens = TokenVerifier(config.access.jwt, is_restart=is_restart)
 
     @property
     def is_open(self) -> bool:
@@ -137,12 +131,16 @@ class AccessControl:
         # A token is three parts separated by dots; keys contain none.
         if self._tokens is None or credential.count(".") != 2:
             raise _unauthorized("the API key is unknown or revoked")
-        from cv_factory.serving.auth.tokens import TokenError
+        from cv_factory.serving.auth.tokens import MIN_FETCH_INTERVAL_S, TokenError
 
         try:
             return await asyncio.to_thread(self._tokens.verify, credential)
         except TokenError as error:
             raise _unauthorized(f"the token is not valid: {error}") from None
+        except ConfigError:
+            detail = "the keys of the token's issuer cannot be fetched now; retry later"
+            headers = {"Retry-After": str(math.ceil(MIN_FETCH_INTERVAL_S))}
+            raise ProblemError(503, "issuer-unavailable", detail, headers) from None
 
 
 def _credential(request: Request) -> str:

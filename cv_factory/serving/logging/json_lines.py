@@ -60,19 +60,26 @@ def timestamp() -> str:
 class AsyncLineWriter:
     """Queues records without blocking; a thread writes them as JSON lines, 50 times a second."""
 
-    def __init__(self, write: Callable[[str], None], max_waiting: int = 10_000) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        max_waiting: int = 10_000,
+        on_drop: Callable[[int], None] = lambda n: None,
+    ) -> None:
         """Start the thread.
 
         Args:
             write: Writes one or more lines; called in the thread.
-            max_waiting: Maximum queue length; further records are dropped and counted.
+            max_waiting: Maximum queue length; further records are dropped.
+            on_drop: Called with the number of records that are lost.
         """
         self._write = write
         self._max_waiting = max_waiting
+        self._on_drop = on_drop
+        self.dropped = 0
         self._queue: deque[Mapping[str, Any]] = deque()
         self._is_closing = threading.Event()
         self._last_report = -math.inf
-        self.dropped = 0
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
@@ -81,7 +88,7 @@ class AsyncLineWriter:
         if len(self._queue) < self._max_waiting:
             self._queue.append(record)
         else:
-            self.dropped += 1
+            self._drop(1)
 
     def close(self) -> None:
         """Write what is queued and stop the thread."""
@@ -102,8 +109,12 @@ class AsyncLineWriter:
         try:
             self._write("".join(lines))
         except OSError as error:
-            self.dropped += len(lines)
+            self._drop(len(lines))
             self._report(error)
+
+    def _drop(self, n: int) -> None:
+        self.dropped += n
+        self._on_drop(n)
 
     def _report(self, error: OSError) -> None:
         """Log that lines are lost; if that fails too, ``/metrics`` still counts them."""

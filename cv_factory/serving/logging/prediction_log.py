@@ -8,8 +8,9 @@ predictor does not score. Images are not stored.
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -20,7 +21,7 @@ from cv_factory.config.serving import LogConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
-from cv_factory.serving.logging.json_lines import AsyncLineWriter, timestamp
+from cv_factory.serving.logging.json_lines import AsyncLineWriter, log_event, timestamp
 
 _FILES = "predictions-*.jsonl"
 
@@ -28,7 +29,16 @@ _FILES = "predictions-*.jsonl"
 class PredictionLog:
     """Writes predictions in a thread, so that no request waits for the disk."""
 
-    def __init__(self, folder: Path, model: str, version: str, config: LogConfig) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        version: str,
+        config: LogConfig,
+        *,
+        on_drop: Callable[[int], None] = lambda n: None,
+        is_restart: bool = False,
+    ) -> None:
         """Create the folder.
 
         Args:
@@ -36,6 +46,9 @@ class PredictionLog:
             model: Name of the registered model.
             version: Its version.
             config: Bounds of the files and of the queue.
+            on_drop: Called with the number of predictions that could not be written.
+            is_restart: Whether this process replaces one that has served: then the folder may be
+                created later, and predictions until then are dropped.
 
         Raises:
             ConfigError: The folder cannot be created.
@@ -43,17 +56,20 @@ class PredictionLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
-                f"log.predictions: cannot create the folder {folder} ({error})."
-            ) from None
+            message = f"log.predictions: cannot create the folder {folder} ({error})."
+            if not is_restart:
+                raise ConfigError(message) from None
+            log_event("log-unwritable", logging.ERROR, detail=message)
         self._folder = folder
         self._model, self._version = model, version
         self._config = config
         self._file: Path | None = None
-        self._writer = AsyncLineWriter(self._append, config.max_waiting)
+        self._writer = AsyncLineWriter(self._append, config.max_waiting, on_drop)
 
     @classmethod
-    def open(cls, bundle: Bundle) -> "PredictionLog | None":
+    def open(
+        cls, bundle: Bundle, on_drop: Callable[[int], None], *, is_restart: bool = False
+    ) -> "PredictionLog | None":
         """Open the log that a bundle configures; None if it configures none.
 
         Raises:
@@ -62,7 +78,14 @@ class PredictionLog:
         config = bundle.serving.log
         if config.predictions is None:
             return None
-        return cls(Path(config.predictions), bundle.model_name, bundle.version, config)
+        return cls(
+            Path(config.predictions),
+            bundle.model_name,
+            bundle.version,
+            config,
+            on_drop=on_drop,
+            is_restart=is_restart,
+        )
 
     @property
     def dropped(self) -> int:
@@ -92,6 +115,8 @@ class PredictionLog:
         self._writer.close()
 
     def _append(self, lines: str) -> None:
+        # Somebody may have moved it away.
+        self._folder.mkdir(parents=True, exist_ok=True)
         if self._file is None or _size_and_last_write(self._file)[0] >= self._config.max_file_bytes:
             start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             self._file = self._folder / f"predictions-{start}-{os.getpid()}.jsonl"

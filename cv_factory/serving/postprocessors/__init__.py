@@ -45,9 +45,17 @@ def prediction_fields(prediction: PostprocessedPrediction, scores: ImageScores) 
     }
     if scores.unfamiliarity is not None:
         fields["unfamiliar"] = scores.is_unfamiliar
-        # Rounding hides differences that depend on the batch an image was in.
-        fields["unfamiliarity"] = round(scores.unfamiliarity, _UNFAMILIARITY_DECIMALS)
+        fields["unfamiliarity"] = _round_unfamiliarity(scores.unfamiliarity)
     return fields
+
+
+def _round_unfamiliarity(score: float) -> float:
+    """Round a score; one above the bound stays above it.
+
+    Rounding hides differences that depend on the batch an image was in.
+    """
+    rounded = round(score, _UNFAMILIARITY_DECIMALS)
+    return 1.0 + 10**-_UNFAMILIARITY_DECIMALS if rounded <= 1.0 < score else rounded
 
 
 def build_image_postprocessor(

@@ -1,9 +1,11 @@
 """Responses of the application: the predictor's predictions, and a problem for everything else."""
 
 import base64
+import gzip
 import io
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from starlette.testclient import TestClient
 
 from cli.main import command
 from cv_factory.data.decode import decode
+from cv_factory.deployment.verify import encode_png
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
@@ -149,6 +152,10 @@ BAD_BODIES: dict[str, tuple[str, bytes]] = {
     "a number": (JSON_TYPE, b'{"images": [1]}'),
     "a URL": (JSON_TYPE, b'{"images": ["http://localhost/x.png"]}'),
     "no base64": (JSON_TYPE, '{"images": ["é"]}'.encode()),
+    "cut base64": (JSON_TYPE, b'{"images": ["QUJDR"]}'),
+    "no gzip": (f"{JSON_TYPE}|gzip", b"{}"),
+    "cut gzip": (f"{JSON_TYPE}|gzip", gzip.compress(b"{}")[:-9]),
+    "brotli": (f"{JSON_TYPE}|br", b"{}"),
     "no boundary": ("multipart/form-data", b"x"),
     "no form": (FORM_TYPE, b"\r\n\r\nnonsense"),
     "an unfinished form": (FORM_TYPE, b"--b\r\nContent-Disposition: form-da"),
@@ -164,7 +171,7 @@ BAD_BODIES: dict[str, tuple[str, bytes]] = {
 
 
 #: Introduce the text of a parser, which depends on its version.
-_PARSER_ERRORS = ("is not valid JSON: ", "is malformed: ", "is not base64: ")
+_PARSER_ERRORS = ("is not valid JSON: ", "is malformed: ", "is not gzip: ")
 
 
 def test_unusable_bodies_are_rejected_with_their_reasons(
@@ -173,7 +180,8 @@ def test_unusable_bodies_are_rejected_with_their_reasons(
     details = {}
     with app_client() as client:
         for name, (content_type, body) in BAD_BODIES.items():
-            headers = {"Content-Type": content_type}
+            media_type, _, encoding = content_type.partition("|")
+            headers = {"Content-Type": media_type, "Content-Encoding": encoding}
             response = client.post("/predict/batch", content=body, headers=headers)
             detail = response.json()["detail"]
             for text in _PARSER_ERRORS:
@@ -183,8 +191,95 @@ def test_unusable_bodies_are_rejected_with_their_reasons(
     golden("body_problems.txt", "".join(f"{name}: {text}\n" for name, text in details.items()))
 
 
+def base64_variants(image: bytes) -> dict[str, str]:
+    plain = base64.b64encode(image).decode()
+    return {
+        "data URL": f"data:image/png;base64,{plain}",
+        "data URL with parameters": f"data:image/png;name=a.png;base64,{plain}",
+        "lines": base64.encodebytes(image).decode(),
+        "MIME lines": "\r\n".join(textwrap.wrap(plain, 76)),
+        "URL-safe": base64.urlsafe_b64encode(image).decode(),
+        "without padding": plain.rstrip("="),
+    }
+
+
+def test_base64_is_accepted_as_clients_write_it() -> None:
+    image = digit_png(3)
+    # Both characters in which the alphabets differ, and padding.
+    image += b"\xfb\xff\xfe" + bytes((1 - len(image)) % 3)
+    variants = base64_variants(image)
+    assert {"-", "_"} <= set(variants["URL-safe"])
+    assert variants["without padding"] != base64.b64encode(image).decode()
+    with app_client() as client:
+        response = client.post("/predict/batch", json={"images": list(variants.values())})
+    assert response.status_code == 200, response.text
+    labels = [prediction["label"] for prediction in response.json()["predictions"]]
+    probabilities = expected_probabilities(digit_png(3))
+    assert set(labels) == {max(probabilities, key=probabilities.__getitem__)}
+
+
+def test_a_compressed_body_is_decompressed_within_the_limits() -> None:
+    image = digit_png(3)
+    with app_client(limits={"max_body_bytes": 2000}) as client:
+        for coding in ("gzip", "x-gzip", "GZIP"):
+            headers = {"Content-Encoding": coding}
+            response = post_image(client, gzip.compress(image), headers=headers)
+            prediction = single_prediction(response)
+            assert prediction["probabilities"] == pytest.approx(
+                expected_probabilities(image), abs=1e-6
+            )
+        bomb = post_image(client, gzip.compress(bytes(10**6)), headers=headers)
+        other = post_image(client, image, headers={"Content-Encoding": "br"})
+        assert post_image(client, image, headers={"Content-Encoding": "identity"}).is_success
+    assert (bomb.status_code, problem_kind(bomb)) == (413, "body-too-large")
+    assert (other.status_code, problem_kind(other)) == (415, "content-encoding")
+    assert other.headers["accept-encoding"] == "gzip, identity"
+
+
+def test_browsers_of_other_origins_are_served_where_they_are_named() -> None:
+    preflight = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type,x-api-key",
+    }
+    with app_client(access={"origins": ["https://app.example"]}) as client:
+        response = client.options("/predict", headers=preflight)
+        other = client.options("/predict", headers={**preflight, "Origin": "https://evil.example"})
+        rejected = post_image(client, b"no image", headers={"Origin": "https://app.example"})
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-origin" not in other.headers
+    assert problem_kind(rejected) == "image"
+    assert rejected.headers["access-control-allow-origin"] == "https://app.example"
+    with app_client() as client:
+        assert problem_kind(client.options("/predict", headers=preflight)) == "method-not-allowed"
+        response = post_image(client, digit_png(), headers={"Origin": "https://app.example"})
+        assert "access-control-allow-origin" not in response.headers
+    for origin in ("https://app.example/", "app.example", "https://app.example/page"):
+        with pytest.raises(ValueError, match="origins"):
+            digits_bundle(access={"origins": [origin]})
+
+
+def test_golden_samples_that_verify_a_service_are_not_predictions(tmp_path: Path) -> None:
+    golden = encode_png(digits_bundle().predictor.golden.images[0])
+    headers = {"X-Request-ID": "golden-samples"}
+    with app_client(log={"predictions": str(tmp_path)}) as client:
+        assert post_image(client, golden, headers=headers).is_success
+        assert "cv_factory_predictions_total{" not in client.get("/metrics").text
+        # Who sends the id with other images is counted, and golden samples without the id are.
+        other = single_prediction(post_image(client, encode(picture()), headers=headers))
+        same = single_prediction(post_image(client, golden))
+        text = client.get("/metrics").text
+    counts = re.findall(r"cv_factory_predictions_total\{.*\} (.*)", text)
+    assert sum(map(float, counts)) == 2
+    assert [p["id"] for p in read_predictions(tmp_path)] == [other["id"], same["id"]]
+
+
 def test_unknown_paths_and_methods_are_problems_too() -> None:
     with app_client() as client:
+        slash = post_image(client, digit_png(), path="/predict/")
+        assert (slash.status_code, problem_kind(slash)) == (404, "not-found")
+        assert "send the request to /predict, without the slash" in slash.json()["detail"]
         assert problem_kind(client.get("/nowhere")) == "not-found"
         assert problem_kind(client.get("/predict")) == "method-not-allowed"
         assert problem_kind(client.get("/assets/..%2f__init__.py")) == "not-found"

@@ -1,5 +1,6 @@
 """Authentication, roles, rate limits, exposure, and secrets that must not be logged."""
 
+import base64
 import json
 import time
 from collections.abc import Mapping
@@ -10,14 +11,21 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from starlette.testclient import TestClient
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.application import Application
-from cv_factory.serving.auth import api_keys
+from cv_factory.serving.auth import api_keys, tokens
 from cv_factory.serving.auth.access import check_exposure
-from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key, read_keys, revoke_key
+from cv_factory.serving.auth.api_keys import (
+    ApiKeyStore,
+    add_key,
+    hash_key,
+    read_keys,
+    revoke_key,
+)
 from cv_factory.serving.auth.rate_limit import RateLimiter
 from cv_factory.serving.logging.json_lines import configure_event_logging
 from tests.support.digits_service import (
@@ -147,9 +155,81 @@ def test_only_tokens_of_the_issuer_are_accepted(tmp_path: Path) -> None:
         assert problem_kind(predict(client, other_role)) == "forbidden"
 
 
-def test_a_missing_key_set_prevents_the_start(tmp_path: Path) -> None:
-    access = {"jwt": {"issuer": "us", "audience": "cv", "jwks": str(tmp_path / "none.json")}}
+def test_a_token_that_its_key_does_not_fit_is_not_valid(tmp_path: Path) -> None:
+    issuer = TokenIssuer(tmp_path)
+    access = {"jwt": {**issuer.access["jwt"], "algorithms": ["RS256", "ES256", "EdDSA"]}}
+    body = {"iss": "us", "aud": "cv", "sub": "x", "exp": time.time() + 60}
+    curve, edwards = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
+    odd_tokens = [
+        jwt.encode(body, curve, "ES256", headers={"kid": "one"}),
+        jwt.encode(body, edwards, "EdDSA", headers={"kid": "one"}),
+        *(issuer.token(**claims) for claims in ({"exp": "soon"}, {"sub": 3}, {"nbf": []})),
+        *map(token_of_header, ODD_HEADERS),
+    ]
+    with app_client(access=access) as client:
+        assert predict(client, bearer(issuer.token())).status_code == 200
+        for token in odd_tokens:
+            response = predict(client, bearer(token))
+            assert (response.status_code, problem_kind(response)) == (401, "unauthorized"), token
+        response = predict(client, bearer(odd_tokens[0]))
+        assert "its algorithm ES256 does not fit a key of RSA" in response.json()["detail"]
+
+
+ODD_HEADERS = [
+    b"[]", b"null", b"[" * 5000, b'{"alg": 1, "kid": "one"}', b'{"alg": ["RS256"], "kid": "one"}',
+    b'{"kid": "one"}', b'{"alg": "RS256"}', b'{"alg": "RS256", "kid": ["one"]}',
+    b'{"alg": "RS256", "kid": {}}', b'{"alg": "RS256", "kid": "one", "crit": 5}',
+    b'{"alg": "RS256", "kid": "one", "b64": false}', b'{"alg": "\xff"}', b'{"alg": 1e999}',
+]  # fmt: skip
+
+
+def token_of_header(header: bytes) -> str:
+    """Return a token with this header, whose payload and signature are of no issuer."""
+    parts = (base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, b"{}", b"x"))
+    return b".".join(parts).decode()
+
+
+def test_a_missing_key_set_prevents_the_start_but_no_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = TokenIssuer(tmp_path)
+    away = issuer.jwks.rename(tmp_path / "away.json")
+    bundle = digits_bundle(access=issuer.access)
+    keys = ApiKeyStore(text=json.dumps({"keys": [{"name": "a", "sha256": hash_key("cvf_a")}]}))
     with pytest.raises(ConfigError, match=r"access\.jwt\.jwks"):
+        Application(bundle)
+    app = Application(bundle, keys=keys, is_restart=True)
+    client = TestClient(app)
+    try:
+        assert predict(client, bearer("cvf_a")).status_code == 200
+        rejected = predict(client, bearer(issuer.token()))
+        assert (rejected.status_code, problem_kind(rejected)) == (503, "issuer-unavailable")
+        assert int(rejected.headers["retry-after"]) >= 1
+        away.rename(issuer.jwks)
+        monkeypatch.setattr(tokens, "MIN_FETCH_INTERVAL_S", 0.0)
+        assert predict(client, bearer(issuer.token())).status_code == 200
+        # The keys are used on while the issuer is away.
+        issuer.jwks.unlink()
+        monkeypatch.setattr(tokens, "_MAX_KEY_AGE_S", -1.0)
+        assert predict(client, bearer(issuer.token())).status_code == 200
+    finally:
+        app.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"5", b'{"keys": 5}', b'{"keys": [{"kty": "RSA"}]}', b"[" * 9999, b"\xff"]
+)
+def test_a_damaged_key_set_is_an_error_of_the_configuration(tmp_path: Path, content: bytes) -> None:
+    issuer = TokenIssuer(tmp_path)
+    issuer.jwks.write_bytes(content)
+    with pytest.raises(ConfigError, match="is not a readable JWK set"):
+        Application(digits_bundle(access=issuer.access))
+
+
+@pytest.mark.parametrize("url", ["https://[::1", "https://a:b", "http://127.0.0.1/jwks"])
+def test_a_malformed_address_of_the_key_set_is_an_error_of_the_configuration(url: str) -> None:
+    access = {"jwt": {"issuer": "us", "audience": "cv", "jwks": url}}
+    with pytest.raises(ConfigError, match="URL"):
         Application(digits_bundle(access=access))
 
 

@@ -1,14 +1,18 @@
 """The workarounds of ``serving/compat.py`` are still needed; a failing test names which is not."""
 
 import inspect
+import re
 import subprocess
 import sys
 
 from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_impl.server.serving import serve_http
+from _bentoml_impl.worker import service as worker_module
 from bentoml import Service, serving
 from bentoml._internal.utils import circus
 from circus.watcher import Watcher
+from uvicorn import Config, Server
+from uvicorn.config import HTTP_PROTOCOLS
 
 
 def test_bentoml_checks_its_workers_rarely() -> None:
@@ -31,6 +35,26 @@ def test_bentoml_traces_requests_even_without_metrics_and_access_log() -> None:
     middleware = {item.cls.__name__ for item in ServiceAppFactory(service).middlewares}
     costly = {"OpenTelemetryMiddleware", "ContextMiddleware"}
     assert costly <= middleware, "remove bypass_middleware"
+
+
+def test_uvicorn_waits_for_heads_without_end_and_bentoml_chooses_its_protocol() -> None:
+    assert "http" not in worker_options(), "pass BoundedHttpProtocol to the worker"
+    assert HTTP_PROTOCOLS["auto"], "find another way to choose uvicorn's protocol"
+    timeouts = {name for name in inspect.signature(Config).parameters if "timeout" in name}
+    known = {"timeout_keep_alive", "timeout_notify", "timeout_graceful_shutdown"}
+    assert timeouts <= {*known, "timeout_worker_healthcheck"}, "is there one for heads now?"
+
+
+def worker_options() -> set[str]:
+    """Return the names of the arguments with which BentoML's worker configures uvicorn."""
+    [call] = re.findall(
+        r"uvicorn\.Config\((.*?)\n    \)", inspect.getsource(worker_module), re.DOTALL
+    )
+    return set(re.findall(r"^        (\w+)=", call, re.MULTILINE))
+
+
+def test_uvicorn_notes_sigterm_until_it_has_started() -> None:
+    assert "should_exit = True" in inspect.getsource(Server.handle_exit), "remove default_sigterm"
 
 
 def test_bentoml_shares_and_empties_one_metrics_folder() -> None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +100,8 @@ def test_write_errors_are_reported_once_an_interval(
     monkeypatch.setattr(json_lines, "_REPORT_INTERVAL_S", 3600.0)
     folder = tmp_path / "predictions"
     log = PredictionLog(folder, "digits", "1", LogConfig())
-    shutil.rmtree(folder)
+    folder.rmdir()
+    folder.touch()
     for number in range(10):
         put(log, "lost")
         wait_until(lambda: log.dropped == number + 1)  # noqa: B023 - awaited within the loop

@@ -105,11 +105,16 @@ def test_a_worker_that_is_killed_under_load_is_replaced(
             except ServiceError as error:
                 failures.append(str(error))
 
+    keys = service.folder / "keys.json"
     load = threading.Thread(target=send_requests)
     load.start()
     [worker] = service.workers()
+    # What is needed at a start is away for a moment: the new worker tries again.
+    keys.rename(service.folder / "away.json")
     worker.kill()
     try:
+        wait_until(lambda: '"event": "cannot-start"' in service.output.read_text())
+        (service.folder / "away.json").rename(keys)
         wait_until(lambda: not worker.is_running() and client.is_ready())
     finally:
         is_done.set()

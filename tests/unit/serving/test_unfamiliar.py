@@ -15,12 +15,16 @@ from cli.commands.predict import command
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.verify import VerificationError, verify_golden_samples
 from cv_factory.errors import ConfigError
-from cv_factory.inference.predictor import GoldenSamples
+from cv_factory.inference.predictor import GoldenSamples, ImageScores
 from cv_factory.serving.application import Application
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.client import PredictionClient
 from cv_factory.serving.logging.prediction_log import read_predictions
-from cv_factory.serving.postprocessors import build_image_postprocessor, prediction_fields
+from cv_factory.serving.postprocessors import (
+    PostprocessedPrediction,
+    build_image_postprocessor,
+    prediction_fields,
+)
 from tests.support.digits_service import app_client, digit_png, digits_bundle, post_image
 from tests.support.images import encode
 from tests.support.predictors import digits_predictor
@@ -162,3 +166,16 @@ def test_the_client_and_the_command_show_it(tmp_path: Path) -> None:
         plain, unfamiliar = client.predict_batch([b"", b""])
     assert (plain.unfamiliar, plain.unfamiliarity) == (None, None)
     assert (unfamiliar.unfamiliar, unfamiliar.unfamiliarity) == (True, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [(1.0, 1.0), (1.00003, 1.0001), (1.00006, 1.0001), (0.99999, 1.0), (1.2, 1.2)],
+)
+def test_an_unfamiliar_image_is_never_shown_with_the_score_of_the_bound(
+    score: float, shown: float
+) -> None:
+    scores = ImageScores(np.ones(1, np.float32), np.ones(1, np.float32), score)
+    fields = prediction_fields(PostprocessedPrediction("3", {}), scores)
+    assert fields["unfamiliarity"] == shown
+    assert fields["unfamiliar"] is (score > 1)

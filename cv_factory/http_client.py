@@ -1,0 +1,75 @@
+"""HTTP clients, alike in what a malformed URL or a proxy of the environment causes."""
+
+import ipaddress
+import os
+import re
+from typing import TYPE_CHECKING
+
+from cv_factory.errors import ConfigError
+
+if TYPE_CHECKING:
+    from httpx import BaseTransport, Client
+
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+def open_http_client(
+    url: str, *, timeout: float, transport: "BaseTransport | None" = None
+) -> "Client":
+    """Return a client with a base URL; addresses of this machine are reached without a proxy.
+
+    Args:
+        url: Base URL.
+        timeout: Timeout of each request in seconds.
+        transport: Replacement of the network.
+
+    Raises:
+        ConfigError: The URL is malformed, or the environment's proxy cannot be used.
+    """
+    import httpx
+
+    try:
+        host = httpx.URL(url).host
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{hide_password(url)} is not a valid URL: {error}.") from None
+    if transport is None and is_loopback(host):
+        # With a transport, httpx does not read the variables of proxies.
+        transport = httpx.HTTPTransport()
+    try:
+        return httpx.Client(base_url=url, transport=transport, timeout=timeout)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigError(
+            f"{hide_password(url)} cannot be reached by the proxy of the environment: "
+            f"{hide_password(str(error))} Unset {' and '.join(proxy_variables())}, or name a proxy "
+            "with http://."
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def proxy_variables() -> list[str]:
+    """Return the names of the environment's variables that name a proxy."""
+    names = (*_PROXY_VARIABLES, *map(str.lower, _PROXY_VARIABLES))
+    return [name for name in names if os.environ.get(name)]
+
+
+def bypass_proxies_on_loopback() -> None:
+    """Add this machine to ``NO_PROXY``, for the clients of ZenML, MLflow and other packages."""
+    if not proxy_variables():
+        return
+    for variable in ("NO_PROXY", "no_proxy"):
+        present = os.environ.get(variable) or os.environ.get(variable.swapcase(), "")
+        hosts = [host for host in present.replace(" ", "").split(",") if host]
+        os.environ[variable] = ",".join(dict.fromkeys([*hosts, *_LOOPBACK_HOSTS]))
+
+
+def hide_password(url: str) -> str:
+    """Return a URL, which need not be valid, without user name and password."""
+    return re.sub(r"//[^/\s]*@", "//", url)

@@ -1,0 +1,112 @@
+"""Connections that a client does not use as it should, over real sockets."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from cv_factory.serving import http_protocol
+from cv_factory.serving.application import Application
+from cv_factory.serving.http_protocol import BoundedHttpProtocol
+from tests.support.digits_service import digits_bundle
+
+_POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
+
+
+def converse(app: ASGIApp, client: Client) -> bytes:
+    """Return what a client gets from a server of the application."""
+
+    async def run() -> bytes:
+        config = Config(app, log_config=None)
+        config.load()
+        loop, state = asyncio.get_running_loop(), ServerState()
+        server = await loop.create_server(
+            lambda: BoundedHttpProtocol(config, state, {}), "127.0.0.1", 0
+        )
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            try:
+                return await client(reader, writer)
+            finally:
+                writer.close()
+
+    return asyncio.run(run())
+
+
+def send(*parts: bytes) -> Client:
+    """Return a client that sends parts and then reads until the server closes the connection."""
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        return await reader.read()
+
+    return client
+
+
+@pytest.mark.parametrize("start", [b"", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-A: "])
+def test_a_head_that_does_not_end_is_closed(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.02)
+    assert converse(PlainTextResponse("ok"), send(start)) == b""
+
+
+def test_a_second_head_that_does_not_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nok")
+        monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.02)
+        writer.write(b"GET / HT")
+        return await reader.read()
+
+    assert converse(PlainTextResponse("ok"), client) == b""
+
+
+def test_a_head_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_HEAD_BYTES", 100)
+    head = b"GET / HTTP/1.1\r\nX-A: " + 200 * b"a"
+    response = converse(PlainTextResponse("ok"), send(head))
+    assert response.startswith(b"HTTP/1.1 431 ")
+
+
+def test_the_body_of_an_answered_request_must_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.02)
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(_POST + b"Content-Length: 100\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nok")
+        writer.write(b"a")
+        return await reader.read()
+
+    assert converse(PlainTextResponse("ok"), client) == b""
+
+
+def test_requests_follow_each_other_on_one_connection() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    requests = [request + b"\r\n", request + b"\r\n", request + b"Connection: close\r\n\r\n"]
+    assert converse(PlainTextResponse("ok"), send(*requests)).count(b"\r\n\r\nok") == 3
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Content-Length: 4000000\r\n\r\n", 413),
+        (b"Content-Length: 4000000\r\nContent-Encoding: br\r\nConnection: close\r\n\r\n", 415),
+        (b"Transfer-Encoding: chunked\r\n\r\n3D0900\r\n", 413),
+    ],
+)
+def test_a_rejection_is_not_lost_while_the_body_is_sent(head: bytes, status: int) -> None:
+    app = Application(digits_bundle(limits={"max_body_bytes": 2000}))
+    body = [b"x" * 500_000] * 8
+    end = b"\r\n0\r\n\r\n" if b"chunked" in head else b""
+    try:
+        response = converse(app, send(_POST + head, *body, end))
+    finally:
+        app.close()
+    assert response.startswith(b"HTTP/1.1 %d " % status)
+    assert response.endswith(b"}")
