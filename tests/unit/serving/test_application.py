@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from cli.main import command
 from cv_factory.data.decode import decode
-from cv_factory.deployment.verify import encode_png
+from cv_factory.data.encode import encode_png
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
