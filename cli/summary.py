@@ -12,6 +12,7 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
+from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.registration import Registration
 from registry import versions
 from registry.artifact_loader import load_output, step_output
@@ -38,23 +39,28 @@ class NextStep:
 def print_summary(run: PipelineRunResponse) -> Registration:
     """Print the summary of a finished training run and return its registration."""
     registration = load_output(run, "register", Registration)
+    report = load_output(run, "validate_data", DataReport)
     registry = ModelRegistry(registration.model_name)
     version = versions.get_version(registration.model_name, registration.version)
     displaced = find_displaced_version(registry, version.number, run.name)
     next_step = NextStep(next_command(registry, version), displaced)
     Console(highlight=False).print(
-        render_summary(run, registration, _mlflow_uri(), next_step), crop=False
+        render_summary(run, registration, report, _mlflow_uri(), next_step), crop=False
     )
     return registration
 
 
 def render_summary(
-    run: PipelineRunResponse, registration: Registration, mlflow_uri: str, next_step: NextStep
+    run: PipelineRunResponse,
+    registration: Registration,
+    report: DataReport,
+    mlflow_uri: str,
+    next_step: NextStep,
 ) -> RenderableType:
     """Return the summary of a finished training run for a rich console."""
     rows = [
         _line(f"[bold]{title:<15}[/]{escape(text)}")
-        for title, text in _rows(run, registration, mlflow_uri)
+        for title, text in _rows(run, registration, report, mlflow_uri)
     ]
     verdict = [_line(line) for line in _verdict(registration, next_step)]
     return Group("", *rows, "", _gates(registration), "", *verdict)
@@ -68,7 +74,7 @@ def _line(markup: str) -> Text:
 
 
 def _rows(
-    run: PipelineRunResponse, registration: Registration, mlflow_uri: str
+    run: PipelineRunResponse, registration: Registration, report: DataReport, mlflow_uri: str
 ) -> Iterator[tuple[str, str]]:
     dataset = step_output(run, "ingest").run_metadata
     split = step_output(run, "split").run_metadata
@@ -84,13 +90,15 @@ def _rows(
         f"{split['n_train']:,} train, {split['n_validation']:,} validation, "
         f"{split['n_test']:,} test (seed {split['seed']})",
     )
+    for remark in report.remarks:
+        yield "Data", _wrap(remark)
     if "search" in run.steps:
         yield "Search", str(step_output(run, "search").run_metadata["winner"])
     yield "Test accuracy", _format_metric(metrics, "accuracy")
     yield "Test macro F1", _format_metric(metrics, "macro_f1")
     for step, key in (("train", "instability"), ("export", "calibration_warning")):
         if warning := step_output(run, step).run_metadata.get(key):
-            yield "Warning", textwrap.fill(str(warning), 64).replace("\n", "\n" + 15 * " ")
+            yield "Warning", _wrap(str(warning))
     repeated = "" if registration.is_new else " (registered before: nothing new)"
     yield "Model", f"{_version(registration)}, stage {registration.stage}{repeated}"
     cached = [s.name for s in run.steps.values() if s.status == ExecutionStatus.CACHED]
@@ -98,6 +106,11 @@ def _rows(
     yield "Dashboard", f"run {run.name}: zenml login --local"
     if mlflow_run := registration.lineage.get(MLFLOW_RUN_KEY):
         yield "MLflow", f"run {mlflow_run}: mlflow ui --backend-store-uri '{mlflow_uri}'"
+
+
+def _wrap(text: str) -> str:
+    """Wrap a text of a row below itself."""
+    return textwrap.fill(text, 64, break_long_words=False).replace("\n", "\n" + 15 * " ")
 
 
 def _format_metric(metrics: Mapping[str, object], name: str) -> str:

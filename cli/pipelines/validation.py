@@ -41,14 +41,12 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
 
 
 def describe_report(report: DataReport) -> str:
-    """Return the verdict, and one line per expectation that was not met."""
+    """Return the verdict, and one line per expectation that was not met and per notice."""
     passed = sum(result.success for result in report.expectations)
-    lines = [
-        f"\nPassed: {report.n_images:,} images in {len(report.class_counts)} classes, "
+    summary = (
+        f"\n{report.verdict}: {report.n_images:,} images in {len(report.class_counts)} classes, "
         f"{passed} of {len(report.expectations)} expectations met, "
         f"{len(report.unreadable)} images left out as unreadable."
-    ]
-    for result in report.failures:
-        lines.append(f"  {result.verdict}: {result.message} Found {result.observed}, "
-                     f"allowed {result.limit}.")  # fmt: skip
-    return "\n".join([*lines, "Report: artifact 'data_report' in the dashboard."])
+    )
+    remarks = [f"  {remark}" for remark in report.remarks]
+    return "\n".join([summary, *remarks, "Report: artifact 'data_report' in the dashboard."])

@@ -50,8 +50,13 @@ class ColumnsConfig(Section):
 
 
 class FolderConfig(Section):
-    """Pattern that reads classes off a folder's file names; by default one subfolder a class."""
+    """Layout of a folder of images; by default one subfolder a class."""
 
+    layout: Literal["classes", "parts"] = Field(
+        "classes",
+        description="classes: CLASS/…; parts: PART/CLASS/…, with train, validation and test (or "
+        "val, dev, …) as parts",
+    )
     pattern: str | None = Field(
         None,
         description="regular expression over the path below the folder, with the group "
@@ -72,6 +77,12 @@ class FolderConfig(Section):
         if unknown := names - {"label", "split", "group"}:
             raise ValueError(f"unknown group {min(unknown)!r}; groups are label, split and group")
         return pattern
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> "FolderConfig":
+        if self.pattern is not None and self.layout == "parts":
+            raise ValueError("give 'pattern' or layout 'parts', not both")
+        return self
 
 
 class TableConfig(Section):
@@ -249,6 +260,13 @@ class DataConfig(Section):
     )
     max_unreadable_share: Fraction = Field(
         0.01, description="share of images that may be unreadable before the run stops"
+    )
+    drop_classes_below: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="leave out classes with fewer images than this, and say which"
+    )
+    follow_links: bool = Field(
+        False,
+        description="read symbolic links that lead out of a local folder, and links to folders",
     )
     limit: Annotated[int, Field(ge=2)] | None = Field(
         None, description="read only this many images, evenly spread over the source"

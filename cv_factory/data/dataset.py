@@ -64,6 +64,8 @@ class ImageDataset(Artifact):
         class_names: Name of each label.
         source: What the images were read from, for people.
         unreadable: The images that could not be read.
+        notices: What a user should know of the reading, one sentence each: files that were left
+            out as no images, images that were converted.
         backing: The temporary file that holds exactly ``images``, where there is one.
         value_range: Stored values that were made black and white, where configured.
         stored_values: What is stored in the originals of more than 8 bits, where there are any.
@@ -77,6 +79,7 @@ class ImageDataset(Artifact):
     class_names: tuple[str, ...]
     source: str
     unreadable: tuple[UnreadableImage, ...] = ()
+    notices: tuple[str, ...] = ()
     backing: ScratchFile | None = field(default=None, repr=False, compare=False)
     value_range: ValueRange | None = None
     stored_values: StoredValues | None = None
@@ -118,6 +121,7 @@ class ImageDataset(Artifact):
         digest.update(repr((self.source, self.unreadable)).encode())
         if self.value_range or self.stored_values:
             digest.update(repr((self.value_range, self.stored_values)).encode())
+        digest.update("\n".join(self.notices).encode())
         return digest.hexdigest()
 
     def batches(self, indices: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -141,6 +145,7 @@ class ImageDataset(Artifact):
             "source": self.source,
             "fingerprint": self.fingerprint,
             "unreadable": [[u.id, u.source, u.reason] for u in self.unreadable],
+            "notices": list(self.notices),
         }
         if self.value_range is not None:
             header["value_range"] = list(self.value_range)
@@ -160,11 +165,12 @@ class ImageDataset(Artifact):
         unreadable = tuple(UnreadableImage(*row) for row in body["unreadable"])
         value_range, values = body.get("value_range"), body.get("stored_values")
         return cls(
-            images.view(np.uint8),
-            manifest,
-            tuple(body["class_names"]),
-            body["source"],
-            unreadable,
+            images=images.view(np.uint8),
+            manifest=manifest,
+            class_names=tuple(body["class_names"]),
+            source=body["source"],
+            unreadable=unreadable,
+            notices=tuple(body.get("notices", ())),
             value_range=value_range and (value_range[0], value_range[1]),
             stored_values=values and StoredValues(**values),
         )

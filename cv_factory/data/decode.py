@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import (  # noqa: F401  (plugins register themselves)
     AvifImagePlugin,
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     IcoImagePlugin,
     Image,
@@ -67,13 +68,15 @@ _DECODER_ERRORS = (
 )
 _MAX_PROFILE_BYTES = 4 * 2**20
 _PROFILE_SPACES = {"RGB": "RGB ", "CMYK": "CMYK", "L": "GRAY"}
-_GRAY_MODES = DEEP_GRAY_MODES | {"1", "L", "LA"}
+#: Pillow's modes of one channel of intensity, alpha aside.
+GRAY_MODES = DEEP_GRAY_MODES | {"1", "L", "LA"}
 _SUBFILE_TYPE, _REDUCED_COPY = 254, 1  # TIFF tag and its flag
+_SIDEWAYS_ORIENTATIONS = frozenset({5, 6, 7, 8})
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Header of an encoded image: size in pixels (as stored) and Pillow's mode."""
+    """Header of an encoded image: its upright size in pixels, and Pillow's mode."""
 
     width: int
     height: int
@@ -82,7 +85,7 @@ class ImageHeader:
     @property
     def is_gray(self) -> bool:
         """Whether the image holds one channel of intensity (alpha aside)."""
-        return self.mode in _GRAY_MODES
+        return self.mode in GRAY_MODES
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,9 @@ def decode(
         draft_mode = None if "icc_profile" in image.info else mode
         image.draft(draft_mode, (2 * max(height, width), 2 * max(height, width)))
         ImageOps.exif_transpose(image, in_place=True)
+        if image.size == (header.height, header.width):
+            # The orientation stood behind the pixels of a PNG.
+            header = ImageHeader(*image.size, header.mode)
         reduced, values = _to_eight_bits(image, content, depth, value_range)
         picture = _flatten(_to_srgb(reduced), mode)
         if picture.size != (width, height):
@@ -181,7 +187,21 @@ def _parse_header(image: Image.Image) -> ImageHeader:
         raise ImageError(
             "its first picture is a preview, as in a camera's raw file: develop it to JPEG or TIFF"
         )
-    return ImageHeader(image.width, image.height, image.mode)
+    width, height = image.size
+    if _is_sideways(image):
+        width, height = height, width
+    return ImageHeader(width, height, image.mode)
+
+
+def _is_sideways(image: Image.Image) -> bool:
+    """Whether the EXIF orientation exchanges width and height.
+
+    Pillow's size of a TIFF is upright already; of a PNG without EXIF data before its pixels,
+    ``getexif`` would decode the pixels to look behind them.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return False
+    return image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS_ORIENTATIONS
 
 
 def _check_header(header: ImageHeader, max_pixels: int, max_aspect_ratio: float) -> None:

@@ -8,12 +8,13 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cv_factory.artifacts.npy_stream import NpyStreamWriter
 from cv_factory.config.data import DataConfig
 from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
-from cv_factory.data.decode import read_header
+from cv_factory.data.decode import GRAY_MODES, read_header
 from cv_factory.data.image_manifest import ManifestWriter, map_manifest
 from cv_factory.data.image_statistics import image_statistics
 from cv_factory.data.reading import (
@@ -27,6 +28,7 @@ from cv_factory.data.reading import (
 from cv_factory.data.sources import ImageRecord, ImageSource, open_source
 from cv_factory.errors import DataError, ImageError
 from cv_factory.progress import track
+from cv_factory.reporting.numbers import format_beside_limit, format_share
 
 _log = logging.getLogger(__name__)
 
@@ -78,12 +80,17 @@ def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:
             collected.add(batch)
             _abort_on_failures(collected.unreadable, len(indices), config.max_unreadable_share)
     _check_unreadable(collected.unreadable, len(indices), config.max_unreadable_share)
+    table = map_manifest(rows)
+    notices = (*source.notices, *_describe_conversions(table, target, config))
+    for notice in notices:
+        _log.info(notice)
     return ImageDataset(
         images=np.load(scratch.path, mmap_mode="r", allow_pickle=False),
-        manifest=map_manifest(rows),
+        manifest=table,
         class_names=source.class_names,
         source=source.description,
         unreadable=tuple(collected.unreadable),
+        notices=notices,
         backing=scratch,
         value_range=target.value_range,
         stored_values=collected.stored_values,
@@ -124,6 +131,28 @@ def infer_format(
         config.channels or max(channels for _, _, channels in headers),
         value_range,
     )
+
+
+def _describe_conversions(
+    manifest: pd.DataFrame, target: ImageFormat, config: DataConfig
+) -> Iterator[str]:
+    """Yield what the inferred format, which a sample decided, cost the other images."""
+    n = len(manifest)
+    n_color = n - int(manifest["mode"].isin(GRAY_MODES).sum())
+    if config.channels is None and target.channels == 1 and n_color:
+        yield (
+            f"{n_color:,} of {n:,} images are in colour and were made grey, since the channels "
+            "were inferred from a sample of grey ones; data.channels=3 keeps the colours."
+        )
+    size = (target.height, target.width)
+    n_resized = n - int(((manifest["height"] == size[0]) & (manifest["width"] == size[1])).sum())
+    # The default size is no size that the sample had.
+    is_common = size != (_DEFAULT_SIDE, _DEFAULT_SIDE) or 2 * n_resized < n
+    if config.height is None and n_resized and is_common:
+        yield (
+            f"{n_resized:,} of {n:,} images are not {size[0]}x{size[1]}, which was inferred from a "
+            "sample, and were resized; data.height and data.width set another size."
+        )
 
 
 def _probe(record: ImageRecord) -> tuple[int, int, int] | UnreadableImage:
@@ -231,7 +260,7 @@ def _abort_on_failures(unreadable: list[UnreadableImage], n: int, allowed: float
     if len(unreadable) > max(_MIN_FAILURES_TO_ABORT, allowed * n):
         raise DataError(
             f"Stopped: {len(unreadable):,} of {n:,} images could not be read so far, allowed are "
-            f"{allowed:.1%} (data.max_unreadable_share):\n{_list_problems(unreadable)}\n"
+            f"{format_share(allowed)} (data.max_unreadable_share):\n{_list_problems(unreadable)}\n"
             "Check that the source can still be reached."
         )
 
@@ -260,8 +289,8 @@ def _check_unreadable(unreadable: list[UnreadableImage], n: int, allowed: float)
     share = len(unreadable) / n
     if share > allowed or len(unreadable) == n:
         raise DataError(
-            f"{len(unreadable)} of {n} images ({share:.1%}) cannot be read, allowed are "
-            f"{allowed:.1%} (data.max_unreadable_share):\n{listing}\n"
+            f"{len(unreadable)} of {n} images ({format_beside_limit(share, allowed)}) cannot be "
+            f"read, allowed are {format_share(allowed)} (data.max_unreadable_share):\n{listing}\n"
             "Repair or remove them, or allow a larger share."
         )
     _log.info(f"{len(unreadable)} of {n} images cannot be read and are left out:\n{listing}")

@@ -88,12 +88,12 @@ def split_dataset(dataset: ImageDataset, config: "SplitConfig") -> Split:
     its file names matter, and an image that is added moves few others. A part's size is met to
     within half of the largest such set in each class.
 
+    Images without a label are in no part, and a class that is too small is not in every part:
+    ``validate_dataset`` reports and refuses both.
+
     Raises:
-        DataError: Images lack labels, or a class is too small to be in every part.
+        DataError: A part is to have more images than there are.
     """
-    if (dataset.labels < 0).any():
-        missing = dataset.manifest["source"][dataset.labels < 0].tolist()
-        raise DataError(f"{len(missing)} images have no label, such as {missing[0]}.")
     leakage_groups = _build_leakage_groups(dataset, config.seed)
     official = _official_parts(dataset, leakage_groups) if config.keep_official_test else {}
     sizes = {name: getattr(config, name) for name in ("test", "validation")}
@@ -104,7 +104,7 @@ def split_dataset(dataset: ImageDataset, config: "SplitConfig") -> Split:
         class_quotas = {part: int(counts[label]) for part, counts in quotas.items()}
         part_of_group[members] = _divide(members, leakage_groups, official, class_quotas)
     part_of_image = part_of_group[leakage_groups.by_image]
-    _check_classes(dataset, leakage_groups, part_of_image)
+    part_of_image[dataset.labels < 0] = -1
     parts = {n: np.flatnonzero(part_of_image == k) for k, n in enumerate(SPLIT_NAMES)}
     return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
 
@@ -121,7 +121,7 @@ class _LeakageGroups:
     Attributes:
         by_image: The group of each image, int64 ``(N,)``.
         labels: The label that a group counts for, int64 ``(F,)``: where it holds several, the one
-            of which it holds the largest share.
+            of which it holds the largest share. The number of classes stands for no label.
         sizes: Images of each group, int64 ``(F,)``.
         order: Seeded hash that orders the groups, uint64 ``(F,)``.
     """
@@ -146,9 +146,11 @@ def _build_leakage_groups(dataset: ImageDataset, seed: int) -> _LeakageGroups:
         by_image = connected_components(graph, directed=False)[1][pixels].astype(np.int64)
         # Numbered anew: groups were nodes of the graph, too.
         by_image = np.unique(by_image, return_inverse=True)[1].astype(np.int64)
+    n_classes = len(dataset.class_names)
+    labels = np.where(dataset.labels < 0, n_classes, dataset.labels)
     return _LeakageGroups(
         by_image=by_image,
-        labels=_choose_group_labels(by_image, dataset.labels, len(dataset.class_names)),
+        labels=_choose_group_labels(by_image, labels, n_classes + 1),
         sizes=np.bincount(by_image).astype(np.int64),
         order=_hashes(dataset, by_image, grouped, groups, seed),
     )
@@ -220,7 +222,8 @@ def _compute_quotas(
         free &= ~inside
     n_classes = len(dataset.class_names)
     weights = leakage_groups.sizes[free].astype(np.float64)
-    available = np.bincount(leakage_groups.labels[free], weights, n_classes).astype(np.float64)
+    counts = np.bincount(leakage_groups.labels[free], weights, n_classes)
+    available = counts[:n_classes].astype(np.float64)
     quotas = {}
     for name, size in sizes.items():
         if name in official:
@@ -265,20 +268,3 @@ def _divide(
         parts[free[:n_taken]] = SPLIT_NAMES.index(name)
         free = free[n_taken:]
     return parts
-
-
-def _check_classes(
-    dataset: ImageDataset, leakage_groups: _LeakageGroups, part_of_image: npt.NDArray[np.int8]
-) -> None:
-    """Refuse a split that leaves a class without images in a part."""
-    n_parts = len(SPLIT_NAMES)
-    cells = dataset.labels * n_parts + part_of_image
-    counts = np.bincount(cells, minlength=len(dataset.class_names) * n_parts).reshape(-1, n_parts)
-    for label in np.flatnonzero((counts == 0).any(axis=1)):
-        images = leakage_groups.by_image[dataset.labels == label]
-        empty = [part for number, part in enumerate(SPLIT_NAMES) if counts[label, number] == 0]
-        raise DataError(
-            f"Class {dataset.class_names[label]!r} has {len(images)} images "
-            f"({len(np.unique(images))} that can be parted): too few for train, validation and "
-            f"test (none left for {', '.join(empty)}). Add images or remove the class."
-        )

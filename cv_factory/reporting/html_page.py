@@ -82,7 +82,8 @@ def _render_tile(tile: Tile) -> str:
 
 
 def _render_badge(badge: Badge) -> str:
-    css_class = _BADGE_CLASSES.get(badge.word.lower(), "")
+    word = badge.word.lower()
+    css_class = _BADGE_CLASSES.get(word, "warn" if "warning" in word else "")
     return f'<span class="badge {css_class}">{escape(badge.word)}</span>'
 
 

@@ -74,6 +74,7 @@ class GXDataValidator(BaseDataValidator):
             split=dict(split.items()),
             config=config,
             unreadable=[(image.id, image.reason) for image in dataset.unreadable],
+            notices=dataset.notices,
             images=dataset.images,
             reference=Reference(comparison_dataset.manifest, comparison_dataset.class_names)
             if comparison_dataset is not None

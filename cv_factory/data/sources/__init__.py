@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cv_factory.config.data import DataConfig
 from cv_factory.config.plugins import load_plugin
 from cv_factory.cpu import available_cpus
+from cv_factory.errors import SourceError
 
 #: The package whose modules are plug-ins; ``cv_factory.code_fingerprint`` reads it.
 PLUGINS = "cv_factory.data.sources"
@@ -68,6 +69,22 @@ class ImageSource(AbstractContextManager["ImageSource"]):
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; a label's number is its place here."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the source left out without being asked to, one sentence each."""
+        return ()
+
+    def drop_classes_below(self, n_images: int) -> None:
+        """Leave out classes with fewer images.
+
+        Raises:
+            SourceError: Fewer than two classes are left, or the source does not list its images.
+        """
+        raise SourceError(
+            f"{self.description}: data.drop_classes_below is for sources that list their images "
+            "(folder, manifest, sql, http, dvc)."
+        )
 
     @abstractmethod
     def __len__(self) -> int:
@@ -125,4 +142,6 @@ def open_source(config: DataConfig, *, labelled: bool = True) -> ImageSource:
     """
     module = load_plugin(PLUGINS, config.source, "source")
     source: ImageSource = module.open_source(config, labelled=labelled)
+    if labelled and config.drop_classes_below is not None:
+        source.drop_classes_below(config.drop_classes_below)
     return source

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from cv_factory.data.sources import ImageRecord, ImageSource
 from cv_factory.data.sources._listing import Listing
+from cv_factory.errors import SourceError
+from cv_factory.reporting.numbers import format_count
 
 
 class ListedSource(ImageSource):
@@ -32,6 +34,26 @@ class ListedSource(ImageSource):
     def class_names(self) -> tuple[str, ...]:
         """The classes that the listing names, sorted."""
         return self._listing.class_names
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the listing left out, and why."""
+        return tuple(self._listing.notices)
+
+    def drop_classes_below(self, n_images: int) -> None:
+        """Leave out classes with fewer images."""
+        dropped = self._listing.drop_classes_below(n_images)
+        if dropped:
+            counts = ", ".join(f"{name} ({n:,})" for name, n in dropped.items())
+            self._listing.notices.append(
+                f"{format_count(len(dropped), 'class')} with fewer than {n_images:,} images left "
+                f"out (data.drop_classes_below): {counts}."
+            )
+        if dropped and len(self.class_names) < 2:
+            raise SourceError(
+                f"{self.description}: fewer than two classes have {n_images:,} images or more "
+                f"(data.drop_classes_below); too small are {counts}."
+            )
 
     def __len__(self) -> int:
         """Return the number of images listed."""

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from cv_factory.config.data import DataConfig, DvcConfig, FolderConfig
+from cv_factory.config.data import DataConfig, DvcConfig
 from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources.folder import FolderSource
 from cv_factory.data.sources.manifest import ManifestSource
@@ -45,8 +45,7 @@ def open_source(config: DataConfig, *, labelled: bool) -> ListedSource:
                 )
             else:
                 store = FsspecStore(filesystem, f"/{path}", f"dvc:{at}/{path}")
-                pattern = (config.folder or FolderConfig()).pattern
-                source = FolderSource(store, pattern, config.max_bytes, labelled=labelled)
+                source = FolderSource(store, config, labelled=labelled)
         except (DvcException, SCMError) as error:
             raise SourceError(f"The DVC repository {at} cannot be read: {error}.") from None
         return _ClosingSource(source, on_error.pop_all(), f"{path} of the DVC repository {at}")

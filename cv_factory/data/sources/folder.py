@@ -1,35 +1,37 @@
 """A folder of images, here or in a bucket: one subfolder a class, or classes told by file names."""
 
-import logging
 import re
+import shlex
+from collections import defaultdict
 from collections.abc import Iterator
 
 from cv_factory.config.data import DataConfig, FolderConfig
 from cv_factory.data.sources._listed import ListedSource
-from cv_factory.data.sources._listing import ListedImage, Listing, official_split
-from cv_factory.data.storage.stores import ImageStore, open_store, printable
+from cv_factory.data.sources._listing import (
+    Examples,
+    ListedImage,
+    Listing,
+    official_split,
+    parse_part,
+)
+from cv_factory.data.storage.stores import ImageStore, StoredFile, open_store, printable
 from cv_factory.errors import SourceError
-
-_log = logging.getLogger(__name__)
+from cv_factory.reporting.numbers import format_count
 
 _LAYOUT = "expected one subfolder of images a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg"
-_SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "dev"})
-_SPLIT_PATTERN = "(?P<split>[^/]+)/(?P<label>[^/]+)/.+"
+_PATTERN_HINT = "; where the classes are told by the file names, give data.folder.pattern"
+_SUBFOLDERS_ARE_CLASSES = "(?P<label>[^/]+)/.+"
 
 
 class FolderSource(ListedSource):
     """Every file of a folder is an image; hidden files are skipped."""
 
-    def __init__(
-        self, store: ImageStore, pattern: str | None, max_bytes: int, *, labelled: bool = True
-    ) -> None:
+    def __init__(self, store: ImageStore, config: DataConfig, *, labelled: bool = True) -> None:
         """List the files.
 
         Args:
             store: The folder.
-            pattern: Regular expression over a file's path that tells its class; None for one
-                subfolder a class.
-            max_bytes: Larger files are refused.
+            config: ``path`` is the folder as the user named it; section ``folder``.
             labelled: Without a pattern: whether subfolders are classes; else every file is an
                 image without a label, wherever it lies.
 
@@ -37,18 +39,25 @@ class FolderSource(ListedSource):
             SourceError: The folder does not exist or is not laid out as expected.
         """
         self._store = store
-        self._max_bytes = max_bytes
+        self._path = (config.path or "").rstrip("/")
+        self._max_bytes = config.max_bytes
+        self._linked_folders, self._beside = Examples(), Examples()
         if not store.exists():
             raise SourceError(f"The image folder {store.root} does not exist or is no folder.")
-        if pattern is not None:
-            self._listing = Listing(self._by_pattern(re.compile(pattern)))
-        elif labelled:
-            self._listing = self._by_subfolder()
-        else:
+        folder = config.folder or FolderConfig()
+        if folder.pattern is not None:
+            self._listing = Listing(self._by_pattern(re.compile(folder.pattern)))
+        elif not labelled:
             self._listing = Listing(self._unlabelled())
+        elif folder.layout == "parts":
+            self._listing = self._by_part()
+        else:
+            self._listing = self._by_subfolder()
+        self._add_notices()
         if not len(self):
             layout = _LAYOUT.format(root=store.root) if labelled else "expected images"
-            raise SourceError(f"The image folder {store.root} holds no files: {layout}.")
+            notices = " ".join(["", *self.notices])
+            raise SourceError(f"The image folder {store.root} holds no images: {layout}.{notices}")
 
     @property
     def description(self) -> str:
@@ -63,57 +72,141 @@ class FolderSource(ListedSource):
     def _by_subfolder(self) -> Listing:
         root, classes = self._store.root, self._store.folders()
         layout = _LAYOUT.format(root=root)
-        hint = "; where the classes are told by the file names, give data.folder.pattern"
         if not classes:
-            raise SourceError(f"The image folder {root} has no subfolder: {layout}{hint}.")
+            raise SourceError(f"The image folder {root} has no subfolder: {layout}{_PATTERN_HINT}.")
         if len(classes) == 1:
             raise SourceError(
                 f"The image folder {root} has the one class {classes[0]!r}; a classifier needs "
-                f"two: {layout}{hint}."
+                f"two: {layout}{_PATTERN_HINT}.{self._suggest_subfolder(classes[0])}"
             )
-        if {name.lower() for name in classes} <= _SPLIT_FOLDERS:
-            raise SourceError(
-                f"The subfolders of {root} ({', '.join(classes)}) look like a split, not like "
-                f"classes. If so: --set 'data.folder.pattern={_SPLIT_PATTERN}'."
+        if parts := find_parts(classes):
+            raise SourceError(self._describe_parts(parts))
+        listing = Listing(self._in_subfolders(), tuple(classes))
+        if len(listing) and (empty := listing.drop_classes_below(1)):
+            listing.notices.append(
+                f"{format_count(len(empty), 'empty folder')} left out: {', '.join(empty)}."
             )
-        beside: list[str] = []
-        listing = Listing(self._in_subfolders(beside), tuple(classes))
-        if beside:
-            _log.info(
-                f"{len(beside)} files lie in {root} itself, beside the class folders, and are not "
-                f"read: {', '.join(sorted(beside)[:5])}{', …' if len(beside) > 5 else ''}"
-            )
+            if len(listing.class_names) < 2:
+                self._listing = listing
+                self._add_notices()
+                raise SourceError(
+                    f"The image folder {root} has images of the one class "
+                    f"{listing.class_names[0]!r}; a classifier needs two: {layout}. "
+                    + " ".join(self.notices)
+                )
         return listing
 
-    def _in_subfolders(self, beside: list[str]) -> Iterator[ListedImage]:
-        for file in self._store.files():
-            name = printable(file.name)
+    def _suggest_subfolder(self, name: str) -> str:
+        """Return what to do where the classes lie one folder deeper."""
+        below = self._store.folders(name)
+        if len(below) < 2:
+            return ""
+        return (
+            f" The folders in it ({', '.join(below[:3])}{', …' if len(below) > 3 else ''}) look "
+            f"like classes: --set {self._set_path(name)}"
+        )
+
+    def _describe_parts(self, parts: dict[str, str]) -> str:
+        """Return why folders are taken for the parts of a split, and what can be done with them."""
+        classes = {name: len(self._store.folders(name)) for name in parts}
+        labeled = [name for name, n in classes.items() if n >= 2]
+        unlabeled = [name for name in classes if name not in labeled]
+        counts = ", ".join(
+            f"{name} ({f'{n} class folders' if n else 'no class folders'})"
+            for name, n in classes.items()
+        )
+        lines = [
+            f"The subfolders of {self._store.root} look like a split, not like classes: {counts}."
+        ]
+        if labeled:
+            train = next((name for name in labeled if parts[name] == "train"), labeled[0])
+            lines.append(f"To train on one, which is divided anew: --set {self._set_path(train)}")
+        if len(labeled) > 1:
+            lines.append("To keep the parts: --set data.folder.layout=parts")
+        lines += [
+            f"To score the images without labels: --pipeline batch_inference with "
+            f"--set {self._set_path(name)}"
+            for name in unlabeled
+        ]
+        lines.append(f"If they are classes: --set 'data.folder.pattern={_SUBFOLDERS_ARE_CLASSES}'")
+        return "\n  ".join(lines)
+
+    def _set_path(self, subfolder: str) -> str:
+        return shlex.quote(f"data.path={self._path}/{subfolder}")
+
+    def _in_subfolders(self) -> Iterator[ListedImage]:
+        for name, file in self._files():
             label, separator, _ = name.partition("/")
             if separator or file.problem:
                 yield ListedImage(
                     name, file.name, label or None, version=file.version, problem=file.problem
                 )
             else:
-                beside.append(name)
+                self._beside.add(name)
+
+    def _by_part(self) -> Listing:
+        """List PART/CLASS/… with parts such as ``train`` and ``test``.
+
+        Raises:
+            SourceError: No subfolder is named like a part.
+        """
+        folders = {name: parse_part(name) for name in self._store.folders()}
+        parts = {name: part[0] for name, part in folders.items() if part}
+        if not parts:
+            raise SourceError(
+                f"data.folder.layout=parts: no subfolder of {self._store.root} is named like a "
+                f"part (train, validation, test, or val, dev, …): {', '.join(folders) or 'none'}."
+            )
+        return Listing(self._in_parts(parts))
+
+    def _in_parts(self, parts: dict[str, str]) -> Iterator[ListedImage]:
+        for name, file in self._files():
+            part, _, path = name.partition("/")
+            label, separator, _ = path.partition("/")
+            if part in parts and separator:
+                yield ListedImage(
+                    name, file.name, label, parts[part], version=file.version, problem=file.problem
+                )
+            else:
+                self._beside.add(name)
 
     def _unlabelled(self) -> Iterator[ListedImage]:
-        for file in self._store.files():
-            yield ListedImage(
-                printable(file.name), file.name, None, version=file.version, problem=file.problem
-            )
+        for name, file in self._files():
+            yield ListedImage(name, file.name, None, version=file.version, problem=file.problem)
 
     def _by_pattern(self, pattern: re.Pattern[str]) -> Iterator[ListedImage]:
-        for file in self._store.files():
-            name, version = printable(file.name), file.version
+        for name, file in self._files():
             match = pattern.fullmatch(name)
             if match is None or file.problem:
                 problem = file.problem or "its path does not match data.folder.pattern"
-                yield ListedImage(name, file.name, None, version=version, problem=problem)
+                yield ListedImage(name, file.name, None, version=file.version, problem=problem)
                 continue
             parts = match.groupdict()
             split = official_split(parts.get("split") or "", f"data.folder.pattern for {name}")
             yield ListedImage(
-                name, file.name, parts["label"], split, parts.get("group") or "", version
+                name, file.name, parts["label"], split, parts.get("group") or "", file.version
+            )
+
+    def _files(self) -> Iterator[tuple[str, StoredFile]]:
+        """Yield name and file of all that may be an image."""
+        for file in self._store.files():
+            name = printable(file.name)
+            if file.is_linked_folder:
+                self._linked_folders.add(name)
+            else:
+                yield name, file
+
+    def _add_notices(self) -> None:
+        """Add what lies in the folder and was not listed."""
+        beside, links = self._beside, self._linked_folders
+        if beside.count:
+            self._listing.notices.append(
+                f"{format_count(beside.count, 'file')} outside of class folders left out: {beside}."
+            )
+        if links.count:
+            self._listing.notices.append(
+                f"{format_count(links.count, 'linked folder')} left out (data.follow_links=true "
+                f"follows the link): {links}."
             )
 
     def _read(self, name: bytes) -> bytes:
@@ -123,8 +216,22 @@ class FolderSource(ListedSource):
         return self._store.location(name)
 
 
+def find_parts(folders: list[str]) -> dict[str, str]:
+    """Return the part of each folder, where two or more are named like the parts of one split.
+
+    ``train`` and ``test`` are; so are ``seg_train`` and ``seg_test``, but not ``test_tube`` and
+    ``training_shoe``.
+    """
+    families: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in folders:
+        if parsed := parse_part(name):
+            part, rest = parsed
+            families[rest][name] = part
+    largest = max(families.values(), key=len, default={})
+    return largest if len(largest) > 1 else {}
+
+
 def open_source(config: DataConfig, *, labelled: bool) -> FolderSource:
     """Open the folder at ``path``."""
-    store = open_store(config.path or "", config.storage_options)
-    pattern = (config.folder or FolderConfig()).pattern
-    return FolderSource(store, pattern, config.max_bytes, labelled=labelled)
+    store = open_store(config.path or "", config.storage_options, follow_links=config.follow_links)
+    return FolderSource(store, config, labelled=labelled)

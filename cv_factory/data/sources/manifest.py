@@ -114,7 +114,7 @@ def _open_root(root: str, config: DataConfig) -> ImageStore | str:
     """Return the store of a root, or the root itself where it is a folder over HTTP."""
     if parse_scheme(root) in ("http", "https"):
         return root
-    return open_store(root, config.storage_options)
+    return open_store(root, config.storage_options, follow_links=config.follow_links)
 
 
 def open_source(config: DataConfig, *, labelled: bool) -> ManifestSource:

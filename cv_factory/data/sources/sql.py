@@ -56,7 +56,9 @@ class SqlSource(ListedSource):
             fetcher = Fetcher(fetch)
             opened.callback(fetcher.close)
             self._images = ReferencedImages(
-                open_store(section.root, config.storage_options) if section.root else None,
+                open_store(section.root, config.storage_options, follow_links=config.follow_links)
+                if section.root
+                else None,
                 section,
                 "data.sql",
                 fetcher=fetcher,

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH116, PTH118 - names are bytes, which pathlib does not know
+# ruff: noqa: PTH116, PTH118, PTH120 - names are bytes, which pathlib does not know
 """Stores of image files: a local folder, or anything that fsspec can open, behind one interface.
 
 A store reads only what lies below its root: names that are absolute, climb with ``..`` or lead out
@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -29,6 +29,20 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)|^(data|file):", re.I
 _SCHEMES_OF_EXTRA = ("s3", "s3a")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _REMOTE_READERS = 16
+#: What operating systems, file servers and notebooks leave beside a user's files, in lower case.
+_SYSTEM_FILES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store", "icon\r"}
+)
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx",
+        ".ipynb_checkpoints",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    }
+)
 _VERSION_KEYS = ("ETag", "etag", "md5", "checksum", "LastModified", "mtime", "sha", "created")
 
 
@@ -41,11 +55,13 @@ class StoredFile:
         version: Changes when the file does (size and modification time or ETag); empty where the
             file system does not tell.
         problem: Why it cannot be read, where that is known already.
+        is_linked_folder: Whether it is a link to a folder, which is not followed.
     """
 
     name: bytes
     version: str = ""
     problem: str = ""
+    is_linked_folder: bool = False
 
 
 class ImageStore(ABC):
@@ -58,8 +74,11 @@ class ImageStore(ABC):
         """Whether the root is a folder."""
 
     @abstractmethod
-    def folders(self) -> list[str]:
-        """Return the names of the folders that lie directly in the root, hidden ones left out."""
+    def folders(self, below: str = "") -> list[str]:
+        """Return the names of the folders in the root, or in a folder of it.
+
+        Hidden folders, and those that operating systems make, are left out.
+        """
 
     @abstractmethod
     def files(self) -> Iterator[StoredFile]:
@@ -123,15 +142,31 @@ def check_relative(name: str) -> str:
     return name
 
 
-def open_store(root: str, options: Mapping[str, str | int | bool] | None = None) -> ImageStore:
+def is_system_path(path: str) -> bool:
+    """Whether a file belongs to an operating system, a file server or a notebook, not to a user."""
+    *folders, base = re.split(r"[/\\]", path.lower())
+    return base in _SYSTEM_FILES or base[:2] == "._" or not _SYSTEM_FOLDERS.isdisjoint(folders)
+
+
+def open_store(
+    root: str,
+    options: Mapping[str, str | int | bool] | None = None,
+    *,
+    follow_links: bool = False,
+) -> ImageStore:
     """Open the folder or fsspec URL.
+
+    Args:
+        root: A path or a URL.
+        options: For fsspec's file systems.
+        follow_links: Whether symbolic links of a local folder may lead out of it.
 
     Raises:
         SourceError: No file system handles the URL, or its package is not installed.
     """
     scheme = parse_scheme(root)
     if not scheme or scheme == "file":
-        return LocalStore(root.removeprefix("file://"))
+        return LocalStore(root.removeprefix("file://"), follow_links=follow_links)
     if scheme in ("http", "https"):
         raise SourceError(f"{root} cannot be listed like a folder; use --set data.source=http.")
     return FsspecStore.connect(root, options or {})
@@ -140,8 +175,14 @@ def open_store(root: str, options: Mapping[str, str | int | bool] | None = None)
 class LocalStore(ImageStore):
     """A folder of this machine."""
 
-    def __init__(self, root: str) -> None:
-        """Expand ``~``; nothing is read yet."""
+    def __init__(self, root: str, *, follow_links: bool = False) -> None:
+        """Expand ``~``; nothing is read yet.
+
+        Args:
+            root: The folder.
+            follow_links: Whether links to folders are walked, and links may lead out of the root.
+        """
+        self._follow_links = follow_links
         self._path = Path(root).expanduser()
         self.root = str(self._path)
         self._real_root = os.fsencode(os.path.realpath(self._path))
@@ -151,16 +192,16 @@ class LocalStore(ImageStore):
         """Whether the root is a folder."""
         return self._path.is_dir()
 
-    def folders(self) -> list[str]:
-        """Return the names of the folders in the root, links to folders included."""
-        with os.scandir(os.fsencode(self._path)) as entries:
-            return sorted(printable(e.name) for e in entries if e.name[:1] != b"." and e.is_dir())
+    def folders(self, below: str = "") -> list[str]:
+        """Return the names of the folders in a folder, links to folders included."""
+        with os.scandir(os.fsencode(self._path / below)) as entries:
+            return _visible(printable(e.name) for e in entries if e.is_dir())
 
     def files(self) -> Iterator[StoredFile]:
-        """Walk the folder; a subfolder that is a link or cannot be opened is one problem."""
-        pending = [b""]
+        """Walk the folder; a subfolder that cannot be opened is one problem."""
+        pending: list[tuple[bytes, tuple[bytes, ...]]] = [(b"", ())]
         while pending:
-            folder = pending.pop()
+            folder, linked_from = pending.pop()
             try:
                 with os.scandir(os.path.join(os.fsencode(self._path), folder)) as entries:
                     for entry in entries:
@@ -168,11 +209,27 @@ class LocalStore(ImageStore):
                             continue
                         name = folder + b"/" + entry.name if folder else entry.name
                         if entry.is_dir(follow_symlinks=False):
-                            pending.append(name)
+                            pending.append((name, linked_from))
+                        elif (chain := self._follow(entry, linked_from)) is not None:
+                            pending.append((name, chain))
                         else:
                             yield _stored_file(name, entry)
             except OSError as error:
                 yield StoredFile(folder, problem=describe_error(error))
+
+    def _follow(
+        self, entry: "os.DirEntry[bytes]", linked_from: tuple[bytes, ...]
+    ) -> tuple[bytes, ...] | None:
+        """Return the real folders of all links on the way through a link; None if not followed.
+
+        A link to a folder that one of them lies in is not: it would be walked for ever.
+        """
+        if not (self._follow_links and entry.is_symlink() and entry.is_dir()):
+            return None
+        target = os.path.realpath(entry.path).rstrip(b"/") + b"/"
+        chain = (*linked_from, os.path.realpath(os.path.dirname(entry.path)))
+        is_loop = any((folder + b"/").startswith(target) for folder in chain)
+        return None if is_loop else chain
 
     def version(self, name: bytes) -> str:
         """Return size, modification time and mode of a file, or why it has none."""
@@ -212,8 +269,11 @@ class LocalStore(ImageStore):
             raise ImageError(describe_error(error)) from None
 
     def _read_inside(self, path: bytes, max_bytes: int) -> bytes:
-        if not path.startswith(self._real_root.rstrip(b"/") + b"/"):
-            raise ImageError("a symbolic link that leaves the folder")
+        is_inside = path.startswith(self._real_root.rstrip(b"/") + b"/")
+        if not is_inside and not self._follow_links:
+            raise ImageError(
+                "a symbolic link that leaves the folder (data.follow_links=true follows it)"
+            )
         # Non-blocking: opening a pipe must not wait for someone to write.
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -287,14 +347,13 @@ class FsspecStore(ImageStore):
         except self._errors as error:
             raise SourceError(f"{self.root} cannot be read ({describe_error(error)}).") from None
 
-    def folders(self) -> list[str]:
-        """Return the names of the folders in the root."""
+    def folders(self, below: str = "") -> list[str]:
+        """Return the names of the folders in a folder."""
         try:
-            listing = self._filesystem.ls(self._path, detail=True)
+            listing = self._filesystem.ls(f"{self._path}/{below}".rstrip("/"), detail=True)
         except self._errors as error:
             raise SourceError(f"{self.root} cannot be listed ({describe_error(error)}).") from None
-        names = [_base(i["name"]) for i in listing if i["type"] == "directory"]
-        return sorted(name for name in names if name and name[0] != ".")
+        return _visible(_base(i["name"]) for i in listing if i["type"] == "directory")
 
     def files(self) -> Iterator[StoredFile]:
         """Walk folder by folder, so that no more than one folder's listing is in memory.
@@ -387,7 +446,7 @@ def _stored_file(name: bytes, entry: "os.DirEntry[bytes]") -> StoredFile:
     """Describe one entry of a folder; what is wrong with it is not the folder's problem."""
     try:
         if entry.is_symlink() and entry.is_dir():
-            return StoredFile(name, problem="a symbolic link to a folder, which is not followed")
+            return StoredFile(name, is_linked_folder=True)
         status = entry.stat()
     except OSError as error:
         return StoredFile(name, problem=describe_error(error))
@@ -404,6 +463,11 @@ def _object_version(info: Mapping[str, Any]) -> str:
     facts = {**info, **(info.get("fs_info") or {})}
     version = next((str(facts[key]) for key in _VERSION_KEYS if facts.get(key)), "")
     return f"{facts.get('size')} {version}" if version else ""
+
+
+def _visible(folders: Iterable[str]) -> list[str]:
+    """Sort names of folders, without hidden ones and those of operating systems."""
+    return sorted(f for f in folders if f and f[0] != "." and not is_system_path(f"{f}/"))
 
 
 def _base(path: str) -> str:

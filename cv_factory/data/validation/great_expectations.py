@@ -25,7 +25,11 @@ from cv_factory.data.validation.rules import (
     build_image_rules,
     build_value_rules,
 )
-from cv_factory.data.validation.tables import build_class_table, build_image_table
+from cv_factory.data.validation.tables import (
+    build_class_table,
+    build_image_table,
+    find_official_parts,
+)
 from cv_factory.data.validation.thumbnails import encode_thumbnails
 from cv_factory.errors import DataError
 from cv_factory.progress import quiet_loggers
@@ -44,6 +48,7 @@ def validate_dataset(
     split: Mapping[str, npt.NDArray[np.int64]],
     config: ValidationConfig,
     unreadable: Sequence[tuple[str, str]] = (),
+    notices: Sequence[str] = (),
     images: npt.NDArray[np.uint8] | None = None,
     reference: "Reference | None" = None,
     stored_values: StoredValues | None = None,
@@ -56,6 +61,7 @@ def validate_dataset(
         split: Row positions int64 of each part.
         config: The limits.
         unreadable: Source and reason of images that were left out; reported, not judged.
+        notices: What a user should know of the reading; reported, not judged.
         images: uint8 ``(N, H, W, C)``, for thumbnails of offending images; none without it.
         reference: An earlier dataset that this one should be like.
         stored_values: What is stored in originals of more than 8 bits, where there are any.
@@ -66,7 +72,11 @@ def validate_dataset(
     table = build_image_table(manifest, class_names, split, config)
     classes = build_class_table(table, class_names, split)
     image_rules = build_image_rules(table, class_names, config)
-    class_rules = [*build_class_rules(classes, split, config), *build_class_name_rules(classes)]
+    official_parts = find_official_parts(manifest, split)
+    class_rules = [
+        *build_class_rules(classes, split, config, official_parts),
+        *build_class_name_rules(classes),
+    ]
     results = [
         *_evaluate(table, apply_severities(image_rules, config), _get_image_names(table)),
         *_evaluate(classes, apply_severities(class_rules, config), classes["class_name"]),
@@ -83,6 +93,7 @@ def validate_dataset(
         class_counts=_count_by_class(classes, "images"),
         split_counts={part: _count_by_class(classes, part) for part in split},
         unreadable=tuple((source, reason) for source, reason in unreadable),
+        notices=tuple(notices),
         thumbnails={} if images is None else encode_thumbnails(results, manifest["id"], images),
     )
 
@@ -125,6 +136,7 @@ def _evaluate(
             message=rule.message,
             offending_ids=tuple(str(names.iloc[n]) for n in positions[:_MAX_LISTED_IDS]),
             n_offending=count,
+            remedy="" if outcome.success else rule.remedy,
         )
 
 

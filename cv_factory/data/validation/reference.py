@@ -8,6 +8,7 @@ import pandas as pd
 
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.validation.rules import BETWEEN, Rule
+from cv_factory.reporting.numbers import format_beside_limit, format_share
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ def build_reference_rules(
              "Mean brightness, contrast and sharpness are near the reference's.",
              f"{config.max_reference_shift:g} standard deviations", BETWEEN,
              {"column": "statistic", "max_value": config.max_reference_shift},
-             f"at most {table['statistic'].max():.2g}"),
+             "at most " + format_beside_limit(float(table["statistic"].max()),
+                                              config.max_reference_shift, ".2g")),
         Rule("class_shares_as_reference", "warning", "Class shares are near the reference's.",
-             f"{config.max_class_share_shift:.1%} apart", BETWEEN,
+             f"{format_share(config.max_class_share_shift)} apart", BETWEEN,
              {"column": "share", "max_value": config.max_class_share_shift},
-             f"at most {table['share'].max():.1%}"),
+             "at most " + format_beside_limit(float(table["share"].max()),
+                                              config.max_class_share_shift)),
     ]  # fmt: skip

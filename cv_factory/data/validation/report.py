@@ -10,7 +10,19 @@ from pydantic import TypeAdapter
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.errors import DataRejectedError
 from cv_factory.reporting.html_page import render_html
-from cv_factory.reporting.page import Badge, Bar, Block, Cell, Entry, Header, Sections, Table, Tile
+from cv_factory.reporting.numbers import format_count
+from cv_factory.reporting.page import (
+    Badge,
+    Bar,
+    Block,
+    Cell,
+    Entry,
+    Header,
+    Sections,
+    Table,
+    Text,
+    Tile,
+)
 
 Severity = Literal["error", "warning"]
 
@@ -30,6 +42,7 @@ class ExpectationResult:
         message: What the expectation demands, in one sentence.
         offending_ids: The first 20 images (or classes) that violate it.
         n_offending: How many violate it in all.
+        remedy: What a failure can be answered with, beside other images or limits.
     """
 
     name: str
@@ -40,6 +53,7 @@ class ExpectationResult:
     message: str
     offending_ids: tuple[str, ...] = ()
     n_offending: int = 0
+    remedy: str = ""
 
     @property
     def verdict(self) -> str:
@@ -59,6 +73,7 @@ class DataReport(Artifact):
         class_counts: Images by class name.
         split_counts: Images by part of the split, and in it by class name.
         unreadable: Id and reason of each image that was left out.
+        notices: What a user should know of the reading of the images, one sentence each.
         thumbnails: PNGs (base64) of offending images, by id.
     """
 
@@ -69,6 +84,7 @@ class DataReport(Artifact):
     class_counts: Mapping[str, int]
     split_counts: Mapping[str, Mapping[str, int]]
     unreadable: tuple[tuple[str, str], ...] = ()
+    notices: tuple[str, ...] = ()
     thumbnails: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -81,6 +97,22 @@ class DataReport(Artifact):
         """The expectations that were not met, errors before warnings."""
         unmet = [result for result in self.expectations if not result.success]
         return tuple(sorted(unmet, key=lambda result: result.severity != "error"))
+
+    @property
+    def verdict(self) -> str:
+        """``Passed``, ``Passed with 2 warnings`` or ``Refused``."""
+        n = len(self.failures)
+        if not self.ok:
+            return "Refused"
+        return f"Passed with {format_count(n, 'warning')}" if n else "Passed"
+
+    @property
+    def remarks(self) -> list[str]:
+        """One line for each expectation that was not met, and for each notice."""
+        return [
+            f"{result.verdict}: {result.message} Found {result.observed}, allowed {result.limit}."
+            for result in self.failures
+        ] + [f"notice: {notice}" for notice in self.notices]
 
     def require_ok(self) -> Self:
         """Return the report itself if the dataset passed.
@@ -110,7 +142,7 @@ class DataReport(Artifact):
     def to_html(self) -> str:
         """Return the report as one self-contained HTML page."""
         verdicts = [result.verdict for result in self.expectations]
-        header = Header("Data report", badge=Badge("Passed" if self.ok else "Refused"))
+        header = Header("Data report", badge=Badge(self.verdict))
         tiles = [
             Tile("images", f"{self.n_images:,}"),
             Tile("classes", f"{len(self.class_counts):,}"),
@@ -121,6 +153,7 @@ class DataReport(Artifact):
         sections: Sections = [
             ("Expectations", [_expectations_table(self.expectations, self.thumbnails)]),
             ("Classes", _class_blocks(self.class_counts, self.split_counts)),
+            ("Notices", [Text(notice) for notice in self.notices]),
             ("Left out as unreadable", _unreadable_blocks(self.unreadable)),
         ]
         return render_html("Data report", header, tiles, [s for s in sections if s[1]])
@@ -129,10 +162,11 @@ class DataReport(Artifact):
 def _failure_line(result: ExpectationResult) -> str:
     line = f"{result.name}: {result.message} Found {result.observed}, allowed {result.limit}."
     shown = ", ".join(result.offending_ids[:_LISTED_FAILURES])
-    if shown:
+    # What was found names classes with their sizes.
+    if shown and not all(name in result.observed for name in result.offending_ids):
         more = result.n_offending - min(len(result.offending_ids), _LISTED_FAILURES)
         line += f" Concerns: {shown}{f' and {more:,} more' if more > 0 else ''}."
-    return line
+    return f"{line} {result.remedy}".rstrip()
 
 
 def _expectations_table(

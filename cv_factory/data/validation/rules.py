@@ -1,7 +1,7 @@
 """Rules for a dataset and its split: one per expectation, with its limits."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,11 @@ import pandas as pd
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.validation.report import Severity
+from cv_factory.reporting.numbers import format_beside_limit, format_count, format_share
 
 BETWEEN = "ExpectColumnValuesToBeBetween"
+
+_MAX_LISTED_CLASSES = 100
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Rule:
         kind: Name of the Great Expectations class.
         arguments: What that class takes.
         observed: What was found, where the count of offending rows does not say it.
+        remedy: What its failure can be answered with, beside other images or limits.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Rule:
     kind: str
     arguments: Mapping[str, Any]
     observed: str | None = None
+    remedy: str = ""
 
 
 def apply_severities(rules: Sequence[Rule], config: ValidationConfig) -> list[Rule]:
@@ -85,10 +90,11 @@ def _build_identity_rules(
         Rule("no_group_leakage", "error", "No group has images in two parts of the split.",
              "none shared", BETWEEN, {"column": "parts_of_group", "max_value": 1}),
         Rule("near_duplicates", "warning", "Few images look like an image of another part.",
-             f"at most {config.max_near_duplicate_share:.1%}", BETWEEN,
+             f"at most {format_share(config.max_near_duplicate_share)}", BETWEEN,
              {"column": "has_cross_split_near_duplicate", "max_value": 0,
-              "mostly": 1.0 - config.max_near_duplicate_share},
-             f"{images['has_cross_split_near_duplicate'].mean() if len(images) else 0:.1%}"),
+              "mostly": _complement(config.max_near_duplicate_share)},
+             format_beside_limit(_mean(images["has_cross_split_near_duplicate"]),
+                                 config.max_near_duplicate_share)),
     ]  # fmt: skip
 
 
@@ -97,54 +103,83 @@ def _build_appearance_rules(images: pd.DataFrame, config: ValidationConfig) -> l
     low, high = config.brightness
     duplicated = images["pixels_sha256"].duplicated(keep=False)
     values = images["brightness"]
-    darkest = f"{values.min():.3f} to {values.max():.3f}" if len(values) else "no images"
+    share = format_beside_limit(_mean(duplicated), config.max_duplicate_share)
     return [
         *(Rule(name, "warning", f"The {name} of every image is usual (0 to 1).",
                f"{limits[0]:g} to {limits[1]:g}", BETWEEN,
                {"column": name, "min_value": limits[0], "max_value": limits[1]},
-               _describe_range(images[name]))
+               _describe_range(images[name], limits))
           for name, limits in (("contrast", config.contrast), ("sharpness", config.sharpness))),
         Rule("image_side", "warning", "The originals are neither tiny nor huge (pixels a side).",
              f"{config.side[0]:,} to {config.side[1]:,}", BETWEEN,
              {"column": "shorter_side", "min_value": config.side[0], "max_value": config.side[1]},
-             _describe_range(images["shorter_side"])),
+             _describe_range(images["shorter_side"], config.side)),
         Rule("image_aspect", "warning", "The originals are no slivers (longer / shorter side).",
              f"at most {config.max_aspect_ratio:g}", BETWEEN,
              {"column": "aspect", "max_value": config.max_aspect_ratio},
-             _describe_range(images["aspect"])),
+             _describe_range(images["aspect"], (0.0, config.max_aspect_ratio))),
         Rule("label_conflicts", "warning", "Images with the same pixels have the same label.",
              "none differing", BETWEEN, {"column": "labels_of_pixels", "max_value": 1}),
         Rule("duplicate_pixels", "warning", "Few images stand in the dataset twice.",
-             f"at most {config.max_duplicate_share:.1%}", "ExpectColumnValuesToBeUnique",
-             {"column": "pixels_sha256", "mostly": 1.0 - config.max_duplicate_share},
-             f"{duplicated.mean() if len(duplicated) else 0:.1%} ({duplicated.sum():,} images)"),
+             f"at most {format_share(config.max_duplicate_share)}", "ExpectColumnValuesToBeUnique",
+             {"column": "pixels_sha256", "mostly": _complement(config.max_duplicate_share)},
+             f"{share} ({duplicated.sum():,} images)"),
         Rule("brightness", "warning", "No image is all but black or white (mean brightness).",
              f"{low:g} to {high:g}", BETWEEN,
-             {"column": "brightness", "min_value": low, "max_value": high}, darkest),
+             {"column": "brightness", "min_value": low, "max_value": high},
+             _describe_range(values, (low, high))),
     ]  # fmt: skip
 
 
-def _describe_range(values: "pd.Series[Any]") -> str:
-    return f"{values.min():.3g} to {values.max():.3g}" if len(values) else "no images"
+def _complement(share: float) -> float:
+    """Return 1 - share without the last bits, by which 1 - 0.83 is more than 0.17."""
+    return round(1.0 - share, 12)
+
+
+def _mean(values: "pd.Series[Any]") -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _describe_range(values: "pd.Series[Any]", limits: Sequence[float]) -> str:
+    if not len(values):
+        return "no images"
+    low, high = (
+        format_beside_limit(float(value), limit, ".3g")
+        for value, limit in zip((values.min(), values.max()), limits, strict=True)
+    )
+    return f"{low} to {high}"
 
 
 def build_class_rules(
-    classes: pd.DataFrame, split: Mapping[str, npt.NDArray[np.int64]], config: ValidationConfig
+    classes: pd.DataFrame,
+    split: Mapping[str, npt.NDArray[np.int64]],
+    config: ValidationConfig,
+    official_parts: Collection[str] = (),
 ) -> list[Rule]:
-    """Return the rules for the table of classes."""
-    most = classes["imbalance"].max() if len(classes) else 1.0
+    """Return the rules for the table of classes; ``official_parts`` are the source's own."""
+    most = float(classes["imbalance"].max()) if len(classes) else 1.0
+    small = classes[classes["images"] < config.min_images_per_class]
+    drop = f"--set data.drop_classes_below={max(config.min_images_per_class, len(split))}"
     return [
         Rule("min_images_per_class", "error", "Every class has enough images.",
              f"at least {config.min_images_per_class:,}", BETWEEN,
              {"column": "images", "min_value": config.min_images_per_class},
-             _describe_smallest_class(classes, "images")),
+             _list_classes(small) if len(small) else _describe_smallest_class(classes, "images"),
+             f"Add images, leave these classes out ({drop}), or lower "
+             "validation.min_images_per_class."),
         Rule("parts_hold_every_class", "error",
              f"Every class has images in {', '.join(split) or 'the dataset'}.",
              "at least 1 in each", BETWEEN, {"column": "smallest_part", "min_value": 1},
-             _describe_smallest_class(classes, "smallest_part")),
+             _describe_missing(classes, split, official_parts)
+             or _describe_smallest_class(classes, "smallest_part"),
+             "Add images of these classes to the parts that lack them, or divide all images anew "
+             "(--set split.keep_official_test=false)." if official_parts else
+             f"A class needs {len(split)} images that differ and are of different groups: add "
+             f"images, or leave small classes out ({drop})."),
         Rule("class_imbalance", "warning", "No class is much smaller than the largest one.",
              f"at most 1 : {config.max_class_imbalance:g}", BETWEEN,
-             {"column": "imbalance", "max_value": config.max_class_imbalance}, f"1 : {most:.3g}"),
+             {"column": "imbalance", "max_value": config.max_class_imbalance},
+             f"1 : {format_beside_limit(most, config.max_class_imbalance, '.3g')}"),
     ]  # fmt: skip
 
 
@@ -177,6 +212,35 @@ def _suggest_range(values: StoredValues) -> str:
     if values.low >= 0.0 and (values.high - values.low) > 0.5 * white:
         return f"[0,{white:.10g}]"
     return f"[{values.low:.10g},{values.high:.10g}]"
+
+
+def _describe_missing(
+    classes: pd.DataFrame,
+    split: Mapping[str, npt.NDArray[np.int64]],
+    official_parts: Collection[str],
+) -> str:
+    """Return which part lacks which classes; empty where none does."""
+    missing = {part: classes[classes[part] == 0] for part in split}
+    return "; ".join(
+        f"no image in {f'the official {part} part' if part in official_parts else part} of "
+        f"{_list_classes(lacking)}"
+        for part, lacking in missing.items()
+        if len(lacking)
+    )
+
+
+def _list_classes(classes: pd.DataFrame) -> str:
+    """Return names and sizes of classes, the smallest first."""
+    listed = classes.sort_values("images", kind="stable").head(_MAX_LISTED_CLASSES)
+    names = [
+        f"{name} ({format_count(images, 'image')}"
+        + (f", {units:,} that can be divided)" if units < min(images, 3) else ")")
+        for name, images, units in zip(
+            listed["class_name"], listed["images"], listed["units"], strict=True
+        )
+    ]
+    more = len(classes) - len(listed)
+    return ", ".join(names) + (f" and {more:,} more" if more else "")
 
 
 def _describe_smallest_class(classes: pd.DataFrame, column: str) -> str:

@@ -48,6 +48,8 @@ def build_image_table(
     alone = (groups == "").to_numpy()
     codes[alone] = len(table) + np.flatnonzero(alone)
     table["parts_of_group"] = _count_distinct(codes, numbers)
+    # What can be divided: groups, and different images without one.
+    table["unit"] = np.where(alone, len(table) * 2 + pixels, codes)
     table["longer_side"] = table[["width", "height"]].max(axis=1)
     table["shorter_side"] = table[["width", "height"]].min(axis=1)
     table["aspect"] = table["longer_side"] / table["shorter_side"].clip(lower=1)
@@ -57,6 +59,17 @@ def build_image_table(
         near = has_cross_split_near_duplicate(hashes, numbers + 1, config.near_duplicate_bits)
         table["has_cross_split_near_duplicate"] = near.astype(np.int64)
     return table
+
+
+def find_official_parts(
+    manifest: pd.DataFrame, split: Mapping[str, npt.NDArray[np.int64]]
+) -> frozenset[str]:
+    """Return the parts that hold all images of the source's own part of that name."""
+    official = manifest["official_split"].to_numpy()
+    own = {part: np.flatnonzero(official == part) for part in split}
+    return frozenset(
+        part for part, rows in own.items() if len(rows) and np.isin(rows, split[part]).all()
+    )
 
 
 def _count_distinct(
@@ -75,7 +88,10 @@ def _count_distinct(
 def build_class_table(
     images: pd.DataFrame, class_names: Sequence[str], split: Mapping[str, npt.NDArray[np.int64]]
 ) -> pd.DataFrame:
-    """Return one row a class: its images, in all and in each part of the split."""
+    """Return one row a class: its images, in all and in each part of the split.
+
+    Column ``units`` counts what can be divided: groups, and different images without one.
+    """
     labeled = images[images["class_name"].isin(list(class_names))]
     counts = labeled["class_name"].value_counts()
     table = pd.DataFrame({"class_name": list(class_names)}, dtype="object")
@@ -83,6 +99,8 @@ def build_class_table(
     for part in split:
         inside = labeled.loc[labeled["part"] == part, "class_name"].value_counts()
         table[part] = [int(inside.get(name, 0)) for name in class_names]
+    units = labeled.groupby("class_name")["unit"].nunique()
+    table["units"] = [int(units.get(name, 0)) for name in class_names]
     table["smallest_part"] = table[list(split)].min(axis=1) if split else table["images"]
     largest = int(table["images"].max()) if len(table) else 0
     table["imbalance"] = largest / table["images"].clip(lower=1)

@@ -83,6 +83,7 @@ def make_registration(stage: str, *verdicts: GateVerdict, is_new: bool = True) -
     return Registration("digits", 3, stage, is_new, "f" * 64, verdicts, lineage, {}, "", "")
 
 
+SOUND = DataReport((), 1797, {}, {})
 DEPLOY = NextStep("python run.py --pipeline deployment --model digits")
 CARD = NextStep("python run.py card 3 --model digits")
 STAGE = NextStep("python run.py stage 3 --model digits")
@@ -107,7 +108,7 @@ STAGE = NextStep("python run.py stage 3 --model digits")
 def test_training_summary(
     golden: Golden, name: str, registration: Registration, next_step: NextStep
 ) -> None:
-    text = render(render_summary(make_run(), registration, "sqlite:///mlflow.db", next_step))
+    text = render(render_summary(make_run(), registration, SOUND, "sqlite:///mlflow.db", next_step))
     golden(f"summary_{name}.txt", text)
 
 
@@ -122,7 +123,11 @@ def test_training_summary_with_warnings(golden: Golden) -> None:
     ):
         run.steps[step].outputs["output"][0].run_metadata[key] = text
     registration = make_registration("staging", PASSED)
-    text = render(render_summary(run, registration, "sqlite:///mlflow.db", DEPLOY))
+    duplicates = ExpectationResult(
+        "duplicate_pixels", "warning", False, "5.04%", "at most 5%", "Few images stand twice."
+    )
+    report = replace(SOUND, expectations=(duplicates,), notices=("12 of 1,000 are in colour.",))
+    text = render(render_summary(run, registration, report, "sqlite:///mlflow.db", DEPLOY))
     golden("summary_warnings.txt", text)
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cv_factory.artifacts.npy_stream import NpyStreamWriter
 from cv_factory.config.data import DataConfig
 from cv_factory.data.dataset import ImageDataset
+from cv_factory.data.decode import ImageHeader, decode, read_header
 from cv_factory.data.ingest import ingest
+from cv_factory.data.reading import sample_positions
 from cv_factory.data.sources import open_source
 from cv_factory.errors import ArtifactError, DataError
 from tests.support.images import encode, scene, write_class_folders
@@ -110,7 +112,10 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     secret.write_bytes(encode(Image.fromarray(scene())))
     (tmp_path / "shapes" / "disc" / "link.png").symlink_to(secret)
     dataset = ingest(folder_config(tmp_path / "shapes", max_unreadable_share=0.1))
-    assert [u.reason for u in dataset.unreadable] == ["a symbolic link that leaves the folder"]
+    (link,) = dataset.unreadable
+    assert link.reason == (
+        "a symbolic link that leaves the folder (data.follow_links=true follows it)"
+    )
 
 
 def test_images_of_many_sizes_become_64x64(tmp_path: Path) -> None:
@@ -119,6 +124,55 @@ def test_images_of_many_sizes_become_64x64(tmp_path: Path) -> None:
     assert ingest(folder_config(tmp_path / "shapes")).image_shape == (64, 64, 3)
     configured = folder_config(tmp_path / "shapes", height=16, width=20, channels=1)
     assert ingest(configured).image_shape == (16, 20, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_sideways_images_keep_their_upright_size(tmp_path: Path, kind: str) -> None:
+    upright = Image.fromarray(scene(height=24, width=40))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = encode(upright.transpose(Image.Transpose.ROTATE_90), kind, exif=exif)
+    assert read_header(stored) == ImageHeader(40, 24, "RGB")
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1").write_bytes(stored)
+    dataset = ingest(folder_config(tmp_path))
+    assert dataset.image_shape == (24, 40, 3)
+    assert dataset.manifest[["width", "height"]].to_numpy().tolist() == [[40, 24]] * 2
+    error = np.abs(dataset.images[0].astype(int) - np.asarray(upright)).mean()
+    assert error < 15, "JPEG and WEBP lose a little"
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_is_applied_to_its_size() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    content = encode(Image.fromarray(scene(height=40, width=24)), exif=exif)
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    last = content.index(b"IEND") - 4
+    moved = content[:start] + content[end:last] + content[start:end] + content[last:]
+    header = decode(moved, height=8, width=8, channels=3, max_pixels=10**6).header
+    assert (header.width, header.height) == (40, 24)
+
+
+def test_images_that_the_sample_did_not_show_are_noticed(tmp_path: Path) -> None:
+    unseen = sorted(set(range(300)) - set(sample_positions(300, 200).tolist()))[:2]
+    for name in ("clear", "stain"):
+        (tmp_path / name).mkdir()
+    for n in range(300):
+        image = Image.new("RGB", (8, 9)) if n in unseen else Image.new("L", (8, 8))
+        name = f"{'clear' if n < 150 else 'stain'}/{n:03d}.png"
+        (tmp_path / name).write_bytes(encode(image))
+    dataset = ingest(folder_config(tmp_path))
+    assert dataset.image_shape == (8, 8, 1)
+    assert dataset.notices == (
+        "2 of 300 images are in colour and were made grey, since the channels were inferred from "
+        "a sample of grey ones; data.channels=3 keeps the colours.",
+        "2 of 300 images are not 8x8, which was inferred from a sample, and were resized; "
+        "data.height and data.width set another size.",
+    )
+    assert ingest(folder_config(tmp_path, height=8, width=8, channels=1)).notices == ()
+    assert ingest(folder_config(tmp_path, channels=3, height=4, width=4)).notices == ()
 
 
 def test_a_limit_spreads_over_the_source(tmp_path: Path) -> None:
@@ -133,7 +187,7 @@ def test_a_limit_spreads_over_the_source(tmp_path: Path) -> None:
         (lambda root: None, "does not exist"),
         (lambda root: root.mkdir(), "has no subfolder"),
         (lambda root: (root / "cat").mkdir(parents=True), "has the one class 'cat'"),
-        (lambda root: [(root / n).mkdir(parents=True) for n in "ab"], "holds no files"),
+        (lambda root: [(root / n).mkdir(parents=True) for n in "ab"], "holds no images"),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, make: object, message: str) -> None:

@@ -13,6 +13,7 @@ from cv_factory.data.validation.great_expectations import validate_dataset
 from cv_factory.data.validation.report import DataReport, ExpectationResult
 
 _CLASSES = ("ant", "bee", "cat")
+_CONFLICTS_OFF: dict[str, Any] = {"severity": {"label_conflicts": "off"}}
 
 
 def _manifest(n: int = 60) -> pd.DataFrame:
@@ -128,6 +129,30 @@ def test_names_that_differ_otherwise_are_distinct() -> None:
     assert _failed(_validate(_manifest(), ("1.5", "1.50 m", "15"))) == {}
 
 
+def test_a_share_above_its_limit_reads_as_more_than_it() -> None:
+    manifest = _manifest(2010)
+    manifest.loc[:100, "pixels_sha256"] = "0" * 64  # 101 of 2,010, all in one part
+    split = {"train": np.arange(2010)}
+    report = validate_dataset(
+        manifest, class_names=_CLASSES, split=split, config=ValidationConfig(**_CONFLICTS_OFF)
+    )
+    (share,) = report.failures
+    assert (share.observed, share.limit) == ("5.02% (101 images)", "at most 5%")
+    assert report.verdict == "Passed with 1 warning"
+
+
+def test_a_share_at_its_limit_is_allowed() -> None:
+    manifest = _manifest(100)
+    manifest.loc[:82, "pixels_sha256"] = "0" * 64
+    report = validate_dataset(
+        manifest,
+        class_names=_CLASSES,
+        split={"train": np.arange(100)},
+        config=ValidationConfig(max_duplicate_share=0.83, **_CONFLICTS_OFF),
+    )
+    assert report.verdict == "Passed"
+
+
 def test_too_few_images() -> None:
     failed = _failed(_validate(_manifest(), min_images=61))
     assert failed.keys() == {"min_images"}
@@ -144,7 +169,7 @@ def test_a_class_with_too_few_images() -> None:
     failed = _failed(_validate(manifest, min_images_per_class=20))
     assert failed.keys() == {"min_images_per_class"}
     assert failed["min_images_per_class"].offending_ids == ("ant",)
-    assert failed["min_images_per_class"].observed == "19 (ant)"
+    assert failed["min_images_per_class"].observed == "ant (19 images)"
     assert _failed(_validate(manifest, min_images_per_class=19)) == {}
 
 
@@ -226,7 +251,7 @@ def test_brightness_out_of_range_is_a_warning() -> None:
     failed = _failed(report)
     assert failed.keys() == {"brightness"}
     assert failed["brightness"].offending_ids == ("id2", "id5")
-    assert failed["brightness"].observed == "0.000 to 1.000"
+    assert failed["brightness"].observed == "0 to 1"
     assert report.ok
 
 

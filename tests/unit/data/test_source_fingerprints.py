@@ -88,7 +88,7 @@ def test_an_image_that_is_overwritten_changes_the_fingerprint(
     assert read_source(make(root))[0] not in (before[0], overwritten)
 
 
-def test_an_empty_class_folder_is_a_class_and_changes_the_fingerprint(tmp_path: Path) -> None:
+def test_an_empty_folder_is_no_class_and_changes_the_fingerprint(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "local", per_class=3)
     (tmp_path / "local" / "empty").mkdir()
     memory = fsspec.filesystem("memory")
@@ -99,10 +99,11 @@ def test_an_empty_class_folder_is_a_class_and_changes_the_fingerprint(tmp_path: 
         ("memory://with-empty", lambda: memory.rmdir("/with-empty/empty")),
     ):
         config = DataConfig(source="folder", path=str(root))
-        assert "empty" in ingest(config).class_names
-        before = read_source(config)
+        dataset, before = ingest(config), read_source(config)
+        assert dataset.notices == ("1 empty folder left out: empty.",)
+        assert dataset.class_names == ("disc", "stripe")
         remove()
-        assert ingest(config).class_names == ("disc", "stripe")
+        assert ingest(config).notices == ()
         assert read_source(config)[0] != before[0]
 
 

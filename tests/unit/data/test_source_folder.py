@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cv_factory.config.data import DataConfig
+from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.ingest import ingest, ingest_source
 from cv_factory.data.sources import open_source
 from cv_factory.data.storage.stores import LocalStore, check_relative
@@ -48,11 +49,166 @@ def test_a_file_that_does_not_match_the_pattern_is_left_out_with_its_reason(tmp_
     assert reasons(config) == {"README.md": "its path does not match data.folder.pattern"}
 
 
-def test_folders_named_train_and_test_are_not_taken_for_classes(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        (tmp_path / split / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"look like a split.*data\.folder\.pattern=\(\?P<split>"):
+def write_parts(root: Path, *folders: str) -> None:
+    """Write four images into each of the folders."""
+    for name in folders:
+        (root / name).mkdir(parents=True)
+        for n in range(4):
+            (root / name / f"{n}.png").write_bytes(PNG)
+
+
+@pytest.mark.parametrize(
+    ("folders", "has_parts"),
+    [
+        (("Training", "Testing"), True),
+        (("train", "eval", "annotations"), True),
+        (("training_set", "test_set"), True),
+        (("seg_train", "seg_test", "seg_pred"), True),
+        (("train2017", "val2017"), True),
+        (("hold-out", "train images"), True),
+        (("train", "bus", "car"), False),
+        (("test_tube", "training_shoe"), False),
+        (("covid_test_positive", "covid_test_negative"), False),
+        (("valid", "invalid"), False),
+    ],
+)
+def test_folders_named_like_the_parts_of_a_split_are_not_taken_for_classes(
+    tmp_path: Path, folders: tuple[str, ...], has_parts: bool
+) -> None:
+    write_parts(tmp_path, *(f"{part}/{name}" for part in folders for name in ("cat", "dog")))
+    if not has_parts:
+        assert open_source(folder(tmp_path)).class_names == tuple(sorted(folders))
+        return
+    with pytest.raises(DataError, match="look like a split, not like classes"):
         open_source(folder(tmp_path))
+    # The message offers all three, and each of them works on this folder.
+    first = ingest(folder(tmp_path / folders[0]))
+    parts = ingest(folder(tmp_path, folder={"layout": "parts"}))
+    classes = ingest(folder(tmp_path, folder={"pattern": "(?P<label>[^/]+)/.+"}))
+    assert first.class_counts == {"cat": 4, "dog": 4}
+    assert set(parts.manifest["official_split"]) <= {"train", "validation", "test"}
+    assert parts.class_names == ("cat", "dog")
+    assert classes.class_names == tuple(sorted(folders))
+
+
+def test_parts_without_class_folders_are_told_apart(tmp_path: Path) -> None:
+    write_parts(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "test", "docs/cat")
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(DataError) as caught:
+        open_source(folder(tmp_path))
+    assert str(caught.value).splitlines() == [
+        f"The subfolders of {tmp_path} look like a split, not like classes: test (no class "
+        "folders), train (2 class folders), val (2 class folders).",
+        f"  To train on one, which is divided anew: --set data.path={tmp_path}/train",
+        "  To keep the parts: --set data.folder.layout=parts",
+        "  To score the images without labels: --pipeline batch_inference with --set "
+        f"data.path={tmp_path}/test",
+        "  If they are classes: --set 'data.folder.pattern=(?P<label>[^/]+)/.+'",
+    ]
+    dataset = ingest(folder(tmp_path, folder={"layout": "parts"}))
+    assert dataset.manifest["official_split"].value_counts().to_dict() == {
+        "train": 8,
+        "validation": 8,
+    }
+    assert not dataset.unreadable
+    assert dataset.notices == (
+        "9 files outside of class folders left out: docs/cat/0.png, docs/cat/1.png, "
+        "docs/cat/2.png, ….",
+    )
+    with open_source(folder(tmp_path / "test"), labelled=False) as source:
+        assert len(source) == 4
+
+
+def test_classes_one_folder_deeper_are_found(tmp_path: Path) -> None:
+    write_parts(tmp_path / "pets", "cat", "dog")
+    with pytest.raises(DataError, match=f"look like classes: --set data.path={tmp_path}/pets"):
+        open_source(folder(tmp_path))
+
+
+def test_a_layout_of_parts_needs_a_part(tmp_path: Path) -> None:
+    write_parts(tmp_path, "cat", "dog")
+    with pytest.raises(DataError, match=r"no subfolder .* is named like a part .*: cat, dog"):
+        open_source(folder(tmp_path, folder={"layout": "parts"}))
+
+
+def test_files_of_operating_systems_are_no_images_of_any_source(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "pets", per_class=6)
+    names = ["disc/Thumbs.db", "disc/desktop.ini", "__MACOSX/disc/000.png", "@eaDir/x/1.jpg"]
+    images = sorted(p.relative_to(tmp_path / "pets").as_posix() for p in tmp_path.rglob("*.png"))
+    table = "".join(f"{name},{name.split('/')[0]}\n" for name in [*images, "disc/._0.png", *names])
+    for name in names:
+        (tmp_path / "pets" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "pets" / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    (tmp_path / "pets" / "labels.csv").write_text("image_path,label\n" + table)
+    as_table = DataConfig(source="manifest", path=str(tmp_path / "pets" / "labels.csv"))
+    for config, n in ((folder(tmp_path / "pets"), 4), (as_table, 5)):
+        dataset = ingest(config)
+        assert dataset.class_counts == {"disc": 6, "stripe": 6}
+        assert dataset.notices[0].startswith(f"{n} files of the operating system left out")
+    with open_source(folder(tmp_path / "pets"), labelled=False) as source:
+        assert len(source) == 13  # and labels.csv
+
+
+def test_an_empty_folder_is_no_class_and_one_class_alone_is_explained(tmp_path: Path) -> None:
+    write_parts(tmp_path, "cat", "dog")
+    (tmp_path / "owl").mkdir()
+    dataset = ingest(folder(tmp_path))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.notices == ("1 empty folder left out: owl.",)
+    for file in (tmp_path / "dog").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"one class 'cat'.*2 empty folders left out: dog, owl"):
+        open_source(folder(tmp_path))
+
+
+def test_small_classes_are_left_out_by_a_setting(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, per_class=6)
+    write_parts(tmp_path, "rare")
+    config = folder(tmp_path, drop_classes_below=5)
+    dataset = ingest(config)
+    assert dataset.class_counts == {"disc": 6, "stripe": 6}
+    assert dataset.notices == (
+        "1 class with fewer than 5 images left out (data.drop_classes_below): rare (4).",
+    )
+    with open_source(config, labelled=False) as source:
+        assert len(source) == 16
+    with pytest.raises(DataError, match=r"fewer than two classes .* disc \(6\), rare \(4\)"):
+        open_source(folder(tmp_path, drop_classes_below=7))
+    with pytest.raises(DataError, match="sources that list their images"):
+        open_source(DataConfig(drop_classes_below=5))
+
+
+def test_links_out_of_the_folder_are_followed_where_a_setting_says_so(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "store", per_class=6)
+    write_class_folders(tmp_path / "files", per_class=0)
+    (tmp_path / "folders").mkdir()
+    for name in ("disc", "stripe"):
+        (tmp_path / "folders" / name).symlink_to(tmp_path / "store" / name)
+        for image in (tmp_path / "store" / name).iterdir():
+            (tmp_path / "files" / name / image.name).symlink_to(image)
+    with pytest.raises(DataError, match=r"2 linked folders left out \(data\.follow_links=true"):
+        open_source(folder(tmp_path / "folders"))
+    for name in ("folders", "files"):
+        dataset = ingest(folder(tmp_path / name, follow_links=True))
+        assert dataset.class_counts == {"disc": 6, "stripe": 6}
+        assert (dataset.notices, dataset.unreadable) == ((), ())
+    (tmp_path / "files" / "labels.csv").write_text(
+        "image_path,label\ndisc/000.png,disc\nstripe/000.png,stripe\n"
+    )
+    table = {"source": "manifest", "path": str(tmp_path / "files" / "labels.csv")}
+    linked = DataConfig.model_validate({**table, "follow_links": True})
+    assert len(ingest(linked)) == 2
+
+
+def test_links_in_a_circle_are_not_walked_for_ever(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, per_class=6)
+    (tmp_path / "disc" / "all").symlink_to(tmp_path)
+    (tmp_path / "disc" / "other").symlink_to(tmp_path / "stripe")
+    (tmp_path / "stripe" / "other").symlink_to(tmp_path / "disc")
+    dataset = ingest(folder(tmp_path, follow_links=True))
+    # Each class also holds the other one through its link, and goes no further.
+    assert dataset.class_counts == {"disc": 12, "stripe": 12}
+    assert dataset.notices[0].startswith("4 linked folders left out")
 
 
 def test_nothing_in_a_class_folder_is_dropped_silently(tmp_path: Path) -> None:
@@ -69,11 +225,15 @@ def test_nothing_in_a_class_folder_is_dropped_silently(tmp_path: Path) -> None:
     (disc / "loop.png").symlink_to(disc / "loop.png")
     (disc / "empty.png").touch()
     (disc / "huge.png").write_bytes(b"\0" * 200_000)
+    with open_source(folder(tmp_path / "shapes")) as source:
+        assert source.notices == (
+            "1 linked folder left out (data.follow_links=true follows the link): disc/linked.",
+        )
     found = reasons(folder(tmp_path / "shapes", max_bytes=100_000))
     assert found == {
         "disc/pipe.png": "not a regular file",
-        "disc/linked": "a symbolic link to a folder, which is not followed",
-        "disc/out.png": "a symbolic link that leaves the folder",
+        "disc/out.png": "a symbolic link that leaves the folder (data.follow_links=true follows "
+        "it)",
         "disc/gone.png": "there is no such file",
         "disc/loop.png": "Too many levels of symbolic links",
         "disc/empty.png": "the file is empty",
@@ -104,8 +264,13 @@ def test_files_beside_the_class_folders_are_named(
     caplog.set_level(logging.INFO)
     write_class_folders(tmp_path, per_class=2)
     (tmp_path / "labels.csv").write_text("")
-    assert len(open_source(folder(tmp_path))) == 4
-    assert "labels.csv" in caplog.text
+    dataset = ingest(folder(tmp_path))
+    assert len(dataset) == 4
+    assert dataset.notices == ("1 file outside of class folders left out: labels.csv.",)
+    assert dataset.notices[0] in caplog.text
+    (tmp_path / "stored").mkdir()
+    dataset.save(tmp_path / "stored")
+    assert ImageDataset.load(tmp_path / "stored").notices == dataset.notices
 
 
 def test_a_name_that_is_no_utf8_is_read_and_printable(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def _working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         connection.execute("CREATE TABLE pictures (n INTEGER PRIMARY KEY, kind, pixels BLOB)")
         for n, file in enumerate(files):
             content, kind = file.read_bytes(), file.parent.name
+            part = tmp_path / "parts" / ("test" if n % 5 == 0 else "train") / kind
+            part.mkdir(parents=True, exist_ok=True)
+            (part / file.name).write_bytes(content)
             (tmp_path / "flat" / f"{kind}_{n // 2}_{n}.png").write_bytes(content)
             connection.execute("INSERT INTO pictures VALUES (?, ?, ?)", (n, kind, content))
             rows.append((f"{kind}/{file.name}", kind))
