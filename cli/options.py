@@ -16,14 +16,14 @@ class RunOptions:
     """Options of ``run.py --pipeline``; ``--help`` describes them."""
 
     pipeline: str
-    config: Path | None
-    presets: tuple[str, ...]
-    overrides: tuple[str, ...]
-    stack: str | None
-    data_dir: str | None
-    no_cache: bool
-    dry_run: bool
-    debug: bool
+    config: Path | None = None
+    presets: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    stack: str | None = None
+    data_dir: str | None = None
+    no_cache: bool = False
+    dry_run: bool = False
+    debug: bool = False
     model_name: str | None = None
 
 
@@ -38,6 +38,18 @@ def validate_audit_text(
     if not value.isprintable():
         raise click.BadParameter("must be one line of printable characters")
     return value.strip()
+
+
+def validate_output_directory(
+    context: click.Context, parameter: click.Parameter, value: Path
+) -> Path:
+    """Check an option that names a directory to write into: a new or an empty one."""
+    try:
+        if value.exists() and any(value.iterdir()):
+            raise click.BadParameter(f"{value} is not empty: name another directory, or remove it")
+    except OSError as error:
+        raise click.BadParameter(f"{value} cannot be used: {error.strerror}") from None
+    return value
 
 
 def _print_json_alone(context: click.Context, parameter: click.Parameter, value: bool) -> bool:

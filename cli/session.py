@@ -1,5 +1,7 @@
 """Helpers of commands and pipeline runners: the stack, a model's registry, the user, files."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +85,25 @@ def write_file(path: Path, text: str) -> None:
     Raises:
         ConfigError: It cannot be written.
     """
-    try:
+    with _translate_write_errors(path):
         path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def make_directory(path: Path) -> Iterator[None]:
+    """Make an output directory that an option names, for what the block writes into it.
+
+    Raises:
+        ConfigError: It cannot be made or written.
+    """
+    with _translate_write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+@contextmanager
+def _translate_write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from None
