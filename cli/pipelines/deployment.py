@@ -162,6 +162,7 @@ def describe_deployment(deployment: Deployment) -> str:
             f"Verified: {d.verification.n_samples} golden samples, probabilities within "
             f"{d.verification.largest_difference:.1e}"
         )
+    lines.append(f"Images:  python run.py sample {d.version} --model {d.model_name}")
     if d.url.startswith("http"):
         lines.append(
             f"Try it:  curl --data-binary @IMAGE -H 'Content-Type: image/png' {d.url}/predict\n"

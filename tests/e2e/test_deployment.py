@@ -11,7 +11,9 @@ import pyarrow.dataset
 
 from cv_factory.data.encode import encode_png
 from cv_factory.deployment.lock import deployment_lock
+from cv_factory.inference.predictor import Predictor
 from cv_factory.processes.ports import find_free_port
+from cv_factory.serving.bundle import Bundle
 from tests.support.commands import Done, run_all, zenml_models
 from tests.support.processes import command_line
 from tests.support.project import Project
@@ -66,6 +68,21 @@ def stages(project: Project) -> dict[int, str]:
     return {v["number"]: v["stage"] for v in snapshot(project)["models"]["digits"]}
 
 
+def _samples_and_bundle_are_written(
+    project: Project, sampled: str, exported: str, graph: str, refused: str, predicted: str
+) -> None:
+    assert "10 test images of digits version 1 written to samples, such as" in sampled
+    assert len(list((project.root / "samples").glob("*/1.png"))) == 10
+    assert "Serve:   python -m cv_factory.serving bundle" in exported
+    bundle = Bundle.load(project.root / "bundle")
+    assert (bundle.model_name, bundle.version) == ("digits", "1")
+    assert "written to graph/predictor.onnx" in graph
+    assert Predictor.load(project.root / "graph").fingerprint == bundle.predictor.fingerprint
+    assert "bundle is not empty" in refused
+    assert "samples/3/1.png: " in predicted
+    assert project.git("status", "--porcelain", "samples", "bundle").stdout == ""
+
+
 def test_deploy_update_rollback_and_restart(project: Project) -> None:
     port = find_free_port()
     done = run_all(
@@ -79,11 +96,17 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
         ["status"],
         training(24, approval=True),
         deployment(port),
+        ["sample", "1"],
+        ["export", "1", "--to", "bundle"],
+        ["export", "1", "--to", "graph", "--onnx"],
+        ["export", "1", "--to", "bundle"],
+        ["predict", "samples/3/1.png", "--bundle", "bundle"],
     )
-    assert_codes(done, 2, 0, 2, 0, 0, 0, 0, 0, 3)
+    assert_codes(done, 2, 0, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2, 0)
     none, trained, no_production, deployed, again, scored, status, staged, unsigned = (
-        d.output for d in done
+        d.output for d in done[:9]
     )
+    _samples_and_bundle_are_written(project, *(d.output for d in done[9:]))
     assert "No model is registered yet" in none
     assert "Next: python run.py --pipeline deployment --model digits\n" in trained
     assert "has no version in production. Run: python run.py --pipeline deploy" in no_production

@@ -1,6 +1,12 @@
 "use strict";
 const element = (id) => document.getElementById(id);
-const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
+
+/** Rounded, but a probability is not shown as 0 or 100 % unless it is. */
+function percent(fraction) {
+  if (fraction > 0 && fraction < 0.0005) return "< 0.1 %";
+  if (fraction > 0.9995 && fraction < 1) return "> 99.9 %";
+  return `${(100 * fraction).toFixed(1)} %`;
+}
 const MAX_ROWS = 20;
 let inputSize = "";
 
@@ -97,10 +103,11 @@ function describeCalibration(calibration) {
   if (calibration === null)
     return "The probabilities are not calibrated: they rank the classes, and do not say how often " +
       "an answer is right.";
-  const text = `The probabilities are calibrated on ${calibration.n_images.toLocaleString("en")} ` +
+  if (calibration.warning)
+    return `Do not take the probabilities for how often an answer is right. ${calibration.warning}`;
+  return `The probabilities are calibrated on ${calibration.n_images.toLocaleString("en")} ` +
     "validation images: of answers that are given with 90 %, about 90 in 100 are right, for images " +
     "like those of the data set.";
-  return calibration.warning ? `${text} ${calibration.warning}` : text;
 }
 
 function showModel(info) {
