@@ -18,9 +18,10 @@ from cli.session import open_registry, write_file
 @MODEL_OPTION
 @STACK_OPTION
 def command(version: int, html: Path | None, model_name: str | None, stack: str | None) -> int:
-    """Print the model card of a VERSION, as Markdown where the output is no terminal.
+    """Print the model card of a VERSION.
 
-    It shows the present stage and approver, unlike the card that the training run stored.
+    It is Markdown, which a terminal shows rendered. It shows the present stage and approver, unlike
+    the card that the training run stored.
     """
     registry = open_registry(model_name, stack)
     from cv_factory.evaluation.reports.model_card import render_html, render_markdown

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 def command(
     version: int, directory: Path, onnx: bool, model_name: str | None, stack: str | None
 ) -> int:
-    """Write the bundle of a VERSION that passed its gates: what a service runs.
+    """Write the bundle of a VERSION: what a service runs.
 
-    Its serving settings are those of configs/deployment.yaml; they stand in serving.json.
+    The version must have passed its gates. The serving settings are those of
+    configs/deployment.yaml; they stand in serving.json.
     """
     registry = open_registry(model_name, stack)
     from cli.dispatch import read_config

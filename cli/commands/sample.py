@@ -27,9 +27,10 @@ from cli.session import make_directory, open_registry
 def command(
     version: int | None, directory: Path, per_class: int, model_name: str | None, stack: str | None
 ) -> int:
-    """Write images of the test split of a VERSION, by default the newest, as PNG.
+    """Write test images of a VERSION as PNG files.
 
-    They are as they were ingested, in the model's size. The source "folder" reads the directory.
+    Without VERSION those of the newest. They are as they were ingested, in the model's size. The
+    source "folder" reads the directory.
     """
     registry = open_registry(model_name, stack)
     from cv_factory.data.dataset import ImageDataset
