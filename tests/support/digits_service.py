@@ -126,7 +126,8 @@ class DigitsService(ServiceProcess):
     """A service of the digits that requires an API key.
 
     Attributes:
-        folder: Holds ``bundle``, ``keys.json``, ``digit.png`` and ``output``.
+        folder: Holds ``bundle``, ``keys.json``, ``samples/3/1.png`` and ``output``.
+        image: The sample.
         key: An API key with the role ``admin``.
         client_environment: Environment in which curl and ``run.py predict`` send the key.
     """
@@ -137,7 +138,9 @@ class DigitsService(ServiceProcess):
         digits_bundle(has_familiarity=True, limits={"max_body_bytes": 100_000}).save(
             folder / "bundle"
         )
-        (folder / "digit.png").write_bytes(digit_png())
+        self.image = folder / "samples" / "3" / "1.png"
+        self.image.parent.mkdir(parents=True)
+        self.image.write_bytes(digit_png(3))
         self.key = add_key(folder / "keys.json", "ann", ["admin"], None)
         (folder / ".curlrc").write_text(f'header = "X-API-Key: {self.key}"\n')
         variables = {"CURL_HOME": str(folder), "CV_FACTORY_API_KEY": self.key}

@@ -43,7 +43,7 @@ def test_the_page_predicts_an_image_and_the_documentation_is_shown(
         page.locator("#key").blur()
         expect(page.locator("#facts")).to_contain_text("8 × 8, gray")
         expect(page.locator("#samples button")).to_have_count(10)
-        page.locator("#file").set_input_files(service.folder / "digit.png")
+        page.locator("#file").set_input_files(service.image)
         expect(page.locator("#probabilities tr")).to_have_count(10)
         best = page.locator("#label").inner_text()
         expect(page.locator("#probabilities tr").first).to_contain_text(best)
@@ -75,7 +75,7 @@ def test_the_page_predicts_an_image_and_the_documentation_is_shown(
         page.screenshot(path=screenshots / "docs_page.png", full_page=True)
         operation = page.locator("#operations-predictions-post_predict")
         operation.locator(".opblock-summary-control").click()
-        operation.locator("input[type=file]").set_input_files(service.folder / "digit.png")
+        operation.locator("input[type=file]").set_input_files(service.image)
         operation.get_by_role("button", name="Execute").click()
         answer = operation.locator(".live-responses-table .microlight").first
         expect(answer).to_contain_text('"model": "digits"')
