@@ -19,7 +19,8 @@ from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.permissions import TransitionRefusedError
 
 STAGES = ("none", "staging", "production", "archived")
-#: Age at which an open transition that another machine began counts as abandoned.
+#: Age at which an open transition that another machine began counts as abandoned. One from the
+#: future does as well: a clock was set.
 LEASE_S = 300.0
 
 
@@ -233,7 +234,7 @@ def _current_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "process_begun": psutil.Process().create_time(),
+        "process_started": _start_time(os.getpid()),
         "begun": time.time(),
     }
 
@@ -241,15 +242,25 @@ def _current_process() -> dict[str, Any]:
 def _is_in_progress(intent: AuditEntry) -> bool:
     owner = intent.detail["owner"]
     if owner["host"] != socket.gethostname():
-        return time.time() - float(owner["begun"]) < LEASE_S
+        return abs(time.time() - float(owner["begun"])) < LEASE_S
     if owner["process"] != os.getpid():
-        return _is_process_alive(owner["process"], float(owner["process_begun"]))
+        return _is_process_alive(owner["process"], owner.get("process_started"))
     return intent.number in _ACTIVE_INTENTS
 
 
-def _is_process_alive(process_id: int, start_time: float) -> bool:
-    """Return whether the process that began then still runs; process ids are reused."""
+def _is_process_alive(process_id: int, start_time: float | None) -> bool:
+    """Return whether the process that started then still runs; process ids are reused.
+
+    None, of an earlier release, is the start of none that runs: an intent can be completed twice.
+    """
     try:
-        return bool(abs(psutil.Process(process_id).create_time() - start_time) < 1.0)
+        return start_time is not None and abs(_start_time(process_id) - start_time) < 2.0
     except psutil.NoSuchProcess:
         return False
+
+
+def _start_time(process_id: int) -> float:
+    """Return the seconds from the machine's start to that of a process: no clock changes them."""
+    created = float(psutil.Process(process_id).create_time())
+    # Linux alone derives the time of creation from that of the machine's start.
+    return created - psutil.boot_time() if psutil.LINUX else created

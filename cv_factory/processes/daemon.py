@@ -1,7 +1,8 @@
 """A process that outlives the one that started it, and is stopped with all its descendants.
 
-Descendants are found by a tag in their environment: BentoML's workers leave the process group, and
-stay behind when their supervisor is killed.
+It and its descendants are found by a tag in their environment: BentoML's workers leave the process
+group, and stay behind when their supervisor is killed; process ids are used again, and start times
+by the system's clock change with the clock.
 """
 
 import json
@@ -36,13 +37,11 @@ class Daemon:
 
     Attributes:
         pid: Its process id.
-        created: Start time by the system, seconds since the epoch: process ids are used again.
         tag: Value of ``TAG_VARIABLE`` in its environment and in that of all its descendants.
         port: TCP port that it listens on.
     """
 
     pid: int
-    created: float
     tag: str
     port: int
 
@@ -50,14 +49,14 @@ class Daemon:
     def is_alive(self) -> bool:
         """Whether that very process runs."""
         try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < 1.0
-            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
+            return _is_tagged(psutil.Process(self.pid), self.tag)
+        except psutil.Error:
             return False
 
     def stop(self, grace_period_s: float) -> None:
         """Send SIGTERM, wait for the process to exit, and kill what is left of it.
+
+        Where it was killed, its descendants get SIGTERM in its place.
 
         Args:
             grace_period_s: Seconds from SIGTERM to SIGKILL.
@@ -68,8 +67,14 @@ class Daemon:
         if self.is_alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
-        # It exits once its workers have finished their requests.
-        poll_until(lambda: not self.is_alive, grace_period_s, interval_s=0.02)
+            # It exits once its workers have finished their requests.
+            poll_until(lambda: not self.is_alive, grace_period_s, interval_s=0.02)
+        else:
+            orphans = find_by_tag(self.tag)
+            for orphan in orphans:
+                with suppress(psutil.NoSuchProcess):
+                    orphan.terminate()
+            psutil.wait_procs(orphans, timeout=grace_period_s)
         kill_by_tag(self.tag)
 
 
@@ -104,10 +109,9 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    created = psutil.Process(process.pid).create_time()
-    record = {"pid": process.pid, "created": created, "mark": tag, "port": port}
+    record = {"pid": process.pid, "mark": tag, "port": port}
     write_atomic(folder / _RECORD, canonical_json(record).encode())
-    return Daemon(process.pid, created, tag, port)
+    return Daemon(process.pid, tag, port)
 
 
 def load_process(folder: Path) -> Daemon | None:
@@ -116,7 +120,7 @@ def load_process(folder: Path) -> Daemon | None:
         record = json.loads((folder / _RECORD).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Daemon(record["pid"], record["created"], record["mark"], record["port"])
+    return Daemon(record["pid"], record["mark"], record["port"])
 
 
 def load_running(folder: Path) -> Daemon | None:
@@ -130,10 +134,14 @@ def find_by_tag(tag: str) -> list[psutil.Process]:
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            is_tagged = process.environ().get(TAG_VARIABLE) == tag
-            if is_tagged and process.status() != psutil.STATUS_ZOMBIE:
+            if _is_tagged(process, tag):
                 processes.append(process)
     return processes
+
+
+def _is_tagged(process: psutil.Process, tag: str) -> bool:
+    has_tag: bool = process.environ().get(TAG_VARIABLE) == tag
+    return has_tag and process.status() != psutil.STATUS_ZOMBIE
 
 
 def kill_by_tag(tag: str) -> None:

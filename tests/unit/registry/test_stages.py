@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from registry.audit.log_files import LocalLogFiles, RemoteLogFiles
 from registry.audit.state import replay
 from registry.permissions import TransitionRefusedError
 from registry.stages import StageTransitions, production_history
+from tests.support.clock import step_clock
 
 
 class Killed(BaseException):
@@ -181,6 +183,9 @@ def test_a_transition_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("registry.stages.os.getpid", lambda: -1)
     with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
         promote(stores, 3)
+    step_clock(monkeypatch)
+    with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
+        promote(stores, 3)
     monkeypatch.setattr(stages, "_is_process_alive", lambda process, start: False)
     assert stores.transitions().recover().result == "undone"
 
@@ -194,7 +199,8 @@ def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, mon
     monkeypatch.setattr("registry.stages.socket.gethostname", lambda: "elsewhere")
     with pytest.raises(TransitionRefusedError):
         stores.transitions().recover()
-    monkeypatch.setattr(stages, "LEASE_S", 0.0)
+    # That machine's clock was an hour ahead, and was set since.
+    monkeypatch.setattr("registry.stages.time.time", lambda: time.monotonic() - 3600)
     assert stores.transitions().recover().result == "done"
 
 

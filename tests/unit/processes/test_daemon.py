@@ -1,0 +1,62 @@
+"""A daemon is known by its tag, whatever the clock says, and stopped with what it left behind."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cv_factory.processes import daemon
+from cv_factory.processes.daemon import Daemon
+from tests.support.clock import step_clock
+from tests.support.processes import wait_until_ended
+from tests.support.waiting import wait_until
+
+#: A child that says when it gets SIGTERM, and that its parent leaves behind.
+_FAMILY = """
+import os, signal, sys
+if os.fork():
+    signal.pause()
+signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), os._exit(0)))
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def start(folder: Path, *command: str) -> Daemon:
+    folder.mkdir()
+    environment = {"PATH": os.environ["PATH"]}
+    return daemon.start(command, folder, str(folder), 1, cwd=folder, environment=environment)
+
+
+def test_a_process_lives_after_a_step_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "service"
+    process = start(folder, "sleep", "600")
+    try:
+        step_clock(monkeypatch)
+        assert daemon.load_running(folder) == process
+        record = json.loads((folder / "process.json").read_text())
+        of_earlier_release = record | {"created": psutil.Process(process.pid).create_time() - 3600}
+        (folder / "process.json").write_text(json.dumps(of_earlier_release))
+        assert daemon.load_running(folder) == process
+        of_another = Daemon(os.getpid(), process.tag, 1)
+        assert not of_another.is_alive, "the process id was given again"
+    finally:
+        process.stop(5.0)
+    assert daemon.load_running(folder) is None
+
+
+def test_what_a_killed_process_left_behind_may_finish(tmp_path: Path) -> None:
+    process = start(tmp_path / "service", sys.executable, "-c", _FAMILY)
+    log = daemon.log_file(tmp_path / "service")
+    wait_until(lambda: "ready" in log.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until_ended(process.pid)
+    process.stop(20.0)
+    assert "drained" in log.read_text()
+    assert daemon.find_by_tag(process.tag) == []
