@@ -33,6 +33,7 @@ from registry.card_content import describe_override, load_card_content
 from registry.model_registry import ModelRegistry
 from registry.next_step import find_production
 from registry.permissions import TransitionRefusedError
+from registry.standing import GateStanding
 
 
 class Service(Protocol):
@@ -70,6 +71,9 @@ class ModelDeployer(Protocol):
 
     def service_endpoint(self, service: Any) -> Endpoint:
         """Return the endpoint of a service."""
+
+    def check_address(self, model_name: str, port: int | None = None) -> None:
+        """Check that a model can be reached at a port, or at the one that it would be given."""
 
     def deploy(self, bundle: Bundle, port: int | None = None) -> Any:
         """Start and verify a service; it is given no requests yet."""
@@ -234,7 +238,7 @@ def build_bundle(
     return Bundle(
         predictor,
         serving,
-        card_html=_card(registry, number, is_overridden=bool(standing.overrides)),
+        card_html=_card(registry, number, standing),
         overrides=[describe_override(override) for override in standing.overrides],
         **metadata,
     )
@@ -429,9 +433,20 @@ def _load_service(deployer: ModelDeployer, deployment: Deployment) -> tuple[Serv
     return service, deployer.service_endpoint(service)
 
 
-def _card(registry: ModelRegistry, number: int, *, is_overridden: bool) -> str | None:
-    """Return the card of the registration or, where a gate is overridden, one that says so."""
-    if is_overridden:
+def _card(registry: ModelRegistry, number: int, standing: GateStanding) -> str | None:
+    """Return the card of the last registration or, where a gate is overridden, one that says so.
+
+    None where that registration was deleted.
+    """
+    if standing.overrides:
         return render_html(load_card_content(registry, number))
-    artifact = registry.get_version(number).get_artifact("registration")
-    return load_artifact(artifact, Registration).card_html if artifact is not None else None
+    # Not linked to the version: the step that registers it stores its output later.
+    same = [
+        f"model:{registry.model_name}",
+        f"version:{number}",
+        f"predictor_fingerprint:{standing.predictor}",
+    ]
+    stored = Client().list_artifact_versions(
+        artifact="registration", run_metadata=same, sort_by="desc:created", size=1, hydrate=True
+    )
+    return load_artifact(stored.items[0], Registration).card_html if stored.items else None

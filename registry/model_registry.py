@@ -467,20 +467,36 @@ class ModelRegistry:
             for number in dict.fromkeys(reversed(history))
             if stages.get(number, "production") != "production"
         ]
+        if to is not None and to not in earlier:
+            raise TransitionRefusedError(self._describe_way_forward(to, earlier))
         if not earlier:
             raise TransitionRefusedError(
-                f"{self.model_name} has no earlier production version to go back to: see "
-                f"python run.py history --model {self.model_name}"
-            )
-        if to is not None and to not in earlier:
-            raise TransitionRefusedError(
-                f"Version {to} was not in production before the present one; rollback goes to one "
-                f"of: {', '.join(map(str, earlier))}."
+                f"{self.model_name} has no earlier production version to go back to. Any version "
+                "that passed its gates can be staged and promoted: python run.py models --model "
+                f"{self.model_name}"
             )
         fit = [number for number in earlier if self.gate_standing(number).is_fit]
         target = to or (fit or earlier)[0]
         self.require_fit(target)
         return target
+
+    def _describe_way_forward(self, version: int, earlier: Sequence[int]) -> str:
+        """Return why a rollback does not lead to a version, and the commands that do.
+
+        Raises:
+            RegistryError: There is no such version.
+            TransitionRefusedError: It is not fit, so that no command does.
+        """
+        model, stage = f"--model {self.model_name}", self.get_version(version).stage
+        if stage == "production":
+            return f"Version {version} is in production. See: python run.py status {model}"
+        self.require_fit(version)
+        first = "" if stage == "staging" else f"python run.py stage {version} {model}, then: "
+        others = f" Rollback goes to one of: {', '.join(map(str, earlier))}." if earlier else ""
+        return (
+            f"Version {version} was not in production before the present one, but passed its "
+            f"gates. Run: {first}python run.py promote {version} {model}.{others}"
+        )
 
     def reference_version(self) -> ModelVersionResponse | None:
         """Return the version that relative gates compare with; None before the first promotion.

@@ -103,7 +103,9 @@ REFUSED = (
         2,
         "Model digits has no version 9. See: python run.py models --model digits",
     ),
-    (["rollback", "--to", "3"], 3, "digits has no earlier production version"),
+    (["rollback", "--to", "3"], 3, "digits version 3 failed 1 of 3 gates"),
+    (["rollback", "--to", "1"], 3, "Version 1 is in production. See: python run.py status"),
+    (["rollback"], 3, "Any version that passed its gates can be staged and promoted"),
     (["approve", "4", "--by", " ", "--reason", "x"], 2, "must not be empty"),
     (["approve", "4", "--by", "Eve", "--reason", "x\n  99  approved"], 2, "one line of printable"),
     (["history", "--model", "cats"], 2, "There is no model cats; registered: digits."),
@@ -157,6 +159,10 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
         ["models"],
         ["history"],
         ["trace", "4", "--verify", "--reproduce", "--provenance", "provenance.json"],
+        # The rollback was the mistake.
+        ["rollback", "--to", "4"],
+        ["stage", "4"],
+        ["promote", "4"],
         python(_RELABEL),
         ["trace", "4", "--verify"],
         python(_FORGE),
@@ -169,7 +175,7 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
         assert (answer.code, command) == (code, command), answer.output
         assert why in " ".join(answer.output.split())
     golden("registry_refusals.txt", "\n".join(answer.output for answer in refused))
-    assert_codes(done, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1, 0, 1, 0, 1)
+    assert_codes(done, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 1, 0, 1, 0, 1)
     outputs = [d.output for d in done]
     assert stages(done[0])[0] == {"1": "production", "2": "none", "3": "none", "4": "staging"}
     assert "version 1 production → archived, version 4 staging → production" in outputs[2]
@@ -193,8 +199,10 @@ def test_a_rollback_needs_no_approval_and_log_and_card_name_people(
     assert "10 of 10 checks agree" in outputs[11]
     statement = json.loads((project_with_history.root / "provenance.json").read_text())
     assert statement["predicate"]["runDetails"]["cvfactory_approval"]["who"] == "Ada"
-    assert "DIFFERS provenance that was approved" in outputs[13]
-    for forged in (outputs[15], outputs[17]):
+    assert "python run.py stage 4 --model digits, then: python run.py promote 4" in outputs[12]
+    assert "version 1 production → archived, version 4 staging → production" in outputs[14]
+    assert "DIFFERS provenance that was approved" in outputs[16]
+    for forged in (outputs[18], outputs[20]):
         assert "the log was cut or rewritten" in forged
 
 
