@@ -41,7 +41,7 @@ def _deploy_next(
     registry: "ModelRegistry",
     options: RunOptions,
 ) -> int:
-    from registry.deployments import next_version, served_url
+    from registry.deployments import active_deployer, next_version, served_url
 
     version = next_version(registry, config.model.version)
     title = f"{registry.model_name} version {version.number} ({version.stage})"
@@ -50,6 +50,7 @@ def _deploy_next(
         click.echo(f"Nothing to do: {title} is served at {url}.")
         return 0
     if options.dry_run:
+        active_deployer().check_address(registry.model_name, config.endpoint.port)
         click.echo(f"Would run {', '.join(step_names('deployment'))} with {title}.")
         click.echo("Nothing was changed (--dry-run).")
         return 0
@@ -77,10 +78,11 @@ def deploy_version(
     from cli.execution import run_to_end
     from pipelines.deployment import deployment
     from registry.artifact_loader import load_output
-    from registry.deployments import bundle_metadata
+    from registry.deployments import active_deployer, bundle_metadata
     from registry.status import load_status
     from registry.versions import PREDICTOR, linked_artifact
 
+    active_deployer().check_address(version.model.name, config.endpoint.port)
     arguments = (
         config,
         str(linked_artifact(version, PREDICTOR).id),
@@ -170,5 +172,7 @@ def describe_deployment(deployment: Deployment) -> str:
         )
     else:
         lines.append(f"Try it:  python run.py predict --url {d.url} IMAGE")
-    lines.append(f"Next:    {_next_command(d)}")
+    lines.append(
+        f"Service: zenml model-deployer models describe {d.service_id}\nNext:    {_next_command(d)}"
+    )
     return "\n".join(lines)

@@ -30,7 +30,7 @@ class EndpointConfig(Section):
         ge=1,
         le=65_535,
         description="of the model's proxy; where not given, the present one, or for a new one the "
-        "first from the model deployer's on that no other model has",
+        "first from the model deployer's on that no other model has and nothing listens on",
     )
     canary_share: float | None = Field(
         None,

@@ -72,6 +72,13 @@ class EndpointView(ABC):
 class Endpoint(EndpointView):
     """An endpoint that can be changed."""
 
+    def check_address(self) -> None:
+        """Check that clients can reach the endpoint where it should be, before anything is done.
+
+        Raises:
+            CVFactoryError: They cannot.
+        """
+
     @abstractmethod
     def deploy(
         self, name: str, bundle: Bundle, *, keep: Collection[str] = (), is_new: bool = True

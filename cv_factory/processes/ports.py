@@ -1,9 +1,42 @@
-"""Free TCP ports of this machine."""
+"""TCP ports of this machine: free ones, taken ones, and who listens on them."""
 
+import errno
 import socket
 from contextlib import ExitStack
 
+import psutil
+
 LOOPBACK = "127.0.0.1"
+_BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an IPv4 or IPv6 address, or on a host's IPv4 address.
+
+    Raises:
+        OSError: The port is taken, or the address is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def is_port_taken(host: str, port: int) -> bool:
+    """Return whether another socket listens on a port; False where the address is the problem."""
+    try:
+        listen(host, port).close()
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
+def find_listener(port: int) -> psutil.Process | None:
+    """Return a process that listens on a TCP port; None where the system does not tell which."""
+    try:
+        connections = psutil.net_connections("tcp")
+        pids = [c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr[1] == port]
+        return next((psutil.Process(pid) for pid in pids if pid is not None), None)
+    except psutil.Error:
+        return None
 
 
 def find_free_port() -> int:

@@ -16,6 +16,7 @@ from zenml.models.v2.misc.service import ServiceType
 from zenml.utils.secret_utils import SecretField
 
 from cv_factory.deployment.local.endpoint import LocalEndpoint
+from cv_factory.processes.ports import is_port_taken
 from stacks.flavors.bundle_deployer import BundleDeployer, BundleService, BundleServiceConfig
 
 _FLAVOR = "bento"
@@ -126,10 +127,17 @@ class BentoDeployer(BundleDeployer):
         )
 
     def default_port(self, model_name: str) -> int | None:
-        """Return the port that a model has, or the first from the component's own that is free."""
+        """Return the port that a model has, or the first from the component's own that is free.
+
+        A port of another model is not, even while that is stopped.
+        """
         ports = {s.config.model_name: s.config.port for s in reversed(self._list_services())}
-        taken = set(ports.values())
-        return ports.get(model_name) or next(p for p in count(self.config.port) if p not in taken)
+        taken, host = set(ports.values()), self.config.host
+        return ports.get(model_name) or next(
+            port
+            for port in count(self.config.port)
+            if port not in taken and not is_port_taken(host, port)
+        )
 
     def service_config(self, endpoint: LocalEndpoint, **fields: str) -> BentoServiceConfig:
         """Return what ZenML stores of a service: with folder, host and port."""

@@ -3,6 +3,7 @@
 Where and how a service runs is the business of the endpoint; each flavor names one.
 """
 
+import logging
 import sys
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
@@ -35,6 +36,11 @@ def _add_project_to_path() -> None:
     root = str(Path(__file__).resolve().parents[2])
     if root not in sys.path:
         sys.path.append(root)
+
+
+def _quiet_requests() -> None:
+    """Keep ZenML's commands from printing a line for each golden sample that is sent."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class BundleServiceConfig(ServiceConfig):
@@ -137,6 +143,15 @@ class BundleDeployer(BaseModelDeployer):
         """Return the port of a model for which none is given; None where endpoints have none."""
         return None
 
+    def check_address(self, model_name: str, port: int | None = None) -> None:
+        """Check that a model can be reached at a port, or at its ``default_port``.
+
+        Raises:
+            ConfigError: A port is given, and endpoints of this flavor have none.
+            CVFactoryError: Another process has the port.
+        """
+        self.endpoint(model_name, port or self.default_port(model_name)).check_address()
+
     def service_endpoint(self, service: BundleService) -> Endpoint:
         """Return the endpoint of a service."""
         return self.endpoint(service.config.model_name, service.config.port or None)
@@ -237,6 +252,7 @@ class BundleDeployer(BaseModelDeployer):
             CVFactoryError: A gate failed, it did not start or answers wrongly; what served before
                 still serves.
         """
+        _quiet_requests()
         request = cast(BundleServiceConfig, config)
         bundle = Bundle.load(Path(request.bundle))
         self._require_servable(bundle.model_name, bundle.version, bundle.predictor.fingerprint)
@@ -256,6 +272,7 @@ class BundleDeployer(BaseModelDeployer):
         Raises:
             CVFactoryError: A gate failed on its version, or as ``perform_start_model``.
         """
+        _quiet_requests()
         service = self._find_service(uuid)
         served = service.config
         self._require_servable(served.model_name, served.model_version, served.predictor)

@@ -1,6 +1,7 @@
 """From a staged version to a service that answers, and back: through run.py and zenml alone."""
 
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -12,7 +13,7 @@ import pyarrow.dataset
 from cv_factory.data.encode import encode_png
 from cv_factory.deployment.lock import deployment_lock
 from cv_factory.inference.predictor import Predictor
-from cv_factory.processes.ports import find_free_port
+from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from cv_factory.serving.bundle import Bundle
 from tests.support.commands import Done, run_all, zenml_models
 from tests.support.processes import command_line
@@ -117,6 +118,7 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert "Nothing to do: digits version 1 (production) is served" in again
     assert "needs a person's approval" in unsigned
     assert versions_answering(port, 3) == {"1": 3}
+    _the_service_has_its_card(port)
     _the_predictions_are_there(scored)
 
     with deployment_lock(project.zenml_config / "local_stores", "digits"):
@@ -125,15 +127,22 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert all("digits is being deployed by" in d.output for d in done)
 
     log = f"serving.log.predictions={project.home / 'predictions'}"
-    done = run_all(
-        project,
-        ["approve", "2", "--by", "Ada", "--reason", "read the card"],
-        deployment(port, "endpoint.canary_share=0.25", log),
-        ["status"],
-    )
-    assert_codes(done, 0, 0, 0)
-    assert "digits version 2 (staging, 25% of the requests)" in done[1].output
-    assert "version 2, 25% of the requests" in done[2].output
+    with listen(LOOPBACK, 0) as other_server:
+        taken = other_server.getsockname()[1]
+        done = run_all(
+            project,
+            ["approve", "2", "--by", "Ada", "--reason", "read the card"],
+            [*deployment(taken), "--dry-run"],
+            deployment(taken),
+            deployment(port, "endpoint.canary_share=0.25", log),
+            ["status"],
+        )
+    assert_codes(done, 0, 1, 1, 0, 0)
+    for refused in done[1:3]:
+        assert f"is used by python (process {os.getpid()})" in refused.output
+        assert "build_bundle" not in refused.output
+    assert "digits version 2 (staging, 25% of the requests)" in done[3].output
+    assert "version 2, 25% of the requests" in done[4].output
     responses = answers(port, 40)
     assert Counter(answer["version"] for answer in responses) == {"1": 30, "2": 10}
     assert stages(project) == {1: "production", 2: "staging"}
@@ -164,6 +173,7 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert_codes(done, 1, 0, 0, 0)
     assert "given 100% of the requests and does not answer" in done[0].output
     assert "Served: digits version 2 (production)" in done[1].output
+    assert "Service: zenml model-deployer models describe " in done[1].output
     assert "Served: digits version 1 (production)" in done[2].output
     (status,) = parse_json(done[3])
     assert status["production"]["version"] == 1
@@ -203,6 +213,14 @@ def _a_second_model_is_deployed_after_its_training(project: Project) -> None:
     assert [kind for kind in kinds if kind in (*by_us, *by_zenml)] == [*by_us, *by_zenml]
 
 
+def _the_service_has_its_card(port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        card = client.get("/model-card")
+        assert (card.status_code, client.get("/model-info").json()["card"]) == (200, "/model-card")
+    assert card.headers["content-type"].startswith("text/html")
+    assert "accuracy at least 0.3" in card.text
+
+
 def _the_predictions_are_there(scored: str) -> None:
     (folder,) = re.findall(r"Parquet: (.+)", scored)
     table = pyarrow.dataset.dataset(folder, format="parquet", exclude_invalid_files=True).to_table()
@@ -225,5 +243,6 @@ def _zenml_knows_the_service(project: Project, port: int) -> None:
     assert [line for line in command_lines if "cv_factory.serving" in line] == []
     started, deleted = zenml_models(project, "start UUID", "delete UUID")
     assert "was started" in started
+    assert "HTTP Request" not in started
     assert "was deleted" in deleted
     assert project.processes() == [], "no process is left of a deleted service, nor its proxy"

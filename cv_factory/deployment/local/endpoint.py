@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
-from cv_factory.deployment.local.proxy_process import ProxyProcess
+from cv_factory.deployment.local.proxy_process import TAG_SUFFIX, ProxyProcess
 from cv_factory.deployment.local.routes import Backend
 from cv_factory.deployment.local.service_process import ServiceProcess, service_environment
 from cv_factory.deployment.verify import VerificationResult
@@ -24,6 +24,8 @@ from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.bundle import Bundle
 
 _LOG_POLL_INTERVAL_S = 0.2
+#: Where this machine's clients reach a proxy that listens on all interfaces.
+_LOOPBACK_OF = {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}  # noqa: S104 (compares)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class LocalEndpoint(Endpoint):
     @property
     def url(self) -> str:
         """Address of the proxy, for clients on this machine."""
-        host = LOOPBACK if self.host in ("0.0.0.0", "") else self.host  # noqa: S104 (compares)
-        return f"http://{host}:{self.port}"
+        host = _LOOPBACK_OF.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def prediction_url(self) -> str:
@@ -62,10 +64,15 @@ class LocalEndpoint(Endpoint):
         """Whether the proxy runs."""
         return self._proxy.running is not None
 
+    def check_address(self) -> None:
+        """Refuse a port that another process, such as another model's proxy, listens on."""
+        self._proxy.check_port()
+
     def deploy(
         self, name: str, bundle: Bundle, *, keep: Collection[str] = (), is_new: bool = True
     ) -> VerificationResult:
         """Start and verify a service, unless other machines would reach it without keys."""
+        self.check_address()
         self._prune({*keep, name})
         if not is_new:
             return self.start(name)
@@ -172,13 +179,14 @@ class LocalEndpoint(Endpoint):
         return daemon.log_file(self._service(name).folder)
 
     def close(self) -> None:
-        """Stop the proxy: the port is free again."""
-        self._proxy.remove()
+        """Stop the proxy once it has answered what is in flight: the port is free again."""
+        self._proxy.remove(self.drain_timeout_s)
 
     @property
     def _proxy(self) -> ProxyProcess:
         # The names on disk are those of earlier releases, whose proxies may run.
-        return ProxyProcess(self.folder / "front", f"{self.folder}#front", self.host, self.port)
+        tag = f"{self.folder}{TAG_SUFFIX}"
+        return ProxyProcess(self.folder / "front", tag, self.host, self.port)
 
     def _prune(self, keep: Collection[str]) -> None:
         """Remove all other services, such as what a killed deployment left behind."""

@@ -1,23 +1,35 @@
 """The process of an endpoint's proxy: started on the stable port, given routes, stopped."""
 
+import errno
 import shutil
-import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+import psutil
+
 from cv_factory.deployment.local.os_errors import translate_os_errors
-from cv_factory.deployment.local.proxy import ROUTES, STATUS
-from cv_factory.deployment.local.routes import Backend, ProxyStatus, Routes
+from cv_factory.deployment.local.routes import (
+    ROUTES,
+    STATUS,
+    Backend,
+    ProxyStatus,
+    Routes,
+    wake_proxy,
+)
 from cv_factory.deployment.local.service_process import service_environment
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
 from cv_factory.processes.polling import poll_until
+from cv_factory.processes.ports import find_listener, is_port_taken, listen
 
 #: Modules that are started with ``python -m``.
 ENTRY_POINTS: tuple[str, ...] = ("cv_factory.deployment.local.proxy",)
+#: Ends the tag of a proxy, behind the folder of its endpoint; the name of earlier releases.
+TAG_SUFFIX = "#front"
 _REACTION_TIMEOUT_S = 20.0
-_GRACE_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,35 +63,73 @@ class ProxyProcess:
 
         Args:
             backends: The services that requests go to.
-            drain_timeout_s: Seconds in which other services may answer what they were given.
+            drain_timeout_s: Seconds in which other services, and a proxy on another port, may
+                answer what they were given.
 
         Raises:
             DaemonError: The port is taken, or the proxy does not react.
         """
+        self.check_port()
         routes = Routes(self.routes.generation + 1, backends)
         with translate_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            process = self.running
-            # A proxy whose supervisor was killed goes on, and holds the port.
-            is_orphan = process is None and bool(daemon.find_by_tag(self.tag))
-            if not is_orphan and (process is None or process.port != self.port):
-                self._require_free_port()
             routes.save(self.folder / ROUTES)
-        if is_orphan:
-            daemon.kill_by_tag(self.tag)
-            self._require_free_port()
-        if process is not None and process.port != self.port:
-            process.stop(_GRACE_PERIOD_S)
-        if self.running is None:
+        wake_proxy(self.folder)
+        if not self._is_on_port:
+            self.stop(drain_timeout_s)
             self._start()
         self._await_routes(routes, drain_timeout_s)
 
-    def remove(self) -> None:
-        """Stop it and delete its folder: the port is free again."""
+    def check_port(self) -> None:
+        """Check that the proxy runs on its port, or can.
+
+        Raises:
+            DaemonError: Another process listens there, or the address cannot be used.
+        """
+        if self._is_on_port:
+            return
+        try:
+            listen(self.host, self.port).close()
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            # A proxy whose supervisor was killed goes on, and is replaced.
+            if is_taken and self.running is None and daemon.find_by_tag(self.tag):
+                return
+            used = f"is used by {self._describe_listener()}"
+            problem = used if is_taken else f"cannot be listened on ({error.strerror})"
+            free = next(p for p in count(self.port + 1) if not is_port_taken(self.host, p))
+            other = "" if is_taken else ", or another host in the model deployer's settings"
+            raise DaemonError(
+                f"Port {self.port} of {self.host} {problem}. Choose another port{other}: --set "
+                f"endpoint.port={free}"
+            ) from None
+
+    def stop(self, drain_timeout_s: float) -> None:
+        """Stop it, wherever it listens; it answers what is in flight for so many seconds."""
         process = daemon.load_process(self.folder)
         if process is not None:
-            process.stop(_GRACE_PERIOD_S)
+            process.stop(drain_timeout_s)
+
+    def remove(self, drain_timeout_s: float) -> None:
+        """Stop it and delete its folder: the port is free again."""
+        self.stop(drain_timeout_s)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _is_on_port(self) -> bool:
+        process = self.running
+        return process is not None and process.port == self.port
+
+    def _describe_listener(self) -> str:
+        """Return which process has the port, and of which model where it is a proxy."""
+        process = find_listener(self.port)
+        with suppress(psutil.Error):
+            if process is not None:
+                tag = process.environ().get(daemon.TAG_VARIABLE, "")
+                model = Path(tag.removesuffix(TAG_SUFFIX)).name
+                name = f"the proxy of model {model}" if tag.endswith(TAG_SUFFIX) else process.name()
+                return f"{name} (process {process.pid})"
+        return "a process of another user"
 
     def _start(self) -> None:
         command = [sys.executable, "-m", ENTRY_POINTS[0]]
@@ -93,17 +143,6 @@ class ProxyProcess:
                 cwd=self.folder,
                 environment=service_environment({}),
             )
-
-    def _require_free_port(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self.host, self.port))
-            except OSError as error:
-                raise DaemonError(
-                    f"{self.host}:{self.port} cannot be listened on ({error.strerror}): stop what "
-                    f"uses it, or deploy with another port: --set endpoint.port={self.port + 1}."
-                ) from None
 
     def _await_routes(self, routes: Routes, drain_timeout_s: float) -> None:
         names = {backend.name for backend in routes.backends}

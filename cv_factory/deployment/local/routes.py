@@ -1,14 +1,20 @@
-"""Routes of a proxy: the services behind it and their weights, in a file that the proxy watches."""
+"""Routes of a proxy: the services behind it and their weights, in a file; a pipe wakes it."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import ArtifactError
+
+ROUTES, STATUS = "routes.json", "status.json"
+_WAKE_PIPE = "wake"
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Routes:
     """The services that requests go to.
 
     Attributes:
-        generation: Incremented with every change, so that the active routes can be identified.
+        generation: Incremented with every change, so that the routes in force can be identified.
         backends: Those that are given requests.
     """
 
@@ -69,6 +75,23 @@ class ProxyStatus:
             return TypeAdapter(cls).validate_python(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
+
+
+def open_wake_pipe(folder: Path) -> FileIO:
+    """Open the pipe that a proxy is woken through; reading it does not wait."""
+    path = folder / _WAKE_PIPE
+    with suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    return FileIO(os.open(path, os.O_RDWR | os.O_NONBLOCK), "r+")
+
+
+def wake_proxy(folder: Path) -> None:
+    """Let the proxy of a folder read its routes, which one that does not run does at its start."""
+    with (
+        suppress(OSError),
+        FileIO(os.open(folder / _WAKE_PIPE, os.O_WRONLY | os.O_NONBLOCK), "w") as pipe,
+    ):
+        pipe.write(b"\n")
 
 
 class WeightedRoundRobin:

@@ -130,8 +130,9 @@ def test_a_failed_verification_leaves_the_old_service_alone(
     with pytest.raises(DaemonError, match="cannot be written"):
         full.deploy("one", make_bundle("1"))
     taken = LocalEndpoint(served.folder / "other", "127.0.0.1", served.port)
-    with pytest.raises(DaemonError, match=r"cannot be listened on .* --set endpoint\.port=\d+"):
-        taken.set_weights({})
+    with pytest.raises(DaemonError, match=r"used by the proxy of .* --set endpoint\.port=\d+"):
+        taken.deploy("one", make_bundle("1"))
+    assert not taken.folder.exists(), "found before anything is built"
     served.remove("damaged")
     assert [path.name for path in (served.folder / "services").iterdir()] == [name]
     assert predict(served).json()["version"] == before
@@ -186,6 +187,19 @@ def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deplo
     assert served.is_open
     assert predict(served).status_code == 200
     assert not is_running(serving.pid)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:3000"),
+        ("::1", "http://[::1]:3000"),
+        ("::", "http://[::1]:3000"),
+        ("models.example", "http://models.example:3000"),
+    ],
+)
+def test_the_url_reaches_any_host(host: str, url: str) -> None:
+    assert LocalEndpoint(Path("none"), host, 3000).url == url
 
 
 def test_a_service_that_is_gone_is_missing_whatever_the_routes_say(tmp_path: Path) -> None:

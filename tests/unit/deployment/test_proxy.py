@@ -1,24 +1,40 @@
-"""The proxy: every request reaches a service that runs, whole, once, and in the right share."""
+"""The proxy: every request reaches a service that runs, whole, once, and in the right share.
+
+Through ``ProxyProcess`` and HTTP alone, so that any proxy can be tested.
+"""
 
 import asyncio
 import http.client
 import json
+import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cv_factory.deployment.local.proxy import ROUTES, STATUS
-from cv_factory.deployment.local.routes import Backend, ProxyStatus, Routes, WeightedRoundRobin
-from cv_factory.processes.ports import find_free_port
+from cv_factory.deployment.local.proxy_process import ProxyProcess
+from cv_factory.deployment.local.routes import (
+    ROUTES,
+    STATUS,
+    Backend,
+    ProxyStatus,
+    WeightedRoundRobin,
+)
+from cv_factory.processes import daemon
+from cv_factory.processes.daemon import DaemonError
+from cv_factory.processes.ports import find_free_port, listen
+from tests.support.waiting import wait_until
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -28,6 +44,8 @@ class Echo(BaseHTTPRequestHandler):
     timeout = 2
     #: Requests to /together are answered once so many of them wait.
     together = threading.Barrier(100)
+    #: A request to /held is answered when this is set.
+    is_held, release = threading.Event(), threading.Event()
 
     def do_GET(self) -> None:
         self._answer(b"")
@@ -40,6 +58,15 @@ class Echo(BaseHTTPRequestHandler):
             self._answer(b"", status=413)
             self.close_connection = True
             return
+        if self.path == "/too-large-at-once":
+            # Closing with bytes unread resets the connection behind the answer.
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._answer(b"", status=413)
+            self.close_connection = True
+            return
+        if self.path == "/held":
+            self.is_held.set()
+            self.release.wait(timeout=60)
         if self.path == "/together":
             self.together.wait(timeout=60)
         self._answer(self._body())
@@ -83,26 +110,19 @@ class RunningProxy:
     """A proxy in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = find_free_port()
-        command = [
-            "-m",
-            "cv_factory.deployment.local.proxy",
-            str(folder),
-            "127.0.0.1",
-            str(self.port),
-        ]
-        self.process = subprocess.Popen([sys.executable, *command])
-        self.generation = 0
+        self.folder, self.port = folder, find_free_port()
+        self.process = ProxyProcess(folder, f"{folder}#front", "127.0.0.1", self.port)
+        self.route()
+        self.switches_at_start = self.supervisor.num_ctx_switches().voluntary
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        running = self.process.running
+        assert running is not None
+        return psutil.Process(running.pid)
 
     def route(self, *backends: Backend) -> None:
-        self.generation += 1
-        Routes(self.generation, backends).save(self.folder / ROUTES)
-        deadline = time.monotonic() + 120
-        while self.status() is None or self.status().generation != self.generation:
-            assert time.monotonic() < deadline
-            assert self.process.poll() is None
-            time.sleep(0.005)
+        self.process.set_backends(backends, drain_timeout_s=20)
 
     def status(self) -> ProxyStatus | None:
         return ProxyStatus.load(self.folder / STATUS)
@@ -124,8 +144,8 @@ class RunningProxy:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
     running = RunningProxy(tmp_path_factory.mktemp("proxy"))
     yield running
-    running.process.terminate()
-    assert running.process.wait(10) == 0
+    running.process.remove(drain_timeout_s=20)
+    assert daemon.find_by_tag(running.process.tag) == []
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +258,136 @@ def test_an_answer_that_comes_before_the_whole_request_arrives(
     assert proxy.exchange(head + b"z" * 500_000).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("size", [500_000, 5_000_000])
+def test_an_answer_arrives_although_the_service_resets_the_connection_behind_it(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer], size: int
+) -> None:
+    proxy.route(servers[0].backend(1.0))
+    head = b"POST /too-large-at-once HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
+    answers = [proxy.exchange(head + b"z" * size) for _ in range(10)]
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 413"] * 10
+
+
+def test_each_of_the_requests_in_one_segment_is_examined_and_answered(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    proxy.route(servers[0].backend(1.0))
+    forged = b"Host: x\r\nX-Forwarded-For: 203.0.113.7\r\n"
+    chunked = b"POST / HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhi\r\n" % forged
+    sized = b"POST / HTTP/1.1\r\n%bContent-Length: 2\r\nConnection: close\r\n\r\nyo" % forged
+    answer = proxy.exchange(
+        b"GET / HTTP/1.1\r\n%b\r\n" % forged
+        + chunked
+        + b"0\r\nX-Forwarded-For: 203.0.113.8\r\n\r\n"
+        + sized
+        + b"GET / HTTP/1.1\r\nHost: the one before was the last\r\n\r\n"
+    )
+    assert re.findall(rb"X-Seen: (\S+)\r\n\r\n(.{0,2})", answer) == [
+        (b"203.0.113.7,127.0.0.1", b"HT"),
+        (b"203.0.113.7,127.0.0.1", b"hi"),
+        (b"203.0.113.7,127.0.0.1", b"yo"),
+    ]
+
+
+def test_an_offer_of_another_protocol_is_ignored(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    proxy.route(servers[0].backend(1.0))
+    offer = (
+        b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\n"
+    )
+    sized = b"POST / HTTP/1.1\r\n%bContent-Length: 4\r\n\r\nbody" % offer
+    chunked = b"POST / HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n" % offer
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = proxy.exchange(b"GET / HTTP/1.1\r\n%b\r\n" % offer + sized + chunked + last)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200"] * 4
+    assert b"\r\n\r\nbodyHTTP" in answer
+    assert b"\r\n\r\nhiHTTP" in answer
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as client:
+        client.sendall(b"POST / HTTP/1.1\r\n%bContent-Length: 4\r\n\r\nbo" % offer)
+        client.sendall(b"dy")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+    assert proxy.exchange(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("change", ["SIGTERM", "another port", "the last service is deleted"])
+def test_what_is_in_flight_is_answered_when_the_proxy_ends(
+    tmp_path: Path, servers: tuple[EchoServer, EchoServer], change: str
+) -> None:
+    proxy = RunningProxy(tmp_path)
+    backend = servers[0].backend(1.0)
+    proxy.route(backend)
+    moved = replace(proxy.process, port=find_free_port())
+    begin = {
+        "SIGTERM": proxy.supervisor.terminate,
+        "another port": lambda: moved.set_backends((backend,), 60),
+        "the last service is deleted": lambda: proxy.process.remove(60),
+    }[change]
+    idle, busy = proxy.connect(), proxy.connect()
+    assert send_request(idle) == "old"
+    Echo.release.clear()
+    busy.request("POST", "/held", body=b"x")
+    wait_until(Echo.is_held.is_set)
+    ending = threading.Thread(target=begin)
+    ending.start()
+    wait_until(lambda: not accepts_connections(proxy.port))
+    Echo.release.set()
+    assert busy.getresponse().read() == b"x"
+    ending.join()
+    wait_until(lambda: (daemon.load_running(tmp_path) is None) == (change != "another port"))
+    with pytest.raises(ConnectionError):
+        send_request(idle)
+    if change == "another port":
+        assert send_request(http.client.HTTPConnection("127.0.0.1", moved.port)) == "old"
+    moved.remove(20)
+    assert daemon.find_by_tag(moved.tag) == []
+
+
+def accepts_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_who_has_a_port_is_named_and_another_one_offered(
+    proxy: RunningProxy, tmp_path: Path
+) -> None:
+    proxy.process.check_port()
+    other = ProxyProcess(tmp_path, "other#front", "127.0.0.1", proxy.port)
+    pattern = (
+        rf"Port {proxy.port} of 127\.0\.0\.1 is used by the proxy of model "
+        rf"{proxy.folder.name} \(process \d+\)\. Choose another port: --set endpoint\.port=(\d+)"
+    )
+    with pytest.raises(DaemonError, match=pattern) as taken:
+        other.check_port()
+    free = re.findall(r"\d+$", str(taken.value))
+    replace(other, port=int(free[0])).check_port()
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        port = own.getsockname()[1]
+        for process in (other, proxy.process):
+            with pytest.raises(DaemonError, match=rf"\(process {os.getpid()}\)"):
+                replace(process, port=port).check_port()
+    with pytest.raises(DaemonError, match="another host in the model deployer's settings"):
+        replace(other, host="192.0.2.1", port=find_free_port()).check_port()
+
+
+def test_a_proxy_listens_on_ipv6(servers: tuple[EchoServer, EchoServer], tmp_path: Path) -> None:
+    try:
+        port = listen("::1", 0).getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    process = ProxyProcess(tmp_path, f"{tmp_path}#front", "::1", port)
+    try:
+        process.set_backends((servers[0].backend(1.0),), 20)
+        client = http.client.HTTPConnection("::1", port, timeout=20)
+        client.request("GET", "/")
+        assert client.getresponse().headers["X-Seen"] == "::1"
+    finally:
+        process.remove(20)
+
+
 def test_what_cannot_be_handed_on_is_answered_with_a_problem(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
@@ -292,11 +442,17 @@ def test_a_killed_proxy_is_started_again_and_clients_wait_for_it(
     proxy.route(servers[0].backend(1.0))
     assert send_request(proxy.connect()) == "old"
     for _ in range(3):
-        (serving,) = psutil.Process(proxy.process.pid).children()
+        (serving,) = proxy.supervisor.children()
         serving.kill()
         assert [send_request(proxy.connect()) for _ in range(5)] == ["old"] * 5
     proxy.route(servers[1].backend(1.0))
     assert send_request(proxy.connect()) == "new"
+
+
+def test_a_supervisor_without_work_sleeps(proxy: RunningProxy) -> None:
+    """Its proxy was killed thrice by the tests before; polls of 20 ms are 50 switches a second."""
+    switches = proxy.supervisor.num_ctx_switches().voluntary - proxy.switches_at_start
+    assert switches < 50
 
 
 def test_a_proxy_that_always_fails_is_given_up(tmp_path: Path) -> None:

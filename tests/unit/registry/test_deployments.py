@@ -9,6 +9,7 @@ from cli.pipelines import deployment
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.errors import StackError
+from cv_factory.processes.ports import LOOPBACK, listen
 from registry import deployments
 from registry.permissions import TransitionRefusedError
 from stacks.flavors.bento import BentoDeployer
@@ -148,15 +149,19 @@ def test_a_model_that_two_stacks_serve_is_changed_on_the_active_one(
 def test_each_model_keeps_its_port_and_a_new_one_gets_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    services = [
-        SimpleNamespace(config=SimpleNamespace(model_name=name, port=port))
-        for name, port in (("digits", 3005), ("digits", 3000), ("pets", 3001))
-    ]
-    deployer = BentoDeployer.__new__(BentoDeployer)
-    monkeypatch.setattr(BentoDeployer, "config", SimpleNamespace(port=3000))
-    monkeypatch.setattr(BentoDeployer, "_list_services", lambda _: services)
-    ports = [deployer.default_port(name) for name in ("digits", "pets", "cats")]
-    assert ports == [3005, 3001, 3000], "the newest service says where a model is"
+    with listen(LOOPBACK, 0) as of_another_process:
+        first = of_another_process.getsockname()[1]
+        services = [
+            SimpleNamespace(config=SimpleNamespace(model_name=name, port=port))
+            for name, port in (("digits", 3005), ("digits", first), ("pets", first + 1))
+        ]
+        deployer = BentoDeployer.__new__(BentoDeployer)
+        config = SimpleNamespace(host=LOOPBACK, port=first)
+        monkeypatch.setattr(BentoDeployer, "config", config)
+        monkeypatch.setattr(BentoDeployer, "_list_services", lambda _: services)
+        ports = [deployer.default_port(name) for name in ("digits", "pets", "cats")]
+    assert ports[:2] == [3005, first + 1], "the newest service says where a model is"
+    assert ports[2] > first + 1
 
 
 @pytest.mark.parametrize(
