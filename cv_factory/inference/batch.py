@@ -7,6 +7,7 @@ resumes where it stopped. Memory does not grow with the number of images.
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ _JOB_FILE, _SUMMARY_FILE = "_job.json", "_batch_predictions.json"
 _FORMER_NAMES = {"job.json": _JOB_FILE, "batch_predictions.json": _SUMMARY_FILE}
 #: Upper bounds of one task of a thread.
 _TASK_IMAGES, _TASK_BYTES = 32, 4 * 2**20
+_MAX_LOGGED_REASONS = 10
 
 
 @dataclass(frozen=True)
@@ -234,12 +236,13 @@ def _list_array(rows: list[npt.NDArray[np.float32] | None]) -> pa.ListArray:
 
 
 def _summarize(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPredictions:
-    """Count the rows of all parts, including those of an interrupted call."""
+    """Count the rows of all parts, including those of an interrupted call, and log the reasons."""
     source, model = job.source, job.model
     counts = dict.fromkeys(model.predictor.contract.class_names, 0)
     n_rows = n_quarantined = n_unfamiliar = 0
     is_scored = model.predictor.contract.familiarity is not None
-    columns = ["label", "unfamiliar"] if is_scored else ["label"]
+    columns = ["label", "quarantined", *(["unfamiliar"] if is_scored else [])]
+    reasons: Counter[str] = Counter()
     for name in parts:
         table = pq.read_table(io.BytesIO(output.read(name)), columns=columns)
         n_rows += table.num_rows
@@ -250,6 +253,9 @@ def _summarize(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPr
                 n_quarantined += entry["counts"]
             else:
                 counts[entry["values"]] += entry["counts"]
+        reasons.update(table.column("quarantined").drop_null().to_pylist())
+    for reason, count in reasons.most_common(_MAX_LOGGED_REASONS):
+        _LOGGER.info("%s quarantined: %s", f"{count:,}", reason)
     return BatchPredictions(
         folder=output.root,
         source=source.description,

@@ -1,6 +1,7 @@
 """Batch inference predicts every record once, also across interruptions."""
 
 import io
+import logging
 import signal
 import subprocess
 import sys
@@ -75,8 +76,9 @@ def run(
 
 
 def test_every_image_is_predicted_and_other_files_are_quarantined(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     write_digits(tmp_path / "images")
     summary = run(tmp_path / "images", tmp_path / "scores")
     rows = pq.ParquetDataset([tmp_path / "scores" / part for part in summary.parts]).read()
@@ -85,6 +87,7 @@ def test_every_image_is_predicted_and_other_files_are_quarantined(
     assert (summary.n_rows, summary.n_quarantined, len(summary.parts)) == (92, 2, 4)
     assert len(table) == rows.num_rows == 92
     assert table["empty.png"]["quarantined"] == "the file is empty"
+    assert "1 quarantined: the file is empty" in caplog.messages
     assert table["notes.txt"]["label"] is None
     assert table["notes.txt"]["probabilities"] is None
     predictor, dataset, _ = digits_predictor("logistic_regression")
