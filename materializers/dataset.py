@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.data.dataset import ImageDataset
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.selection import spread_over_classes
 from materializers.artifact import ArtifactMaterializer
@@ -21,7 +22,8 @@ class ImageDatasetMaterializer(ArtifactMaterializer):
     def pictures(self, data: ImageDataset) -> dict[str, bytes]:
         """Draw up to 40 images, spread over all classes, under their labels."""
         chosen = spread_over_classes(data.labels, _SAMPLES)
-        names = [data.class_names[i] if i >= 0 else "" for i in data.labels[chosen]]
+        written = writable_names(data.class_names)
+        names = [written[i] if i >= 0 else "" for i in data.labels[chosen]]
         heading = f"{len(chosen)} of {len(data):,} images, {data.source}"
         return {"samples.png": sample_grid(data.images[chosen], names, heading=heading)}
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import ArtifactType
 from zenml.metadata.metadata_types import MetadataType
 
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.inference.predictor import Predictor
 from materializers.artifact import ArtifactMaterializer
@@ -20,8 +21,9 @@ class PredictorMaterializer(ArtifactMaterializer):
     def pictures(self, data: Predictor) -> dict[str, bytes]:
         """Draw the golden samples under predicted class and probability."""
         best = data.golden.probabilities.argmax(axis=1)
+        names = writable_names(data.contract.class_names)
         titles = [
-            f"{data.contract.class_names[k]} {row[k]:.0%}"
+            f"{names[k]} {row[k]:.0%}"
             for k, row in zip(best, data.golden.probabilities, strict=True)
         ]
         heading = "Golden samples: what the predictor answers"

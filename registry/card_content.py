@@ -10,6 +10,7 @@ from zenml.models import ModelVersionResponse
 
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves
 from cv_factory.evaluation.reports.model_card import CardContent, DataCheck
@@ -158,7 +159,8 @@ def _test_images(candidate: RegistrationCandidate) -> bytes:
 
     The candidate's predictions are in the order of the test split.
     """
-    predictions, names = candidate.evaluation.predictions, candidate.dataset.class_names
+    predictions = candidate.evaluation.predictions
+    names = writable_names(candidate.dataset.class_names)
     chosen = choose_easy_and_hard(predictions.probabilities, predictions.labels)[:_N_SAMPLES]
     titles = [
         names[label] if label == predicted else f"{names[label]} → {names[predicted]}"

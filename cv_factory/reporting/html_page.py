@@ -26,6 +26,8 @@ _NUMERIC_COLUMNS = (
     *("severity 1", "severity 2", "severity 3", "confidence", "interval"),
     "share of right answers",
 )
+#: Rows of a table that are shown without scrolling.
+_MAX_ROWS = 60
 _BADGE_CLASSES = {
     **dict.fromkeys(("passed", "staging", "production"), "good"),
     **dict.fromkeys(("failed", "refused"), "bad"),
@@ -109,8 +111,9 @@ def _render_table(table: Table) -> str:
         return f'<table class="facts">{"".join(rows)}</table>'
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = ("<tr>" + "".join(map(_render_cell, table.columns, row)) + "</tr>" for row in table.rows)
+    css_class = "wide" if len(table.rows) <= _MAX_ROWS else "wide long"
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="{css_class}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -170,6 +173,8 @@ p { margin: .5rem 0; white-space: pre-line; overflow-wrap: anywhere; }
   line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles b, .tiles small { display: block; font-size: .8rem; font-weight: 400; color: var(--muted); }
 .wide { overflow-x: auto; }
+.long { max-height: 40rem; overflow-y: auto; border-bottom: 1px solid var(--line); }
+.long thead th { position: sticky; top: 0; background: var(--sheet); }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .92rem; }
 th, td { text-align: left; padding: .32rem .7rem .32rem 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: anywhere; }
@@ -199,7 +204,8 @@ code { font: .8rem ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; pad
   background: var(--page); border: 1px solid var(--line); border-radius: 4px; }
 figcaption { color: var(--muted); font-size: .65rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; }
-@media print { body { background: var(--sheet); } section { break-inside: avoid; } }
+@media print { body { background: var(--sheet); } .long { max-height: none; }
+  section { break-inside: avoid; } }
 """
 
 _PAGE = """<!DOCTYPE html>

@@ -7,6 +7,9 @@ from cv_factory.reporting.page import Badge, Bar, Block, Cell, Entry, Picture, S
 #: Characters that are markup where they stand: an underscore inside a word is none.
 _MARKUP = re.compile(r"[\\`*\[<|~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^>|&(?=#?\w+;)")
 
+#: Rows of a table that are written.
+_MAX_ROWS = 60
+
 
 def render_markdown(title: str, subtitle: str, sections: Sections) -> str:
     """Return a page as Markdown.
@@ -35,8 +38,10 @@ def _render_block(block: Block) -> list[str]:
     if isinstance(block, Picture):
         return []
     lines = ["| " + " | ".join(block.columns) + " |", "|" + "---|" * len(block.columns)]
-    rows = ["| " + " | ".join(map(_render_cell, row)) + " |" for row in block.rows]
-    return ["", *lines, *rows]
+    shown = block.rows[:_MAX_ROWS]
+    rows = ["| " + " | ".join(map(_render_cell, row)) + " |" for row in shown]
+    n_more = len(block.rows) - len(shown)
+    return ["", *lines, *rows, *(["", f"and {n_more:,} more rows"] if n_more else [])]
 
 
 def _render_cell(cell: Cell) -> str:

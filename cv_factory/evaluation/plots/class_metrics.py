@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.style import (
     BLUE,
     GREEN,
@@ -50,7 +51,8 @@ def per_class_bars(
         ):
             x = [_or(values[i], np.nan) for i in order]
             axis.scatter(x, place, s=size, color=color, marker=marker, label=label, zorder=3)
-        axis.set_yticks(place, [shorten(class_names[i], 24) for i in order])
+        names = writable_names(class_names)
+        axis.set_yticks(place, [shorten(names[i], 24) for i in order])
         axis.tick_params(axis="y", length=0)
         axis.set_xlim(start, 1.0 + 0.02 * (1.0 - start))
         axis.set_ylim(len(order) - 0.4, -0.6)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.style import (
     BLUE,
     GREY,
@@ -19,7 +20,8 @@ from cv_factory.evaluation.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAX_MATRIX_CLASSES = 50
+#: More classes than so many get no matrix, whose cells could not be read.
+MAX_MATRIX_CLASSES = 50
 _MAX_MATRIX_NUMBERS = 20
 _MAX_PAIRS = 20
 
@@ -39,16 +41,17 @@ def confusion_matrix(
     Returns:
         PNG.
     """
-    if len(class_names) > _MAX_MATRIX_CLASSES:
-        return _confused_pairs(matrix, class_names)
-    n = len(class_names)
+    names = writable_names(class_names)
+    n = len(names)
+    if n > MAX_MATRIX_CLASSES:
+        return _confused_pairs(matrix, names)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = min(11.0, max(4.2, 0.5 * n + 1.6))
     # Wide enough for a color bar; errors of a few per cent must show, hence the square root.
     with render_png(size + 1.0, size) as (figure, png):
         axis = figure.subplots()
         picture = axis.imshow(share, cmap="Blues", norm=_square_root_scale())
-        _label_axes(axis, [shorten(name, 14) for name in class_names])
+        _label_axes(axis, [shorten(name, 14) for name in names])
         unit = "% of the true class" if normalized else "images"
         set_heading(figure, f"Confusion matrix ({unit})")
         _write_cells(axis, matrix, share, normalized)
@@ -110,12 +113,20 @@ def _confused_pairs(matrix: NDArray[np.int64], class_names: Sequence[str]) -> by
     counts = [int(errors[pair]) for pair in pairs]
     with render_png(7.5, 0.3 * max(len(pairs), 3) + 1.3) as (figure, png):
         axis = figure.subplots()
-        bars = axis.barh(range(len(pairs)), counts, color=BLUE, height=0.65)
-        axis.bar_label(bars, padding=3, color=GREY)
-        axis.set_yticks(range(len(pairs)), labels)
-        axis.tick_params(axis="y", length=0)
-        axis.invert_yaxis()
-        use_integer_ticks(axis)
-        axis.set_xlabel("images")
-        set_heading(figure, f"Most confused of {len(class_names)} classes (true → predicted)")
+        set_heading(figure, f"Most confused of {len(class_names):,} classes (true → predicted)")
+        if pairs:
+            _draw_pairs(axis, labels, counts)
+        else:
+            axis.text(0.5, 0.5, "no image was taken for another class", ha="center", color=GREY)
+            axis.set_axis_off()
     return png.getvalue()
+
+
+def _draw_pairs(axis: "Axes", labels: Sequence[str], counts: Sequence[int]) -> None:
+    bars = axis.barh(range(len(labels)), counts, color=BLUE, height=0.65)
+    axis.bar_label(bars, padding=3, color=GREY)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.tick_params(axis="y", length=0)
+    axis.invert_yaxis()
+    use_integer_ticks(axis)
+    axis.set_xlabel("images")

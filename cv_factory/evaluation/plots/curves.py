@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from cv_factory.evaluation import metric_functions as m
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.style import GREY, get_class_color, render_png, shorten
 
 _MAX_CURVES = 10
@@ -41,6 +42,7 @@ def class_curves(
         if not np.isnan(area):
             curves.append((area, index, *points(plan)))
     curves.sort(key=lambda curve: curve[:2])
+    names = writable_names(class_names)
     with render_png(6.2, 4.6) as (figure, png):
         axis = figure.subplots()
         if is_roc:
@@ -48,13 +50,13 @@ def class_curves(
         for area, index, x, y in curves[:_MAX_CURVES]:
             color = get_class_color(index / max(len(class_names) - 1, 1))
             # The area first, for matplotlib shows no label that begins with "_".
-            label = f"{area:.3f}  {shorten(class_names[index], 24)}"
+            label = f"{area:.3f}  {shorten(names[index], 24)}"
             axis.plot(x, y, color=color, linewidth=1.4, label=label)
-        names = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
+        axes = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
         title = "ROC" if is_roc else "Precision and recall"
         if len(curves) > _MAX_CURVES:
             title += f": the {_MAX_CURVES} worst of {len(curves)} classes"
-        axis.set(xlabel=names[0], ylabel=names[1], xlim=(-0.01, 1.01), ylim=(0, 1.02), title=title)
+        axis.set(xlabel=axes[0], ylabel=axes[1], xlim=(-0.01, 1.01), ylim=(0, 1.02), title=title)
         axis.grid()
         if curves:
             axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="area, class")

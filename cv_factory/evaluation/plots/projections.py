@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.samples import draw_tiles
 from cv_factory.evaluation.plots.style import (
     BLUE,
@@ -93,7 +94,7 @@ def feature_map(
     with render_png(7.0, 5.6) as (figure, png):
         axis = figure.subplots()
         colors = np.arange(len(class_names)) / max(1, len(class_names) - 1)
-        for label, name in enumerate(class_names):
+        for label, name in enumerate(writable_names(class_names)):
             points = positions[labels == label]
             color = get_class_color(float(colors[label]))
             axis.scatter(points[:, 0], points[:, 1], s=8, color=color, linewidths=0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.evaluation.plots.style import render_png, shorten
+from cv_factory.evaluation.plots.style import MAX_HEADING, render_png, shorten
 
 #: Width of one picture in a grid, in inches.
 _TILE = 1.1
@@ -51,6 +51,7 @@ def draw_tiles(
     """
     columns = max(1, min(columns, len(pictures)))
     rows = max(1, -(-len(pictures) // columns))
+    heading = shorten(heading, MAX_HEADING)
     tall, gap, top = _TILE * pictures.shape[1] / pictures.shape[2], 0.1, 0.42 if heading else 0.05
     width = max(columns * (_TILE + gap) + gap, 0.105 * len(heading))
     height = top + rows * (tall + 0.28) + gap

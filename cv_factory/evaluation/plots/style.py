@@ -4,10 +4,19 @@ Figures are drawn without pyplot, so that nothing is left open and no global sta
 """
 
 import io
+import logging
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+
+from cv_factory.evaluation.plots.fonts import (
+    DEFAULT_FAMILY,
+    FONT_LOGGER,
+    replace_missing,
+    use_installed_fonts,
+)
+from cv_factory.progress import quiet_loggers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +26,12 @@ BLUE, ORANGE, GREEN = "#2563a8", "#d9822b", "#3d8f5f"
 INK, GREY, LINE = "#22303c", "#64727e", "#dbe1e6"
 #: Rows, or labels, that a plot shows at most.
 MAX_ROWS = 50
+#: Characters of a heading.
+MAX_HEADING = 160
+#: They choose between text and picture forms of emoji, and have no form of their own.
+_VARIATION_SELECTORS = dict.fromkeys(range(0xFE00, 0xFE10))
 _STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
+    "font.family": [DEFAULT_FAMILY],
     "font.size": 10,
     "text.color": INK,
     # A class name may hold a "$".
@@ -64,14 +77,16 @@ def render_png(
         figure = Figure(figsize=(width, height), dpi=110, layout=layout)
         FigureCanvasAgg(figure)
         yield figure, png
-        # Without "Software" the bytes do not depend on matplotlib's version string.
-        figure.savefig(png, format="png", metadata={"Software": None})
+        use_installed_fonts(figure)
+        with quiet_loggers(logging.ERROR, FONT_LOGGER):
+            # Without "Software" the bytes do not depend on matplotlib's version string.
+            figure.savefig(png, format="png", metadata={"Software": None})
         figure.clear()
 
 
 def set_heading(figure: "Figure", text: str) -> None:
     """Write a bold heading above a figure, aligned left."""
-    figure.suptitle(text, x=0.015, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(shorten(text, MAX_HEADING), x=0.015, ha="left", fontsize=12, fontweight="bold")
 
 
 def get_class_color(position: float) -> Any:
@@ -94,6 +109,7 @@ def get_axis_start(lowest: float) -> float:
 
 
 def shorten(text: str, length: int) -> str:
-    """Return one line of at most ``length`` characters, without control characters."""
+    """Return one line of at most ``length`` characters, without those that cannot be drawn."""
     line = "".join(" " if unicodedata.category(c).startswith("C") else c for c in text)
+    line = replace_missing(line.translate(_VARIATION_SELECTORS))
     return line if len(line) <= length else line[: length - 1] + "…"

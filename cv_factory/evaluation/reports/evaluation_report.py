@@ -5,9 +5,10 @@ from functools import partial
 from cv_factory.evaluation.evaluation import Evaluation, Interval, Metric
 from cv_factory.evaluation.plots.calibration import reliability
 from cv_factory.evaluation.plots.class_metrics import per_class_bars
-from cv_factory.evaluation.plots.confusion import confusion_matrix
+from cv_factory.evaluation.plots.confusion import MAX_MATRIX_CLASSES, confusion_matrix
 from cv_factory.evaluation.plots.curves import class_curves
 from cv_factory.evaluation.plots.explanations import explanations
+from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.robustness import robustness
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.slice_accuracies import slice_accuracies
@@ -110,6 +111,7 @@ def quality_sections(evaluation: Evaluation) -> Sections:
     """Return the sections about quality; those about what was not measured are left out."""
     sections: Sections = [
         ("Metrics", _metric_blocks(evaluation)),
+        ("Names in pictures", _name_blocks(evaluation)),
         ("Quality by class", _class_blocks(evaluation)),
         ("Confusion", _confusion_blocks(evaluation)),
         ("ROC and precision-recall curves", _curve_blocks(evaluation)),
@@ -131,6 +133,20 @@ def _metric_blocks(evaluation: Evaluation) -> list[Block]:
         "bootstrap resamples of these images."
     )
     return [Text(text), Table(("metric", "value", f"{percent} interval"), _metric_rows(evaluation))]
+
+
+def _name_blocks(evaluation: Evaluation) -> list[Block]:
+    """Return the names of classes that the pictures could not write."""
+    names = evaluation.class_names
+    pairs = zip(writable_names(names), names, strict=True)
+    rows = tuple((written, name) for written, name in pairs if written != name)
+    if not rows:
+        return []
+    text = (
+        "No font of the machine that drew the pictures has the characters of these names; where "
+        "one is installed, such as Noto Sans CJK, the pictures write them."
+    )
+    return [Text(text), Table(("in pictures", "class"), rows)]
 
 
 def _class_blocks(evaluation: Evaluation) -> list[Block]:
@@ -158,22 +174,29 @@ def _class_blocks(evaluation: Evaluation) -> list[Block]:
 
 def _confusion_blocks(evaluation: Evaluation) -> list[Block]:
     matrix, names = evaluation.confusion, evaluation.class_names
-    blocks: list[Block] = [
-        Picture("Confusion matrix", lambda: confusion_matrix(matrix, names)),
-        Picture(
-            "Normalised confusion matrix",
-            lambda: confusion_matrix(matrix, names, normalized=True),
-        ),
-    ]
     confused = evaluation.most_confused(_N_CONFUSED)
+    blocks: list[Block] = []
+    if len(names) > MAX_MATRIX_CLASSES:
+        if confused:
+            blocks.append(Picture("Most confused", lambda: confusion_matrix(matrix, names)))
+    else:
+        blocks += [
+            Picture("Confusion matrix", lambda: confusion_matrix(matrix, names)),
+            Picture(
+                "Normalised confusion matrix",
+                lambda: confusion_matrix(matrix, names, normalized=True),
+            ),
+        ]
     if not confused:
         return [*blocks, Text("No test image was taken for another class.")]
+    written = writable_names(names)
     blocks.append(Table(("true class", "taken for", "images"), tuple(confused)))
     for pair in evaluation.behavior.confused:
-        heading = f"{names[pair.label]} taken for {names[pair.predicted]}"
+        heading = f"{written[pair.label]} taken for {written[pair.predicted]}"
         titles = [_last(id_) for id_ in pair.ids]
         draw = partial(sample_grid, pair.images, titles, heading=heading)
-        blocks.append(Picture(heading, draw))
+        caption = f"{names[pair.label]} taken for {names[pair.predicted]}"
+        blocks.append(Picture(caption, draw))
     return blocks
 
 
@@ -280,9 +303,10 @@ def _familiarity_blocks(evaluation: Evaluation) -> list[Block]:
 
 
 def _explanation_blocks(evaluation: Evaluation) -> list[Block]:
-    explained, names = evaluation.behavior.explanations, evaluation.class_names
+    explained = evaluation.behavior.explanations
     if not explained:
         return []
+    names = writable_names(evaluation.class_names)
     text = (
         f"Method: {explained[0].method}. Red speaks for the predicted class, blue against it. "
         "Errors first, then hits; of each class the surest."

@@ -227,3 +227,23 @@ def test_a_complete_card_warns_of_nothing():
     page = render_markdown(content(statements=statements, data_checks=()))
     assert "| warning |" not in page
     assert "not stated" not in page
+
+
+def test_a_name_that_pictures_cannot_write_stands_beside_its_stand_in():
+    name = "\U00010980"  # Meroitic: no font has it
+    page = Page(render_html(content(names=("$5 & $10", name, "elk"))))
+    start = page.texts.index("in pictures")
+    assert page.texts[start : start + 4] == ["in pictures", "class", "class 1", name]
+    assert "in pictures" not in Page(render_html(content())).texts
+
+
+def test_a_long_table_scrolls_on_the_page_and_is_cut_in_markdown():
+    checks = [DataCheck(f"check {i}", "passed", "none") for i in range(100)]
+    card = content(data_checks=checks)
+    classes = [attributes.get("class") for _, attributes in Page(render_html(card)).tags]
+    assert classes.count("wide long") == 1
+    assert "check 99" in render_html(card)
+    markdown = render_markdown(card)
+    assert "check 59" in markdown
+    assert "check 60" not in markdown
+    assert "and 40 more rows" in markdown

@@ -3,13 +3,17 @@
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib
+import matplotlib.font_manager
 import numpy as np
 import pytest
 from PIL import Image
 
 from cv_factory.evaluation import metric_functions as m
+from cv_factory.evaluation.plots import fonts
 from cv_factory.evaluation.plots.class_metrics import per_class_bars
 from cv_factory.evaluation.plots.confusion import confusion_matrix
 from cv_factory.evaluation.plots.curves import class_curves, precision_recall_points, roc_points
@@ -29,6 +33,8 @@ HOSTILE = [
     "-",
     "\t",
 ]
+#: Of a script that no font has.
+UNWRITABLE = "\U00010980\U00010981"
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -104,7 +110,7 @@ def test_only_so_many_images_are_drawn():
     assert sample_grid(images, titles) == sample_grid(images[:40], titles[:40])
 
 
-@pytest.mark.parametrize("n_classes", [2, 13, 50, 51, 300])
+@pytest.mark.parametrize("n_classes", [2, 13, 50, 51, 1000])
 def test_a_confusion_matrix_of_any_size_fits_a_screen(n_classes):
     names = [f"a rather long class name {i}" for i in range(n_classes)]
     height, width, _ = pixels(confusion_matrix(matrix_of(n_classes), names)).shape
@@ -172,3 +178,59 @@ def test_curves_of_any_number_of_classes_fit_a_screen(kind, n_classes):
     height, width, _ = pixels(class_curves(kind, labels, probabilities, names)).shape
     assert 300 < height < 1400
     assert 400 < width < 1400
+
+
+@pytest.fixture
+def _font_of_two_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed font that has squares for U+10980 and U+10981, and nothing else."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    names = [".notdef", "square", "other"]
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({0x10980: "square", 0x10981: "other"})
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Squares Sans", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "squares.ttf")
+    manager = matplotlib.font_manager.fontManager
+    monkeypatch.setattr(manager, "ttflist", [*manager.ttflist])
+    manager.addfont(tmp_path / "squares.ttf")
+    caches = (fonts._select_fonts, fonts._installed_families, fonts._coverage)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_no_font_can_write_are_numbered(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["cat", UNWRITABLE, "Ünïcode", "\u2702\ufe0f"]
+    assert fonts.writable_names(names) == ("cat", "class 1", *names[2:])
+    assert confusion_matrix(matrix_of(4), names) == confusion_matrix(
+        matrix_of(4), ["cat", "class 1", "Ünïcode", "\u2702"]
+    )
+    grid = sample_grid(np.zeros((1, 4, 4, 1), np.uint8), [UNWRITABLE], heading=UNWRITABLE)
+    assert pixels(grid).min() < 100
+    assert not caplog.records
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.usefixtures("_font_of_two_characters")
+def test_an_installed_font_writes_what_the_default_lacks(caplog: pytest.LogCaptureFixture) -> None:
+    assert fonts.writable_names(["a", UNWRITABLE]) == ("a", UNWRITABLE)
+    images = np.full((1, 4, 4, 1), 255, np.uint8)
+    shown, blank = (pixels(sample_grid(images, [title])) for title in (UNWRITABLE, ""))
+    assert (shown != blank).any(axis=-1).sum() > 50
+    confusion_matrix(matrix_of(2), ["a", UNWRITABLE])
+    assert not caplog.records
