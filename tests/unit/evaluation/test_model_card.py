@@ -23,6 +23,8 @@ from cv_factory.evaluation.reports.model_card import (
     render_html,
     render_markdown,
 )
+from cv_factory.reporting import html_page, markdown_page
+from cv_factory.reporting.page import Header, Table
 
 EVIL = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)> | [a](http://b.c) `'
@@ -231,19 +233,19 @@ def test_a_complete_card_warns_of_nothing():
 
 def test_a_name_that_pictures_cannot_write_stands_beside_its_stand_in():
     name = "\U00010980"  # Meroitic: no font has it
-    page = Page(render_html(content(names=("$5 & $10", name, "elk"))))
-    start = page.texts.index("in pictures")
-    assert page.texts[start : start + 4] == ["in pictures", "class", "class 1", name]
-    assert "in pictures" not in Page(render_html(content())).texts
+    sections = dict(content(names=("$5 & $10", name, "elk")).quality_sections)
+    assert Table(("in pictures", "class"), (("class 1", name),)) in sections["Names in pictures"]
+    assert "Names in pictures" not in dict(content().quality_sections)
 
 
 def test_a_long_table_scrolls_on_the_page_and_is_cut_in_markdown():
-    checks = [DataCheck(f"check {i}", "passed", "none") for i in range(100)]
-    card = content(data_checks=checks)
-    classes = [attributes.get("class") for _, attributes in Page(render_html(card)).tags]
+    rows = tuple((f"row {i}", i) for i in range(100))
+    sections = [("Rows", [Table(("name", "images"), rows)])]
+    page = html_page.render_html("Rows", Header("Rows"), [], sections)
+    classes = [attributes.get("class") for _, attributes in Page(page).tags]
     assert classes.count("wide long") == 1
-    assert "check 99" in render_html(card)
-    markdown = render_markdown(card)
-    assert "check 59" in markdown
-    assert "check 60" not in markdown
+    assert "row 99" in page
+    markdown = markdown_page.render_markdown("Rows", "", sections)
+    assert "row 59" in markdown
+    assert "row 60" not in markdown
     assert "and 40 more rows" in markdown
