@@ -24,7 +24,7 @@ from cv_factory.evaluation.reports.model_card import (
     render_markdown,
 )
 from cv_factory.reporting import html_page, markdown_page
-from cv_factory.reporting.page import Header, Table
+from cv_factory.reporting.page import Header, Sections, Table
 
 EVIL = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)> | [a](http://b.c) `'
@@ -240,7 +240,7 @@ def test_a_name_that_pictures_cannot_write_stands_beside_its_stand_in():
 
 def test_a_long_table_scrolls_on_the_page_and_is_cut_in_markdown():
     rows = tuple((f"row {i}", i) for i in range(100))
-    sections = [("Rows", [Table(("name", "images"), rows)])]
+    sections: Sections = [("Rows", [Table(("name", "images"), rows)])]
     page = html_page.render_html("Rows", Header("Rows"), [], sections)
     classes = [attributes.get("class") for _, attributes in Page(page).tags]
     assert classes.count("wide long") == 1
