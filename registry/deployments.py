@@ -3,6 +3,7 @@
 The model deployer of the active stack starts and stops services; the registry says what they are.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.endpoint import Endpoint
 from cv_factory.deployment.lock import deployment_lock
 from cv_factory.deployment.verify import VerificationResult
-from cv_factory.errors import StackError
+from cv_factory.errors import ArtifactError, StackError
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html
 from cv_factory.inference.predictor import Predictor
@@ -34,6 +35,8 @@ from registry.model_registry import ModelRegistry
 from registry.next_step import find_production
 from registry.permissions import TransitionRefusedError
 from registry.standing import GateStanding
+
+logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
@@ -436,7 +439,7 @@ def _load_service(deployer: ModelDeployer, deployment: Deployment) -> tuple[Serv
 def _card(registry: ModelRegistry, number: int, standing: GateStanding) -> str | None:
     """Return the card of the last registration or, where a gate is overridden, one that says so.
 
-    None where that registration was deleted.
+    None where that registration was deleted: a rollback must not depend on it.
     """
     if standing.overrides:
         return render_html(load_card_content(registry, number))
@@ -449,4 +452,8 @@ def _card(registry: ModelRegistry, number: int, standing: GateStanding) -> str |
     stored = Client().list_artifact_versions(
         artifact="registration", run_metadata=same, sort_by="desc:created", size=1, hydrate=True
     )
-    return load_artifact(stored.items[0], Registration).card_html if stored.items else None
+    try:
+        return load_artifact(stored.items[0], Registration).card_html if stored.items else None
+    except ArtifactError as error:
+        logger.warning("%s version %s has no model card: %s", registry.model_name, number, error)
+        return None

@@ -31,7 +31,7 @@ class BentoDeployerConfig(BaseModelDeployerConfig):
     )
     start_timeout: float = Field(90.0, gt=0.0, description="Seconds until a service is ready.")
     drain_seconds: float = Field(
-        30.0, ge=0.0, description="Seconds in which a replaced service finishes its requests."
+        30.0, ge=0.0, description="Seconds in which what is replaced finishes its requests."
     )
     api_keys: str | None = SecretField(
         default=None, description="JSON of hashed API keys; see docs/serving.md."

@@ -5,7 +5,7 @@ import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -97,11 +97,12 @@ class ProxyProcess:
                 return
             used = f"is used by {self._describe_listener()}"
             problem = used if is_taken else f"cannot be listened on ({error.strerror})"
-            free = next(p for p in count(self.port + 1) if not is_port_taken(self.host, p))
-            other = "" if is_taken else ", or another host in the model deployer's settings"
+            ports = chain(range(self.port + 1, 65_536), range(1024, self.port))
+            free = next(port for port in ports if not is_port_taken(self.host, port))
+            cure = "Stop that" if is_taken else "Set another host of the model deployer"
             raise DaemonError(
-                f"Port {self.port} of {self.host} {problem}. Choose another port{other}: --set "
-                f"endpoint.port={free}"
+                f"Port {self.port} of {self.host} {problem}. {cure}, or deploy with another port: "
+                f"--pipeline deployment --set endpoint.port={free}"
             ) from None
 
     def stop(self, drain_timeout_s: float) -> None:

@@ -358,7 +358,7 @@ def test_who_has_a_port_is_named_and_another_one_offered(
     other = ProxyProcess(tmp_path, "other#front", "127.0.0.1", proxy.port)
     pattern = (
         rf"Port {proxy.port} of 127\.0\.0\.1 is used by the proxy of model "
-        rf"{proxy.folder.name} \(process \d+\)\. Choose another port: --set endpoint\.port=(\d+)"
+        rf"{proxy.folder.name} \(process \d+\)\. Stop that, or deploy .* --set endpoint\.port=\d+"
     )
     with pytest.raises(DaemonError, match=pattern) as taken:
         other.check_port()
@@ -369,7 +369,7 @@ def test_who_has_a_port_is_named_and_another_one_offered(
         for process in (other, proxy.process):
             with pytest.raises(DaemonError, match=rf"\(process {os.getpid()}\)"):
                 replace(process, port=port).check_port()
-    with pytest.raises(DaemonError, match="another host in the model deployer's settings"):
+    with pytest.raises(DaemonError, match="Set another host of the model deployer"):
         replace(other, host="192.0.2.1", port=find_free_port()).check_port()
 
 
