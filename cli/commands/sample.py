@@ -43,8 +43,9 @@ def command(
     split = load_linked_artifact(registered, "split", Split)
     with make_directory(directory):
         files = write_samples(dataset, split.test, directory, per_class)
+    such_as = f", such as {files[-1]}" if files else ""
     click.echo(
         f"{len(files)} test images of {registry.model_name} version {registered.number} written to "
-        f"{directory}, such as {files[-1]}."
+        f"{directory}{such_as}."
     )
     return 0

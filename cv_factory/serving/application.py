@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
@@ -296,7 +296,11 @@ class Application:
         """Return golden samples, which are images of the data set: for those who may predict."""
         principal = await self._access.identify(request, "predict")
         get_request_context(request.scope).principal_name = principal.name
-        return JSONResponse({"images": encode_samples(self._bundle.predictor.golden)})
+        return JSONResponse({"images": self._sample_images})
+
+    @cached_property
+    def _sample_images(self) -> list[str]:
+        return encode_samples(self._bundle.predictor.golden)
 
     async def _prometheus_metrics(self, _request: Request) -> Response:
         text = self._metrics.render(queue=self._engine.queue_length)

@@ -122,7 +122,7 @@ BAD_IMAGES = {
     "text": (b"hello", "not an image"),
     "truncated": (encode(picture(), "JPEG")[:300], "Truncated"),
     "bomb": (encode(Image.new("1", (12_000, 12_000))), "12000x12000 pixels are more than"),
-    "32 bit": (encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "32 bits"),
+    "float": (encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating-point"),
     "narrow": (encode(Image.new("L", (400, 1))), "the longer side is more than"),
 }
 
