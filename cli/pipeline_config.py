@@ -21,7 +21,11 @@ class StepResources(Section):
 
     cpu_count: float | None = Field(None, gt=0)
     gpu_count: int | None = Field(None, ge=0)
-    memory: str | None = Field(None, pattern=r"^[0-9]+(KB|KiB|MB|MiB|GB|GiB|TB|TiB)$")
+    memory: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(KB|KiB|MB|MiB|GB|GiB|TB|TiB)$",
+        description="number and unit, such as 8GB or 512MiB",
+    )
 
 
 class ZenMLConfig(Section):

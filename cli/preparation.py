@@ -1,7 +1,9 @@
 """Checks and lineage of a run, made before anything is created."""
 
 import uuid
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -10,6 +12,39 @@ from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.data import DataConfig
 from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.config.validation import ValidationConfig
+from cv_factory.errors import ConfigError, CVFactoryError
+
+if TYPE_CHECKING:
+    from cv_factory.data.sources import ImageSource
+
+_Result = TypeVar("_Result")
+
+
+class Checks:
+    """Checks of a run that are all made before any of them ends it."""
+
+    def __init__(self) -> None:
+        """Start without a refusal."""
+        self._errors: list[CVFactoryError] = []
+
+    def run(self, check: Callable[[], _Result]) -> _Result | None:
+        """Return what a check returns; None if it refused."""
+        try:
+            return check()
+        except CVFactoryError as error:
+            self._errors.append(error)
+            return None
+
+    def finish(self) -> None:
+        """End the run if a check has refused.
+
+        Raises:
+            CVFactoryError: The refusal, or a ``ConfigError`` with all of them.
+        """
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ConfigError("\n".join(dict.fromkeys(map(str, self._errors))))
 
 
 def check_source(config: DataConfig, *, labelled: bool) -> None:
@@ -23,11 +58,17 @@ def check_source(config: DataConfig, *, labelled: bool) -> None:
     open_source(config, labelled=labelled).close()
 
 
-def fingerprint_source(config: DataConfig) -> str:
+def fingerprint_source(
+    config: DataConfig, check: "Callable[[ImageSource], None]" = lambda _source: None
+) -> str:
     """Open a data source and return what the cache of ``ingest`` depends on beside its code.
 
     That is the source's fingerprint and the version of the decoder. It never comes again where the
     source cannot tell whether an image changed, so that the images are read in every run.
+
+    Args:
+        config: The section ``data``.
+        check: Called with the open source; it raises what it refuses.
 
     Raises:
         SourceError: It does not exist or cannot be read.
@@ -35,6 +76,7 @@ def fingerprint_source(config: DataConfig) -> str:
     from cv_factory.data.sources import open_source
 
     with open_source(config) as source:
+        check(source)
         parts = [source.fingerprint(), version("Pillow")]
         if not source.has_versions:
             parts.append(uuid.uuid4().hex)

@@ -6,6 +6,9 @@ import psutil
 from zenml.client import Client
 from zenml.enums import StoreType
 
+#: Source of the users of this machine.
+SYSTEM = "system"
+
 
 @dataclass(frozen=True)
 class Actor:
@@ -32,4 +35,4 @@ def current_actor() -> Actor:
     client = Client()
     if client.zen_store.type == StoreType.REST:
         return Actor("zenml server", client.active_user.name)
-    return Actor("system", psutil.Process().username())
+    return Actor(SYSTEM, psutil.Process().username())

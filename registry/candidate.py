@@ -23,7 +23,10 @@ from registry.run_reference import step_parameters
 
 @dataclass(frozen=True)
 class RegistrationCandidate:
-    """A predictor with everything that decides on its registration and shows on its card."""
+    """A predictor with everything that decides on its registration and shows on its card.
+
+    ``settings`` are those of its training, with the batch size that it chose if none was given.
+    """
 
     predictor: Predictor
     evaluation: Evaluation
@@ -42,15 +45,16 @@ def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
         ArtifactError: One of them was deleted or is damaged.
     """
     _, settings = load_training_settings(version, step_parameters(versions.training_run(version)))
+    split = versions.load_linked_artifact(version, "split", Split)
     return RegistrationCandidate(
         predictor=versions.load_predictor(version),
         evaluation=versions.load_linked_artifact(version, "evaluation", Evaluation),
         trained=versions.load_linked_artifact(version, "trained_model", TrainedModel),
         dataset=versions.load_linked_artifact(version, "dataset", ImageDataset),
-        split=versions.load_linked_artifact(version, "split", Split),
+        split=split,
         report=versions.load_linked_artifact(version, "data_report", DataReport),
         card=CardConfig.model_validate(version.run_metadata.get(versions.CARD, {})),
-        settings=settings,
+        settings=settings.resolve(len(split.train)),
     )
 
 

@@ -39,7 +39,9 @@ def register(
     from registry.register import register_candidate
     from registry.run_reference import build_run_reference
 
-    settings = search_result.train if search_result is not None else train
+    settings = (search_result.train if search_result is not None else train).resolve(
+        len(split.train)
+    )
     candidate = RegistrationCandidate(
         predictor, evaluation, trained_model, dataset, split, data_report, settings, config.card
     )

@@ -34,6 +34,7 @@ def train(
 
     if search_result is not None:
         model, config = search_result.model, search_result.train
+    config = config.resolve(len(split.train))
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
     log_settings({"model": model, "train": config})
     return train_model(dataset, split, transform, model, config, on_epoch=log_epoch)

@@ -1,6 +1,7 @@
 """Runs the training pipeline and prints its summary."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,15 +9,24 @@ import click
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
 from cli.preparation import (
+    Checks,
     collect_lineage,
     describe_lineage,
     fingerprint_source,
     resolve_reference,
 )
 from cli.session import activate_stack
+from cv_factory.config.model import ModelConfig
+from cv_factory.config.register import RegisterConfig
+from cv_factory.config.search import build_trial_config
+from cv_factory.config.train import TrainConfig
 from cv_factory.config.training import TrainingPipelineConfig
+from cv_factory.errors import ConfigError, TrainingError
+from cv_factory.models import check_available
+from cv_factory.transforms.embedding import check_installed
 
 if TYPE_CHECKING:
+    from cv_factory.data.sources import ImageSource
     from cv_factory.evaluation.registration import Registration
 
 
@@ -26,14 +36,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
     Raises:
         CVFactoryError: A check, a step or a gate refused.
     """
-    _check_extras(config)
-    source_fingerprint = fingerprint_source(config.data)
-    stack = activate_stack(options.stack)
-    if config.registration.deploy_after is not None:
-        from registry.deployments import active_deployer
-
-        active_deployer()  # which refuses before the training, not after it
-    config = config.model_copy(update={"validation": resolve_reference(config.validation)})
+    config, source_fingerprint, stack = _check(config, options)
     from cli.execution import run_to_end
     from cli.run_plan import print_plan
     from cli.summary import print_summary
@@ -90,14 +93,98 @@ def _deploy(registration: "Registration", options: RunOptions) -> int:
     return deployment.run(config, zenml, deployment_options)
 
 
-def _check_extras(config: TrainingPipelineConfig) -> None:
-    """Refuse a model or a plot whose packages are not installed."""
-    from cv_factory.models import check_available
-    from cv_factory.transforms.embedding import check_installed
+def _check(
+    config: TrainingPipelineConfig, options: RunOptions
+) -> tuple[TrainingPipelineConfig, str, str]:
+    """Check all that a step would refuse, and return what the run starts with.
 
-    check_available(config.model)
+    Returns:
+        The configuration with its reference resolved, the source's fingerprint, the stack's name.
+
+    Raises:
+        CVFactoryError: Names everything that does not fit source, machine, stack or registry.
+    """
+    checks = Checks()
+    for section in _possible_models(config):
+        checks.run(partial(check_available, section))
     if config.transform.umap is not None:
-        check_installed()
+        checks.run(check_installed)
+    source = checks.run(lambda: fingerprint_source(config.data, partial(_check_source, config)))
+    stack = checks.run(lambda: activate_stack(options.stack))
+    validation = None
+    if stack is not None:
+        validation = checks.run(lambda: resolve_reference(config.validation))
+        checks.run(lambda: _check_device(config.train))
+        checks.run(lambda: _check_registration(config.registration))
+    checks.finish()
+    assert source is not None
+    assert stack is not None
+    return config.model_copy(update={"validation": validation}), source, stack
+
+
+def _possible_models(config: TrainingPipelineConfig) -> list[ModelConfig]:
+    """Return the model's section, or one of each family of the search."""
+    if config.search is None:
+        return [config.model]
+    return [
+        build_trial_config(
+            family,
+            {key: space.ends()[0] for key, space in spaces.items()},
+            config.model,
+            config.train,
+        )[0]
+        for family, spaces in config.search.families.items()
+    ]
+
+
+def _check_source(config: TrainingPipelineConfig, source: "ImageSource") -> None:
+    """Refuse settings that the images rule out.
+
+    Raises:
+        ConfigError: Names all of them.
+    """
+    from cv_factory.training.data_limits import find_source_problems
+
+    if problems := find_source_problems(config, source):
+        raise ConfigError("\n".join(problems))
+
+
+def _check_device(config: TrainConfig) -> None:
+    """Refuse a device that this machine lacks, if it is the one that trains.
+
+    The defaults fit every machine: then PyTorch, which takes seconds to import, is not asked.
+
+    Raises:
+        ConfigError: It has no such GPU, precision or compiler.
+    """
+    from zenml.client import Client
+
+    operator = Client().active_stack.step_operator
+    is_here = getattr(operator and operator.config, "is_local", False)
+    is_default = config.precision == "fp32" and config.device != "cuda" and not config.compile
+    if not is_here or is_default:
+        return
+    from cv_factory.training.device import count_processes, select_device
+
+    try:
+        count_processes(config, select_device(config))
+    except TrainingError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_registration(config: RegisterConfig) -> None:
+    """Refuse a policy that nobody could change again, and a deployment that nothing would serve.
+
+    Raises:
+        CVFactoryError: An approver is unknown, or the stack has no model deployer of ours.
+    """
+    from registry.approvers import check_approvers
+    from registry.deployments import active_deployer
+
+    if warning := check_approvers(config):
+        click.echo(f"Warning: {warning}", err=True)
+    if config.deploy_after is not None:
+        active_deployer()
 
 
 def _describe_search(config: TrainingPipelineConfig) -> str:

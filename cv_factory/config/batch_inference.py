@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from cv_factory.config.data import DataConfig
+from cv_factory.config.problems import Problem, refuse
 from cv_factory.config.secrets import Location, StorageOptions
 from cv_factory.config.section import RegisteredName, Section
 
@@ -45,10 +46,13 @@ class BatchInferencePipelineConfig(Section):
     output: OutputConfig = OutputConfig()
 
     @model_validator(mode="after")
-    def _check_size(self) -> "BatchInferencePipelineConfig":
-        if self.data.height or self.data.channels:
-            raise ValueError(
-                "data.height, data.width and data.channels are the predictor's to say: leave them "
-                "out"
-            )
+    def _check_combinations(self) -> "BatchInferencePipelineConfig":
+        refuse(
+            Problem(("data", name), "is the predictor's to say: leave it out")
+            for name in ("height", "width", "channels")
+            if getattr(self.data, name) is not None
+        )
+        if self.output.storage_options and self.output.path is None:
+            message = "belongs to output.path, which is not given: the artifact store has its own"
+            refuse([Problem(("output", "storage_options"), message)])
         return self

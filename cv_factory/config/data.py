@@ -159,6 +159,8 @@ class HttpConfig(Section):
     def _check_paging(self) -> "HttpConfig":
         if self.next_key and self.page_parameter:
             raise ValueError("give one of 'next_key' and 'page_parameter', not both")
+        if self.format == "csv" and (self.items_key or self.next_key):
+            raise ValueError("'items_key' and 'next_key' belong to format json, not to csv")
         return self
 
 
@@ -180,6 +182,15 @@ class FetchConfig(Section):
         {},
         description="sent to the listing's own host only; {env:NAME} is read from the environment",
     )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> "FetchConfig":
+        if self.timeout_seconds > self.total_seconds:
+            raise ValueError(
+                f"timeout_seconds is {self.timeout_seconds:g}, longer than total_seconds, "
+                f"{self.total_seconds:g}: lower it"
+            )
+        return self
 
     @field_validator("headers")
     @classmethod

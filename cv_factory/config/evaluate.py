@@ -1,8 +1,24 @@
 """The section ``evaluate``: how the exported predictor is measured."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from cv_factory.config.section import Section, Seed
+
+#: The classes, and what the manifest says of each image that does not tell images apart.
+SliceColumn = Literal[
+    "class",
+    "size",
+    "width",
+    "height",
+    "mode",
+    "brightness",
+    "contrast",
+    "sharpness",
+    "official_split",
+    "group",
+]
 
 
 class EvaluateConfig(Section):
@@ -13,9 +29,9 @@ class EvaluateConfig(Section):
     seed: Seed = 0
     top_k: int = Field(3, ge=2, le=100, description="for the top-k accuracy")
     calibration_bins: int = Field(15, ge=2, le=100)
-    slices: list[str] = Field(
+    slices: list[SliceColumn] = Field(
         ["class", "size", "brightness", "contrast", "sharpness"],
-        description="class, size, or any column of the manifest; numbers are cut into quantiles",
+        description="parts of the test images that are measured; numbers are cut into quantiles",
     )
     slice_quantiles: int = Field(4, ge=2, le=20)
     min_slice_images: int = Field(

@@ -9,6 +9,7 @@ from cv_factory.config.metric_names import (
     is_metric,
 )
 from cv_factory.config.section import Section
+from cv_factory.config.validation import ExpectationName
 
 _BOUNDS = ("min", "max", "max_drop_vs_production", "min_gain_vs_production")
 
@@ -40,7 +41,7 @@ class GateConfig(Section):
         min_length=1,
         description="COLUMN=VALUE (class=cat), or COLUMN for the worst slice of it",
     )
-    explained: dict[str, str] = Field(
+    explained: dict[ExpectationName, str] = Field(
         {}, description="data_errors, data_warnings: expectations that may fail, with the reason"
     )
 

@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cv_factory.config.secrets import SecretSettingError
+from cv_factory.config.problems import describe, expand, is_secret, join_messages
 from cv_factory.config.section import Section
 from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ConfigError
@@ -73,7 +74,7 @@ def load_config(
     """
     layers = [_parse_setting(text, name) for name, text in (defaults or {}).items()]
     layers += [_parse_file(path) for path in ([file] if file else []) + list(presets)]
-    layers += [_parse_setting(text, "--set " + text) for text in overrides]
+    layers += [_parse_setting(text, "--set " + shorten(text, 60)) for text in overrides]
     values: dict[str, Any] = {}
     origin: dict[KeyPath, str] = {}
     for layer in layers:
@@ -82,8 +83,7 @@ def load_config(
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(detail, schema, values, origin) for detail in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+        raise ConfigError("\n".join(_describe_errors(error, schema, values, origin))) from None
 
 
 def _parse_file(path: Path) -> _Layer:
@@ -177,25 +177,51 @@ def _is_item_override(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(k, int) for k in value)
 
 
-def _describe(
-    detail: ErrorDetails, schema: type[BaseModel], values: Any, origin: dict[KeyPath, str]
-) -> str:
-    """Turn one pydantic error into a line: where, which key, what is wrong, what is allowed."""
-    path = _key_path(values, detail["loc"], keep_last=detail["type"] == "missing")
-    key = ".".join(str(part) for part in path) or "the configuration"
-    place = next((origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origin), "")
-    prefix = f"{place}: " if place else ""
-    if detail["type"] == "extra_forbidden":
-        keys = _valid_keys(schema, detail["loc"][:-1])
-        return f"{prefix}unknown key '{key}'. {suggest(str(path[-1]), keys, 'keys')}"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if isinstance(detail.get("ctx", {}).get("error"), SecretSettingError):
-        option = place.partition("=")[0] if place.startswith("--set ") else place
-        return f"{option}: {key}: {message}"
-    value = detail["input"]
-    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
-    return f"{prefix}{key}: {message}{shown}{_allowed_range(schema, detail['loc'])}"
+def _describe_errors(
+    error: ValidationError,
+    schema: type[BaseModel],
+    values: Any,
+    origin: Mapping[KeyPath, str],
+) -> list[str]:
+    """Return a line for each key that is wrong: where it stands, what is wrong, what is allowed."""
+    lines: list[str] = []
+    messages: dict[KeyPath, list[str]] = {}
+    places: dict[KeyPath, str] = {}
+    suffixes: dict[KeyPath, str] = {}
+    for detail in error.errors():
+        loc = detail["loc"]
+        path = _key_path(values, loc, keep_last=detail["type"] == "missing")
+        if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            path = (*path, detail["ctx"]["discriminator"].strip("'"))
+        if detail["type"] == "extra_forbidden":
+            keys = suggest(str(path[-1]), _valid_keys(schema, loc[:-1]), "keys")
+            lines.append(f"{_place(path, origin)}unknown key '{_dotted(path)}'. {keys}")
+            continue
+        problems = expand(detail)
+        for problem in problems:
+            messages.setdefault((*path, *problem.path), []).append(problem.message)
+        if not problems:
+            messages.setdefault(path, []).append(describe(detail))
+            suffixes[path] = _describe_field(schema, detail)
+        place = _place(path, origin)
+        if is_secret(detail) and place.startswith("--set "):
+            places[path] = place.partition("=")[0] + ": "
+    lines += [
+        f"{places.get(path) or _place(path, origin)}{_dotted(path)}: {join_messages(texts)}"
+        + suffixes.get(path, "")
+        for path, texts in messages.items()
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(map(str, path)) or "the configuration"
+
+
+def _place(path: KeyPath, origin: Mapping[KeyPath, str]) -> str:
+    """Return the file and line, or the option, that gave a key or what holds it, with a colon."""
+    ends = range(len(path), -1, -1)
+    return next((f"{origin[path[:n]]}: " for n in ends if path[:n] in origin), "")
 
 
 def _key_path(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPath:
@@ -203,7 +229,11 @@ def _key_path(values: Any, loc: tuple[str | int, ...], keep_last: bool) -> KeyPa
     path: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        is_key = part in values if isinstance(values, dict) else isinstance(values, list)
+        is_key = (
+            part in values
+            if isinstance(values, dict)
+            else isinstance(values, list) and isinstance(part, int)
+        )
         if is_key:
             values = values[part]
         elif not (keep_last and last):
@@ -248,22 +278,30 @@ def _valid_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str
     )
 
 
-def _allowed_range(schema: type[BaseModel], loc: tuple[str | int, ...]) -> str:
-    if not loc:
-        return ""
-    for model in _models_at(schema, loc[:-1]):
-        field = model.model_json_schema().get("properties", {}).get(str(loc[-1]))
-        if field is None:
-            continue
-        choices = [field, *field.get("anyOf", [])]
-        for choice in choices:
-            low = choice.get("minimum", choice.get("exclusiveMinimum"))
-            high = choice.get("maximum", choice.get("exclusiveMaximum"))
-            if low is None and high is None:
-                continue
-            opening = "(" if "minimum" not in choice else "["
-            closing = ")" if "maximum" not in choice else "]"
-            low_text = "-inf" if low is None else f"{low:g}"
-            high_text = "inf" if high is None else f"{high:g}"
-            return f"; allowed: {opening}{low_text}, {high_text}{closing}"
+def _describe_field(schema: type[BaseModel], detail: ErrorDetails) -> str:
+    """Return what the schema says of a value: its bounds or, if it is missing, its description."""
+    loc = detail["loc"]
+    if detail["type"] == "union_tag_not_found":
+        return f": one of {', '.join(str(_tag(model)) for model in _models_at(schema, loc))}"
+    for model in _models_at(schema, loc[:-1]) if loc else []:
+        field = model.model_json_schema().get("properties", {}).get(str(loc[-1]), {})
+        description = field.get("description")
+        if detail["type"] in ("missing", "string_pattern_mismatch") and description:
+            return f": {description}"
+        for choice in (field, *field.get("anyOf", [])):
+            if bounds := _describe_bounds(choice):
+                return f"; allowed: {bounds}"
     return ""
+
+
+def _describe_bounds(choice: Mapping[str, Any]) -> str:
+    """Return the interval of a JSON schema's numbers, such as ``[1, 10000]``; empty for none."""
+    low = choice.get("minimum", choice.get("exclusiveMinimum"))
+    high = choice.get("maximum", choice.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return ""
+    opening = "(" if "minimum" not in choice else "["
+    closing = ")" if "maximum" not in choice else "]"
+    low_text = "-inf" if low is None else f"{low:.10g}"
+    high_text = "inf" if high is None else f"{high:.10g}"
+    return f"{opening}{low_text}, {high_text}{closing}"

@@ -4,7 +4,7 @@ A section says by its base class how the model is trained: networks by gradient 
 classical models on the standardized PCA features.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,10 @@ class ModelSection(Section):
     """Base of every model's section; ``name`` is that of the module in ``cv_factory.models``."""
 
     name: str
+
+    def model_post_init(self, _context: Any) -> None:
+        """Count the name as given: ZenML stores what is given, and a union needs the name."""
+        self.model_fields_set.add("name")
 
 
 class NetworkSection(ModelSection):

@@ -4,14 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
+from cv_factory.config.model_section import NetworkSection
+from cv_factory.config.problems import Problem, describe, expand, refuse
 from cv_factory.config.section import Section, Seed
 from cv_factory.config.suggestion import suggest
-
-#: The sections whose settings a search may vary.
-_SECTIONS = ("model", "train")
 
 
 class FloatRange(Section):
@@ -51,7 +50,28 @@ class Choices(Section):
         return tuple(self.choices)
 
 
-Space = Annotated[IntRange | FloatRange | Choices, Field(union_mode="left_to_right")]
+def _space_kind(value: Any) -> str | None:
+    """Return which class of a space settings are for; None where they are none."""
+    if isinstance(value, Choices | FloatRange):
+        return type(value).__name__
+    if not isinstance(value, dict):
+        return None
+    if "choices" in value:
+        return "Choices"
+    is_whole = all(type(value.get(end)) is int for end in ("low", "high"))
+    return "IntRange" if is_whole else "FloatRange"
+
+
+Space = Annotated[
+    Annotated[IntRange, Tag("IntRange")]
+    | Annotated[FloatRange, Tag("FloatRange")]
+    | Annotated[Choices, Tag("Choices")],
+    Discriminator(
+        _space_kind,
+        custom_error_type="space",
+        custom_error_message="must be a range, {low: 1, high: 9}, or choices, {choices: [1, 3]}",
+    ),
+]
 
 
 class SearchConfig(Section):
@@ -76,11 +96,14 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _check_families(self) -> "SearchConfig":
-        for family in self.families:
-            if family not in MODEL_SECTIONS:
-                raise ValueError(
-                    f"families: there is no model {family!r}. {suggest(family, MODEL_SECTIONS)}"
-                )
+        refuse(
+            Problem(("families", name), f"there is no such model. {suggest(name, MODEL_SECTIONS)}")
+            for name in self.families
+            if name not in MODEL_SECTIONS
+        )
+        if self.trials < len(self.families):
+            message = f"is {self.trials}, too few to try each of the {len(self.families)} families"
+            refuse([Problem(("trials",), message)])
         return self
 
 
@@ -112,45 +135,48 @@ def build_trial_config(
     return trial_model, type(train).model_validate(sections["train"])
 
 
-def check_space(search: SearchConfig, model: ModelConfig, train: Section) -> None:
-    """Check every key, and the ends of every range against the bounds of its setting.
-
-    Raises:
-        ValueError: A key does not exist, or a value is not allowed; the message names it.
-    """
+def check_space(search: SearchConfig, model: ModelConfig, train: Section) -> list[Problem]:
+    """Return keys that do not exist, and ends of ranges that their setting does not allow."""
+    problems: list[Problem] = []
     for family, space in search.families.items():
+        path = ("search", "families", family)
+        settings = _settings(family, train)
+        unknown = [key for key in space if key not in settings]
+        problems += [
+            Problem(
+                (*path, key),
+                f"there is no such setting. {suggest(key, settings, 'keys')}",
+            )
+            for key in unknown
+        ]
+        if unknown:
+            continue
         first = {key: spec.ends()[0] for key, spec in space.items()}
-        for key, spec in space.items():
-            _check_key(family, key, train)
-            for end in spec.ends():
-                _check_value(family, key, {**first, key: end}, model, train)
-        if not space:
-            _check_value(family, "", {}, model, train)
+        trials = [(key, {**first, key: end}) for key in space for end in space[key].ends()]
+        for key, values in trials or [("", {})]:
+            problems += _check_values(path, key, values, model, train)
+    return list(dict.fromkeys(problems))
 
 
-def _check_key(family: str, key: str, train: Section) -> None:
-    section, _, name = key.partition(".")
-    fields = {
-        "model": [f for f in MODEL_SECTIONS[family].model_fields if f != "name"],
-        "train": [f for f in type(train).model_fields if f != "seed"],
-    }
-    if section not in _SECTIONS or name not in fields[section]:
-        keys = [f"{s}.{f}" for s in _SECTIONS for f in fields[s]]
-        raise ValueError(
-            f"search.families.{family}: there is no setting {key!r}. {suggest(key, keys, 'keys')}"
-        )
+def _settings(family: str, train: Section) -> list[str]:
+    """Return the dotted keys that a search may vary; classical models have none of training."""
+    section = MODEL_SECTIONS[family]
+    keys = [f"model.{key}" for key in section.model_fields if key != "name"]
+    if issubclass(section, NetworkSection):
+        keys += [f"train.{key}" for key in type(train).model_fields if key != "seed"]
+    return keys
 
 
-def _check_value(
-    family: str, key: str, values: dict[str, Any], model: ModelConfig, train: Section
-) -> None:
+def _check_values(
+    path: tuple[str, ...], key: str, values: dict[str, Any], model: ModelConfig, train: Section
+) -> list[Problem]:
     try:
-        build_trial_config(family, values, model, train)
+        build_trial_config(path[-1], values, model, train)
     except ValidationError as error:
-        problem = error.errors()[0]
-        message = problem["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in problem["loc"] if part != family)
-        shown = f" (got {json.dumps(values[key], default=str)})" if key else ""
-        raise ValueError(
-            f"search.families.{family}, {key or where}: {message[0].lower()}{message[1:]}{shown}"
-        ) from None
+        detail = error.errors()[0]
+        where = ".".join(str(part) for part in detail["loc"] if part != path[-1])
+        message = "; ".join(map(str, expand(detail))) or describe(detail)
+        if key and "(got " not in message:
+            message += f" (got {json.dumps(values[key], default=str)})"
+        return [Problem((*path, key or where), message)]
+    return []

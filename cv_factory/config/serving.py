@@ -3,11 +3,13 @@
 A bundle stores it as ``serving.json``. It holds no secrets: keys come from the environment.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cv_factory.config.plugins import load_plugin
+from cv_factory.config.problems import Problem, describe, refuse
 from cv_factory.config.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -147,7 +149,10 @@ class PostprocessorConfig(Section):
     @model_validator(mode="after")
     def _check_settings(self) -> "PostprocessorConfig":
         module = load_plugin("cv_factory.serving.postprocessors", self.name, "postprocessor")
-        module.Settings.model_validate(self.settings)
+        try:
+            module.Settings.model_validate(self.settings)
+        except ValidationError as error:
+            refuse(Problem(("settings", *d["loc"]), describe(d)) for d in error.errors())
         return self
 
 
@@ -164,11 +169,29 @@ class ServingConfig(Section):
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
-    def _check_files(self) -> "ServingConfig":
-        n_files = self.log.prediction_files
-        if n_files is not None and n_files <= self.workers:
-            raise ValueError(
-                f"log.prediction_files is {n_files} and workers is {self.workers}: each worker "
-                f"writes a file of its own; keep {self.workers + 1} or more"
-            )
+    def _check_combinations(self) -> "ServingConfig":
+        refuse(self._contradictions())
         return self
+
+    def _contradictions(self) -> Iterator[Problem]:
+        """Yield the settings that another one makes useless or impossible to meet."""
+        batching, limits, log = self.batching, self.limits, self.log
+        if limits.max_images > batching.queue_size:
+            yield Problem(
+                ("limits", "max_images"),
+                f"is {limits.max_images}, but batching.queue_size is {batching.queue_size}: a "
+                "request with more images than that could never be answered; raise the one or "
+                "lower the other",
+            )
+        if batching.threads is not None and (batching.runs or 0) > batching.threads:
+            yield Problem(
+                ("batching", "runs"),
+                f"is {batching.runs}, but batching.threads, which the runs share, is "
+                f"{batching.threads}: set it to {batching.threads} or less",
+            )
+        if log.prediction_files is not None and log.prediction_files <= self.workers:
+            yield Problem(
+                ("log", "prediction_files"),
+                f"is {log.prediction_files} and workers is {self.workers}: each worker writes a "
+                f"file of its own; keep {self.workers + 1} or more",
+            )

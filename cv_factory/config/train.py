@@ -1,10 +1,13 @@
 """The section ``train``: how a network is optimized, on which device, and how often it is saved."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cv_factory.config.section import Section, Seed
+
+#: Bounds of a batch whose size is not given, and the steps that an epoch is to have then.
+_SMALLEST_BATCH, _LARGEST_BATCH, _LEAST_STEPS = 16, 256, 16
 
 
 class TrainConfig(Section):
@@ -12,8 +15,10 @@ class TrainConfig(Section):
 
     seed: Seed = 0
     epochs: int = Field(9, ge=1, le=10_000)
-    batch_size: int = Field(
-        256, ge=2, le=65_536, description="images a step, over all processes and nodes together"
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] | None = Field(
+        None,
+        description="images a step, over all processes and nodes together; null: a power of two "
+        "from 16 to 256 that makes 16 steps an epoch or more, and no more than there are",
     )
     accumulate: int = Field(
         1, ge=1, le=1024, description="parts that a batch is worked off in, to save memory"
@@ -73,7 +78,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "TrainConfig":
-        if self.accumulate > self.batch_size:
+        if self.batch_size is not None and self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate is {self.accumulate}, but batch_size is only {self.batch_size}"
             )
@@ -82,6 +87,19 @@ class TrainConfig(Section):
                 "flip says how images are mirrored: set horizontal_flip to true as well"
             )
         return self
+
+    def choose_batch_size(self, n_train: int) -> int:
+        """Return ``batch_size`` or, where it is not given, one that suits the training images."""
+        if self.batch_size is not None:
+            return self.batch_size
+        # The largest power of two up to a sixteenth of the images.
+        power = 1 << max(0, (n_train // _LEAST_STEPS).bit_length() - 1)
+        least = 2 * self.accumulate * (self.processes or 1)
+        return max(2, min(n_train, max(_SMALLEST_BATCH, least, min(power, _LARGEST_BATCH))))
+
+    def resolve(self, n_train: int) -> "TrainConfig":
+        """Return the settings with which ``n_train`` images are trained on."""
+        return self.model_copy(update={"batch_size": self.choose_batch_size(n_train)})
 
     def fingerprint_fields(self) -> dict[str, object]:
         """Return the settings that can change the weights, as JSON values."""

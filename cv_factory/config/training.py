@@ -1,5 +1,6 @@
 """The configurations of the training and the validation pipeline."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
@@ -10,6 +11,7 @@ from cv_factory.config.export import CalibrationConfig, ExportConfig, Familiarit
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
 from cv_factory.config.model_section import NetworkSection
+from cv_factory.config.problems import Problem, refuse
 from cv_factory.config.register import RegisterConfig
 from cv_factory.config.search import SearchConfig, check_space
 from cv_factory.config.section import Section
@@ -25,6 +27,11 @@ class ValidationPipelineConfig(Section):
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "ValidationPipelineConfig":
+        refuse(_find_limit_problems(self.data, self.validation))
+        return self
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return all settings that can change a result, as JSON values: not where data lies."""
@@ -56,21 +63,49 @@ class TrainingPipelineConfig(Section):
     registration: RegisterConfig = Field(RegisterConfig(), alias="register")
 
     @model_validator(mode="after")
-    def _check_search(self) -> "TrainingPipelineConfig":
+    def _check_combinations(self) -> "TrainingPipelineConfig":
+        problems = [*_find_limit_problems(self.data, self.validation), *self._contradictions()]
         if self.search is not None:
-            check_space(self.search, self.model, self.train)
+            problems += check_space(self.search, self.model, self.train)
+        refuse(problems)
         return self
 
-    @model_validator(mode="after")
-    def _check_precision(self) -> "TrainingPipelineConfig":
-        # What a search finds may be a network, whatever is named here.
-        is_known = self.search is None
-        if self.export.is_reduced and is_known and not isinstance(self.model, NetworkSection):
-            raise ValueError(
-                f"export.precision is {self.export.precision}, and {self.model.name} is no "
-                "network: leave it at float32"
+    def _contradictions(self) -> Iterator[Problem]:
+        """Yield settings that contradict each other, which a step would find out hours later."""
+        for name in self.search.families if self.search else (self.model.name,):
+            if self.export.is_reduced and not issubclass(MODEL_SECTIONS[name], NetworkSection):
+                yield Problem(
+                    ("export", "precision"),
+                    f"is {self.export.precision}, and {name} is no network: leave it at float32",
+                )
+        if self.registration.deploy_after is not None and not self.gates:
+            yield Problem(
+                ("register", "deploy_after"),
+                "deploys what has passed its gates, and there are none: give gates, or remove it",
             )
-        return self
+        for number, gate in enumerate(self.gates):
+            if message := self._find_unmeasured(gate):
+                yield Problem(("gates", number), f"bounds {gate.metric}, {message}")
+
+    def _find_unmeasured(self, gate: GateConfig) -> str:
+        """Return why a gate's metric or slice would not be measured; empty if it is."""
+        evaluate, metric = self.evaluate, gate.metric
+        if gate.slice is not None and gate.slice.partition("=")[0] not in evaluate.slices:
+            column = gate.slice.partition("=")[0]
+            return f"on {gate.slice}, which is not measured: add {column} to evaluate.slices"
+        if metric.startswith("latency_ms") and not evaluate.latency_runs:
+            return "which evaluate.latency_runs=0 does not measure: raise it"
+        needs = {
+            "corruption_accuracy": (evaluate.robustness_images > 0, "robustness_images=0"),
+            "flip_agreement": (evaluate.horizontal_flip, "horizontal_flip=false"),
+        }
+        if metric in needs and not needs[metric][0]:
+            return f"which evaluate.{needs[metric][1]} does not measure: change it"
+        if metric == "accuracy_lost_to_precision" and not self.export.is_reduced:
+            return "which export.precision=float32 does not lose: remove the gate"
+        if metric == "unfamiliar_share" and self.familiarity.method == "none":
+            return "which familiarity.method=none does not measure: change it"
+        return ""
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return all settings that can change a result, as JSON values.
@@ -88,3 +123,12 @@ class TrainingPipelineConfig(Section):
         sections = "data split transform model train search calibration familiarity export"
         fields = self.fingerprint_fields()
         return {name: fields[name] for name in sections.split()}
+
+
+def _find_limit_problems(data: DataConfig, validation: ValidationConfig) -> Iterator[Problem]:
+    if data.limit is not None and data.limit < validation.min_images:
+        yield Problem(
+            ("data", "limit"),
+            f"is {data.limit}, and validation.min_images refuses fewer than "
+            f"{validation.min_images}: raise the one or lower the other",
+        )

@@ -10,7 +10,9 @@ from cv_factory.config.section import Section, Seed
 class PCAConfig(Section):
     """Principal component analysis of the training pixels."""
 
-    n_components: int = Field(32, ge=1, le=4096)
+    n_components: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="null: 32, or all if the training images have fewer"
+    )
 
 
 class PatchPCAConfig(Section):

@@ -1,9 +1,11 @@
 """The section ``validation``: what a dataset must fulfil before anything is fitted on it."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cv_factory.config.problems import Problem, refuse
 from cv_factory.config.section import Fraction, Section
 
 ExpectationName = Literal[
@@ -76,3 +78,20 @@ class ValidationConfig(Section):
     severity: dict[ExpectationName, Literal["error", "warning", "off"]] = Field(
         {}, description="by expectation, such as label_conflicts: error"
     )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "ValidationConfig":
+        refuse(self._contradictions())
+        return self
+
+    def _contradictions(self) -> Iterator[Problem]:
+        for name in ("brightness", "contrast", "sharpness", "side"):
+            low, high = getattr(self, name)
+            if low > high:
+                yield Problem((name,), f"is [{low}, {high}]: give the lower bound first")
+        for name, severity in self.severity.items():
+            if name.endswith("_as_reference") and severity != "off" and self.reference is None:
+                yield Problem(
+                    ("severity", name),
+                    "is checked against validation.reference: name a stored dataset there",
+                )

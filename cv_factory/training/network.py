@@ -12,6 +12,7 @@ from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
+from cv_factory.training.data_limits import find_problems
 from cv_factory.training.device import (
     count_processes,
     describe_device,
@@ -45,11 +46,16 @@ def train_network(
             f"This is machine {nodes.rank} of {nodes.count}, counted from 0. The step runs on "
             "machine 0 alone; run python -m cv_factory.training.distributed.node_agent here."
         )
-    _check_settings(job, processes * nodes.count)
+    problems = find_problems(config, len(job.train), job.image_shape, processes * nodes.count)
+    if problems:
+        raise TrainingError("\n".join(problems))
     limit_threads(processes=1)
     key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
     with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
-        _log.info("Training on %s.", describe_device(device, processes, nodes.count))
+        _log.info(
+            "Training on %s, in batches of %d of %d images.",
+            *(describe_device(device, processes, nodes.count), job.batch_size, len(job.train)),
+        )
         with EpochProgress(config.epochs) as progress:
 
             def report(epoch: int, metrics: dict[str, float]) -> None:
@@ -103,24 +109,3 @@ def fit_network(
         best_epoch=trainer.best_epoch,
         reference=Reference(job.reference, probabilities),
     )
-
-
-def _check_settings(job: TrainingJob, processes: int) -> None:
-    config, n_train = job.config, len(job.train)
-    if config.batch_size > n_train:
-        raise TrainingError(
-            f"train.batch_size is {config.batch_size}, but there are only {n_train} training "
-            f"images. Set it to {n_train} or less."
-        )
-    if config.batch_size < 2 * processes * config.accumulate:
-        raise TrainingError(
-            f"train.batch_size is {config.batch_size}, which {processes} processes with "
-            f"train.accumulate={config.accumulate} cannot share: each part needs two images. "
-            f"Set it to {2 * processes * config.accumulate} or more."
-        )
-    for name in ("crop_padding", "cutout"):
-        if getattr(config, name) >= min(job.image_shape[:2]):
-            raise TrainingError(
-                f"train.{name} is {getattr(config, name)} pixels, but images are only "
-                f"{job.image_shape[0]}x{job.image_shape[1]}."
-            )

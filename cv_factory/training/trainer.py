@@ -70,7 +70,7 @@ class Trainer:
         self._class_weights_cpu = class_weights(job.labels[job.train], job.n_classes, self._config)
         weights = self._class_weights_cpu
         self._class_weights = None if weights is None else weights.to(device)
-        self._steps = len(job.train) // self._config.batch_size
+        self._steps = len(job.train) // job.batch_size
         self._losses = torch.zeros(self._steps, device=device)
         self._optimizer = build_optimizer(network, self._config)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._config.precision == "fp16")
@@ -96,7 +96,7 @@ class Trainer:
             self._train_epoch(epoch, first, on_step)
             metrics = self._finish_epoch(epoch)
             seconds = time.perf_counter() - start
-            done = (self._steps - first) * self._config.batch_size
+            done = (self._steps - first) * self._job.batch_size
             timing = {"seconds": seconds, "images_per_second": done / seconds}
             on_epoch(epoch, metrics | timing | system.measure())
             self._save_if_due()
@@ -151,7 +151,7 @@ class Trainer:
     def _train_epoch(self, epoch: int, first: int, on_step: StepCallback) -> None:
         """Train on the shuffled images from step ``first`` on; an incomplete batch is dropped."""
         self.network.train()
-        size = self._config.batch_size
+        size = self._job.batch_size
         generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "order", epoch))
         order = torch.randperm(len(self._job.train), generator=generator)
         parts = self._batch_slices()
@@ -170,7 +170,7 @@ class Trainer:
 
     def _batch_slices(self) -> list[slice]:
         """Return this process's slice of each of the ``accumulate`` parts of a batch."""
-        size, parts = self._config.batch_size, self._config.accumulate
+        size, parts = self._job.batch_size, self._config.accumulate
         bounds = [size * i // parts for i in range(parts + 1)]
         return [self._group.shard(*pair) for pair in itertools.pairwise(bounds)]
 

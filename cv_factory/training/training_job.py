@@ -51,6 +51,11 @@ class TrainingJob:
         return self.transform.image_shape
 
     @property
+    def batch_size(self) -> int:
+        """Images a step, over all processes."""
+        return self.config.choose_batch_size(len(self.train))
+
+    @property
     def n_classes(self) -> int:
         """Number of classes."""
         return len(self.transform.class_names)

@@ -5,6 +5,7 @@ Jolliffe, Principal Component Analysis, 2nd ed., 2002, ch. 1. Large images are a
 which bounds the Gram matrix.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,11 @@ from cv_factory.errors import TrainingError
 from cv_factory.transforms.eigen import leading_eigenvectors
 from cv_factory.transforms.moments import create_moments
 
+_log = logging.getLogger(__name__)
+
 #: Pixels are pooled until an image has at most this many values: eigenvectors cost their cube.
 LARGEST_DIMENSION = 3072
+_DEFAULT_COMPONENTS = 32
 #: Images pooled at once: they are float32 then.
 _POOLED_IMAGES = 1024
 
@@ -51,6 +55,12 @@ def pool_for(image_shape: tuple[int, int, int]) -> int:
     return pool
 
 
+def pooled_dimension(image_shape: tuple[int, int, int]) -> int:
+    """Return the number of values of a pooled image ``(H, W, C)``."""
+    (height, width, channels), pool = image_shape, pool_for(image_shape)
+    return (height // pool) * (width // pool) * channels
+
+
 def flatten_pixels(images: npt.NDArray[np.uint8], pool: int) -> npt.NDArray[np.float32]:
     """Scale to [0, 1], average-pool and flatten uint8 ``(N, H, W, C)`` to float32 ``(N, D)``."""
     scaled = images.astype(np.float32) / np.float32(255)
@@ -65,31 +75,26 @@ def flatten_pixels(images: npt.NDArray[np.uint8], pool: int) -> npt.NDArray[np.f
 
 
 def fit_pca(
-    batches: Iterable[npt.NDArray[np.uint8]], n_components: int, image_shape: tuple[int, int, int]
+    batches: Iterable[npt.NDArray[np.uint8]],
+    n_components: int | None,
+    image_shape: tuple[int, int, int],
 ) -> PCA:
     """Fit on batches uint8 ``(n, H, W, C)`` in one pass.
 
     Args:
         batches: The training images.
-        n_components: How many components to keep.
+        n_components: How many components to keep; None for 32, or all if there are fewer.
         image_shape: Height, width, channels.
 
     Raises:
         TrainingError: There are fewer images or pixels than components asked for.
     """
-    pool = pool_for(image_shape)
-    height, width, channels = image_shape
-    dimension = (height // pool) * (width // pool) * channels
+    pool, dimension = pool_for(image_shape), pooled_dimension(image_shape)
     moments = create_moments(dimension, whole=pool == 1)
     for batch in batches:
         for rows in _rows(batch, pool):
             moments.add(rows)
-    if n_components > min(moments.count - 1, dimension):
-        raise TrainingError(
-            f"transform.pca.n_components is {n_components}, but {moments.count} training images of "
-            f"{dimension} values have at most {max(min(moments.count - 1, dimension), 0)} "
-            "components. Lower it, or give more images."
-        )
+    n_components = _count_components(n_components, moments.count, dimension)
     mean, covariance = moments.mean_and_covariance()
     values, vectors = leading_eigenvectors(covariance, n_components)
     total = float(np.trace(covariance))
@@ -107,6 +112,28 @@ def project(images: npt.NDArray[np.uint8], pca: PCA) -> npt.NDArray[np.float32]:
     features: npt.NDArray[np.float32] = flatten_pixels(images, pca.pool) - pca.mean
     projected: npt.NDArray[np.float32] = features @ pca.components.T
     return projected
+
+
+def _count_components(n_components: int | None, n_images: int, dimension: int) -> int:
+    """Return how many components to keep of those that the images have.
+
+    Raises:
+        TrainingError: More are configured.
+    """
+    most = max(min(n_images - 1, dimension), 0)
+    if n_components is None and most >= 1:
+        n_components = min(_DEFAULT_COMPONENTS, most)
+        if n_components < _DEFAULT_COMPONENTS:
+            _log.info(
+                "PCA: %d components, since %d training images of %d values have no more.",
+                *(n_components, n_images, dimension),
+            )
+    if n_components is None or n_components > most:
+        raise TrainingError(
+            f"transform.pca.n_components is {n_components}, but {n_images} training images of "
+            f"{dimension} values have at most {most} components. Lower it, or give more images."
+        )
+    return n_components
 
 
 def _rows(images: npt.NDArray[np.uint8], pool: int) -> Iterator[npt.NDArray[Any]]:

@@ -141,7 +141,9 @@ def _settings(candidate: RegistrationCandidate, parameters: Mapping[str, Any]) -
         if name in parameters.get(step, {})
     }
     effective = {"model": candidate.trained.config, "train": candidate.settings}
-    return flatten(sections | {n: s.model_dump(mode="json") for n, s in effective.items()})
+    settings = flatten(sections | {n: s.model_dump(mode="json") for n, s in effective.items()})
+    # The configuration may leave it to the data.
+    return settings | {"transform.pca.n_components": str(candidate.predictor.contract.n_features)}
 
 
 def _missing_epochs(

@@ -1,0 +1,125 @@
+"""Settings of a training that the number or the size of the training images rules out."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from cv_factory.config.split import SplitConfig
+from cv_factory.config.train import TrainConfig
+from cv_factory.config.training import TrainingPipelineConfig
+from cv_factory.data.reading import sample_positions
+from cv_factory.data.sources import ImageSource
+from cv_factory.models import is_network
+from cv_factory.transforms.pca import pooled_dimension
+
+ImageShape = tuple[int, int, int]
+#: Sources of more images are not counted: no setting asks for as many.
+_LARGEST_COUNTED = 100_000
+
+
+def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) -> list[str]:
+    """Return a sentence for each setting that the source's images rule out, as far as one can tell.
+
+    Nothing is decoded: sizes count where the configuration or an array gives them.
+    """
+    if len(source) > _LARGEST_COUNTED:
+        return []
+    positions = sample_positions(len(source), config.data.limit)
+    parts = Counter(record.official_split for record in source.records(positions))
+    n_train = _most_training_images(parts, len(source.class_names), config.split)
+    n_fit, search = n_train, config.search
+    if search is not None:
+        n_fit = n_train * (search.folds - 1) // search.folds
+    shape = _peek_image_shape(config, source)
+    problems = list(_find_component_problems(config, n_fit, shape))
+    if search is None and is_network(config.model):
+        problems += find_problems(config.train, n_train, shape)
+    return problems
+
+
+def find_problems(
+    config: TrainConfig, n_train: int, image_shape: ImageShape | None, processes: int = 1
+) -> list[str]:
+    """Return a sentence for each setting of a network's training that does not fit the images.
+
+    Args:
+        config: Training settings.
+        n_train: Number of training images.
+        image_shape: Height, width and channels; None while they are unknown.
+        processes: Number of processes on all machines.
+    """
+    return [*_find_batch_problems(config, n_train, processes), *_find_sizes(config, image_shape)]
+
+
+def _find_batch_problems(config: TrainConfig, n_train: int, processes: int) -> Iterator[str]:
+    batch_size, parts = config.choose_batch_size(n_train), processes * config.accumulate
+    if batch_size > n_train:
+        yield (
+            f"train.batch_size is {batch_size}, but there are at most {n_train} training images. "
+            f"Set it to {n_train} or less, or leave it out."
+        )
+    if batch_size < 2 * parts:
+        yield (
+            f"train.batch_size is {batch_size}, which {processes} processes with "
+            f"train.accumulate={config.accumulate} cannot share: each part needs two images. "
+            f"Set it to {2 * parts} or more."
+        )
+
+
+def _find_sizes(config: TrainConfig, image_shape: ImageShape | None) -> Iterator[str]:
+    for name in ("crop_padding", "cutout"):
+        if image_shape is not None and getattr(config, name) >= min(image_shape[:2]):
+            yield (
+                f"train.{name} is {getattr(config, name)} pixels, but images are only "
+                f"{image_shape[0]}x{image_shape[1]}. Lower it."
+            )
+
+
+def _most_training_images(parts: Counter[str], n_classes: int, config: SplitConfig) -> int:
+    """Return how many images the split can leave to train on at most.
+
+    Args:
+        parts: Number of images by official part, empty for none.
+        n_classes: Each may leave its part one image short.
+        config: Section of the split.
+    """
+    official = [part for part in ("validation", "test") if config.keep_official_test]
+    free = parts.total() - sum(parts[part] for part in official)
+    drawn = 0
+    for part in ("validation", "test"):
+        if part not in official or not parts[part]:
+            size = getattr(config, part)
+            images = int(free * size) if isinstance(size, float) else size
+            drawn += max(0, images - n_classes)
+    return free - drawn
+
+
+def _peek_image_shape(config: TrainingPipelineConfig, source: ImageSource) -> ImageShape | None:
+    """Return the shape of the images if the configuration, or an array of the source, tells."""
+    data = config.data
+    if data.height and data.width and data.channels:
+        return data.height, data.width, data.channels
+    (record,) = source.records(np.zeros(1, np.int64))
+    if data.height or data.channels or not isinstance(record.content, np.ndarray):
+        return None
+    height, width, channels = record.content.shape
+    return height, width, channels
+
+
+def _find_component_problems(
+    config: TrainingPipelineConfig, n_train: int, shape: ImageShape | None
+) -> Iterator[str]:
+    n_components, patches = config.transform.pca.n_components, config.transform.patches
+    most = min(n_train - 1, pooled_dimension(shape)) if shape else n_train - 1
+    if n_components is not None and n_components > most:
+        of = f" of {pooled_dimension(shape)} values" if shape else ""
+        yield (
+            f"transform.pca.n_components is {n_components}, but at most {n_train} training images{of} "
+            f"have at most {most} components. Lower it, leave it out, or give more images."
+        )
+    if shape is not None and patches.size > min(shape[:2]):
+        yield (
+            f"transform.patches.size is {patches.size} pixels, but images are only "
+            f"{shape[0]}x{shape[1]}. Lower it."
+        )
