@@ -115,8 +115,8 @@ def _find_component_problems(
     if n_components is not None and n_components > most:
         of = f" of {pooled_dimension(shape)} values" if shape else ""
         yield (
-            f"transform.pca.n_components is {n_components}, but at most {n_train} training images{of} "
-            f"have at most {most} components. Lower it, leave it out, or give more images."
+            f"transform.pca.n_components is {n_components}, but {n_train} training images{of} have "
+            f"at most {most} components. Lower it, leave it out, or give more images."
         )
     if shape is not None and patches.size > min(shape[:2]):
         yield (

@@ -60,7 +60,7 @@ def log_trial(trial: Trial) -> None:
     """Log a trial of a search as a run of its own, below the run of the step."""
     import mlflow
 
-    name = f"trial {trial.number}: {trial.family}"
+    name = f"trial {trial.number + 1}: {trial.family}"
     with mlflow.start_run(run_name=name, nested=True):
         mlflow.log_params({"family": trial.family, **trial.values})
         mlflow.set_tags({"state": trial.state, "reason": trial.reason})

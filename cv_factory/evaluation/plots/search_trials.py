@@ -33,7 +33,9 @@ def search_history(
         for place, name in enumerate(names):
             points = [
                 (number, score)
-                for number, (score, family) in enumerate(zip(scores, model_families, strict=True))
+                for number, (score, family) in enumerate(
+                    zip(scores, model_families, strict=True), start=1
+                )
                 if family == name and score is not None
             ]
             color = get_class_color(place / max(1, len(names) - 1))
@@ -42,7 +44,7 @@ def search_history(
         top = scores[best]
         assert top is not None, "the winner has a score"
         axis.axhline(top, color=LINE, zorder=0)
-        axis.plot(best, top, "o", markersize=11, markerfacecolor="none", color=INK)
+        axis.plot(best + 1, top, "o", markersize=11, markerfacecolor="none", color=INK)
         axis.set(xlabel="trial", ylabel=metric.replace("_", " "))
         set_heading(figure, f"Best of {len(scores)} trials: {model_families[best]}, {top:.4f}")
         use_integer_ticks(axis)

@@ -7,10 +7,11 @@ search gives the same result as an uninterrupted one.
 
 import json
 import logging
+import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,8 @@ _STARTUP_TRIALS = 10
 #: Complete trials before the median pruner starts.
 _TRIALS_BEFORE_PRUNING = 4
 _MIN_TRIALS_FOR_IMPORTANCE = 6
+#: Samples of one trial, until one is new; by chance, all but a few values of a setting are found.
+_MAX_ATTEMPTS = 200
 
 _STATES = {
     "complete": TrialState.COMPLETE,
@@ -122,14 +125,20 @@ class _Study:
                 self._finished[trial.number] = trial
                 self._study.add_trial(self._to_frozen_trial(trial))
         self.active: dict[Worker, _ActiveTrial] = {}
+        self._tried = {_settings_key(t.family, t.values) for t in self._finished.values()}
         self.pending = [n for n in range(config.trials) if n not in self._finished]
 
     def start_next_trial(self, worker: Worker) -> None:
-        """Send the next pending trial to a worker, if there is one."""
+        """Send the next pending trial to a worker, if there is one and settings are left to try."""
         if not self.pending:
             return
         number = self.pending.pop(0)
-        optuna_trial, values = self._sample_trial(number)
+        sample = self._sample_new_trial(number)
+        if sample is None:
+            _log.info("All settings of the search were tried: it ends before trial %d.", number + 1)
+            self.pending.clear()
+            return
+        optuna_trial, values = sample
         model, train = build_trial_config(
             optuna_trial.params[_FAMILY], values, self._model, self._train
         )
@@ -168,7 +177,7 @@ class _Study:
     def _report_trial(self, trial: Trial) -> None:
         score = "" if trial.score is None else f"{self._config.metric} {trial.score:.4f}  "
         _log.info(
-            f"trial {len(self._finished)}/{self._config.trials}  {trial.family} {trial.state}  "
+            f"trial {trial.number + 1}/{self._config.trials}  {trial.family} {trial.state}  "
             f"{score}{trial.seconds:.1f} s{f'  {trial.reason}' if trial.reason else ''}"
         )
 
@@ -189,16 +198,43 @@ class _Study:
         importances = self._importances(complete)
         return SearchResult(self._config.metric, trials, best.number, model, train, importances)
 
-    def _sample_trial(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
-        """Sample the settings of a trial; the first trials are one of each family."""
-        seed = (self._config.seed + number) % 2**32
+    def _sample_new_trial(self, number: int) -> tuple[optuna.Trial, dict[str, Any]] | None:
+        """Sample settings that were not tried yet; None where there are none left.
+
+        The first trials are one of each family. TPE samples the others and, where it comes back to
+        settings that were tried, chance does.
+        """
+        families = [family for family in self._families if not self._is_exhausted(family)]
+        random = np.random.default_rng((self._config.seed, number))
+        for attempt in range(_MAX_ATTEMPTS if families else 0):
+            if number < len(self._families):
+                self._study.enqueue_trial({_FAMILY: self._families[number]})
+            elif attempt:
+                self._study.enqueue_trial({_FAMILY: families[random.integers(len(families))]})
+            optuna_trial, values = self._sample_trial((self._config.seed + number) % 2**32, attempt)
+            key = _settings_key(optuna_trial.params[_FAMILY], values)
+            if key not in self._tried:
+                self._tried.add(key)
+                return optuna_trial, values
+            self._study.tell(optuna_trial, state=TrialState.FAIL)
+        return None
+
+    def _is_exhausted(self, family: str) -> bool:
+        """Whether all settings of a family were tried; never where real numbers vary."""
+        n_tried = sum(key.startswith(_settings_key(family)) for key in self._tried)
+        return n_tried >= math.prod(map(_count_values, self._config.families[family].values()))
+
+    def _sample_trial(self, seed: int, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        """Sample the settings of a trial: by TPE, in further attempts at random."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=max(_STARTUP_TRIALS, len(self._families))
+            self._study.sampler = (
+                optuna.samplers.RandomSampler(seed=(seed + attempt) % 2**32)
+                if attempt
+                else optuna.samplers.TPESampler(
+                    seed=seed, n_startup_trials=max(_STARTUP_TRIALS, len(self._families))
+                )
             )
-        if number < len(self._families):
-            self._study.enqueue_trial({_FAMILY: self._families[number]})
         optuna_trial = self._study.ask()
         family = optuna_trial.suggest_categorical(_FAMILY, self._families)
         values = {}
@@ -268,6 +304,22 @@ class _Study:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self._config.seed)
         scores = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
         return {name.partition(".")[2] or name: float(value) for name, value in scores.items()}
+
+
+def _settings_key(family: str, values: Mapping[str, Any] | None = None) -> str:
+    """Return a text that settings of a trial share with equal ones alone; of a family its start."""
+    return f"{family} " + ("" if values is None else json.dumps(values, sort_keys=True))
+
+
+def _count_values(spec: Space) -> float:
+    """Return how many values a setting may take; infinity for real numbers."""
+    match spec:
+        case Choices():
+            return len({json.dumps(choice) for choice in spec.choices})
+        case IntRange():
+            return spec.high - spec.low + 1
+        case _:
+            return math.inf
 
 
 def _family_variance_ratio(trials: list[Trial]) -> dict[str, float]:
