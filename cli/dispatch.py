@@ -1,8 +1,10 @@
 """Reads the configuration of a run and hands it to the runner of its pipeline."""
 
 import json
+import shlex
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from cli.options import ROOT, RunOptions
@@ -50,6 +52,11 @@ def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
     schema = file_schema(options.pipeline)
     defaults = {}
     if options.data_dir and "data" in schema.model_fields:
+        if not Path(options.data_dir).expanduser().is_dir():
+            raise ConfigError(
+                f"The folder {options.data_dir} (--data-dir, or $CV_FACTORY_DATA) does not exist. "
+                f"Create it, or name another one: mkdir -p {shlex.quote(options.data_dir)}"
+            )
         defaults["--data-dir"] = f"data.data_dir={options.data_dir}"
     overrides = [*options.overrides, *(["zenml.enable_cache=false"] if options.no_cache else [])]
     if options.model_name is not None:

@@ -19,6 +19,8 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from cli.cache_changes import explain_cache_miss
 from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
+from cv_factory.errors import CVFactoryError
+from stacks.run_errors import PIPELINE_RUN_ERRORS
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,18 @@ def print_plan(
     *arguments: Any,
     details: Sequence[str] = (),
 ) -> None:
-    """Print the steps of a run with these arguments, then ``details``; nothing is stored."""
+    """Print the steps of a run with these arguments, then ``details``; nothing is stored.
+
+    Raises:
+        CVFactoryError: A store does not answer, or a parameter does not fit its step.
+    """
     table = Table(title=f"Plan for stack {stack}", title_justify="left", title_style="bold")
     for title in ("Step", "Runs on", "Resources", "State"):
         table.add_column(title)
-    planned = plan_steps(pipeline, zenml, *arguments)
+    try:
+        planned = plan_steps(pipeline, zenml, *arguments)
+    except PIPELINE_RUN_ERRORS as error:
+        raise CVFactoryError(f"The run cannot be planned: {error}") from error
     for step in planned:
         where = "step operator" if step.configuration.config.step_operator else "orchestrator"
         state = "cached" if step.cached else "to be run"

@@ -150,6 +150,8 @@ def _verdict(registration: Registration, next_step: NextStep) -> Iterator[str]:
         yield f"[yellow bold]ARCHIVED[/] {version} holds this very predictor, and is archived."
     else:
         yield f"[green bold]PASSED[/] {version} is in {stage}."
+    if not registration.gates_passed:
+        yield "To change a bound: the configuration's section 'gates' (docs/evaluation.md)."
     if next_step.displaced is not None:
         yield from _describe_displaced(registration, next_step.displaced)
     yield f"Next: {next_step.command}"

@@ -51,7 +51,7 @@ def training(
         dataset,
         parts,
         report,
-        gates=config.gates,
+        gates=config.applicable_gates,
         evaluate=config.evaluate,
         train=config.train,
         config=config.registration,

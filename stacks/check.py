@@ -19,7 +19,6 @@ REQUIRED_COMPONENTS = (
     "orchestrator",
     "artifact_store",
     "experiment_tracker",
-    "model_registry",
     "data_validator",
     "step_operator",
 )

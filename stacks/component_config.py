@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from cv_factory.config.problems import describe_error
+from cv_factory.config.suggestion import suggest
 from cv_factory.errors import StackError
 from stacks.spec import ComponentSpec, secret_references, whole_secret_reference
 
@@ -28,10 +32,9 @@ def validate_component(
     configuration = part.full_configuration
     unknown = sorted(configuration.keys() - config_class.model_fields.keys())
     if unknown:
-        valid = ", ".join(sorted(config_class.model_fields)) or "none"
+        valid = suggest(unknown[0], sorted(config_class.model_fields) or ["none"], "settings")
         raise StackError(
-            f"{kind} {part.name}: flavor {part.flavor} has no setting {', '.join(unknown)}. "
-            f"It has: {valid}."
+            f"{kind} {part.name}: flavor {part.flavor} has no setting {', '.join(unknown)}. {valid}"
         )
     references = _secret_settings(kind, part, config_class)
     values = {key: secrets[name][inner] for key, (name, inner) in references.items()}
@@ -39,8 +42,11 @@ def validate_component(
         stored = config_class(**{**configuration, **values}).model_dump(
             mode="json", exclude_unset=True
         )
-    except ValueError as error:  # pydantic's ValidationError is one
-        raise StackError(f"{kind} {part.name}: {_describe_error(error)}") from None
+    except ValidationError as error:
+        message = describe_error(error, show_values=False)
+        raise StackError(f"{kind} {part.name}: {message}") from None
+    except ValueError as error:
+        raise StackError(f"{kind} {part.name}: {error}") from None
     return {**stored, **{key: configuration[key] for key in references}}
 
 
@@ -62,15 +68,3 @@ def _secret_settings(
             )
         settings[key] = reference
     return settings
-
-
-def _describe_error(error: ValueError) -> str:
-    """Return the errors of a configuration, without the values in it."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}".removeprefix(": ")
-        for detail in error.errors(include_input=False)
-    )

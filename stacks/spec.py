@@ -4,7 +4,6 @@ Knows no ZenML: a file is validated before a client is built. Secret values neve
 error or a ``repr``.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from cv_factory.config.problems import describe
+from cv_factory.config.suggestion import suggest
 from cv_factory.errors import StackError
 
 STACKS_DIR = Path(__file__).resolve().parent
@@ -165,13 +166,6 @@ def whole_secret_reference(value: Any) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def suggest(word: str, valid: tuple[str, ...] | list[str]) -> str:
-    """Return the nearest valid word as a question, and all valid ones."""
-    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    question = f"Did you mean '{near[0]}'? " if near else ""
-    return f"{question}Valid: {', '.join(valid)}."
-
-
 def _read_with_parents(name: str, directory: Path, children: tuple[str, ...]) -> dict[str, Any]:
     """Return the raw values of a stack file laid over those of the file that it extends."""
     if name in children:
@@ -252,6 +246,6 @@ def _describe(detail: ErrorDetails, path: Path) -> str:
         valid = [field for field in model.model_fields if model is ComponentSpec or field != "name"]
         if model is StackSpec:
             valid.append("extends")
-        return f"{path}: unknown key '{key}'. {suggest(str(detail['loc'][-1]), valid)}"
-    message = detail["msg"].removeprefix("Value error, ")
+        return f"{path}: unknown key '{key}'. {suggest(str(detail['loc'][-1]), valid, 'keys')}"
+    message = describe(detail)
     return f"{path}: {key}: {message}" if key else f"{path}: {message}"

@@ -4,7 +4,7 @@ import click
 
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
-from cli.preparation import check_source
+from cli.preparation import Checks, check_source
 from cli.session import activate_stack, open_model
 from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from cv_factory.inference.batch_predictions import BatchPredictions
@@ -16,8 +16,10 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
     Raises:
         CVFactoryError: There is no such version, it failed a gate, or a check or the step failed.
     """
-    check_source(config.data, labelled=False)
-    activate_stack(options.stack)
+    checks = Checks()
+    checks.run(lambda: check_source(config.data, labelled=False))
+    checks.run(lambda: activate_stack(options.stack))
+    checks.finish()
     from registry.next_step import find_production
     from registry.versions import PREDICTOR, linked_artifact
 

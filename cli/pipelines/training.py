@@ -44,6 +44,8 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
 
     lineage = collect_lineage(config, stack)
     arguments = (config, source_fingerprint, lineage)
+    if message := _describe_inapplicable_gates(config):
+        click.echo(message, err=True)
     if options.dry_run:
         details = (describe_lineage(lineage), _describe_search(config))
         print_plan(training, zenml, stack, *arguments, details=details)
@@ -185,6 +187,20 @@ def _check_registration(config: RegisterConfig) -> None:
         click.echo(f"Warning: {warning}", err=True)
     if config.deploy_after is not None:
         active_deployer()
+
+
+def _describe_inapplicable_gates(config: TrainingPipelineConfig) -> str:
+    """Return which gates are for images of another source; empty if all apply."""
+    from cv_factory.evaluation.gates import describe_gate
+
+    others = [gate for gate in config.gates if gate not in config.applicable_gates]
+    if not others:
+        return ""
+    words = "; ".join(f"{describe_gate(gate)} (for {gate.source})" for gate in others)
+    return (
+        f"Gates that do not apply to source {config.data.source}: {words}. Give your own in the "
+        "section 'gates': docs/evaluation.md."
+    )
 
 
 def _describe_search(config: TrainingPipelineConfig) -> str:

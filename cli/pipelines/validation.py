@@ -5,6 +5,7 @@ import click
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
 from cli.preparation import (
+    Checks,
     collect_lineage,
     describe_lineage,
     fingerprint_source,
@@ -21,8 +22,11 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
     Raises:
         CVFactoryError: A check or a step failed, or the data was refused.
     """
-    source_fingerprint = fingerprint_source(config.data)
-    stack = activate_stack(options.stack)
+    checks = Checks()
+    source_fingerprint = checks.run(lambda: fingerprint_source(config.data))
+    stack = checks.run(lambda: activate_stack(options.stack))
+    checks.finish()
+    assert stack is not None
     config = config.model_copy(update={"validation": resolve_reference(config.validation)})
     from cli.execution import run_to_end
     from cli.run_plan import print_plan

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from cv_factory.config.data import SourceName
 from cv_factory.config.metric_names import (
     DATA_FIGURES,
     GateMetric,
@@ -40,6 +41,11 @@ class GateConfig(Section):
         None,
         min_length=1,
         description="COLUMN=VALUE (class=cat), or COLUMN for the worst slice of it",
+    )
+    source: SourceName | None = Field(
+        None,
+        description="only for images of this data.source, whose difficulty the bound presumes; "
+        "null: for any",
     )
     explained: dict[ExpectationName, str] = Field(
         {}, description="data_errors, data_warnings: expectations that may fail, with the reason"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cv_factory.config.secrets import SecretSettingError
@@ -68,14 +69,28 @@ def expand(detail: ErrorDetails) -> list[Problem]:
     return problems if detail["type"] == _CONTRADICTION else []
 
 
+def describe_error(error: ValidationError, *, show_values: bool = True) -> str:
+    """Return all problems of settings that come from no configuration file, in one line."""
+    texts: list[str] = []
+    for detail in error.errors(include_input=show_values):
+        key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+        texts += [f"{key}.{p}" if key else str(p) for p in expand(detail)] or [
+            f"{key}: {describe(detail)}" if key else describe(detail)
+        ]
+    return "; ".join(dict.fromkeys(texts))
+
+
 def describe(detail: ErrorDetails) -> str:
-    """Return what is wrong with one value, with the nearest valid one where there are a few."""
-    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    """Return what is wrong with one value, with the nearest valid one where there are a few.
+
+    The value itself is not shown where ``detail`` comes without it.
+    """
+    kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     if kind == "literal_error":
         return describe_choice(value, re.findall(r"'([^']*)'|(\d+)", context["expected"]))
     if kind == "union_tag_invalid":
         return describe_choice(context["tag"], re.findall(r"'([^']*)'", context["expected_tags"]))
-    if value is None and _MESSAGES.get(kind) == _SECTION:
+    if "input" in detail and value is None and _MESSAGES.get(kind) == _SECTION:
         return "must not be empty: remove the key for the defaults"
     if kind in _MESSAGES:
         return _fill(_MESSAGES[kind], {"example": value, **context}) + _describe_value(value)
@@ -94,8 +109,10 @@ def is_secret(detail: ErrorDetails) -> bool:
 
 
 def describe_choice(value: Any, choices: Iterable[str | tuple[str, ...]]) -> str:
-    """Return that a value is none of a few, and which one was probably meant."""
+    """Return that a value is none of a few, and which one was probably meant; None is not shown."""
     names = ["".join(choice) for choice in choices]
+    if value is None:
+        return f"must be one of {', '.join(names)}"
     return f"{value!r} is not allowed. {suggest(str(value), names, 'values')}"
 
 

@@ -6,12 +6,14 @@ A bundle stores it as ``serving.json``. It holds no secrets: keys come from the 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from cv_factory.config.plugins import load_plugin
 from cv_factory.config.problems import Problem, describe, refuse
 from cv_factory.config.section import Section
 
+#: Key of pydantic's context: a stored configuration was checked by the rules of its time.
+IS_STORED = "is_stored"
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 #: Scheme, host and port, as browsers send it in the header ``Origin``.
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/?#@\s]+)$")]
@@ -169,8 +171,9 @@ class ServingConfig(Section):
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
-    def _check_combinations(self) -> "ServingConfig":
-        refuse(self._contradictions())
+    def _check_combinations(self, info: ValidationInfo) -> "ServingConfig":
+        if not (info.context or {}).get(IS_STORED):
+            refuse(self._contradictions())
         return self
 
     def _contradictions(self) -> Iterator[Problem]:

@@ -78,14 +78,23 @@ class TrainingPipelineConfig(Section):
                     ("export", "precision"),
                     f"is {self.export.precision}, and {name} is no network: leave it at float32",
                 )
-        if self.registration.deploy_after is not None and not self.gates:
+        if self.registration.deploy_after is not None and not self.applicable_gates:
             yield Problem(
                 ("register", "deploy_after"),
                 "deploys what has passed its gates, and there are none: give gates, or remove it",
             )
         for number, gate in enumerate(self.gates):
-            if message := self._find_unmeasured(gate):
+            message = self._find_unmeasured(gate) if self._is_applicable(gate) else ""
+            if message:
                 yield Problem(("gates", number), f"bounds {gate.metric}, {message}")
+
+    @property
+    def applicable_gates(self) -> list[GateConfig]:
+        """The gates for images of any source, or of the one that is trained on."""
+        return [gate for gate in self.gates if self._is_applicable(gate)]
+
+    def _is_applicable(self, gate: GateConfig) -> bool:
+        return gate.source in (None, self.data.source)
 
     def _find_unmeasured(self, gate: GateConfig) -> str:
         """Return why a gate's metric or slice would not be measured; empty if it is."""

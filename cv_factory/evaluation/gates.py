@@ -103,10 +103,16 @@ def all_passed(verdicts: Sequence[GateVerdict]) -> bool:
     return all(verdict.status != "failed" for verdict in verdicts)
 
 
-def _judge(gate: GateConfig, evidence: Evidence) -> GateVerdict:
+def describe_gate(gate: GateConfig) -> str:
+    """Return the condition in words, such as ``accuracy on class=cat at least 0.9``."""
     kind, bound = gate.bound
     where = f" on {gate.slice}" if gate.slice else ""
-    words = f"{gate.metric}{where} {_WORDS[kind].format(bound=bound)}"
+    return f"{gate.metric}{where} {_WORDS[kind].format(bound=bound)}"
+
+
+def _judge(gate: GateConfig, evidence: Evidence) -> GateVerdict:
+    kind, bound = gate.bound
+    words = describe_gate(gate)
     try:
         if kind.endswith("vs_production"):
             return _judge_relative(gate, words, evidence)

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.files import canonical_json
-from cv_factory.config.serving import ServingConfig
+from cv_factory.config.problems import describe_error
+from cv_factory.config.serving import IS_STORED, ServingConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.predictor import Predictor
 
@@ -95,6 +96,7 @@ def read_serving(path: Path) -> ServingConfig:
         ArtifactError: The file is not a valid configuration.
     """
     try:
-        return ServingConfig.model_validate_json(path.read_bytes())
+        return ServingConfig.model_validate_json(path.read_bytes(), context={IS_STORED: True})
     except ValidationError as error:
-        raise ArtifactError(f"{path} is not a valid serving configuration: {error}.") from None
+        problems = describe_error(error)
+        raise ArtifactError(f"{path} is not a valid serving configuration: {problems}") from None

@@ -58,16 +58,19 @@ class GXDataValidator(BaseDataValidator):
         Args:
             dataset: The ImageDataset to validate.
             comparison_dataset: An earlier ImageDataset as reference.
-            check_list: Not used: all expectations are always checked.
+            check_list: Names of the expectations to check; None for all.
             **kwargs: ``split``, the division of the dataset, and ``config``, the limits.
 
         Raises:
+            ConfigError: ``check_list`` names an expectation that does not exist.
             DataError: An expectation could not be evaluated.
         """
         from cv_factory.data.validation.great_expectations import Reference, validate_dataset
 
         split: Split = kwargs["split"]
         config: ValidationConfig = kwargs["config"]
+        if check_list is not None:
+            config = config.select(check_list)
         return validate_dataset(
             dataset.manifest,
             class_names=dataset.class_names,

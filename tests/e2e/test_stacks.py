@@ -292,7 +292,7 @@ def test_require_applied_names_what_is_missing_and_its_cure(project: Project) ->
     assert answers[:2] == ["local", "local"]
     assert answers[2] == "The stack 'never' was never applied. Run: python -m stacks apply never"
     assert "no file stacks/nowhere.yaml" in answers[3]
-    assert "lacks: experiment_tracker, model_registry, data_validator, step_operator" in answers[4]
+    assert "lacks: experiment_tracker, data_validator, step_operator" in answers[4]
     assert "python -m stacks apply local --set" in answers[4]
     assert answers[5] == "local default default"
 

@@ -221,11 +221,11 @@ def test_what_was_not_measured_fails_its_gate():
 
 @pytest.mark.parametrize(
     ("explained", "status", "observed"),
-    [({}, "failed", 1.0), ({"leakage": "known twins, see ticket 12"}, "passed", 0.0)],
+    [({}, "failed", 1.0), ({"no_leakage": "known twins, see ticket 12"}, "passed", 0.0)],
 )
 def test_only_unexplained_data_errors_count(explained, status, observed):
     gate = GateConfig(metric="data_errors", max=0.0, explained=explained)
-    findings = {"leakage": "error", "imbalance": "warning"}
+    findings = {"no_leakage": "error", "class_imbalance": "warning"}
     verdict = one(gate, evaluation_with(90), data_findings=findings)
     assert (verdict.status, verdict.observed) == (status, observed)
     assert one(gate, evaluation_with(90)).reason == "the data was not validated"
@@ -240,7 +240,7 @@ def test_only_unexplained_data_errors_count(explained, status, observed):
         {"metric": "log_loss", "min": 0.5},
         {"metric": "size_mb", "max_drop_vs_production": 0.5},
         {"metric": "roc_auc", "min": 0.5, "slice": "class"},
-        {"metric": "accuracy", "min": 0.5, "explained": {"a": "b"}},
+        {"metric": "accuracy", "min": 0.5, "explained": {"no_leakage": "b"}},
         {"metric": "accuracy", "min": 1.5},
     ],
 )

@@ -69,7 +69,9 @@ def test_too_many_images_are_rejected() -> None:
 
 
 def test_requests_beyond_the_queue_are_rejected_and_the_others_answered() -> None:
-    app = Application(digits_bundle(batching={"max_batch": 2, "queue_size": 4}))
+    app = Application(
+        digits_bundle(batching={"max_batch": 2, "queue_size": 4}, limits={"max_images": 4})
+    )
 
     async def flood() -> list[httpx.Response]:
         return await asyncio.gather(*(send(app, digit_png(n % 10)) for n in range(60)))
@@ -109,7 +111,9 @@ def test_a_delayed_rejection_holds_no_place_and_few_are_delayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("cv_factory.serving.application._REJECTION_DELAY_S", 3600.0)
-    app = Application(digits_bundle(batching={"queue_size": 1}, limits={"max_requests": 1}))
+    app = Application(
+        digits_bundle(batching={"queue_size": 1}, limits={"max_requests": 1, "max_images": 1})
+    )
     too_many = 2 * (_PART + digit_png() + b"\r\n") + b"--b--\r\n"
 
     async def overload() -> list[int]:

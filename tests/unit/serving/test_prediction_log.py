@@ -89,7 +89,7 @@ def test_a_file_that_was_recreated_while_it_was_to_be_pruned_stays(tmp_path: Pat
 def test_each_worker_needs_a_file_of_its_own() -> None:
     log = {"prediction_files": 3}
     assert ServingConfig.model_validate({"workers": 2, "log": log}).log.prediction_files == 3
-    with pytest.raises(ValueError, match=r"log\.prediction_files is 3 and workers is 3"):
+    with pytest.raises(ValueError, match=r"log\.prediction_files: is 3 and workers is 3"):
         ServingConfig.model_validate({"workers": 3, "log": log})
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -21,7 +21,8 @@ from cv_factory.errors import TrainingError
 from cv_factory.training.search.folds import write_folds
 from cv_factory.training.search.result import SearchResult, Trial
 from cv_factory.training.search.search_job import SearchJob
-from cv_factory.training.search.study import Journal, search
+from cv_factory.training.search.study import Journal, _Study, search
+from cv_factory.training.search.worker_pool import Worker
 from tests.support.digits import load_digits
 from tests.support.paths import ROOT
 
@@ -140,10 +141,43 @@ def test_an_invalid_setting_fails_its_trial_with_a_reason(
         run(
             digits,
             InMemoryJournal(result.trials[0]),
-            families=families,
+            families={"small_cnn": families["small_cnn"]},
             trials=1,
             validation="hold_out",
         )
+
+
+class IdleWorker:
+    """A worker that trains nothing."""
+
+    def send(self, content: dict[str, Any]) -> None:
+        pass
+
+
+def simulate(search_job: SearchJob, journal: InMemoryJournal) -> SearchResult:
+    """Run a search whose trials score 0.5 without training."""
+    study, worker = _Study(search_job, journal), cast(Worker, IdleWorker())
+    study.start_next_trial(worker)
+    while study.active:
+        outcome = {"state": "complete", "fold_scores": [0.5], "reason": ""}
+        study.handle_message((worker, outcome), lambda _trial: None)
+    return study.result()
+
+
+def test_no_settings_are_tried_twice(digits: tuple[ImageDataset, Split]) -> None:
+    families = {
+        "logistic_regression": {},
+        "random_forest": {"model.n_estimators": {"low": 1, "high": 4}},
+    }
+    finite = job(*digits, families=families, trials=9)
+    journal = InMemoryJournal()
+    result = simulate(finite, journal)
+    assert sorted((t.family, *t.values.values()) for t in result.trials) == [
+        ("logistic_regression",),
+        *(("random_forest", n) for n in (1, 2, 3, 4)),
+    ], "it ends with the last new settings"
+    resumed = simulate(finite, InMemoryJournal(*journal.trials[:3]))
+    assert resumed.fingerprint == result.fingerprint
 
 
 def test_more_folds_than_images_of_a_class_are_refused(
@@ -167,15 +201,18 @@ def test_other_settings_have_another_journal(digits: tuple[ImageDataset, Split])
 @pytest.mark.parametrize(
     ("families", "message"),
     [
-        ({"xgbost": {}}, "no model 'xgbost'. Did you mean 'xgboost'?"),
+        ({"xgbost": {}}, "families.xgbost: there is no such model. Did you mean 'xgboost'?"),
         ({"xgboost": {"model.maxdepth": {"low": 2, "high": 4}}}, "Did you mean 'model.max_depth'"),
-        ({"xgboost": {"max_depth": {"low": 2, "high": 4}}}, "no setting 'max_depth'"),
-        ({"xgboost": {"model.max_depth": {"low": 2, "high": 64}}}, "equal to 32 (got 64)"),
-        ({"xgboost": {"model.max_depth": {"low": 2.0, "high": 4.0}}}, "valid integer (got 2.0)"),
+        (
+            {"xgboost": {"max_depth": {"low": 2, "high": 4}}},
+            "xgboost.max_depth: there is no such setting. Did you mean 'model.max_depth'",
+        ),
+        ({"xgboost": {"model.max_depth": {"low": 2, "high": 64}}}, "at most 32 (got 64)"),
+        ({"xgboost": {"model.max_depth": {"low": 2.0, "high": 4.0}}}, "whole number (got 2.0)"),
         ({"xgboost": {"model.max_depth": {"low": 4, "high": 2}}}, "low is 4"),
         ({"mlp": {"model.alpha": {"low": 0.0, "high": 1.0, "log": True}}}, "begins above 0"),
-        ({"mlp": {"model.hidden": {"choices": [[64], [2]]}}}, "greater than or equal to 4"),
-        ({"torchvision": {}}, "architecture: field required"),
+        ({"mlp": {"model.hidden": {"choices": [[64], [2]]}}}, "must be at least 4"),
+        ({"torchvision": {}}, "architecture: must be given"),
     ],
 )
 def test_an_invalid_space_is_named(families: dict[str, object], message: str) -> None:
@@ -213,7 +250,7 @@ def test_workers_end_with_a_killed_search(
 _POOL_WITH_BUSY_WORKERS = """
 import sys, time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from cv_factory.training.search.worker_pool import worker_pool
 
 with worker_pool(Path(sys.argv[1]), "accuracy", 2) as (workers, messages):

@@ -95,6 +95,18 @@ def test_more_components_than_images_name_the_setting() -> None:
         fit_pca([images], 8, (6, 6, 1))
 
 
+@pytest.mark.parametrize(("n_images", "side", "expected"), [(8, 6, 7), (80, 4, 16), (80, 6, 32)])
+def test_components_that_are_not_configured_follow_the_images(
+    n_images: int, side: int, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = (side, side, 1)
+    images = np.random.default_rng(0).integers(0, 256, (n_images, *shape), dtype=np.uint8)
+    with caplog.at_level("INFO"):
+        pca = fit_pca([images], PCAConfig().n_components, shape)
+    assert len(pca.components) == expected
+    assert (f"PCA: {expected} components, since" in caplog.text) == (expected < 32)
+
+
 def test_a_fitted_transform_is_read_back_and_a_changed_one_refused(tmp_path: Path) -> None:
     dataset = ingest(DataConfig(limit=300))
     config = TransformConfig(pca=PCAConfig(n_components=8))
