@@ -16,7 +16,8 @@ from cli.dispatch import read_config
 from cli.options import JSON_OPTION, RunOptions
 from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
-from cv_factory.errors import ConfigError
+from cli.preparation import Checks
+from cv_factory.errors import ConfigError, CVFactoryError, SourceError
 from cv_factory.serving.client import PredictionClient, ServiceError
 
 
@@ -107,3 +108,29 @@ def test_decisions_need_a_reason() -> None:
         done = CliRunner().invoke(main.command, [name, "1", *gate])
         assert done.exit_code == 2
         assert "Missing option '--reason'" in done.output
+
+
+def test_a_data_folder_that_does_not_exist_is_refused_also_for_a_dry_run(tmp_path: Path) -> None:
+    folder = str(tmp_path / "my data")
+    options = RunOptions("training", None, (), (), None, folder, False, True, False)
+    with pytest.raises(ConfigError, match=f"mkdir -p '{folder}'"):
+        read_config(options)
+    (tmp_path / "my data").mkdir()
+    config: Any
+    config, _ = read_config(options)
+    assert config.data.data_dir == folder
+
+
+def test_all_checks_are_made_before_one_ends_the_run() -> None:
+    def refuse(message: str, error: type[CVFactoryError] = ConfigError) -> Any:
+        raise error(message)
+
+    checks = Checks()
+    assert checks.run(lambda: "found") == "found"
+    checks.finish()
+    assert checks.run(lambda: refuse("no images", SourceError)) is None
+    with pytest.raises(SourceError, match="no images"):
+        checks.finish()
+    checks.run(lambda: refuse("no GPU"))
+    with pytest.raises(ConfigError, match="no images\nno GPU"):
+        checks.finish()

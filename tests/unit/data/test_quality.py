@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.validation.great_expectations import validate_dataset
 from cv_factory.data.validation.report import DataReport, ExpectationResult
+from cv_factory.errors import ConfigError
 
 _CLASSES = ("ant", "bee", "cat")
 _CONFLICTS_OFF: dict[str, Any] = {"severity": {"label_conflicts": "off"}}
@@ -298,3 +300,27 @@ def test_great_expectations_keeps_quiet(
 
 def test_sixty_thousand_images_are_validated() -> None:
     assert _validate(_manifest(60_000)).ok
+
+
+def test_the_validator_of_the_stack_checks_what_its_check_list_names() -> None:
+    from stacks.flavors.gx import GXDataValidator
+
+    manifest = _manifest()
+    dataset = SimpleNamespace(manifest=manifest, class_names=_CLASSES, unreadable=(), images=None)
+
+    def checked(check_list: list[str] | None) -> set[str]:
+        report = GXDataValidator.data_validation(
+            cast(Any, None),
+            cast(Any, dataset),
+            check_list=check_list,
+            split=_split(),
+            config=ValidationConfig(),
+        )
+        return {expectation.name for expectation in report.expectations}
+
+    chosen = checked(["brightness"])
+    assert "brightness" in chosen
+    assert not {"contrast", "no_leakage", "min_images"} & chosen
+    assert chosen < checked(None)
+    with pytest.raises(ConfigError, match="no expectation 'brightnes'. Did you mean 'brightness'"):
+        checked(["brightnes"])
