@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -36,6 +36,8 @@ _MESSAGES = {
     "too_long": "must have {max_length} items or fewer, not {actual_length}",
     "string_pattern_mismatch": "must match {pattern}",
 }
+#: Stands for a value that is not to be shown.
+_HIDDEN = object()
 #: Beginning of every message about the type of a value; several of one key become one.
 _TYPE = "must be "
 
@@ -85,12 +87,13 @@ def describe(detail: ErrorDetails) -> str:
 
     The value itself is not shown where ``detail`` comes without it.
     """
-    kind, value, context = detail["type"], detail.get("input"), detail.get("ctx", {})
+    kind, context = detail["type"], detail.get("ctx", {})
+    value = cast(dict[str, Any], detail).get("input", _HIDDEN)
     if kind == "literal_error":
         return describe_choice(value, re.findall(r"'([^']*)'|(\d+)", context["expected"]))
     if kind == "union_tag_invalid":
         return describe_choice(context["tag"], re.findall(r"'([^']*)'", context["expected_tags"]))
-    if "input" in detail and value is None and _MESSAGES.get(kind) == _SECTION:
+    if value is None and _MESSAGES.get(kind) == _SECTION:
         return "must not be empty: remove the key for the defaults"
     if kind in _MESSAGES:
         return _fill(_MESSAGES[kind], {"example": value, **context}) + _describe_value(value)
@@ -109,9 +112,9 @@ def is_secret(detail: ErrorDetails) -> bool:
 
 
 def describe_choice(value: Any, choices: Iterable[str | tuple[str, ...]]) -> str:
-    """Return that a value is none of a few, and which one was probably meant; None is not shown."""
+    """Return that a value is none of a few, and which one was probably meant."""
     names = ["".join(choice) for choice in choices]
-    if value is None:
+    if value is _HIDDEN:
         return f"must be one of {', '.join(names)}"
     return f"{value!r} is not allowed. {suggest(str(value), names, 'values')}"
 

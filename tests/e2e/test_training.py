@@ -370,16 +370,20 @@ def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> N
 def test_settings_that_cannot_work_stop_the_run_before_anything_is_trained(
     trained_project: Project,
 ) -> None:
-    for setting, message in (
-        ("train.device=cuda", "train.device is cuda, but PyTorch sees no GPU on this machine"),
-        ("transform.pca.n_components=65", "transform.pca.n_components is 65, but"),
-    ):
-        command = ("--pipeline", "training", "--set", setting)
-        done = trained_project.run(*command, code=1, CUDA_VISIBLE_DEVICES="")
-        output = " ".join((done.stdout + done.stderr).split())
-        assert message in output
-        assert "Traceback" not in output
-        assert "epoch 1/" not in output
+    settings = (
+        "train.device=cuda",
+        "transform.pca.n_components=65",
+        "train.batch_size=5000",
+        "register.approvers=[nobody-of-this-name]",
+    )
+    options = [word for setting in settings for word in ("--set", setting)]
+    done = trained_project.run("--pipeline", "training", *options, code=2, CUDA_VISIBLE_DEVICES="")
+    assert "transform.pca.n_components is 65, but" in done.stderr
+    assert "train.batch_size is 5000, but" in done.stderr
+    assert "train.device is cuda, but PyTorch sees no GPU on this machine" in done.stderr
+    assert "there is no system user 'nobody-of-this-name'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Step `" not in done.stdout + done.stderr, "nothing has run"
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(trained_project: Project) -> None:

@@ -144,7 +144,9 @@ def test_every_section_may_be_left_out_and_survives_zenml(pipeline: str, tmp_pat
         assert schema.model_validate(config.model_dump(exclude_unset=True)) == config
         for name, field in schema.model_fields.items():
             section = getattr(config, name)
-            adapter = TypeAdapter(Annotated[(field.annotation, *field.metadata, field)])
+            adapter: TypeAdapter[object] = TypeAdapter(
+                Annotated[(field.annotation, *field.metadata, field)]
+            )
             stored = adapter.dump_python(section, exclude_unset=True)
             assert adapter.validate_python(stored) == section, f"{name} without {left_out}"
 
