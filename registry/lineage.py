@@ -1,9 +1,14 @@
 """Lineage of a run's code: the git commit and the installed packages."""
 
+import logging
 import re
+import shlex
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 #: ``https://user:password@host:8443/owner/name.git``, ``ssh://…``, ``git@host:owner/name.git``.
 _REMOTE = re.compile(
@@ -25,17 +30,20 @@ _PACKAGES = (
 
 
 def git_lineage(root: Path) -> dict[str, str]:
-    """Return ``git_commit`` and ``git_dirty`` of a checkout; ``unknown`` outside of one.
+    """Return ``git_commit`` and ``git_dirty`` of a checkout; ``unknown``, with a warning, if none.
 
     ``git_url`` is added where it was cloned from a server: without user, password and ``.git``.
     """
-    commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain")
-    return {
-        "git_commit": commit or "unknown",
-        "git_dirty": "unknown" if commit is None else str(bool(status)).lower(),
-        **_git_url(_git(root, "remote", "get-url", "origin") if commit else None),
-    }
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        is_dirty = bool(_git(root, "status", "--porcelain"))
+    except _GitError as error:
+        _log.warning("The code's commit is recorded as 'unknown': %s", error)
+        return {"git_commit": "unknown", "git_dirty": "unknown"}
+    lineage = {"git_commit": commit, "git_dirty": str(is_dirty).lower()}
+    with suppress(_GitError):  # it has no remote
+        lineage |= _git_url(_git(root, "remote", "get-url", "origin"))
+    return lineage
 
 
 def package_versions() -> dict[str, str]:
@@ -49,9 +57,9 @@ def package_versions() -> dict[str, str]:
     return installed
 
 
-def _git_url(remote: str | None) -> dict[str, str]:
+def _git_url(remote: str) -> dict[str, str]:
     """Return the web address of a remote as ``git_url``; nothing for one on this machine."""
-    match = _REMOTE.fullmatch(remote or "")
+    match = _REMOTE.fullmatch(remote)
     if match is None:
         return {}
     scheme = "http" if match["scheme"] == "http" else "https"
@@ -60,11 +68,23 @@ def _git_url(remote: str | None) -> dict[str, str]:
     return {"git_url": f"{scheme}://{match['host'] or match['scp_host']}{port}/{match['path']}"}
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+class _GitError(Exception):
+    """Git is missing or refuses; the message says what to do."""
+
+
+def _git(root: Path, *arguments: str) -> str:
     try:
         process = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True
         )
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    except OSError as error:
+        raise _GitError(f"git cannot be run ({error.strerror}). Install it.") from None
+    if process.returncode:
+        reason = process.stderr.strip().partition("\n")[0]
+        advice = (
+            f"Run: git config --global --add safe.directory {shlex.quote(str(root))}"
+            if "dubious ownership" in reason
+            else "Work in a clone of the project, with a commit."
+        )
+        raise _GitError(f"git says {reason!r}. {advice}")
     return process.stdout.strip()

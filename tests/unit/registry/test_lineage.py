@@ -1,5 +1,6 @@
 """The address that a checkout was cloned from, without what identifies its user."""
 
+import logging
 import subprocess
 from pathlib import Path
 
@@ -38,6 +39,28 @@ def test_the_url_of_a_remote(checkout: Path, remote: str, url: str | None) -> No
     lineage = git_lineage(checkout)
     assert lineage.get("git_url") == url
     assert lineage["git_dirty"] == "false"
+
+
+def test_an_unknown_commit_is_explained(
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("registry"), "propagate", True)
+    unknown = {"git_commit": "unknown", "git_dirty": "unknown"}
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_lineage(tmp_path) == unknown
+    assert "recorded as 'unknown': git says 'fatal: not a git repository" in caplog.text
+    assert caplog.text.rstrip().endswith("Work in a clone of the project, with a commit.")
+    # Root's checkout in a user's hands, and the other way round (git's own switch for its tests).
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    assert git_lineage(checkout) == unknown
+    assert f"Run: git config --global --add safe.directory {checkout}" in caplog.text
+    monkeypatch.setenv("PATH", "")
+    assert git_lineage(checkout) == unknown
+    assert "git cannot be run (No such file or directory). Install it." in caplog.text
 
 
 def git(folder: Path, *arguments: str) -> None:
