@@ -20,6 +20,8 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)
     for name in ("matplotlib", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs the traceback and the parameters of what it raises anyway.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def log_zenml_to_stderr() -> None:

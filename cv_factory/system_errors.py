@@ -55,7 +55,8 @@ def describe_system_error(error: BaseException) -> str | None:
             extra = _EXTRAS.get(cause.name.partition(".")[0])
             advice = missing_extra(extra) if extra else "Run: make setup"
             return f"The Python module {cause.name!r} is not installed. {advice}"
-        if type(cause).__name__ == "OperationalError":
+        # Or an error with the text of one, as which ZenML raises a step's.
+        if "OperationalError" in f"{type(cause).__name__} {cause}":
             for text in filter(str(cause).__contains__, _SQLITE_ADVICE):
                 return f"A SQLite database cannot be used, {text}: {_SQLITE_ADVICE[text]}."
     return None

@@ -57,6 +57,7 @@ def register_candidate(
     registry.mirror.check_connection()
     registry.record_outside_changes(run.run_name)
     policy = _update_policy(registry, config, run)
+    logger.info("Judging the predictor and registering it as %s.", model_name)
     if run.mlflow_run_id:
         log_candidate(run.mlflow_run_id, candidate, run.parameters)
     required = require_precision_gate(gates, candidate.predictor.contract.precision)
@@ -72,6 +73,7 @@ def register_candidate(
     version = versions.get_version(model_name, version.number)
     approval = registry.approval(version)
     overrides = registry.gate_standing(version.number).overrides
+    logger.info("Writing the model card of version %s.", version.number)
     content = build_card_content(
         candidate, version, stage, verdicts, full_lineage, approval, overrides
     )

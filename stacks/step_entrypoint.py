@@ -4,6 +4,7 @@ Ties the process to its parent on this machine, if it has one, before anything s
 then lets ZenML run the step.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,9 @@ from types import FrameType
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
 from cv_factory.progress import log_to_stderr
+from cv_factory.system_errors import describe_system_error
+
+_log = logging.getLogger("stacks.step_entrypoint")
 
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -28,13 +32,16 @@ def main() -> int:
         signal.signal(signal.SIGTERM, _terminate)
         terminate_group_with_parent(int(os.environ[PARENT_VARIABLE]))
     log_to_stderr()
+    _log.info("The step's process has started and loads ZenML and the step's libraries.")
     try:
         _run_step()
     except StepTerminatedError:
         return _EXIT_TERMINATED
-    except CVFactoryError:
+    except Exception as error:
         # ZenML has stored it with its traceback; the process that waits raises it again.
-        return 1
+        if isinstance(error, CVFactoryError) or describe_system_error(error):
+            return 1
+        raise
     return 0
 
 

@@ -84,6 +84,7 @@ def add_familiarity(
     """
     if config.method == "none":
         return predictor
+    _LOGGER.info("Measuring how unlike the training images the validation images are.")
     graph = onnx.load_model_from_string(predictor.graph)
     references = _select_references(split.train, config.max_references)
     spaces = _add_embeddings(graph)

@@ -24,6 +24,8 @@ from cv_factory.progress import quiet_loggers
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
+_log = logging.getLogger(__name__)
+
 #: Largest difference in probability between the live model and its export.
 PARITY_TOLERANCE = 1e-4
 
@@ -47,6 +49,7 @@ def export_training_run(
     Raises:
         ExportError: As for ``export_predictor``.
     """
+    _log.info("Exporting %s with its transforms as one ONNX graph.", trained.config.name)
     fingerprints = compute_fingerprints(dataset, split, trained, config_fingerprint)
     predictor = export_predictor(
         trained, transform, fingerprints, dataset, split.validation, calibration
@@ -79,6 +82,7 @@ def export_predictor(
     graph = build_graph(trained, transform)
     predictor = _build_verified(graph, trained, transform, all_fingerprints, 1.0)
     if calibration is not None and calibration.method == "temperature":
+        _log.info("Calibrating on %s validation images.", f"{len(validation):,}")
         scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
         temperature, check = calibrate(np.concatenate(scores), dataset.labels[validation])
         if temperature != 1.0:

@@ -26,6 +26,8 @@ from cv_factory.inference.predictor import Predictor
 from cv_factory.onnx_session import import_onnxruntime
 from cv_factory.progress import quiet_loggers
 
+_log = logging.getLogger(__name__)
+
 _BATCH = 256
 _MODEL_PREFIX = "model/"
 _WEIGHTED_OPS = ("Conv", "Gemm", "MatMul")
@@ -51,6 +53,7 @@ def quantize(
     """
     if not config.is_reduced:
         return predictor
+    _log.info("Converting the graph to %s.", config.precision)
     graph = onnx.load_model_from_string(predictor.graph)
     if not _node_names(graph, _WEIGHTED_OPS):
         raise ExportError(

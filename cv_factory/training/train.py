@@ -1,5 +1,7 @@
 """Training of the configured model, with the reference outputs that its export must reproduce."""
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,8 @@ from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.training.training_job import TrainingJob
 from cv_factory.transforms.fitted import FittedTransform
+
+_log = logging.getLogger(__name__)
 
 #: Validation images whose probabilities the export must reproduce.
 _N_REFERENCE_IMAGES = 256
@@ -42,6 +46,7 @@ def train(
     """
     _check_lineage(dataset, split, transform)
     _check_classes(dataset, split)
+    _log.info("Preparing to train %s on %s images.", model.name, f"{len(split.train):,}")
     job = TrainingJob(
         images=dataset.images,
         labels=dataset.labels,

@@ -1,6 +1,7 @@
 """The FittedTransform: everything that was learned from the training images before the model."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from cv_factory.transforms.standardize import (
 
 if TYPE_CHECKING:
     from cv_factory.config.transform import PatchPCAConfig, TransformConfig, UMAPConfig
+
+_log = logging.getLogger(__name__)
 
 _TENSORS = "tensors.safetensors"
 _BATCH = 4096
@@ -162,6 +165,7 @@ def fit_transform(
     def batches() -> Iterator[npt.NDArray[np.uint8]]:
         return dataset.batches(train, _BATCH)
 
+    _log.info("Fitting normalization and PCA on %s training images.", f"{len(train):,}")
     limit_library_threads()
     normalization = fit_normalization(batches())
     pca = fit_pca(batches(), config.pca.n_components, dataset.image_shape)

@@ -18,9 +18,14 @@ def stop_interrupted_steps() -> None:
 
 
 def _mark_as_stopping(handler: "SignalHandler") -> BaseException:
-    """Mark the step as stopping: its store makes "stopped" of the failure that follows."""
-    from zenml.enums import ExecutionStatus
-    from zenml.orchestrators.publish_utils import publish_step_run_status_update
+    """Mark run and step as stopping: the store makes "stopped" of the failure that follows.
 
-    publish_step_run_status_update(handler._step_run.id, ExecutionStatus.STOPPING)
+    The run first, which would be complete if its last step were neither running nor stopped.
+    """
+    from zenml.enums import ExecutionStatus
+    from zenml.orchestrators import publish_utils
+
+    step, stopping = handler._step_run, ExecutionStatus.STOPPING
+    publish_utils.publish_pipeline_run_status_update(step.pipeline_run_id, stopping)
+    publish_utils.publish_step_run_status_update(step.id, stopping)
     return KeyboardInterrupt()

@@ -100,8 +100,11 @@ def _assert_end(processes: list[psutil.Process]) -> None:
 def test_interrupt_ends_the_step_and_its_workers(project: Project) -> None:
     with _in_the_middle_of_a_step(project) as (client, processes):
         client.send_signal(signal.SIGINT)
-        assert client.wait(30) != 0
+        assert client.stdout is not None
+        outcome = result(client.stdout.read())["hang"]
         _assert_end(processes)
+    assert outcome["raised"] == "KeyboardInterrupt"
+    assert (outcome["run"], outcome["step"]) == ("stopped", "stopped")
 
 
 def test_step_ends_when_its_client_is_killed(project: Project) -> None:

@@ -17,6 +17,7 @@ from zenml.enums import ExecutionMode
 
 from cv_factory.errors import TrainingError
 from stacks.compat.zenml_integrations import activate_only_stack_integrations
+from stacks.compat.zenml_interrupts import stop_interrupted_steps
 from stacks.flavors.launcher import LauncherSettings, StepProcessError
 
 
@@ -63,10 +64,10 @@ def launched_pipeline(how: str) -> None:
 
 def outcome(how: str) -> dict[str, Any]:
     """Run the pipeline and say what came of it, here and in ZenML's store."""
-    raised: Exception | None = None
+    raised: BaseException | None = None
     try:
         launched_pipeline(how)
-    except (TrainingError, StepProcessError) as error:
+    except (TrainingError, StepProcessError, KeyboardInterrupt) as error:
         raised = error
     run = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
     launched_step = run.steps["launched"]
@@ -92,4 +93,5 @@ if __name__ == "__main__":
         print("RESULT " + json.dumps(statuses()))
     else:
         activate_only_stack_integrations()
+        stop_interrupted_steps()
         print("RESULT " + json.dumps({how: outcome(how) for how in sys.argv[1:]}))

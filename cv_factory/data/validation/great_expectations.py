@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationValidationResult
     from great_expectations.expectations.expectation import Expectation
 
+_log = logging.getLogger(__name__)
+
 _MAX_LISTED_IDS = 20
 
 
@@ -69,6 +71,7 @@ def validate_dataset(
     Raises:
         DataError: Great Expectations could not evaluate an expectation.
     """
+    _log.info("Checking %s images and their split with Great Expectations.", f"{len(manifest):,}")
     table = build_image_table(manifest, class_names, split, config)
     classes = build_class_table(table, class_names, split)
     image_rules = build_image_rules(table, class_names, config)

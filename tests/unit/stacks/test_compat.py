@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -18,6 +19,7 @@ from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.integrations.registry import integration_registry
 
+from stacks.compat.zenml_active_stack import find_foreign_configuration, keep_active_stack
 from stacks.compat.zenml_autologging import import_no_framework_after_steps
 from stacks.compat.zenml_configuration import share_configuration_files
 
@@ -179,3 +181,37 @@ def test_a_reader_of_zenmls_configuration_never_sees_a_part_of_it(
     writer.start()
     assert shared.read_yaml(str(file)) == {"version": 3}
     writer.join()
+
+
+@pytest.fixture
+def foreign_client(tmp_path: Path) -> Any:
+    """A client of a store that lacks the stack in the configuration file of its checkout."""
+    from zenml.client import ClientConfiguration
+
+    config = ClientConfiguration(config_file=str(tmp_path / "config.yaml"))
+    config.active_stack_id = uuid.UUID(int=1)
+    own = (SimpleNamespace(id=uuid.UUID(int=2)), SimpleNamespace(id=uuid.UUID(int=3)))
+    store = SimpleNamespace(validate_active_config=lambda *_, **__: own)
+    return SimpleNamespace(_config=config, zen_store=store, config_directory=tmp_path)
+
+
+def test_zenml_replaces_the_active_stack_of_others(foreign_client: Any, tmp_path: Path) -> None:
+    Client._sanitize_config(foreign_client)
+    replaced = str(uuid.UUID(int=3)) in (tmp_path / "config.yaml").read_text()
+    assert replaced, "remove stacks.compat.zenml_active_stack.keep_active_stack"
+
+
+def test_a_client_of_another_store_leaves_the_active_stack_of_a_checkout(
+    foreign_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (tmp_path / "config.yaml").read_bytes()
+    monkeypatch.setattr(Client, "_sanitize_config", Client._sanitize_config)  # put back afterwards
+    keep_active_stack()
+    Client._sanitize_config(foreign_client)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    # It uses the default stack of its own store, and says why where that does not do.
+    assert foreign_client._config._active_stack.id == uuid.UUID(int=3)
+    monkeypatch.setattr("zenml.client.Client", lambda: foreign_client)
+    assert find_foreign_configuration() == tmp_path / "config.yaml"
+    foreign_client._config.active_stack_id = uuid.UUID(int=3)
+    assert find_foreign_configuration() is None

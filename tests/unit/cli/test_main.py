@@ -1,0 +1,63 @@
+"""How run.py ends: signals, and errors of the machine."""
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from cli import main as cli_main
+
+
+@pytest.fixture(autouse=True)
+def _own_handlers() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return ``main`` with a command in place of run.py's."""
+
+    def run_command(command: Callable[..., object], *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        monkeypatch.setattr(cli_main, "command", SimpleNamespace(main=command))
+        return cli_main.main()
+
+    return run_command
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def command(**_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            cleaned.append(True)
+
+    assert run(command) == 130
+    assert cleaned
+    assert capsys.readouterr().err == "\nInterrupted. The next run reuses the finished steps.\n"
+
+
+def test_a_full_disk_is_one_line_and_debug_shows_the_traceback(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "", "/store/images.npy")
+
+    assert run(command) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("Error: /store/images.npy: No space left on device: free some space")
+    assert errors.count("\n") == 1
+    with pytest.raises(OSError, match=r"/store/images\.npy"):
+        run(command, "--debug")
