@@ -11,6 +11,7 @@ from cli.options import ROOT, RunOptions
 from cli.pipeline_config import ZenMLConfig, file_schema, split_config
 from cv_factory.config.loader import load_config
 from cv_factory.config.section import Section
+from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ConfigError
 
 
@@ -47,8 +48,8 @@ def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
     for name, path in zip(options.presets, presets, strict=True):
         if not path.is_file():
-            names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-            raise ConfigError(f"There is no preset {name!r}; presets are: {names}.")
+            names = sorted(p.stem for p in path.parent.glob("*.yaml"))
+            raise ConfigError(f"There is no preset {name!r}. {suggest(name, names, 'presets')}")
     schema = file_schema(options.pipeline)
     defaults = {}
     if options.data_dir and "data" in schema.model_fields:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 import cli.commands
 import pipelines
 from cli.options import RunOptions
+from cv_factory.config.suggestion import suggest
 from cv_factory.http_client import bypass_proxies_on_loopback
 from cv_factory.progress import log_to_stderr
 from cv_factory.system_errors import print_error
@@ -55,6 +56,15 @@ def command_names() -> list[str]:
     return [name.replace("_", "-") for name in module_names(cli.commands.__path__)]
 
 
+class _PipelineChoice(click.Choice[str]):
+    """A pipeline's name; the error of a wrong one names the nearest."""
+
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        """Return what is wrong, and the valid names."""
+        names = suggest(str(value), self.choices, "pipelines")
+        return f"there is no pipeline {value!r}. {names}"
+
+
 class _CommandGroup(click.Group):
     """Finds a subcommand by the name of its module in ``cli.commands``."""
 
@@ -63,9 +73,14 @@ class _CommandGroup(click.Group):
         return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one subcommand; None if there is none of this name."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
+        """Import one subcommand.
+
+        Raises:
+            click.UsageError: There is none of this name.
+        """
+        names = self.list_commands(ctx)
+        if cmd_name not in names:
+            ctx.fail(f"There is no command {cmd_name!r}. {suggest(cmd_name, names, 'commands')}")
         subcommand: click.Command = import_module(
             f"cli.commands.{cmd_name.replace('-', '_')}"
         ).command
@@ -107,7 +122,7 @@ def _refuse_run_options(context: click.Context) -> None:
 )
 @click.option(
     "--pipeline",
-    type=click.Choice(module_names(pipelines.__path__)),
+    type=_PipelineChoice(module_names(pipelines.__path__)),
     help="Pipeline to run.",
 )
 @click.option(

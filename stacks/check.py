@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cv_factory.config.suggestion import suggest
 from cv_factory.errors import StackError
 from stacks.compat.zenml_active_stack import find_foreign_configuration
 from stacks.connectivity import check_connectivity, server_mismatch
@@ -100,7 +101,7 @@ def require_applied(name: str | None) -> str:
         if name not in stack_names():
             raise StackError(
                 f"There is no stack {name!r}: it is not registered, and there is no file "
-                f"stacks/{name}.yaml. Stack files: {', '.join(stack_names())}."
+                f"stacks/{name}.yaml. {suggest(name, stack_names(), 'stacks')}"
             )
         raise StackError(
             f"The stack {name!r} was never applied. Run: python -m stacks apply {name}"

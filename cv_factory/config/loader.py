@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -20,6 +19,8 @@ from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+#: Characters of a ``--set`` in front of a message; the key stands in the message anyway.
+_LONGEST_SETTING = 60
 Schema = TypeVar("Schema", bound=Section)
 
 
@@ -74,7 +75,7 @@ def load_config(
     """
     layers = [_parse_setting(text, name) for name, text in (defaults or {}).items()]
     layers += [_parse_file(path) for path in ([file] if file else []) + list(presets)]
-    layers += [_parse_setting(text, "--set " + shorten(text, 60)) for text in overrides]
+    layers += [_parse_setting(text, "--set " + _shorten(text)) for text in overrides]
     values: dict[str, Any] = {}
     origin: dict[KeyPath, str] = {}
     for layer in layers:
@@ -108,6 +109,10 @@ def _parse_setting(text: str, name: str) -> _Layer:
     origin = {path[:n]: name for n in range(1, len(path) + 1)}
     origin |= {(*path, *inner[1:]): where for inner, where in parsed.origin.items()}
     return _Layer(nested, origin)
+
+
+def _shorten(setting: str) -> str:
+    return setting if len(setting) <= _LONGEST_SETTING else f"{setting[: _LONGEST_SETTING - 3]}..."
 
 
 def _parse(text: str, name: str, describe_line: Callable[[int], str], wrap: bool = False) -> _Layer:

@@ -12,7 +12,7 @@ from cv_factory.config.plugins import load_plugin
 from cv_factory.config.problems import Problem, describe, refuse
 from cv_factory.config.section import Section
 
-#: Key of pydantic's context: a stored configuration was checked by the rules of its time.
+#: Key of pydantic's context: the configuration is stored, and was checked by an earlier release.
 IS_STORED = "is_stored"
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 #: Scheme, host and port, as browsers send it in the header ``Origin``.
@@ -175,6 +175,19 @@ class ServingConfig(Section):
         if not (info.context or {}).get(IS_STORED):
             refuse(self._contradictions())
         return self
+
+    def lower_limits(self) -> "ServingConfig":
+        """Return the configuration of an earlier release with the limits that it can meet."""
+        n_images = min(self.limits.max_images, self.batching.queue_size)
+        runs, threads = self.batching.runs, self.batching.threads
+        if runs is not None and threads is not None:
+            runs = min(runs, threads)
+        return self.model_copy(
+            update={
+                "limits": self.limits.model_copy(update={"max_images": n_images}),
+                "batching": self.batching.model_copy(update={"runs": runs}),
+            }
+        )
 
     def _contradictions(self) -> Iterator[Problem]:
         """Yield the settings that another one makes useless or impossible to meet."""

@@ -96,7 +96,8 @@ def read_serving(path: Path) -> ServingConfig:
         ArtifactError: The file is not a valid configuration.
     """
     try:
-        return ServingConfig.model_validate_json(path.read_bytes(), context={IS_STORED: True})
+        stored = ServingConfig.model_validate_json(path.read_bytes(), context={IS_STORED: True})
     except ValidationError as error:
         problems = describe_error(error)
         raise ArtifactError(f"{path} is not a valid serving configuration: {problems}") from None
+    return stored.lower_limits()

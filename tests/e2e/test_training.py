@@ -415,7 +415,7 @@ _INVALID_ARGUMENTS: tuple[tuple[list[str], str], ...] = (
     (["--set", "trian.epochs=3"], "Did you mean 'train'?"),
     (["--set", "train.epochs=0"], "allowed: [1, 10000]"),
     (["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
-    (["--preset", "nothing"], "presets are: overfit, smoke"),
+    (["--preset", "nothing"], "Valid presets: overfit, smoke"),
     (["--set", "data.source=folder", "--set", "data.path=nowhere"], "does not exist"),
     (["--stack", "nothing"], "There is no stack 'nothing'"),
     (["--pipeline", "nothing"], "'training'"),

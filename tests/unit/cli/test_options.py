@@ -134,3 +134,16 @@ def test_all_checks_are_made_before_one_ends_the_run() -> None:
     checks.run(lambda: refuse("no GPU"))
     with pytest.raises(ConfigError, match="no images\nno GPU"):
         checks.finish()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--pipeline trainin", "there is no pipeline 'trainin'. Did you mean 'training'?"),
+        ("modles", "There is no command 'modles'. Did you mean 'models'?"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_one(words: str, message: str) -> None:
+    result = CliRunner().invoke(main.command, words.split())
+    assert result.exit_code == 2
+    assert message in result.output

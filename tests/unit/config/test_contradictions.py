@@ -1,10 +1,15 @@
 """Settings that contradict each other are refused together, before anything runs."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from cli.pipeline_config import file_schema
 from cv_factory.config.loader import load_config
+from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
+from cv_factory.serving.bundle import read_serving
 from tests.support.paths import ROOT
 
 
@@ -88,3 +93,13 @@ def test_bounds_that_presume_a_dataset_do_not_judge_another_one(source: str) -> 
     gates = {(gate.metric, *gate.bound) for gate in config.applicable_gates}  # type: ignore[attr-defined]
     assert {("data_errors", "max", 0.0), ("roc_auc", "min", 0.7)} < gates
     assert (("accuracy", "min", 0.95) in gates) == (source == "digits")
+
+
+def test_a_stored_bundle_of_before_gets_the_limits_that_it_can_meet(tmp_path: Path) -> None:
+    stored = ServingConfig().model_dump(mode="json")
+    stored["batching"].update(queue_size=16, threads=1, runs=2)
+    file = tmp_path / "serving.json"
+    file.write_text(json.dumps(stored))
+    config = read_serving(file)
+    assert (config.limits.max_images, config.batching.runs) == (16, 1)
+    assert ServingConfig.model_validate(config.model_dump()) == config
