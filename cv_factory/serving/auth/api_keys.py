@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from cv_factory.artifacts.files import canonical_json, file_lock, write_atomic
+from cv_factory.config.problems import describe_error
 from cv_factory.config.section import Section
 from cv_factory.errors import ConfigError
 from cv_factory.serving.auth.principal import Principal, Role
@@ -173,11 +174,8 @@ def _parse(text: str, origin: str) -> KeyFile:
     try:
         return KeyFile.model_validate_json(text)
     except ValidationError as error:
-        # Not pydantic's message, which repeats its input.
-        errors = "; ".join(
-            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
-        )
-        raise ConfigError(f"{origin} is not a valid file of API keys: {errors}") from None
+        problems = describe_error(error, show_values=False)
+        raise ConfigError(f"{origin} is not a valid file of API keys: {problems}") from None
 
 
 def _by_hash(file: KeyFile) -> dict[str, Principal]:
