@@ -98,10 +98,10 @@ def print_plan(
         where = "step operator" if step.configuration.config.step_operator else "orchestrator"
         state = "cached" if step.cached else "to be run"
         table.add_row(step.name, where, _resources(step.configuration), state)
-    console = Console(highlight=False)
-    misses = describe_cache_misses(planned)
-    for line in (table, *misses, *details, "Nothing was changed (--dry-run)."):
-        console.print(line, markup=False)
+    Console(highlight=False).print(table)
+    # Not wrapped, so that a path or a command in a line can be copied.
+    for line in (*describe_cache_misses(planned), *details, "Nothing was changed (--dry-run)."):
+        click.echo(line)
 
 
 def _resources(step: Step) -> str:
