@@ -48,8 +48,9 @@ def describe_system_error(error: BaseException) -> str | None:
     None for another error.
     """
     for cause in _chain(error):
-        if isinstance(cause, OSError) and (number := _error_number(cause)) in _ADVICE:
-            place = f"{cause.filename}: " if cause.filename else ""
+        if (number := _error_number(cause)) in _ADVICE:
+            filename = getattr(cause, "filename", None)
+            place = f"{filename}: " if filename else ""
             return f"{place}{os.strerror(number)}: {_ADVICE[number]}."
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             extra = _EXTRAS.get(cause.name.partition(".")[0])
@@ -62,10 +63,15 @@ def describe_system_error(error: BaseException) -> str | None:
     return None
 
 
-def _error_number(error: OSError) -> int:
-    """Return the number of an error, 0 if it has none; ZenML keeps the text of a step's alone."""
-    texts = (number for number in _ADVICE if os.strerror(number) in str(error))
-    return error.errno or next(texts, 0)
+def _error_number(error: BaseException) -> int:
+    """Return the number of a system's error, 0 if it is none.
+
+    The text tells where safetensors, or ZenML for a step's own process, keeps it alone.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    numbers = _ADVICE if isinstance(error, OSError) else (errno.ENOSPC, errno.EDQUOT)
+    return next((number for number in numbers if os.strerror(number) in str(error)), 0)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -72,4 +72,7 @@ def _fetch_chunk(filesystem: Any, uri: str, file: int, size: int, start: int) ->
     content: bytes = filesystem.cat_file(uri, start=start, end=end)
     if len(content) != end - start:
         raise OSError(f"{len(content)} bytes came where {end - start} were requested")
-    os.pwrite(file, content, start)
+    # A full disk takes a part before it refuses the rest.
+    remaining = memoryview(content)
+    while len(remaining):
+        remaining = remaining[os.pwrite(file, remaining, end - len(remaining)) :]

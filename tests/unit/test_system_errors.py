@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from safetensors import SafetensorError
 
 from cv_factory.errors import ConfigError
 from cv_factory.system_errors import describe_system_error, print_error
@@ -36,6 +37,11 @@ FULL = "free some space (df -h shows what is full), and give the command again."
         (raised_from(OSError(errno.EDQUOT, "")), f"Disk quota exceeded: {FULL}"),
         # As ZenML raises the error of a step's own process again.
         (OSError("[Errno 28] No space left on device"), f"No space left on device: {FULL}"),
+        (
+            SafetensorError("IoError(Os { code: 28, message: No space left on device })"),
+            f"No space left on device: {FULL}",
+        ),
+        (RuntimeError("AWS says: Permission denied"), None),
         (
             PermissionError(errno.EACCES, "", "/data"),
             "/data: Permission denied: see that you may read and write there.",

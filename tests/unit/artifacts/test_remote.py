@@ -1,6 +1,7 @@
 """Datasets in object stores: sent and fetched in chunks, and loaded only when they are whole."""
 
 import json
+import os
 import tempfile
 import uuid
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cv_factory.artifacts.remote import download_artifact, upload_artifact
+from cv_factory.artifacts.transfer import fetch_file
 from cv_factory.config.serving import ServingConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
@@ -221,3 +223,14 @@ def test_failed_requests_are_retried(s3: S3Server, tmp_path: Path) -> None:
         assert sum(proxy.faults.values()) > 0
         dataset = loaded(filesystem, f"{BUCKET}/7", tmp_path / "b")
     assert dataset.fingerprint == ImageDataset.load(tmp_path / "a").fingerprint
+
+
+def test_chunks_that_are_written_in_parts_are_whole(
+    store: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 10
+    store.pipe_file("/images", content)
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, part, at: write(file, part[:1000], at))
+    fetch_file(store, "/images", tmp_path / "images")
+    assert (tmp_path / "images").read_bytes() == content
