@@ -113,6 +113,8 @@ def _format_prediction(image: Path, prediction: "ImagePrediction", as_json: bool
 
         return json.dumps({"image": str(image), **asdict(prediction)})
     best = max(prediction.probabilities.values(), default=0.0)
+    # Rounded, it would read as certain.
+    probability = "> 99.9%" if 0.9995 <= best < 1 else f"{best:.1%}"
     label = prediction.label if prediction.label is not None else "(not sure)"
     unfamiliar = (
         f"UNFAMILIAR (score {prediction.unfamiliarity:.4f}, bound 1)  "
@@ -120,6 +122,6 @@ def _format_prediction(image: Path, prediction: "ImagePrediction", as_json: bool
         else ""
     )
     return (
-        f"{image}: {label}  {best:.1%}  {unfamiliar}{prediction.model} version "
+        f"{image}: {label}  {probability}  {unfamiliar}{prediction.model} version "
         f"{prediction.version}  prediction {prediction.id}"
     )

@@ -4,7 +4,7 @@ const element = (id) => document.getElementById(id);
 /** Rounded, but a probability is not shown as 0 or 100 % unless it is. */
 function percent(fraction) {
   if (fraction > 0 && fraction < 0.0005) return "< 0.1 %";
-  if (fraction > 0.9995 && fraction < 1) return "> 99.9 %";
+  if (fraction >= 0.9995 && fraction < 1) return "> 99.9 %";
   return `${(100 * fraction).toFixed(1)} %`;
 }
 const MAX_ROWS = 20;

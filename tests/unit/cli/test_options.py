@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from zenml.logger import ZenMLConsoleHandler
 
 from cli import main
-from cli.commands.predict import _predict_by_service
+from cli.commands.predict import _format_prediction, _predict_by_service
 from cli.dispatch import read_config
 from cli.options import JSON_OPTION, RunOptions
 from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
 from cli.preparation import Checks
 from cv_factory.errors import ConfigError, CVFactoryError, SourceError
-from cv_factory.serving.client import PredictionClient, ServiceError
+from cv_factory.serving.client import ImagePrediction, PredictionClient, ServiceError
 
 
 def read(pipeline: str, model_name: str) -> Any:
@@ -85,6 +85,26 @@ def test_predict_names_the_image_that_the_service_rejects(
     (tmp_path / "broken.png").write_bytes(b"hello")
     with pytest.raises(ServiceError, match=r"broken\.png: rejected the request"):
         _predict_by_service("http://127.0.0.1:9", None, [tmp_path / "broken.png"])
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"), [(1.0, "100.0%"), (0.99996, "> 99.9%"), (0.9994, "99.9%")]
+)
+def test_no_probability_below_one_is_printed_as_certain(probability: float, text: str) -> None:
+    prediction = ImagePrediction("1f", "cat", {"cat": probability}, "pets", "2")
+    line = _format_prediction(Path("a.png"), prediction, as_json=False)
+    assert line == f"a.png: cat  {text}  pets version 2  prediction 1f"
+
+
+def test_an_output_directory_is_new_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    (tmp_path / "file").touch()
+    for command in (["export", "1"], ["sample"]):
+        for name, reason in (("full", "is not empty"), ("file", "is a file")):
+            done = CliRunner().invoke(main.command, [*command, "--to", str(tmp_path / name)])
+            assert done.exit_code == 2
+            assert reason in done.output
 
 
 def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
