@@ -119,7 +119,8 @@ def _warnings(candidate: RegistrationCandidate) -> list[str]:
     """Return what a person should know before deciding, a sentence each."""
     trained, check = candidate.trained, candidate.predictor.contract.calibration
     instability = describe_instability(trained.history) if len(trained.history) > 1 else ""
-    return [text for text in (instability, check.warning if check else "") if text]
+    texts = (instability, check.warning if check else "", *candidate.report.notices)
+    return [text for text in texts if text]
 
 
 def _describe_calibration(contract: Contract) -> dict[str, str | float]:

@@ -67,6 +67,7 @@ def describe_predictions(predictions: BatchPredictions) -> str:
             f"{predictions.n_quarantined:,} quarantined, each with its reason.",
             *counts,
             *unfamiliar,
+            *(f"Notice: {notice}" for notice in predictions.notices),
             f"Parquet: {predictions.folder}",
         ]
     )

@@ -268,6 +268,7 @@ def _summarize(job: BatchJob, output: OutputFolder, parts: list[str]) -> BatchPr
         class_counts=counts,
         parts=tuple(parts),
         n_unfamiliar=n_unfamiliar if is_scored else None,
+        notices=source.notices,
     )
 
 

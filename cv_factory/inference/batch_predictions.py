@@ -24,6 +24,7 @@ class BatchPredictions(Artifact):
         class_counts: Number of predicted images by class name.
         parts: Names of the part files, in the order of the source.
         n_unfamiliar: Number of images unlike the training images; None if not scored.
+        notices: What the source left out as no images, one sentence each.
     """
 
     KIND: ClassVar[str] = "batch_predictions"
@@ -39,6 +40,7 @@ class BatchPredictions(Artifact):
     class_counts: dict[str, int]
     parts: tuple[str, ...]
     n_unfamiliar: int | None = None
+    notices: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any], where: str) -> Self:
@@ -52,7 +54,8 @@ class BatchPredictions(Artifact):
             ArtifactError: A field is missing or unknown.
         """
         try:
-            return cls(**{**fields, "parts": tuple(fields.get("parts", ()))})
+            lists = {name: tuple(fields.get(name, ())) for name in ("parts", "notices")}
+            return cls(**{**fields, **lists})
         except TypeError as error:
             raise ArtifactError(
                 f"{where} is no valid summary of batch predictions: {error}."

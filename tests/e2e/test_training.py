@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -15,6 +16,7 @@ from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
 from tests.support.commands import run_all
+from tests.support.images import encode
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.store import cached_steps, mlflow_snapshot, snapshot
@@ -350,10 +352,13 @@ def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> N
         "transform.pca.n_components=8",
     )
     (tmp_path / "shapes" / "empty").mkdir()
-    refused = quickly(project, *settings, "data.max_unreadable_share=0.02", code=1)
-    assert "Class 'empty' has 0 images" in refused
-    assert "remove the class" in refused
-    (tmp_path / "shapes" / "empty").rmdir()
+    (tmp_path / "shapes" / "rare").mkdir()
+    rare = tmp_path / "shapes" / "rare" / "1.png"
+    rare.write_bytes(encode(Image.new("RGB", (12, 12))))
+    refused = quickly(project, *settings, "data.max_unreadable_share=0.02", code=3)
+    assert "Found rare (1 image), allowed at least 5." in refused
+    assert "--set data.drop_classes_below=5" in refused
+    rare.unlink()
     output = quickly(project, *settings, "data.max_unreadable_share=0.02")
     assert (
         "Not cached: ingest, since the source's images, labels, classes or decoder changed."
@@ -361,6 +366,7 @@ def test_a_folder_of_images_is_trained_on(project: Project, tmp_path: Path) -> N
     )
     assert "disc/broken.png: not an image" in output
     assert "120 images of 12x12x3, 2 classes, 1 unreadable" in output
+    assert "Data           notice: 2 empty folders left out: empty, rare." in output
     stopped = quickly(project, *settings, "data.max_unreadable_share=0.001", code=1)
     assert "1 of 121 images (0.8%) cannot be read, allowed are 0.1%" in stopped
     assert "disc/broken.png: not an image" in stopped

@@ -59,7 +59,7 @@ def test_good_images_pass_and_bad_ones_stop_with_a_report(
         strict,
     )
     assert good.code == 0, good.output
-    assert "Passed with 1 warning: 61 images in 2 classes" in good.output
+    assert "Passed with 2 warnings: 61 images in 2 classes" in good.output
     assert "1 images left out as unreadable" in good.output
     assert "warning: Images with the same pixels have the same label. Found 2 of 61" in good.output
 

@@ -108,8 +108,9 @@ class Examples:
         self._first = sorted([*self._first, name])[:_MAX_EXAMPLES]
 
     def __str__(self) -> str:
-        """Return the first names."""
-        return ", ".join(self._first) + (", …" if self.count > len(self._first) else "")
+        """Return the first names, and how many follow."""
+        more = self.count - len(self._first)
+        return ", ".join(self._first) + (f" and {more:,} more" if more else "")
 
 
 class Listing:

@@ -79,7 +79,7 @@ class FolderSource(ListedSource):
                 f"The image folder {root} has the one class {classes[0]!r}; a classifier needs "
                 f"two: {layout}{_PATTERN_HINT}.{self._suggest_subfolder(classes[0])}"
             )
-        if parts := find_parts(classes):
+        if parts := find_parts(classes) or self._find_nested_part(classes):
             raise SourceError(self._describe_parts(parts))
         listing = Listing(self._in_subfolders(), tuple(classes))
         if len(listing) and (empty := listing.drop_classes_below(1)):
@@ -95,6 +95,11 @@ class FolderSource(ListedSource):
                     + " ".join(self.notices)
                 )
         return listing
+
+    def _find_nested_part(self, classes: list[str]) -> dict[str, str]:
+        """Return a folder that is named like a training part and holds class folders, if any."""
+        named = [name for name in classes if parse_part(name) == ("train", "")]
+        return {name: "train" for name in named if len(self._store.folders(name)) > 1}
 
     def _suggest_subfolder(self, name: str) -> str:
         """Return what to do where the classes lie one folder deeper."""

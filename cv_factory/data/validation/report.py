@@ -186,7 +186,7 @@ def _expectation_entry(result: ExpectationResult, thumbnails: Mapping[str, str])
     shown = () if result.success else ids
     return Entry(
         title=result.name,
-        text=result.message,
+        text=f"{result.message} {result.remedy}".rstrip(),
         names=ids,
         n_more_names=result.n_offending - len(ids) if ids else 0,
         thumbnails={id_: thumbnails[id_] for id_ in shown if id_ in thumbnails},

@@ -199,8 +199,9 @@ def test_validation(golden: Golden) -> None:
 
 def test_batch_inference(golden: Golden) -> None:
     predictions = BatchPredictions(
-        "/out", "folder shapes", "f" * 64, "pets", 2, "f" * 64, 3, 1, {"cat": 2, "dog": 0}, ("p",)
-    )
+        "/out", "folder shapes", "f" * 64, "pets", 2, "f" * 64, 3, 1, {"cat": 2, "dog": 0}, ("p",),
+        notices=("1 file of the operating system left out: Thumbs.db.",),
+    )  # fmt: skip
     golden("batch_inference.txt", describe_predictions(predictions) + "\n")
 
 

@@ -66,7 +66,7 @@ def write_parts(root: Path, *folders: str) -> None:
         (("seg_train", "seg_test", "seg_pred"), True),
         (("train2017", "val2017"), True),
         (("hold-out", "train images"), True),
-        (("train", "bus", "car"), False),
+        (("train", "unlabeled"), True),
         (("test_tube", "training_shoe"), False),
         (("covid_test_positive", "covid_test_negative"), False),
         (("valid", "invalid"), False),
@@ -91,6 +91,11 @@ def test_folders_named_like_the_parts_of_a_split_are_not_taken_for_classes(
     assert classes.class_names == tuple(sorted(folders))
 
 
+def test_one_class_may_be_named_like_a_part(tmp_path: Path) -> None:
+    write_parts(tmp_path, "train", "bus/red", "bus/blue")
+    assert ingest(folder(tmp_path)).class_counts == {"bus": 8, "train": 4}
+
+
 def test_parts_without_class_folders_are_told_apart(tmp_path: Path) -> None:
     write_parts(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "test", "docs/cat")
     (tmp_path / "labels.csv").write_text("")
@@ -113,7 +118,7 @@ def test_parts_without_class_folders_are_told_apart(tmp_path: Path) -> None:
     assert not dataset.unreadable
     assert dataset.notices == (
         "9 files outside of class folders left out: docs/cat/0.png, docs/cat/1.png, "
-        "docs/cat/2.png, ….",
+        "docs/cat/2.png and 6 more.",
     )
     with open_source(folder(tmp_path / "test"), labelled=False) as source:
         assert len(source) == 4
