@@ -36,7 +36,7 @@ def run(config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions)
     Raises:
         CVFactoryError: A check, a step or a gate refused.
     """
-    config, source_fingerprint, stack = _check(config, options)
+    config, source_fingerprint, stack = _check(config, zenml, options)
     from cli.execution import run_to_end
     from cli.run_plan import print_plan
     from cli.summary import print_summary
@@ -96,7 +96,7 @@ def _deploy(registration: "Registration", options: RunOptions) -> int:
 
 
 def _check(
-    config: TrainingPipelineConfig, options: RunOptions
+    config: TrainingPipelineConfig, zenml: ZenMLConfig, options: RunOptions
 ) -> tuple[TrainingPipelineConfig, str, str]:
     """Check all that a step would refuse, and return what the run starts with.
 
@@ -116,7 +116,7 @@ def _check(
     validation = None
     if stack is not None:
         validation = checks.run(lambda: resolve_reference(config.validation))
-        checks.run(lambda: _check_device(config.train))
+        checks.run(lambda: _check_device(config.train, zenml))
         checks.run(lambda: _check_registration(config.registration))
     checks.finish()
     assert source is not None
@@ -151,14 +151,20 @@ def _check_source(config: TrainingPipelineConfig, source: "ImageSource") -> None
         raise ConfigError("\n".join(problems))
 
 
-def _check_device(config: TrainConfig) -> None:
-    """Refuse a device that this machine lacks, if it is the one that trains.
+def _check_device(config: TrainConfig, zenml: ZenMLConfig) -> None:
+    """Refuse a device that the step does not ask for, or that this machine lacks if it trains.
 
     The defaults fit every machine: then PyTorch, which takes seconds to import, is not asked.
 
     Raises:
-        ConfigError: It has no such GPU, precision or compiler.
+        ConfigError: There is no such GPU, precision or compiler.
     """
+    gpus = zenml.resources["train"].gpu_count if "train" in zenml.resources else None
+    if gpus is not None and config.device == ("cpu" if gpus else "cuda"):
+        raise ConfigError(
+            f"train.device is {config.device}, but zenml.resources.train.gpu_count is {gpus}: "
+            "change one of them."
+        )
     from zenml.client import Client
 
     operator = Client().active_stack.step_operator

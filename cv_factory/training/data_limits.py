@@ -26,14 +26,23 @@ def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) ->
     if len(source) > _LARGEST_COUNTED:
         return []
     positions = sample_positions(len(source), config.data.limit)
-    parts = Counter(record.official_split for record in source.records(positions))
+    parts, classes = Counter[str](), Counter[str]()
+    for record in source.records(positions):
+        parts[record.official_split] += 1
+        classes[record.label or ""] += 1
     n_train = _most_training_images(parts, len(source.class_names), config.split)
-    n_fit, search = n_train, config.search
+    if n_train < 1:
+        return [
+            "split.validation and split.test leave nothing to train on of "
+            f"{len(positions)} images. Lower them."
+        ]
+    shape, search = _peek_image_shape(config, source), config.search
     if search is not None:
         n_fit = n_train * (search.folds - 1) // search.folds
-    shape = _peek_image_shape(config, source)
-    problems = list(_find_component_problems(config, n_fit, shape))
-    if search is None and is_network(config.model):
+        problems = _find_fold_problems(search.folds, classes)
+        return [*problems, *_find_component_problems(config, n_fit, shape)]
+    problems = list(_find_component_problems(config, n_train, shape))
+    if is_network(config.model):
         problems += find_problems(config.train, n_train, shape)
     return problems
 
@@ -105,6 +114,17 @@ def _peek_image_shape(config: TrainingPipelineConfig, source: ImageSource) -> Im
         return None
     height, width, channels = record.content.shape
     return height, width, channels
+
+
+def _find_fold_problems(folds: int, classes: Counter[str]) -> list[str]:
+    """Refuse folds that a class of so few images, whatever the split leaves, cannot fill."""
+    name, n_images = min(classes.items(), key=lambda item: item[1])
+    if n_images >= folds:
+        return []
+    return [
+        f"search.folds is {folds}, but class {name!r} has only {n_images} images. Lower it, or "
+        "give more images."
+    ]
 
 
 def _find_component_problems(

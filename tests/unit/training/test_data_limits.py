@@ -42,6 +42,13 @@ def test_classical_models_have_no_batches_and_a_search_fits_on_fewer_images() ->
     assert problems(limit=120, transform=pca, search={"families": {"mlp": {}}, "folds": 2})
 
 
+def test_parts_and_folds_are_no_larger_than_the_source() -> None:
+    (message,) = problems(limit=100, split={"validation": 60, "test": 80})
+    assert "leave nothing to train on of 100 images" in message
+    (message,) = problems(limit=50, search={"families": {"mlp": {}}, "folds": 9})
+    assert message.startswith("search.folds is 9, but class")
+
+
 @pytest.mark.parametrize(
     ("n_train", "expected"),
     [(2, 2), (14, 14), (100, 16), (1169, 64), (4096, 256), (10**6, 256)],
