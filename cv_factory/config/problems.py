@@ -24,7 +24,7 @@ _MESSAGES = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
-    "list_type": "must be a list, such as [{example}]",
+    "list_type": "must be a list{example}",
     "dict_type": _SECTION,
     "model_type": _SECTION,
     "model_attributes_type": _SECTION,
@@ -96,7 +96,8 @@ def describe(detail: ErrorDetails) -> str:
     if value is None and _MESSAGES.get(kind) == _SECTION:
         return "must not be empty: remove the key for the defaults"
     if kind in _MESSAGES:
-        return _fill(_MESSAGES[kind], {"example": value, **context}) + _describe_value(value)
+        example = f", such as [{value}]" if isinstance(value, str) else ""
+        return _fill(_MESSAGES[kind], {"example": example, **context}) + _describe_value(value)
     message = detail["msg"].removeprefix("Value error, ")
     if message.startswith("Input should be"):
         message = message.replace("Input should be", "must be", 1)

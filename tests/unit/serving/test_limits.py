@@ -111,9 +111,9 @@ def test_a_delayed_rejection_holds_no_place_and_few_are_delayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("cv_factory.serving.application._REJECTION_DELAY_S", 3600.0)
-    app = Application(
-        digits_bundle(batching={"queue_size": 1}, limits={"max_requests": 1, "max_images": 1})
-    )
+    app = Application(digits_bundle(limits={"max_requests": 1}))
+    # As if all but one place in the queue were taken.
+    monkeypatch.setattr(app._engine._batcher, "_queue_size", 1)
     too_many = 2 * (_PART + digit_png() + b"\r\n") + b"--b--\r\n"
 
     async def overload() -> list[int]:
