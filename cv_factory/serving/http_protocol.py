@@ -1,8 +1,13 @@
-"""uvicorn's HTTP protocol with bounds on what no handler waits for, which uvicorn 0.54 has not."""
+"""uvicorn's HTTP protocol with bounds on what no handler waits for, and with optional upgrades.
+
+uvicorn 0.54 has neither: it waits for a head without end, and drops the body of a request that
+offers to go on with another protocol, as ``curl --http2`` does.
+"""
 
 import asyncio
 from enum import Enum
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -12,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import (
 #: Seconds in which the head of a request must arrive, and what is left of an answered one's body.
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 64 * 2**10
+
+
+_INVALID = "Invalid HTTP request received."
 
 
 class _Message(Enum):
@@ -45,14 +53,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes; start the timer if the request that they belong to has no handler."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
+        except HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self._is_optional_upgrade():
+                self._ignore_upgrade(data[upgrade.args[0] :])
+            else:
+                self.send_400_response(_INVALID)
+        self._bound_message(len(data))
+
+    def _bound_message(self, n_bytes: int) -> None:
+        """Bound the time and the size of what has arrived of a message that has no handler."""
         if self._message is _Message.NONE:
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             self._start_timer()
         if self._message is _Message.HEAD:
-            self._n_head_bytes += len(data)
+            self._n_head_bytes += n_bytes
             if self._n_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 no_body = b"content-length: 0\r\nconnection: close\r\n\r\n"
                 self.transport.write(STATUS_LINE[431] + no_body)
@@ -66,15 +90,41 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request to its handler."""
+        if self._is_optional_upgrade():
+            return
         self._message = _Message.BODY
         self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Note that the request is complete."""
+        if self._is_optional_upgrade():
+            return
         self._message = _Message.NONE
         self._stop_timer()
         super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        # RFC 6455, 4.1: any other method is no handshake.
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _is_optional_upgrade(self) -> bool:
+        """Whether the request offers a protocol that we do not speak, and can be answered so."""
+        is_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        return is_upgrade and not self._should_upgrade()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parse a head again without the offer (RFC 9110, 7.8), then what came after it."""
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                value = b", ".join(o for o in options if o.lower() != b"upgrade")
+            if name != b"upgrade" and value:
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def _start_timer(self) -> None:
         if self._timer is None:

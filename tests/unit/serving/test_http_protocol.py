@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -90,6 +91,27 @@ def test_requests_follow_each_other_on_one_connection() -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\n"
     requests = [request + b"\r\n", request + b"\r\n", request + b"Connection: close\r\n\r\n"]
     assert converse(PlainTextResponse("ok"), send(*requests)).count(b"\r\n\r\nok") == 3
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0, h2c"])
+def test_the_offer_of_another_protocol_costs_no_body(protocol: str) -> None:
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        names = ",".join(sorted(request.headers))
+        await PlainTextResponse(names.encode() + b":" + await request.body())(scope, receive, send)
+
+    offer = f"Upgrade: {protocol}\r\nConnection: Upgrade, HTTP2-Settings, close\r\n".encode()
+    head = _POST + offer + b"HTTP2-Settings: AAMA\r\nContent-Length: 10\r\n\r\n"
+    for parts in ([head + b"0123456789"], [head, b"01234", b"56789"], [head[:-1], b"\n0123456789"]):
+        response = converse(echo, send(*parts))
+        assert response.startswith(b"HTTP/1.1 200 ")
+        names = b"connection,content-length,content-type,host,http2-settings"
+        assert response.endswith(names + b":0123456789")
+
+
+def test_a_tunnel_is_refused() -> None:
+    request = b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n"
+    assert converse(PlainTextResponse("ok"), send(request)).startswith(b"HTTP/1.1 4")
 
 
 @pytest.mark.parametrize(
