@@ -18,6 +18,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: ``X-Request-ID`` of golden samples that verify a service; they are neither logged nor counted as
 #: predictions.
 VERIFICATION_REQUEST_ID = "golden-samples"
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
@@ -114,7 +115,7 @@ class RequestMiddleware:
                 message["headers"] = [*message.get("headers", ()), id_header, _NOSNIFF]
             elif not message.get("more_body", False):
                 context.seconds = time.perf_counter() - start
-                if not body.is_complete:
+                if not body.is_complete and _has_body(scope):
                     await send({**message, "more_body": True})
                     await body.discard(max(0.0, self._body_seconds - context.seconds))
                     message = {"type": "http.response.body"}
@@ -148,6 +149,11 @@ class RequestMiddleware:
                     "problem": context.problem,
                 }
             )
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether the head of a request announces a body (RFC 9112, 6.3)."""
+    return any(name in _BODY_HEADERS for name, _ in scope["headers"])
 
 
 def _client_request_id(scope: Scope) -> str | None:
