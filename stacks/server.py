@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from cv_factory.errors import StackError
@@ -32,7 +33,7 @@ def require_server() -> None:
         if error.code >= 500:
             raise _unreachable(url, str(error)) from None
         # It answers; ZenML reports whether it grants access.
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise _unreachable(url, str(getattr(error, "reason", error))) from None
 
 

@@ -17,8 +17,6 @@ from uvicorn.protocols.http.httptools_impl import (
 #: Seconds in which the head of a request must arrive, and what is left of an answered one's body.
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 64 * 2**10
-
-
 _INVALID = "Invalid HTTP request received."
 
 
@@ -115,7 +113,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Parse a head again without the offer (RFC 9110, 7.8), then what came after it."""
-        head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        version = self.parser.get_http_version().encode()
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
         for name, value in self.headers:
             if name == b"connection":
                 options = [option.strip() for option in value.split(b",")]

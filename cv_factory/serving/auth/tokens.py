@@ -14,7 +14,7 @@ import jwt
 
 from cv_factory.config.serving import JWTConfig
 from cv_factory.errors import ConfigError
-from cv_factory.http_client import open_http_client
+from cv_factory.http_client import hide_password, open_http_client
 from cv_factory.serving.auth.principal import Principal
 from cv_factory.serving.logging.json_lines import log_event
 
@@ -22,8 +22,6 @@ from cv_factory.serving.logging.json_lines import log_event
 MIN_FETCH_INTERVAL_S = 30.0
 _MAX_KEY_AGE_S = 3600.0
 _MAX_JWKS_BYTES = 2**20
-
-
 #: Type of the key (``kty``) that an algorithm of ``access.jwt.algorithms`` needs, by its start.
 _KEY_TYPES = {"RS": "RSA", "ES": "EC", "Ed": "OKP"}
 
@@ -82,16 +80,27 @@ class TokenVerifier:
         return Principal(f"jwt:{claims['sub']}"[:80], _parse_roles(claims.get(config.roles_claim)))
 
     def _key(self, key_id: str | None) -> jwt.PyJWK:
-        is_outdated = time.monotonic() - self._last_success > _MAX_KEY_AGE_S
-        if is_outdated or key_id not in self._keys:
-            with self._lock, suppress(ConfigError):
-                if time.monotonic() - self._last_attempt > MIN_FETCH_INTERVAL_S:
-                    self._fetch()
+        if key_id not in self._keys:
+            with self._lock:
+                self._refresh()
+        elif time.monotonic() - self._last_success > _MAX_KEY_AGE_S:
+            # One request fetches; the others do not wait for it.
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._refresh()
+                finally:
+                    self._lock.release()
         if key_id in self._keys:
             return self._keys[key_id]
         if self._fetch_error is not None:
             raise self._fetch_error
         raise TokenError("the token is signed with a key that its issuer does not publish")
+
+    def _refresh(self) -> None:
+        """Fetch the keys unless that was tried a moment ago; keep those of before if it fails."""
+        if time.monotonic() - self._last_attempt > MIN_FETCH_INTERVAL_S:
+            with suppress(ConfigError):
+                self._fetch()
 
     def _fetch(self) -> None:
         """Replace the keys; those of before stay if that fails.
@@ -125,14 +134,16 @@ class TokenVerifier:
             TypeError,
         ) as error:  # fmt: skip
             raise ConfigError(
-                f"access.jwt.jwks: {location} is not a readable JWK set "
+                f"access.jwt.jwks: {hide_password(location)} is not a readable JWK set "
                 f"({type(error).__name__}: {error})."
             ) from None
 
 
 def _download(url: str) -> bytes:
     if not url.startswith("https://"):
-        raise ConfigError(f"access.jwt.jwks: {url} must be an https:// URL or a path.")
+        raise ConfigError(
+            f"access.jwt.jwks: {hide_password(url)} must be an https:// URL or a path."
+        )
     with open_http_client(url, timeout=5.0) as client:
         response = client.get(url)
     response.raise_for_status()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cv_factory.config.serving import LogConfig, ServingConfig
+from cv_factory.errors import ConfigError
 from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging import json_lines
@@ -91,6 +92,20 @@ def test_each_worker_needs_a_file_of_its_own() -> None:
     assert ServingConfig.model_validate({"workers": 2, "log": log}).log.prediction_files == 3
     with pytest.raises(ValueError, match=r"log\.prediction_files: is 3 and workers is 3"):
         ServingConfig.model_validate({"workers": 3, "log": log})
+
+
+def test_a_missing_folder_stops_the_first_start_but_no_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "predictions"
+    folder.touch()
+    with pytest.raises(ConfigError, match="cannot create the folder"):
+        PredictionLog(folder, "digits", "1", LogConfig())
+    log = PredictionLog(folder, "digits", "1", LogConfig(), is_restart=True)
+    put(log, "lost")
+    wait_until(lambda: log.dropped == 1)
+    folder.unlink()
+    put(log, "written")
+    log.close()
+    assert [entry["id"] for entry in read_predictions(folder)] == ["written"]
 
 
 def test_write_errors_are_reported_once_an_interval(
