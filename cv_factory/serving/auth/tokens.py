@@ -83,18 +83,20 @@ class TokenVerifier:
         if key_id not in self._keys:
             with self._lock:
                 self._refresh()
-        elif time.monotonic() - self._last_success > _MAX_KEY_AGE_S:
-            # One request fetches; the others do not wait for it.
-            if self._lock.acquire(blocking=False):
-                try:
-                    self._refresh()
-                finally:
-                    self._lock.release()
+        elif self._is_outdated() and self._lock.acquire(blocking=False):
+            # Other requests do not wait for it.
+            try:
+                self._refresh()
+            finally:
+                self._lock.release()
         if key_id in self._keys:
             return self._keys[key_id]
         if self._fetch_error is not None:
             raise self._fetch_error
         raise TokenError("the token is signed with a key that its issuer does not publish")
+
+    def _is_outdated(self) -> bool:
+        return time.monotonic() - self._last_success > _MAX_KEY_AGE_S
 
     def _refresh(self) -> None:
         """Fetch the keys unless that was tried a moment ago; keep those of before if it fails."""
@@ -133,9 +135,9 @@ class TokenVerifier:
             OSError, httpx.HTTPError, ValueError, RecursionError, jwt.PyJWTError, AttributeError,
             TypeError,
         ) as error:  # fmt: skip
+            reason = f"{type(error).__name__}: {hide_password(str(error))}"
             raise ConfigError(
-                f"access.jwt.jwks: {hide_password(location)} is not a readable JWK set "
-                f"({type(error).__name__}: {error})."
+                f"access.jwt.jwks: {hide_password(location)} is not a readable JWK set ({reason})."
             ) from None
 
 
