@@ -77,4 +77,5 @@ def _error_number(error: BaseException) -> int:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        # Not the context: a fault in an "except" block is a fault.
+        error = error.__cause__
