@@ -114,6 +114,7 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
     if _SUMMARY_FILE in files:
         _LOGGER.info("%s is already complete", output.root)
         return _load_summary(output)
+    output.remove_partial_files()
     positions = sample_positions(len(job.source), job.config.limit)
     parts = _part_ranges(len(positions), job.rows_per_part)
     missing = {name: span for name, span in parts.items() if name not in files}

@@ -60,6 +60,12 @@ class OutputFolder:
         except self._errors as error:
             raise OutputError(f"Cannot list the output folder {self.root} ({error}).") from None
 
+    def remove_partial_files(self) -> None:
+        """Remove what ``write_atomic`` left in a job that was killed."""
+        if self._filesystem is None:
+            for path in Path(self._path).glob(".*.partial"):
+                path.unlink(missing_ok=True)
+
     def read(self, name: str) -> bytes:
         """Return a file's content.
 

@@ -179,6 +179,7 @@ def test_a_killed_job_resumes_without_loss_or_duplicates(tmp_path: Path) -> None
         assert not (scores / "_batch_predictions.json").exists()
     before = {p.name: p.stat().st_mtime_ns for p in scores.glob("part-*.parquet")}
     subprocess.run([*command, "0"], check=True, stderr=subprocess.DEVNULL)
+    assert not list(scores.glob(".*.partial"))
 
     assert all((scores / name).stat().st_mtime_ns == when for name, when in before.items())
     parts = sorted(scores.glob("part-*.parquet"))
