@@ -1,5 +1,6 @@
 """One service on this machine: its Bento, its process, and the key that verifies it."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -28,6 +29,8 @@ from cv_factory.serving.auth.api_keys import (
 )
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.service_environment import GATEWAY_VARIABLE, STATE_VARIABLE
+
+_log = logging.getLogger(__name__)
 
 #: Modules that are started with ``python -m``.
 ENTRY_POINTS: tuple[str, ...] = ("cv_factory.serving",)
@@ -83,6 +86,7 @@ class ServiceProcess:
                 is stopped.
         """
         bundle = self.load_bundle()
+        _log.info("Starting %s version %s, and verifying it.", bundle.model_name, bundle.version)
         process = self.running or self._start_process(bundle)
         with ExitStack() as undo:
             undo.callback(process.stop, grace_period_s=1.0)

@@ -85,6 +85,7 @@ def search(
             directory = Path(folder)
             write_folds(directory, job)
             size = min(job.config.jobs or available_cpus(), len(study.pending))
+            _log.info(f"Running {len(study.pending)} trials in {size} processes.")
             with worker_pool(directory, job.config.metric, size) as (workers, messages):
                 for worker in workers:
                     study.start_next_trial(worker)
