@@ -4,6 +4,7 @@ A local store is written and read in place, so that arrays stay memory-mapped. W
 store stands in a temporary directory meanwhile, from where it is sent, or mapped, in chunks.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from zenml.utils import io_utils
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.remote import download_artifact, upload_artifact
 from cv_factory.errors import ArtifactError
+from cv_factory.reporting.html_page import render_html
+from cv_factory.reporting.page import Block, Header, Sections, facts_table
+
+_PLAIN = (str, int, float)
 
 
 class ArtifactMaterializer(BaseMaterializer):
@@ -80,9 +85,9 @@ class ArtifactMaterializer(BaseMaterializer):
         return filesystem
 
     def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:
-        """Write the pictures and pages of ``pictures`` beside the artifact's files."""
+        """Write ``pictures`` beside the files; where there are none, a page of the facts."""
         stored = {}
-        for name, content in self.pictures(data).items():
+        for name, content in (self.pictures(data) or {"summary.html": self.page(data)}).items():
             uri = os.path.join(self.uri, name)
             with self.artifact_store.open(uri, "wb") as file:
                 file.write(content)
@@ -101,6 +106,16 @@ class ArtifactMaterializer(BaseMaterializer):
     def facts(self, data: Any) -> dict[str, MetadataType]:
         """Return the artifact's metadata."""
         return {}
+
+    def page(self, data: Any, *blocks: Block) -> bytes:
+        """Return an HTML page of the artifact's facts, and of ``blocks`` below them."""
+        title = type(data).KIND.replace("_", " ").capitalize()
+        facts = {
+            name.replace("_", " "): value if isinstance(value, _PLAIN) else json.dumps(value)
+            for name, value in self.facts(data).items()
+        }
+        sections: Sections = [("Facts", [facts_table(facts), *blocks])]
+        return render_html(title, Header(title), [], sections).encode()
 
 
 def _headers(data_type: type[Artifact]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Stores a Bundle."""
+"""Stores a Bundle, with its model card."""
 
 from typing import Any, ClassVar
 
@@ -15,6 +15,11 @@ class BundleMaterializer(ArtifactMaterializer):
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Bundle,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.SERVICE
+
+    def pictures(self, data: Bundle) -> dict[str, bytes]:
+        """Show what is served, and the model card."""
+        card = {"model_card.html": data.card_html.encode()} if data.card_html else {}
+        return {"summary.html": self.page(data), **card}
 
     def facts(self, data: Bundle) -> dict[str, MetadataType]:
         """Return what a service of the bundle would serve."""

@@ -21,7 +21,7 @@ class TrainedModelMaterializer(ArtifactMaterializer):
     def pictures(self, data: TrainedModel) -> dict[str, bytes]:
         """Draw loss and accuracy by epoch, where there was more than one."""
         if len(data.history) < 2:
-            return {}
+            return {}  # fitted in one go: the facts say it all
         return {"training_curves.png": training_curves(data.history, data.best_epoch)}
 
     def facts(self, data: TrainedModel) -> dict[str, MetadataType]:

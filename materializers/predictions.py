@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.inference.batch_predictions import BatchPredictions
+from cv_factory.reporting.page import count_table
 from materializers.artifact import ArtifactMaterializer
 
 
@@ -14,6 +15,10 @@ class BatchPredictionsMaterializer(ArtifactMaterializer):
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (BatchPredictions,)
     FORMER_MODULES: ClassVar[tuple[str, ...]] = ("cv_factory.inference.predictions",)
+
+    def pictures(self, data: BatchPredictions) -> dict[str, bytes]:
+        """Show how many images each class was predicted for."""
+        return {"summary.html": self.page(data, count_table("predicted class", data.class_counts))}
 
     def facts(self, data: BatchPredictions) -> dict[str, MetadataType]:
         """Return source, model version, counts and output folder."""

@@ -1,4 +1,4 @@
-"""Stores a Split."""
+"""Stores a Split, with the sizes of its parts."""
 
 from typing import Any, ClassVar
 
@@ -6,6 +6,7 @@ from zenml.metadata.metadata_types import MetadataType
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.data.split import Split
+from cv_factory.reporting.page import count_table
 from materializers.artifact import ArtifactMaterializer
 
 
@@ -14,6 +15,10 @@ class SplitMaterializer(ArtifactMaterializer):
 
     SKIP_REGISTRATION: ClassVar[bool] = False
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Split,)
+
+    def pictures(self, data: Split) -> dict[str, bytes]:
+        """Show how many images each part has."""
+        return {"summary.html": self.page(data, count_table("part", data.sizes))}
 
     def facts(self, data: Split) -> dict[str, MetadataType]:
         """Count the images of each part."""

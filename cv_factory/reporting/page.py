@@ -99,6 +99,13 @@ def facts_table(facts: Facts) -> Table:
     return Table(("", ""), rows, has_header=False)
 
 
+def count_table(name: str, counts: Mapping[str, int]) -> Table:
+    """Return a table of numbers of images, each with a bar; ``name`` is the first column's."""
+    largest = max([*counts.values(), 1])
+    rows = tuple((key, Bar(n / largest), n) for key, n in counts.items())
+    return Table((name, "", "images"), rows)
+
+
 def _format(value: str | int | float | bool | None) -> str:
     if value is None:
         return "n/a"

@@ -54,6 +54,7 @@ FILES = {
 }
 PICTURES = {
     "dataset": {"samples.png"},
+    "split": {"summary.html"},
     "data_report": {"report.html"},
     "transform": {"pca_spectrum.png", "pca_components.png"},
     "trained_model": {"training_curves.png"},
@@ -103,8 +104,8 @@ def test_one_command_trains_evaluates_and_stages(
             assert output_["materializer"].startswith("materializers.")
             names = {path.name for path in Path(output_["uri"]).iterdir()}
             assert FILES[name] <= names
-            assert {Path(uri).name for uri in output_["pictures"]} == PICTURES.get(name, set())
-            assert names == FILES[name] | PICTURES.get(name, set()), "nothing else is stored"
+            assert {Path(uri).name for uri in output_["pictures"]} == PICTURES[name]
+            assert names == FILES[name] | PICTURES[name], "nothing else is stored"
 
 
 def _without_measurements(output: str) -> str:
