@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cv_factory.config.data import DataConfig
+from cv_factory.config.serving import ServingConfig
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.dataset import ImageDataset
@@ -19,6 +20,7 @@ from cv_factory.data.validation.great_expectations import validate_dataset
 from cv_factory.data.validation.rules import build_value_rules
 from cv_factory.errors import ImageError
 from cv_factory.inference.predictor import Contract
+from cv_factory.serving.inference_engine import decode_input
 from tests.support.images import encode
 
 #: 12 bits, from black to white.
@@ -229,6 +231,12 @@ def test_the_declared_range_goes_with_the_dataset_and_the_contract(tmp_path: Pat
         contract = Contract(8, 8, 1, ("a", "b"), 2, {}, {}, value_range=dataset.value_range)
         assert Contract.from_dict(contract.to_dict()) == contract
         assert ("value_range" in contract.to_dict()) == (dataset.value_range is not None)
+
+
+def test_a_service_reads_by_the_range_of_the_contract() -> None:
+    contract = Contract(24, 32, 1, ("a", "b"), 2, {}, {}, value_range=TWELVE_BITS)
+    pixels = decode_input(png16(RAMP[..., None]), contract, ServingConfig().limits)
+    np.testing.assert_allclose(pixels[..., 0], RAMP / 4095 * 255, atol=1.1)
 
 
 @pytest.mark.parametrize("value_range", [[4095, 0], [1, 1], [0], [0, float("inf")]])
