@@ -22,6 +22,7 @@ DEEP_GRAY_MODES = SIXTEEN_BIT_MODES | {"I", "F"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
 _MIN_IS_WHITE = 0
 #: Pillow keeps the high byte of 16-bit colours; read in the other byte order, it keeps the low one.
+_READ_IN_BOTH_ORDERS = ("RGB;16", "RGBA;16", "RGBX;16")
 _OTHER_BYTE_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -87,6 +88,8 @@ def parse_depth(image: ImageFile.ImageFile) -> Depth | None:
         if image.mode == "I" and image.format == "PPM":
             return Depth(float(args[-1]) if isinstance(args, tuple) else 65535.0)
         return Depth(None, is_inverted)
+    if image.format == "PPM" and isinstance(args, tuple) and args[-1] > 255:
+        return Depth(float(args[-1]), color_rawmode=args[0])
     rawmode = args if isinstance(args, str) else next(iter(args or ()), "")
     is_deep = isinstance(rawmode, str) and rawmode[:-1].endswith(";16")
     return Depth(65535.0, color_rawmode=rawmode) if is_deep else None
@@ -119,13 +122,7 @@ def scale_gray(
 def scale_color(
     image: Image.Image, low_bytes: Image.Image, value_range: ValueRange
 ) -> tuple[Image.Image, StoredValues]:
-    """Scale 16-bit colours, given as their high and their low bytes, to 8 bits; alpha stays.
-
-    Raises:
-        ImageError: The colours are neither RGB nor RGBA.
-    """
-    if image.mode not in ("RGB", "RGBA"):
-        raise ImageError(f"16-bit {image.mode} cannot be scaled by data.value_range")
+    """Scale 16-bit colours, given as their high and their low bytes, to 8 bits; alpha stays."""
     high, low = (np.asarray(part)[..., :3].astype(np.float32) for part in (image, low_bytes))
     values = 256 * high + low
     stored = StoredValues(float(values.min()), float(values.max()), *value_range)
@@ -135,15 +132,24 @@ def scale_color(
     return scaled, stored
 
 
-def measure_color(image: Image.Image) -> StoredValues:
-    """Return the values of 16-bit colours, to the precision of their high bytes."""
+def measure_color(image: Image.Image, white: float) -> StoredValues:
+    """Return the values of 16-bit colours, to the precision of the 8 bits that Pillow keeps."""
     extrema = [image.getchannel(band).getextrema() for band in image.getbands()[:3]]
-    low, high = np.min(extrema), np.max(extrema)
-    return StoredValues(257.0 * float(low), 257.0 * float(high), 0.0, 65535.0)
+    low, high = (float(value) * white / 255 for value in (np.min(extrema), np.max(extrema)))
+    return StoredValues(low, high, 0.0, white)
 
 
 def select_low_bytes(image: ImageFile.ImageFile, depth: Depth) -> None:
-    """Let the pixels of a 16-bit colour image, not loaded yet, be its low bytes."""
+    """Let the pixels of a 16-bit colour image, not loaded yet, be its low bytes.
+
+    Raises:
+        ImageError: Pillow cannot read them in another byte order.
+    """
+    if depth.color_rawmode[:-1] not in _READ_IN_BOTH_ORDERS:
+        raise ImageError(
+            "16-bit colours of this kind cannot be scaled by data.value_range: save them as PNG or "
+            "TIFF, RGB or RGBA"
+        )
     rawmode = depth.color_rawmode[:-1] + _OTHER_BYTE_ORDER[depth.color_rawmode[-1]]
     image.tile = [
         part._replace(

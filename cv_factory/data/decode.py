@@ -235,7 +235,7 @@ def _to_eight_bits(
     if not depth.color_rawmode:
         reduced, values = scale_gray(image, depth, value_range)
     elif value_range is None:
-        return image, measure_color(image)  # Pillow has kept the high bytes
+        return image, measure_color(image, depth.white or 0.0)  # Pillow has kept 8 bits
     else:
         with _open_image(content) as low_bytes:
             select_low_bytes(low_bytes, depth)

@@ -151,6 +151,16 @@ def test_a_declared_range_keeps_the_levels(channels: int) -> None:
     assert image.values == StoredValues(0, 4095, 0, 4095)
 
 
+def test_16_bit_colors_without_another_byte_order_are_measured_and_refuse_a_range() -> None:
+    values = np.stack([RAMP // 16] * 3, axis=-1)
+    content = b"P6\n32 24\n4095\n" + values.astype(">u2").tobytes()
+    stored = decoded(content, 3).values
+    assert stored is not None
+    assert (stored.share, stored.white) == (pytest.approx(1 / 16, abs=0.01), 4095)
+    with pytest.raises(ImageError, match="PNG or TIFF"):
+        decoded(content, 3, (0.0, 255.0))
+
+
 def test_a_declared_range_of_16_bit_color_holds_in_tiff() -> None:
     # Pillow writes none, so the bytes are those of gray with other tags.
     content = tiff(np.repeat(RAMP, 3, axis=1).reshape(24, 96), 2)
