@@ -26,7 +26,8 @@ PREDICTIONS = BatchPredictions(
     "/out", "folder <x>", "f", "pets", 2, "p" * 64, 3, 1, {"cat": 1234, "dog": 0}, ("part",)
 )
 DEPLOYMENT = Deployment("pets", "2", "f", "id", "http://x", 1.0, {"old": 1.0}, True, "staging")
-SAMPLES = GoldenSamples(*(np.empty((0,)) for _ in range(3)))
+EMPTY = np.empty((0,), np.float32)
+SAMPLES = GoldenSamples(np.empty((0,), np.uint8), EMPTY, EMPTY)
 PREDICTOR = Predictor(b"", Contract(4, 4, 1, ("a", "b"), 2, {}, {}), SAMPLES)
 BUNDLE = Bundle(PREDICTOR, ServingConfig(), "pets", "2", "2026-01-01", card_html="<p>card</p>")
 
