@@ -30,7 +30,8 @@ def build_class_name_rules(classes: pd.DataFrame) -> list[Rule]:
     return [
         Rule("class_names_distinct", "error",
              "No two class names look the same (blanks, Unicode's forms, 1 and 1.0).", "none",
-             BETWEEN, {"column": "names_alike", "max_value": 1}, _describe(alike, ascii)),
+             BETWEEN, {"column": "names_alike", "max_value": 1}, _describe(alike, ascii),
+             "Spell each name one way, or: --set validation.severity.class_names_distinct=warning"),
         Rule("class_names_case", "warning", "No two class names differ in case only.", "none",
              BETWEEN, {"column": "names_alike_but_case", "max_value": 1}, _describe(case, repr)),
     ]  # fmt: skip

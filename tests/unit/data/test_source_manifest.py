@@ -1,6 +1,7 @@
 """A table of images: CSV and Parquet, local and remote, well-formed and not."""
 
 import logging
+import sys
 import unicodedata
 from decimal import Decimal
 from pathlib import Path
@@ -308,3 +309,14 @@ def test_values_that_are_no_text_are_refused_by_column_and_type(
     config = write_parquet(pets, image_path=["img/1.png"], label=label)
     with pytest.raises(DataError, match=rf"row 1: the column 'label' holds .* \({kind}\), neither"):
         open_source(config)
+
+
+def test_a_bucket_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme, package, message in (
+        ("s3", "s3fs", r"s3fs.*make setup EXTRAS=sources$"),
+        ("gs", "gcsfs", r"install gcsfs[^.]*\.$"),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
+        with pytest.raises(DataError, match=message):
+            open_source(manifest(f"{scheme}://bucket/t.csv"))
