@@ -111,7 +111,7 @@ def require_applied(name: str | None) -> str:
     if missing and not name and (file := find_foreign_configuration()):
         raise StackError(
             f"{file} names a stack that your ZenML store ({client.zen_store.url}) does not have: "
-            "a command with another HOME or ZENML_CONFIG_PATH chose it. Work in a clone of your "
+            "it was deleted, or chosen by a command with another HOME or ZENML_CONFIG_PATH. Work in a clone of your "
             "own, name your stack in each command (--stack NAME), or make it the active one of all "
             "who work in this folder: python -m stacks apply local --set"
         )
