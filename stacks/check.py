@@ -111,9 +111,9 @@ def require_applied(name: str | None) -> str:
     if missing and not name and (file := find_foreign_configuration()):
         raise StackError(
             f"{file} names a stack that your ZenML store ({client.zen_store.url}) does not have: "
-            "it was deleted, or chosen by a command with another HOME or ZENML_CONFIG_PATH. Work in a clone of your "
-            "own, name your stack in each command (--stack NAME), or make it the active one of all "
-            "who work in this folder: python -m stacks apply local --set"
+            "it was deleted, or a command with another HOME or ZENML_CONFIG_PATH chose it. Choose "
+            "one for all who work in this folder: python -m stacks apply local --set. Or name one "
+            "in each command (--stack NAME), or work in a clone of your own."
         )
     if missing:
         command = f"apply {stack.name}" if stack.name in stack_names() else "apply local --set"
