@@ -17,18 +17,27 @@ from cv_factory.serving.service_environment import GATEWAY_VARIABLE
 
 #: Set by SageMaker if the port is not the default.
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
-_DEFAULT_PORT = "8080"
+_DEFAULT_PORT = 8080
 
 
 @click.command()
 @click.argument("command", type=click.Choice(["serve"]))
 @click.option("--host", default="0.0.0.0", show_default=True, help="IP address.")  # noqa: S104
-def main(command: str, host: str) -> None:
+@click.option(
+    "--port",
+    default=_DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65_535),
+    envvar=_PORT_VARIABLE,
+    show_envvar=True,
+    help="Port to listen on.",
+)
+def main(command: str, host: str, port: int) -> None:
     """Serve the bundle beside this code until stopped."""
     os.environ[GATEWAY_VARIABLE] = "SageMaker"
     bundle = Path(__file__).resolve().parents[2] / "bundle"
     try:
-        serve(bundle, host, int(os.environ.get(_PORT_VARIABLE, _DEFAULT_PORT)))
+        serve(bundle, host, port)
     except CVFactoryError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

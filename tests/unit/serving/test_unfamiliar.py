@@ -106,6 +106,7 @@ def test_the_golden_samples_prove_the_score_over_http(serving: dict[str, Any]) -
 
         transport = httpx.MockTransport(answer)
         verify_golden_samples("http://service", bundle, timeout=5, transport=transport)
+        assert "cv_factory_predictions_total{" not in client.get("/metrics").text
         golden = bundle.predictor.golden
         assert golden.unfamiliarity is not None
         shifted = replace(golden, unfamiliarity=golden.unfamiliarity + np.float32(0.01))
