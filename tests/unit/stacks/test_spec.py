@@ -52,7 +52,8 @@ def test_local_has_every_component_that_the_pipelines_need() -> None:
     from stacks.check import REQUIRED_COMPONENTS
 
     spec = read_spec("local", environment={})
-    assert {*REQUIRED_COMPONENTS, "model_deployer"} == set(spec.components)
+    optional = {"model_deployer", "model_registry"}
+    assert {*REQUIRED_COMPONENTS, *optional} == set(spec.components)
     assert {part.flavor for part in spec.components.values()} == {
         "local", "mlflow", "gx", "launcher", "bento",
     }  # fmt: skip
