@@ -18,6 +18,7 @@ from zenml.models import (
 from zenml.utils.metadata_utils import log_metadata
 from zenml.utils.pagination_utils import depaginate
 
+from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import quiet_loggers
@@ -66,7 +67,7 @@ def resolve_model_name(name: str | None = None) -> str:
     if name is None and len(names) > 1:
         raise RegistryError(f"Several models are registered. Add --model NAME, one of: {listed}.")
     if name is not None and name not in names:
-        raise RegistryError(f"There is no model {name}; registered: {listed}.")
+        raise RegistryError(f"There is no model {name}. {suggest(name, names, 'models')}")
     return name or names[0]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cv_factory.config.split import SplitConfig
+from cv_factory.config.suggestion import nearest
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.data.reading import sample_positions
@@ -36,12 +37,13 @@ def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) ->
             "split.validation and split.test leave nothing to train on of "
             f"{len(positions)} images. Lower them."
         ]
+    problems = list(_find_slice_problems(config, source.class_names))
     shape, search = _peek_image_shape(config, source), config.search
     if search is not None:
         n_fit = n_train * (search.folds - 1) // search.folds
-        problems = _find_fold_problems(search.folds, classes)
+        problems += _find_fold_problems(search.folds, classes)
         return [*problems, *_find_component_problems(config, n_fit, shape)]
-    problems = list(_find_component_problems(config, n_train, shape))
+    problems += _find_component_problems(config, n_train, shape)
     if is_network(config.model):
         problems += find_problems(config.train, n_train, shape)
     return problems
@@ -114,6 +116,19 @@ def _peek_image_shape(config: TrainingPipelineConfig, source: ImageSource) -> Im
         return None
     height, width, channels = record.content.shape
     return height, width, channels
+
+
+def _find_slice_problems(
+    config: TrainingPipelineConfig, class_names: tuple[str, ...]
+) -> Iterator[str]:
+    for gate in config.applicable_gates:
+        column, _, name = (gate.slice or "").partition("=")
+        if column == "class" and name and name not in class_names:
+            near = nearest(name, class_names)
+            yield (
+                f"A gate bounds {gate.metric} on {gate.slice}, and there is no such class."
+                + (f" Did you mean {near!r}?" if near else "")
+            )
 
 
 def _find_fold_problems(folds: int, classes: Counter[str]) -> list[str]:

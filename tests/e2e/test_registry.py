@@ -108,7 +108,7 @@ REFUSED = (
     (["rollback"], 3, "Any version that passed its gates can be staged and promoted"),
     (["approve", "4", "--by", " ", "--reason", "x"], 2, "must not be empty"),
     (["approve", "4", "--by", "Eve", "--reason", "x\n  99  approved"], 2, "one line of printable"),
-    (["history", "--model", "cats"], 2, "There is no model cats; registered: digits."),
+    (["history", "--model", "cats"], 2, "There is no model cats. Valid models: digits."),
     (["card", "4", "--html", "no/such/folder.html"], 2, "no/such/folder.html cannot be written"),
 )
 

@@ -425,7 +425,7 @@ _INVALID_ARGUMENTS: tuple[tuple[list[str], str], ...] = (
     (["--preset", "nothing"], "Valid presets: overfit, smoke"),
     (["--set", "data.source=folder", "--set", "data.path=nowhere"], "does not exist"),
     (["--stack", "nothing"], "There is no stack 'nothing'"),
-    (["--pipeline", "nothing"], "'training'"),
+    (["--pipeline", "nothing"], "Valid pipelines: batch_inference, "),
     ([], "python -m stacks apply local --set"),
 )
 

@@ -35,6 +35,12 @@ def test_defaults_fit_the_smallest_set_and_so_does_what_just_fits() -> None:
     assert problems(limit=400, train={"batch_size": 300}, split={"validation": 100})
 
 
+def test_a_gate_on_a_class_that_does_not_exist_is_named() -> None:
+    gates = [{"metric": "accuracy", "min": 0.5, "slice": f"class={name}"} for name in ("1", "11")]
+    (message,) = problems(gates=gates)
+    assert "on class=11, and there is no such class. Did you mean '1'?" in message
+
+
 def test_classical_models_have_no_batches_and_a_search_fits_on_fewer_images() -> None:
     assert problems(limit=40, train={"batch_size": 300}, model={"name": "mlp"}) == []
     pca = {"pca": {"n_components": 60}}
