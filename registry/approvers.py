@@ -3,6 +3,7 @@
 import pwd
 
 from zenml.client import Client
+from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.config.register import RegisterConfig
 from cv_factory.config.suggestion import nearest
@@ -43,8 +44,10 @@ def check_approvers(config: RegisterConfig) -> str:
 
 
 def _is_user(name: str, actor: Actor) -> bool:
+    """Whether a user exists; True where that cannot be seen."""
     if actor.source != SYSTEM:
-        return name in _list_users(actor)
+        # A server shows other users to its administrators alone.
+        return not Client().active_user.is_admin or name in _list_users(actor)
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -56,5 +59,4 @@ def _list_users(actor: Actor) -> list[str]:
     """Return the users of the ZenML server, or those of the system that can be listed."""
     if actor.source == SYSTEM:
         return [actor.name, *(user.pw_name for user in pwd.getpwall())]
-    page = Client().list_users(size=1000)
-    return [user.name for user in page.items]
+    return [user.name for user in depaginate(Client().list_users)]
