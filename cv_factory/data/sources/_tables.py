@@ -73,7 +73,10 @@ class _CsvReader:
     def __init__(self, file: IO[bytes], name: str, encoding: str | None, hint: str) -> None:
         """Read the header; the line ``sep=;`` before it names the delimiter."""
         self._name = name
-        self._encoding = codecs.lookup(encoding or "utf-8").name
+        try:
+            self._encoding = codecs.lookup(encoding or "utf-8").name
+        except LookupError:
+            raise SourceError(f"{name} comes in an unknown encoding, {encoding!r}.") from None
         self._hint = hint
         self._line = 0
         csv.field_size_limit(_MAX_FIELD_CHARACTERS)

@@ -42,7 +42,8 @@ class ManifestSource(ListedSource):
         with ExitStack() as on_error:
             self._fetcher = Fetcher(config.fetch or FetchConfig(), home=self._path)
             on_error.callback(self._fetcher.close)
-            root = section.root or self._name.rpartition("/")[0] or "."
+            folder = self._name.rpartition("/")[0]
+            root = section.root or folder or ("/" if self._name.startswith("/") else ".")
             self._images = ReferencedImages(
                 store or _open_root(root, config),
                 section,

@@ -179,6 +179,9 @@ def test_a_csv_is_read_in_the_encoding_that_the_server_names(site: Site) -> None
     table = "image_url,label\n/0.png,caf\u00e9\n".encode("cp1252")
     site.put("/list", table, "text/csv; charset=windows-1252")
     assert ingest(listing(site)).class_names == ("caf\u00e9",)
+    site.put("/list", table, "text/csv; charset=nonsense")
+    with pytest.raises(DataError, match="in an unknown encoding, 'nonsense'"):
+        open_source(listing(site))
     site.put("/list", table, "text/csv")
     with pytest.raises(DataError, match=r"line 2, is not UTF-8; .*text/csv; charset=cp1252"):
         open_source(listing(site))
