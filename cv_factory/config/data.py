@@ -52,10 +52,10 @@ class ColumnsConfig(Section):
 class FolderConfig(Section):
     """Layout of a folder of images; by default one subfolder a class."""
 
-    layout: Literal["classes", "parts"] = Field(
-        "classes",
+    layout: Literal["classes", "parts"] | None = Field(
+        None,
         description="classes: CLASS/…; parts: PART/CLASS/…, with train, validation and test (or "
-        "val, dev, …) as parts",
+        "val, dev, …) as parts; by default classes, where no folder looks like a part",
     )
     pattern: str | None = Field(
         None,
@@ -80,8 +80,8 @@ class FolderConfig(Section):
 
     @model_validator(mode="after")
     def _check_layout(self) -> "FolderConfig":
-        if self.pattern is not None and self.layout == "parts":
-            raise ValueError("give 'pattern' or layout 'parts', not both")
+        if self.pattern is not None and self.layout is not None:
+            raise ValueError("give 'pattern' or 'layout', not both")
         return self
 
 

@@ -20,7 +20,6 @@ from cv_factory.reporting.numbers import format_count
 
 _LAYOUT = "expected one subfolder of images a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg"
 _PATTERN_HINT = "; where the classes are told by the file names, give data.folder.pattern"
-_SUBFOLDERS_ARE_CLASSES = "(?P<label>[^/]+)/.+"
 
 
 class FolderSource(ListedSource):
@@ -42,6 +41,7 @@ class FolderSource(ListedSource):
         self._path = (config.path or "").rstrip("/")
         self._max_bytes = config.max_bytes
         self._linked_folders, self._beside = Examples(), Examples()
+        self._linked_classes: set[str] = set()
         if not store.exists():
             raise SourceError(f"The image folder {store.root} does not exist or is no folder.")
         folder = config.folder or FolderConfig()
@@ -52,7 +52,7 @@ class FolderSource(ListedSource):
         elif folder.layout == "parts":
             self._listing = self._by_part()
         else:
-            self._listing = self._by_subfolder()
+            self._listing = self._by_subfolder(may_be_parts=folder.layout is None)
         self._add_notices()
         if not len(self):
             layout = _LAYOUT.format(root=store.root) if labelled else "expected images"
@@ -69,7 +69,7 @@ class FolderSource(ListedSource):
         """Number of threads that may read at once."""
         return self._store.readers
 
-    def _by_subfolder(self) -> Listing:
+    def _by_subfolder(self, *, may_be_parts: bool) -> Listing:
         root, classes = self._store.root, self._store.folders()
         layout = _LAYOUT.format(root=root)
         if not classes:
@@ -79,9 +79,15 @@ class FolderSource(ListedSource):
                 f"The image folder {root} has the one class {classes[0]!r}; a classifier needs "
                 f"two: {layout}{_PATTERN_HINT}.{self._suggest_subfolder(classes[0])}"
             )
-        if parts := find_parts(classes) or self._find_nested_part(classes):
+        parts = find_parts(classes) or self._find_nested_part(classes)
+        if parts and may_be_parts:
             raise SourceError(self._describe_parts(parts))
         listing = Listing(self._in_subfolders(), tuple(classes))
+        if linked := [name for name in classes if name in self._linked_classes]:
+            raise SourceError(
+                f"{format_count(len(linked), 'class folder')} of {root} are symbolic links "
+                f"({', '.join(linked)}): --set data.follow_links=true reads what they lead to."
+            )
         if len(listing) and (empty := listing.drop_classes_below(1)):
             listing.notices.append(
                 f"{format_count(len(empty), 'empty folder')} left out: {', '.join(empty)}."
@@ -103,37 +109,41 @@ class FolderSource(ListedSource):
 
     def _suggest_subfolder(self, name: str) -> str:
         """Return what to do where the classes lie one folder deeper."""
+        folder, n = self._find_class_folders(name)
+        return f" {folder} has {n} subfolders: --set {self._set_path(folder)}" if n > 1 else ""
+
+    def _find_class_folders(self, name: str) -> tuple[str, int]:
+        """Return a folder, or the one below it that first holds several, and how many it holds."""
         below = self._store.folders(name)
-        if len(below) < 2:
-            return ""
-        return (
-            f" The folders in it ({', '.join(below[:3])}{', …' if len(below) > 3 else ''}) look "
-            f"like classes: --set {self._set_path(name)}"
-        )
+        while len(below) == 1:
+            name = f"{name}/{below[0]}"
+            below = self._store.folders(name)
+        return name, len(below)
 
     def _describe_parts(self, parts: dict[str, str]) -> str:
         """Return why folders are taken for the parts of a split, and what can be done with them."""
-        classes = {name: len(self._store.folders(name)) for name in parts}
-        labeled = [name for name, n in classes.items() if n >= 2]
-        unlabeled = [name for name in classes if name not in labeled]
+        folders = {name: self._find_class_folders(name) for name in parts}
+        labeled = [name for name, (_, n) in folders.items() if n]
+        unlabeled = [name for name in folders if name not in labeled]
         counts = ", ".join(
-            f"{name} ({f'{n} class folders' if n else 'no class folders'})"
-            for name, n in classes.items()
+            f"{folder} ({f'{n} class folders' if n else 'no class folders'})"
+            for folder, n in folders.values()
         )
         lines = [
             f"The subfolders of {self._store.root} look like a split, not like classes: {counts}."
         ]
         if labeled:
             train = next((name for name in labeled if parts[name] == "train"), labeled[0])
-            lines.append(f"To train on one, which is divided anew: --set {self._set_path(train)}")
-        if len(labeled) > 1:
+            path = self._set_path(folders[train][0])
+            lines.append(f"To train on one, which is divided anew: --set {path}")
+        if len(labeled) > 1 and all(folders[name][0] == name for name in labeled):
             lines.append("To keep the parts: --set data.folder.layout=parts")
         lines += [
             f"To score the images without labels: --pipeline batch_inference with "
             f"--set {self._set_path(name)}"
             for name in unlabeled
         ]
-        lines.append(f"If they are classes: --set 'data.folder.pattern={_SUBFOLDERS_ARE_CLASSES}'")
+        lines.append("If they are classes: --set data.folder.layout=classes")
         return "\n  ".join(lines)
 
     def _set_path(self, subfolder: str) -> str:
@@ -198,6 +208,8 @@ class FolderSource(ListedSource):
             name = printable(file.name)
             if file.is_linked_folder:
                 self._linked_folders.add(name)
+                if "/" not in name:
+                    self._linked_classes.add(name)
             else:
                 yield name, file
 

@@ -84,7 +84,7 @@ def test_folders_named_like_the_parts_of_a_split_are_not_taken_for_classes(
     # The message offers all three, and each of them works on this folder.
     first = ingest(folder(tmp_path / folders[0]))
     parts = ingest(folder(tmp_path, folder={"layout": "parts"}))
-    classes = ingest(folder(tmp_path, folder={"pattern": "(?P<label>[^/]+)/.+"}))
+    classes = ingest(folder(tmp_path, folder={"layout": "classes"}))
     assert first.class_counts == {"cat": 4, "dog": 4}
     assert set(parts.manifest["official_split"]) <= {"train", "validation", "test"}
     assert parts.class_names == ("cat", "dog")
@@ -108,7 +108,7 @@ def test_parts_without_class_folders_are_told_apart(tmp_path: Path) -> None:
         "  To keep the parts: --set data.folder.layout=parts",
         "  To score the images without labels: --pipeline batch_inference with --set "
         f"data.path={tmp_path}/test",
-        "  If they are classes: --set 'data.folder.pattern=(?P<label>[^/]+)/.+'",
+        "  If they are classes: --set data.folder.layout=classes",
     ]
     dataset = ingest(folder(tmp_path, folder={"layout": "parts"}))
     assert dataset.manifest["official_split"].value_counts().to_dict() == {
@@ -126,8 +126,15 @@ def test_parts_without_class_folders_are_told_apart(tmp_path: Path) -> None:
 
 def test_classes_one_folder_deeper_are_found(tmp_path: Path) -> None:
     write_parts(tmp_path / "pets", "cat", "dog")
-    with pytest.raises(DataError, match=f"look like classes: --set data.path={tmp_path}/pets"):
+    with pytest.raises(DataError, match=f"pets has 2 subfolders: --set data.path={tmp_path}/pets"):
         open_source(folder(tmp_path))
+    write_parts(
+        tmp_path / "parts", *(f"seg_{p}/seg_{p}/{c}" for p in ("train", "test") for c in "ab")
+    )
+    deeper = tmp_path / "parts" / "seg_train" / "seg_train"
+    with pytest.raises(DataError, match=f"divided anew: --set data.path={deeper}\n") as caught:
+        open_source(folder(tmp_path / "parts"))
+    assert "layout=parts" not in str(caught.value)
 
 
 def test_a_layout_of_parts_needs_a_part(tmp_path: Path) -> None:
@@ -191,7 +198,7 @@ def test_links_out_of_the_folder_are_followed_where_a_setting_says_so(tmp_path: 
         (tmp_path / "folders" / name).symlink_to(tmp_path / "store" / name)
         for image in (tmp_path / "store" / name).iterdir():
             (tmp_path / "files" / name / image.name).symlink_to(image)
-    with pytest.raises(DataError, match=r"2 linked folders left out \(data\.follow_links=true"):
+    with pytest.raises(DataError, match=r"\(disc, stripe\): --set data\.follow_links=true reads"):
         open_source(folder(tmp_path / "folders"))
     for name in ("folders", "files"):
         dataset = ingest(folder(tmp_path / name, follow_links=True))
