@@ -17,6 +17,7 @@ from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.paired_comparison import compare
 from cv_factory.evaluation.slices import SliceMetrics
+from cv_factory.reporting.numbers import format_beside_limit
 
 Status = Literal["passed", "failed", "not_applicable"]
 
@@ -130,16 +131,19 @@ def _observe(gate: GateConfig, evidence: Evidence) -> tuple[float, str]:
     if gate.slice is not None:
         worst = _find_worst_slice(gate, evidence.candidate)
         value = worst.accuracy if gate.metric == "accuracy" else worst.log_loss
-        return value, f"{gate.metric} on {worst.name} ({worst.n_images} images) is {value:.4f}"
+        text = format_beside_limit(value, gate.bound[1], ".4f")
+        return value, f"{gate.metric} on {worst.name} ({worst.n_images} images) is {text}"
     measured = evidence.candidate.metrics.get(gate.metric)
     if measured is not None:
         if measured.value is None:
             raise _NotComputableError(f"{gate.metric} could not be computed: {measured.reason}")
-        return measured.value, f"{gate.metric} is {measured.value:.4f}"
+        text = format_beside_limit(measured.value, gate.bound[1], ".4f")
+        return measured.value, f"{gate.metric} is {text}"
     figures = evidence.candidate.behavior.figures()
     if gate.metric not in figures:
         raise _NotComputableError(f"the evaluation has no {gate.metric}: it was not measured")
-    return figures[gate.metric], f"{gate.metric} is {figures[gate.metric]:,.4g}"
+    figure = figures[gate.metric]
+    return figure, f"{gate.metric} is {format_beside_limit(figure, gate.bound[1], ',.4g')}"
 
 
 def _count_findings(gate: GateConfig, findings: Mapping[str, str] | None) -> tuple[float, str]:
@@ -201,7 +205,9 @@ def _judge_relative(gate: GateConfig, words: str, evidence: Evidence) -> GateVer
             and comparison.is_beyond_chance
         )
     chance = "beyond chance" if comparison.is_beyond_chance else "within chance"
-    reason = f"gain {comparison.gain:+.4f} on the same images, {chance} ({comparison.evidence})"
+    least = -bound if kind == "max_drop_vs_production" else bound
+    gain = format_beside_limit(comparison.gain, least, "+.4f")
+    reason = f"gain {gain} on the same images, {chance} ({comparison.evidence})"
     status: Status = "passed" if ok else "failed"
     return GateVerdict(words, gate.metric, bound, comparison.gain, status, reason)
 

@@ -25,6 +25,7 @@ from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import Predictor
 from cv_factory.onnx_session import import_onnxruntime
 from cv_factory.progress import quiet_loggers
+from cv_factory.reporting.numbers import format_beside_limit, format_share
 
 _log = logging.getLogger(__name__)
 
@@ -180,7 +181,8 @@ def _check_agreement(
     agreement = float(np.concatenate(matches).mean())
     if agreement < config.min_agreement:
         raise ExportError(
-            f"In {config.precision} {agreement:.2%} of {len(validation)} validation images keep "
-            f"their label; export.min_agreement is {config.min_agreement:.2%}. Use another "
-            "export.precision, or more export.calibration_images."
+            f"In {config.precision} {format_beside_limit(agreement, config.min_agreement, '.2%')} "
+            f"of {len(validation)} validation images keep their label; export.min_agreement is "
+            f"{format_share(config.min_agreement)}. Use another export.precision, or more "
+            "export.calibration_images."
         )

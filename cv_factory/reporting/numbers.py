@@ -9,12 +9,13 @@ def format_beside_limit(value: float, limit: float, spec: str = ".1%") -> str:
     Args:
         value: The value.
         limit: What it is compared with.
-        spec: Format with the least number of digits, such as ``.1%`` or ``.3g``.
+        spec: Format with the least number of digits, such as ``.1%`` or ``,.3g``.
     """
-    least, kind = int(spec[1:-1]), spec[-1]
+    flags, _, rest = spec.partition(".")
+    least, kind = int(rest[:-1]), rest[-1]
     for digits in range(least, least + _MAX_MORE_DIGITS):
-        text = f"{value:.{digits}{kind}}"
-        if value == limit or text != f"{limit:.{digits}{kind}}":
+        text = format(value, f"{flags}.{digits}{kind}")
+        if value == limit or text != format(limit, f"{flags}.{digits}{kind}"):
             break
     return text
 
