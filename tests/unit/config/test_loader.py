@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -142,11 +142,10 @@ def test_every_section_may_be_left_out_and_survives_zenml(pipeline: str, tmp_pat
         config, _ = split_config(pipeline, load_config(file_schema(pipeline), file))
         # ZenML stores parameters of a pipeline, and of each step, without what was not set.
         assert schema.model_validate(config.model_dump(exclude_unset=True)) == config
-        for name, field in schema.model_fields.items():
-            section = getattr(config, name)
-            adapter: TypeAdapter[object] = TypeAdapter(
-                Annotated[(field.annotation, *field.metadata, field)]
-            )
+        for name, annotation in get_type_hints(schema, include_extras=True).items():
+            if name not in schema.model_fields:
+                continue
+            section, adapter = getattr(config, name), TypeAdapter[object](annotation)
             stored = adapter.dump_python(section, exclude_unset=True)
             assert adapter.validate_python(stored) == section, f"{name} without {left_out}"
 
