@@ -70,11 +70,10 @@ class Daemon:
             # It exits once its workers have finished their requests.
             poll_until(lambda: not self.is_alive, grace_period_s, interval_s=0.02)
         else:
-            orphans = find_by_tag(self.tag)
-            for orphan in orphans:
+            for orphan in find_by_tag(self.tag):
                 with suppress(psutil.NoSuchProcess):
                     orphan.terminate()
-            psutil.wait_procs(orphans, timeout=grace_period_s)
+            _await_end(self.tag, grace_period_s)
         kill_by_tag(self.tag)
 
 
@@ -139,6 +138,11 @@ def find_by_tag(tag: str) -> list[psutil.Process]:
     return processes
 
 
+def _await_end(tag: str, timeout_s: float) -> bool:
+    # Not with psutil, for which an orphan lives until the system has collected it.
+    return poll_until(lambda: not find_by_tag(tag), timeout_s)
+
+
 def _is_tagged(process: psutil.Process, tag: str) -> bool:
     has_tag: bool = process.environ().get(TAG_VARIABLE) == tag
     return has_tag and process.status() != psutil.STATUS_ZOMBIE
@@ -150,13 +154,11 @@ def kill_by_tag(tag: str) -> None:
     Raises:
         DaemonError: One of them survives.
     """
-    processes = find_by_tag(tag)
-    for process in processes:
+    for process in find_by_tag(tag):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _, alive = psutil.wait_procs(processes, timeout=_KILL_TIMEOUT_S)
-    if alive:
-        pids = ", ".join(str(process.pid) for process in alive)
+    if not _await_end(tag, _KILL_TIMEOUT_S):
+        pids = ", ".join(str(process.pid) for process in find_by_tag(tag))
         raise DaemonError(
             f"The processes {pids} survive SIGKILL: wait until the system has ended them (ps shows "
             "their state), and run the command again."

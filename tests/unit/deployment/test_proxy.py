@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,12 +141,27 @@ class RunningProxy:
         return answer
 
 
+@contextmanager
+def running_proxy(folder: Path) -> Iterator[RunningProxy]:
+    running = RunningProxy(folder)
+    try:
+        yield running
+    finally:
+        running.process.remove(drain_timeout_s=20)
+        assert daemon.find_by_tag(running.process.tag) == []
+
+
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
-    running = RunningProxy(tmp_path_factory.mktemp("proxy"))
-    yield running
-    running.process.remove(drain_timeout_s=20)
-    assert daemon.find_by_tag(running.process.tag) == []
+    with running_proxy(tmp_path_factory.mktemp("proxy")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_proxy(tmp_path: Path) -> Iterator[RunningProxy]:
+    """A proxy that the test may stop."""
+    with running_proxy(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -312,10 +328,9 @@ def test_an_offer_of_another_protocol_is_ignored(
 
 @pytest.mark.parametrize("change", ["SIGTERM", "another port", "the last service is deleted"])
 def test_what_is_in_flight_is_answered_when_the_proxy_ends(
-    tmp_path: Path, servers: tuple[EchoServer, EchoServer], change: str
+    own_proxy: RunningProxy, servers: tuple[EchoServer, EchoServer], change: str
 ) -> None:
-    proxy = RunningProxy(tmp_path)
-    backend = servers[0].backend(1.0)
+    proxy, backend = own_proxy, servers[0].backend(1.0)
     proxy.route(backend)
     moved = replace(proxy.process, port=find_free_port())
     begin = {
@@ -326,6 +341,7 @@ def test_what_is_in_flight_is_answered_when_the_proxy_ends(
     idle, busy = proxy.connect(), proxy.connect()
     assert send_request(idle) == "old"
     Echo.release.clear()
+    Echo.is_held.clear()
     busy.request("POST", "/held", body=b"x")
     wait_until(Echo.is_held.is_set)
     ending = threading.Thread(target=begin)
@@ -334,13 +350,11 @@ def test_what_is_in_flight_is_answered_when_the_proxy_ends(
     Echo.release.set()
     assert busy.getresponse().read() == b"x"
     ending.join()
-    wait_until(lambda: (daemon.load_running(tmp_path) is None) == (change != "another port"))
+    wait_until(lambda: (moved.running is None) == (change != "another port"))
     with pytest.raises(ConnectionError):
         send_request(idle)
     if change == "another port":
         assert send_request(http.client.HTTPConnection("127.0.0.1", moved.port)) == "old"
-    moved.remove(20)
-    assert daemon.find_by_tag(moved.tag) == []
 
 
 def accepts_connections(port: int) -> bool:

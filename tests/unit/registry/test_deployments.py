@@ -8,10 +8,11 @@ import pytest
 from cli.pipelines import deployment
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
-from cv_factory.errors import StackError
+from cv_factory.errors import ArtifactError, StackError
 from cv_factory.processes.ports import LOOPBACK, listen
 from registry import deployments
 from registry.permissions import TransitionRefusedError
+from registry.standing import GateStanding
 from stacks.flavors.bento import BentoDeployer
 
 _VERSION: Any = SimpleNamespace(
@@ -178,3 +179,18 @@ def test_version_is_served_only_if_its_service_has_all_requests(
 ) -> None:
     monkeypatch.setattr(deployments, "active_deployer", lambda: _FakeDeployer(weights))
     assert deployments.served_url(_VERSION, None) == url
+
+
+def test_a_version_whose_card_is_gone_is_deployed_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ArtifactError("The files are gone.")
+
+    stored = SimpleNamespace(items=["registration"])
+    client = SimpleNamespace(list_artifact_versions=lambda **_: stored)
+    monkeypatch.setattr(deployments, "Client", lambda: client)
+    monkeypatch.setattr(deployments, "load_artifact", fail)
+    registry: Any = SimpleNamespace(model_name="pets")
+    assert deployments._card(registry, 2, GateStanding(2, "f")) is None
+    assert "pets version 2 has no model card: The files are gone." in caplog.text
