@@ -184,5 +184,5 @@ def _rejection_error(url: str, response: httpx.Response, problem: dict[str, Any]
         f"{url} rejected the request ({response.status_code}): {detail}",
         status=response.status_code,
         kind=str(problem.get("type", "")).rpartition(":")[2],
-        retry_after=float(retry_after) if retry_after.isdigit() else None,
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )

@@ -70,7 +70,7 @@ async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
         ProblemError: It is too large, too slow, or incomplete.
     """
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limits.max_body_bytes:
+    if declared.isdecimal() and int(declared) > limits.max_body_bytes:
         raise _body_too_large(limits)
     chunks, size = [], 0
     try:
