@@ -28,9 +28,9 @@ def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) ->
         return []
     positions = sample_positions(len(source), config.data.limit)
     parts, classes = Counter[str](), Counter[str]()
-    for record in source.records(positions):
-        parts[record.official_split] += 1
-        classes[record.label or ""] += 1
+    for label, part in source.labels_and_parts(positions):
+        parts[part] += 1
+        classes[label or ""] += 1
     n_train = _most_training_images(parts, len(source.class_names), config.split)
     if n_train < 1:
         return [

@@ -111,6 +111,11 @@ class ImageSource(AbstractContextManager["ImageSource"]):
             DataError: The source went away or cannot be read any more.
         """
 
+    def labels_and_parts(self, indices: npt.NDArray[np.int64]) -> Iterator[tuple[str | None, str]]:
+        """Yield label and official part of the records at these positions; reads no content."""
+        for record in self.records(indices):
+            yield record.label, record.official_split
+
     @property
     def readers(self) -> int:
         """Number of threads that may read at once; above the number of CPUs where reading waits."""

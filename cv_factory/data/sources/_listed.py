@@ -68,6 +68,11 @@ class ListedSource(ImageSource):
         """Digest of the listing."""
         return self._listing.fingerprint()
 
+    def labels_and_parts(self, indices: npt.NDArray[np.int64]) -> Iterator[tuple[str | None, str]]:
+        """Yield label and official part of images; a table's bytes are not fetched."""
+        for image in self._listing.rows(indices):
+            yield image.label, image.split
+
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
         """Yield the records; their content is read when it is asked for."""
         for image in self._listing.rows(indices):

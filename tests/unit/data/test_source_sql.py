@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -64,6 +65,17 @@ def test_paths_and_bytes_give_the_dataset_that_the_folder_gives(
     assert dataset.class_counts == folder.class_counts
     assert dataset.manifest["id"].tolist()[:2] == ["0", "1"]
     assert len(ingest(stored.model_copy(update={"limit": 10}))) == 10
+
+
+def test_labels_are_counted_without_the_bytes(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"image": "pixels", "label": "kind", "id": "n"}
+    stored = query_of(database, "SELECT * FROM pictures", columns=columns)
+    with open_source(stored) as source:
+        records = [(r.label, r.official_split) for r in source.records(np.arange(len(source)))]
+        monkeypatch.setattr(type(source), "_fetch", None)
+        assert list(source.labels_and_parts(np.arange(len(source)))) == records
 
 
 def test_a_row_without_an_image_is_left_out_with_its_reason(images: Path, database: str) -> None:
