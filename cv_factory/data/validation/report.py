@@ -110,7 +110,8 @@ class DataReport(Artifact):
     def remarks(self) -> list[str]:
         """One line for each expectation that was not met, and for each notice."""
         return [
-            f"{result.verdict}: {result.message} Found {result.observed}, allowed {result.limit}."
+            f"{result.verdict}: {result.message} Found {result.observed}, allowed {result.limit}. "
+            f"{result.remedy}".rstrip()
             for result in self.failures
         ] + [f"notice: {notice}" for notice in self.notices]
 

@@ -195,9 +195,9 @@ def build_value_rules(values: StoredValues) -> tuple[pd.DataFrame, list[Rule]]:
     return table, [
         Rule("values_fill_range", "warning",
              "Images of more than 8 bits use most of the values between black and white; else few "
-             f"of 256 levels are left: --set 'data.value_range={_suggest_range(values)}'.",
+             "of 256 levels are left.",
              f"at least half of {allowed}", BETWEEN, {"column": "share", "min_value": 0.5},
-             observed),
+             observed, _suggest_range(values)),
         Rule("values_inside_range", "warning",
              "The values of images of more than 8 bits lie inside data.value_range; those outside "
              "become black or white.",
@@ -207,11 +207,14 @@ def build_value_rules(values: StoredValues) -> tuple[pd.DataFrame, list[Rule]]:
 
 
 def _suggest_range(values: StoredValues) -> str:
-    """Return the bits that the values have (12: ``[0,4095]``), or else exactly their range."""
-    white = 2.0 ** math.ceil(math.log2(max(values.high, 0.0) + 1.0)) - 1.0
-    if values.low >= 0.0 and (values.high - values.low) > 0.5 * white:
-        return f"[0,{white:.10g}]"
-    return f"[{values.low:.10g},{values.high:.10g}]"
+    """Return the setting for the bits that the values have (12: ``[0,4095]``) or their range."""
+    if values.low == values.high:
+        return ""
+    black, white = values.low, values.high
+    full = 2.0 ** math.ceil(math.log2(max(white, 0.0) + 1.0)) - 1.0
+    if black >= 0.0 and white - black > 0.5 * full:
+        black, white = 0.0, full
+    return f"To keep them: --set 'data.value_range=[{black:.10g},{white:.10g}]'."
 
 
 def _describe_missing(

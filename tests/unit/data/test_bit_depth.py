@@ -211,7 +211,8 @@ def test_a_dataset_that_uses_a_part_of_the_range_is_warned_of(tmp_path: Path) ->
     )  # fmt: skip
     (warning,) = (result for result in report.failures if result.name == "values_fill_range")
     assert warning.verdict == "warning"
-    assert "--set 'data.value_range=[0,4095]'." in warning.message
+    assert warning.remedy == "To keep them: --set 'data.value_range=[0,4095]'."
+    assert any(remark.endswith(warning.remedy) for remark in report.remarks)
     assert warning.observed == "300 to 4,095 in 8 images of more than 8 bits"
 
 
