@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.remote import download_artifact, upload_artifact
 from cv_factory.errors import ArtifactError
 from cv_factory.reporting.html_page import render_html
-from cv_factory.reporting.page import Block, Header, Sections, facts_table
+from cv_factory.reporting.page import Block, Header, Table, facts_table
 
 _PLAIN = (str, int, float)
 
@@ -107,15 +108,24 @@ class ArtifactMaterializer(BaseMaterializer):
         """Return the artifact's metadata."""
         return {}
 
-    def page(self, data: Any, *blocks: Block) -> bytes:
-        """Return an HTML page of the artifact's facts, and of ``blocks`` below them."""
+    def page(self, data: Any, counts: Table | None = None, *, without: str = "") -> bytes:
+        """Return an HTML page of the artifact's facts.
+
+        Args:
+            data: The artifact.
+            counts: Shown below the facts.
+            without: Pattern of the names of facts that ``counts`` shows.
+        """
         title = type(data).KIND.replace("_", " ").capitalize()
         facts = {
-            name.replace("_", " "): value if isinstance(value, _PLAIN) else json.dumps(value)
+            name.removeprefix("n_").replace("_", " "): value
+            if isinstance(value, _PLAIN)
+            else json.dumps(value)
             for name, value in self.facts(data).items()
+            if not fnmatchcase(name, without)
         }
-        sections: Sections = [("Facts", [facts_table(facts), *blocks])]
-        return render_html(title, Header(title), [], sections).encode()
+        blocks: list[Block] = [facts_table(facts), *([counts] if counts else [])]
+        return render_html(title, Header(title), [], [("Facts", blocks)]).encode()
 
 
 def _headers(data_type: type[Artifact]) -> Iterator[tuple[str, str]]:

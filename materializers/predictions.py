@@ -18,7 +18,8 @@ class BatchPredictionsMaterializer(ArtifactMaterializer):
 
     def pictures(self, data: BatchPredictions) -> dict[str, bytes]:
         """Show how many images each class was predicted for."""
-        return {"summary.html": self.page(data, count_table("predicted class", data.class_counts))}
+        counts = count_table("predicted class", data.class_counts)
+        return {"summary.html": self.page(data, counts, without="class_counts")}
 
     def facts(self, data: BatchPredictions) -> dict[str, MetadataType]:
         """Return source, model version, counts and output folder."""

@@ -18,7 +18,7 @@ class SplitMaterializer(ArtifactMaterializer):
 
     def pictures(self, data: Split) -> dict[str, bytes]:
         """Show how many images each part has."""
-        return {"summary.html": self.page(data, count_table("part", data.sizes))}
+        return {"summary.html": self.page(data, count_table("part", data.sizes), without="n_*")}
 
     def facts(self, data: Split) -> dict[str, MetadataType]:
         """Count the images of each part."""
