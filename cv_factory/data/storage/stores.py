@@ -78,6 +78,9 @@ class ImageStore(ABC):
         """Return the names of the folders in the root, or in a folder of it.
 
         Hidden folders, and those that operating systems make, are left out.
+
+        Raises:
+            SourceError: The folder cannot be listed.
         """
 
     @abstractmethod
@@ -194,8 +197,12 @@ class LocalStore(ImageStore):
 
     def folders(self, below: str = "") -> list[str]:
         """Return the names of the folders in a folder, links to folders included."""
-        with os.scandir(os.fsencode(self._path / below)) as entries:
-            return _visible(printable(e.name) for e in entries if e.is_dir())
+        folder = self._path / below
+        try:
+            with os.scandir(os.fsencode(folder)) as entries:
+                return _visible(printable(e.name) for e in entries if e.is_dir())
+        except OSError as error:
+            raise SourceError(f"{folder} cannot be listed ({describe_error(error)}).") from None
 
     def files(self) -> Iterator[StoredFile]:
         """Walk the folder; a subfolder that cannot be opened is one problem."""
@@ -224,7 +231,10 @@ class LocalStore(ImageStore):
 
         A link to a folder that one of them lies in is not: it would be walked for ever.
         """
-        if not (self._follow_links and entry.is_symlink() and entry.is_dir()):
+        try:
+            if not (self._follow_links and entry.is_symlink() and entry.is_dir()):
+                return None
+        except OSError:  # a link that leads nowhere is a file that cannot be read
             return None
         target = os.path.realpath(entry.path).rstrip(b"/") + b"/"
         chain = (*linked_from, os.path.realpath(os.path.dirname(entry.path)))

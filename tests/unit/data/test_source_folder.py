@@ -137,6 +137,11 @@ def test_classes_one_folder_deeper_are_found(tmp_path: Path) -> None:
     assert "layout=parts" not in str(caught.value)
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone cannot be listed \(there is no such file\)"):
+        LocalStore(str(tmp_path)).folders("gone")
+
+
 def test_a_layout_of_parts_needs_a_part(tmp_path: Path) -> None:
     write_parts(tmp_path, "cat", "dog")
     with pytest.raises(DataError, match=r"no subfolder .* is named like a part .*: cat, dog"):
@@ -217,7 +222,9 @@ def test_links_in_a_circle_are_not_walked_for_ever(tmp_path: Path) -> None:
     (tmp_path / "disc" / "all").symlink_to(tmp_path)
     (tmp_path / "disc" / "other").symlink_to(tmp_path / "stripe")
     (tmp_path / "stripe" / "other").symlink_to(tmp_path / "disc")
-    dataset = ingest(folder(tmp_path, follow_links=True))
+    (tmp_path / "disc" / "loop.png").symlink_to(tmp_path / "disc" / "loop.png")
+    dataset = ingest(folder(tmp_path, follow_links=True, max_unreadable_share=0.1))
+    assert {u.reason for u in dataset.unreadable} == {"Too many levels of symbolic links"}
     # Each class also holds the other one through its link, and goes no further.
     assert dataset.class_counts == {"disc": 12, "stripe": 12}
     assert dataset.notices[0].startswith("4 linked folders left out")
