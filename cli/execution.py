@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 from zenml.client import Client
+from zenml.exceptions import IllegalOperationError
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
@@ -27,6 +28,7 @@ def run_to_end(
 
     Raises:
         CVFactoryError: A step refused or failed.
+        KeyboardInterrupt: It was stopped.
     """
     if not debug:
         quiet_libraries()
@@ -35,6 +37,11 @@ def run_to_end(
     try:
         print_cache_misses(pipeline, zenml, *arguments)
         run = configured(*arguments)
+    except IllegalOperationError as error:
+        # Python drops a KeyboardInterrupt in a finalizer: the step goes on, and cannot complete.
+        if "Stopping steps" not in str(error):
+            raise
+        raise KeyboardInterrupt from error
     except PIPELINE_RUN_ERRORS as error:
         if debug:
             raise

@@ -7,10 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from zenml.exceptions import IllegalOperationError
 
+from cli import execution
 from cli import main as cli_main
+from cli.pipeline_config import ZenMLConfig
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +65,16 @@ def test_a_full_disk_is_one_line_and_debug_shows_the_traceback(
     assert errors.count("\n") == 1
     with pytest.raises(OSError, match=r"/store/images\.npy"):
         run(command, "--debug")
+
+
+def test_a_step_that_outlives_its_interrupt_ends_the_run_as_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_steps() -> None:
+        raise IllegalOperationError("Stopping steps can not be transitioned to status `completed`.")
+
+    monkeypatch.setattr(execution, "print_cache_misses", lambda *_: None)
+    monkeypatch.setattr(execution, "stop_interrupted_steps", lambda: None)
+    pipeline: Any = SimpleNamespace(with_options=lambda **_: run_steps)
+    with pytest.raises(KeyboardInterrupt):
+        execution.run_to_end(pipeline, ZenMLConfig(), debug=True)
