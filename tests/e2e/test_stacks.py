@@ -237,7 +237,7 @@ def test_what_cannot_be_applied_is_refused_before_anything_is_created(project: P
             ["exists with flavor 'local'", "zenml orchestrator delete cv_factory_local"],
         ),
         "unknown": (_UNKNOWN_SETTING, ["no setting grace", "grace_period"]),
-        "wrong": (_WRONG_SETTING, ["step_operator cv_factory_launcher", "greater than or equal"]),
+        "wrong": (_WRONG_SETTING, ["step_operator cv_factory_launcher", "at least 0"]),
         "flavor": (_NO_SUCH_FLAVOR, ["no flavor 'launchpad'", "launcher"]),
         "secret": (_NO_SUCH_SECRET, ["nowhere", "zenml secret create nowhere --token=..."]),
     }
