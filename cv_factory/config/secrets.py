@@ -45,6 +45,8 @@ def is_secret_name(name: str) -> bool:
 
 def mask_secrets(url: str) -> str:
     """Replace the values of a URL's query parameters that hold secrets by ``***``."""
+    if "?" not in url:
+        return url
     return _PARAMETER.sub(lambda m: f"{m[1]}{m[2]}=***" if is_secret_name(m[2]) else m[0], url)
 
 

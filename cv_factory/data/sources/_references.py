@@ -65,7 +65,7 @@ class ReferencedImages:
         if self._store is None:
             return reference
         path = self._store.strip_root(reference)
-        for spelling in dict.fromkeys(_list_spellings(path)):
+        for spelling in _list_spellings(path):
             try:
                 if self._store.has(check_relative(spelling)):
                     return spelling

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from cv_factory.config.data import ColumnsConfig
@@ -147,5 +148,6 @@ def _is_optional(role: str, name: str) -> bool:
     return role in ("split", "group") and name == ColumnsConfig.model_fields[role].default
 
 
+@lru_cache(maxsize=4096)
 def _normalize(text: str) -> str:
     return unicodedata.normalize("NFC", strip_blanks(text))
