@@ -7,14 +7,13 @@ import numpy as np
 
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.suggestion import nearest
-from cv_factory.config.train import TrainConfig
 from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.data.reading import sample_positions
 from cv_factory.data.sources import ImageSource
 from cv_factory.models import is_network
+from cv_factory.training.network_limits import ImageShape, find_problems
 from cv_factory.transforms.pca import pooled_dimension
 
-ImageShape = tuple[int, int, int]
 #: Sources of more images are not counted: no setting asks for as many.
 _LARGEST_COUNTED = 100_000
 
@@ -47,44 +46,6 @@ def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) ->
     if is_network(config.model):
         problems += find_problems(config.train, n_train, shape)
     return problems
-
-
-def find_problems(
-    config: TrainConfig, n_train: int, image_shape: ImageShape | None, processes: int = 1
-) -> list[str]:
-    """Return a sentence for each setting of a network's training that does not fit the images.
-
-    Args:
-        config: Training settings.
-        n_train: Number of training images.
-        image_shape: Height, width and channels; None while they are unknown.
-        processes: Number of processes on all machines.
-    """
-    return [*_find_batch_problems(config, n_train, processes), *_find_sizes(config, image_shape)]
-
-
-def _find_batch_problems(config: TrainConfig, n_train: int, processes: int) -> Iterator[str]:
-    batch_size, parts = config.choose_batch_size(n_train), processes * config.accumulate
-    if batch_size > n_train:
-        yield (
-            f"train.batch_size is {batch_size}, but there are at most {n_train} training images. "
-            f"Set it to {n_train} or less, or leave it out."
-        )
-    if batch_size < 2 * parts:
-        yield (
-            f"train.batch_size is {batch_size}, which {processes} processes with "
-            f"train.accumulate={config.accumulate} cannot share: each part needs two images. "
-            f"Set it to {2 * parts} or more."
-        )
-
-
-def _find_sizes(config: TrainConfig, image_shape: ImageShape | None) -> Iterator[str]:
-    for name in ("crop_padding", "cutout"):
-        if image_shape is not None and getattr(config, name) >= min(image_shape[:2]):
-            yield (
-                f"train.{name} is {getattr(config, name)} pixels, but images are only "
-                f"{image_shape[0]}x{image_shape[1]}. Lower it."
-            )
 
 
 def _most_training_images(parts: Counter[str], n_classes: int, config: SplitConfig) -> int:

@@ -12,7 +12,6 @@ from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
-from cv_factory.training.data_limits import find_problems
 from cv_factory.training.device import (
     count_processes,
     describe_device,
@@ -23,6 +22,7 @@ from cv_factory.training.device import (
 from cv_factory.training.distributed.cluster_environment import detect_nodes
 from cv_factory.training.distributed.process_group import ProcessGroup
 from cv_factory.training.distributed.rank_launcher import train_distributed
+from cv_factory.training.network_limits import find_problems
 from cv_factory.training.stability import describe_instability
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.training.trainer import Trainer
