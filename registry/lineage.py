@@ -1,6 +1,7 @@
 """Lineage of a run's code: the git commit and the installed packages."""
 
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -75,7 +76,10 @@ class _GitError(Exception):
 def _git(root: Path, *arguments: str) -> str:
     try:
         process = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as error:
         raise _GitError(f"git cannot be run ({error.strerror}). Install it.") from None

@@ -58,6 +58,13 @@ def test_an_unknown_commit_is_explained(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     assert git_lineage(checkout) == unknown
     assert f"Run: git config --global --add safe.directory {checkout}" in caplog.text
+    # Its messages are read in one language.
+    fake = tmp_path / "git"
+    fake.write_text("#!/bin/sh\necho LC_ALL=$LC_ALL >&2; exit 1\n")
+    fake.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_lineage(checkout) == unknown
+    assert "git says 'LC_ALL=C'" in caplog.text
     monkeypatch.setenv("PATH", "")
     assert git_lineage(checkout) == unknown
     assert "git cannot be run (No such file or directory). Install it." in caplog.text
