@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ from zenml.exceptions import IllegalOperationError
 from cli import execution
 from cli import main as cli_main
 from cli.pipeline_config import ZenMLConfig
+from cli.session import make_directory
+from cv_factory.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +81,13 @@ def test_a_step_that_outlives_its_interrupt_ends_the_run_as_interrupted(
     pipeline: Any = SimpleNamespace(with_options=lambda **_: run_steps)
     with pytest.raises(KeyboardInterrupt):
         execution.run_to_end(pipeline, ZenMLConfig(), debug=True)
+
+
+def test_an_output_directory_that_cannot_be_written_is_named_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"out cannot be written: 3 of 9 values were written\."),
+        make_directory(tmp_path / "out"),
+    ):
+        raise OSError("3 of 9 values were written")  # as NumPy on a full disk
