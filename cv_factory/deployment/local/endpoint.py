@@ -25,7 +25,7 @@ from cv_factory.serving.bundle import Bundle
 
 _LOG_POLL_INTERVAL_S = 0.2
 #: Where this machine's clients reach a proxy that listens on all interfaces.
-_LOOPBACK_OF = {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}  # noqa: S104 (compares)
+_LOOPBACK_BY_INTERFACE = {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}  # noqa: S104 (compares)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LocalEndpoint(Endpoint):
     @property
     def url(self) -> str:
         """Address of the proxy, for clients on this machine."""
-        host = _LOOPBACK_OF.get(self.host, self.host)
+        host = _LOOPBACK_BY_INTERFACE.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property

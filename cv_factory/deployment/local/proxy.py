@@ -220,24 +220,26 @@ class Client(asyncio.Protocol):
                 return
             complete[-1].is_last = True
         self._n_head_bytes += len(data)
-        if not self._requests or self._requests[-1].head:
-            self._n_head_bytes = 0
         # A head behind a request in progress waits: reading is paused.
-        if self._n_head_bytes > _MAX_HEAD and len(self._requests) == 1:
+        if len(self._requests) != 1 or self._requests[0].head:
+            self._n_head_bytes = 0
+        if self._n_head_bytes > _MAX_HEAD:
             self.refuse(431, f"The head of a request may have {_MAX_HEAD} bytes.")
             return
         self._advance()
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            request = self._requests.pop()
-            if request.head.startswith(b"CONNECT "):
-                raise httptools.HttpParserInvalidMethodError from None
-            # The parser takes what follows for another protocol: without the offer it does not.
-            self._parser = httptools.HttpRequestParser(self)
-            self._parse(request.head + b"\r\n" + data[offer.args[0] :])
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                request = self._requests.pop()
+                if request.head.startswith(b"CONNECT "):
+                    raise httptools.HttpParserInvalidMethodError from None
+                # The parser takes what follows for another protocol: without the offer it does not.
+                self._parser = httptools.HttpRequestParser(self)
+                data = request.head + b"\r\n" + data[offer.args[0] :]
 
     def _advance(self) -> None:
         """Begin to answer the first request, or pass on what came of its body."""

@@ -97,7 +97,7 @@ class ProxyProcess:
                 return
             used = f"is used by {self._describe_listener()}"
             problem = used if is_taken else f"cannot be listened on ({error.strerror})"
-            ports = chain(range(self.port + 1, 65_536), range(1024, self.port))
+            ports = chain(range(max(self.port + 1, 1024), 65_536), range(1024, self.port))
             free = next(port for port in ports if not is_port_taken(self.host, port))
             cure = "Stop that" if is_taken else "Set another host of the model deployer"
             raise DaemonError(
