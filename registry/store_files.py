@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from zenml.artifact_stores import BaseArtifactStore
 
 
-def write_whole(store: "BaseArtifactStore", path: str, text: str) -> None:
+def write_atomic(store: "BaseArtifactStore", path: str, text: str) -> None:
     """Write a file and its folder: under another name, then renamed, so that no part is ever read.
 
     A kill in between leaves a file that ends in ``.part``. Of several writers the last wins.

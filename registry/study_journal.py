@@ -9,7 +9,7 @@ import json
 from zenml.client import Client
 
 from cv_factory.training.search.result import Trial
-from registry.store_files import write_whole
+from registry.store_files import write_atomic
 
 
 class StudyJournal:
@@ -30,7 +30,7 @@ class StudyJournal:
     def write(self, trial: Trial) -> None:
         """Store a trial; a kill while writing leaves a file of another name, which is ignored."""
         name = f"{self._directory}/trial-{trial.number:05d}.json"
-        write_whole(self._store, name, json.dumps(trial.to_json()))
+        write_atomic(self._store, name, json.dumps(trial.to_json()))
 
     def _read(self, name: str) -> Trial:
         with self._store.open(f"{self._directory}/{name}", "r") as file:

@@ -11,7 +11,7 @@ from cv_factory.artifacts.files import canonical_json
 from registry.provenance.dsse import AttestationError, parse_envelope, sign, verify_envelope
 from registry.provenance.signing_key import find_signing_key, get_or_create_signing_key
 from registry.provenance.statement import rebuild_statement
-from registry.store_files import write_whole
+from registry.store_files import write_atomic
 
 _FOLDER = "cv_factory_attestations"
 _MAX_DIFFERENCES = 5
@@ -30,7 +30,7 @@ def sign_statement(model_name: str, number: int, statement: Mapping[str, Any]) -
     """
     envelope = sign(statement, get_or_create_signing_key().private)
     store = Client().active_stack.artifact_store
-    write_whole(store, _path(model_name, number), canonical_json(envelope))
+    write_atomic(store, _path(model_name, number), canonical_json(envelope))
     return str(envelope["signatures"][0]["keyid"])
 
 
