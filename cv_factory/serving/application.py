@@ -191,12 +191,14 @@ class Application:
             images = await parse_images(request, self._bundle.serving.limits, content_types)
             context = get_request_context(request.scope)
             context.n_images = len(images)
+            self._access.check_rate_limit(principal, len(images))
+            results = await self._cache.get_or_compute(request, images, self._predict)
+            # Last: any client may send this id, also with images that cannot be decoded.
             context.is_verification = (
                 context.request_id == VERIFICATION_REQUEST_ID
-                and self._engine.are_golden_samples(images)
+                and await self._engine.are_golden_samples(images)
             )
-            self._access.check_rate_limit(principal, len(images))
-            return await self._cache.get_or_compute(request, images, self._predict)
+            return results
         finally:
             self._n_active -= 1
 

@@ -97,10 +97,13 @@ class InferenceEngine:
         golden = self._predictor.golden
         golden.verify(self._predictor.predict(golden.images), self._name)
 
-    def are_golden_samples(self, images: Sequence[bytes]) -> bool:
+    async def are_golden_samples(self, images: Sequence[bytes]) -> bool:
         """Whether encoded images, which can be decoded, are golden samples of the predictor."""
         golden = self._predictor.golden.images
-        return all((self.decode(image) == golden).all((1, 2, 3)).any() for image in images)
+        for image in images:
+            if not (await self.decode_in_executor(image) == golden).all((1, 2, 3)).any():
+                return False
+        return True
 
     def decode(self, image: bytes) -> Pixels:
         """Decode one image; see ``decode_input``.

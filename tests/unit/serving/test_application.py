@@ -269,6 +269,7 @@ def test_golden_samples_that_verify_a_service_are_not_predictions(tmp_path: Path
         # Who sends the id with other images is counted, and golden samples without the id are.
         other = single_prediction(post_image(client, encode(picture()), headers=headers))
         same = single_prediction(post_image(client, golden))
+        assert problem_kind(post_image(client, b"no image", headers=headers)) == "image"
         text = client.get("/metrics").text
     counts = re.findall(r"cv_factory_predictions_total\{.*\} (.*)", text)
     assert sum(map(float, counts)) == 2
