@@ -38,6 +38,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _message = _Message.NONE
     _n_head_bytes = 0
+    _has_ended_message = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -52,6 +53,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse bytes; start the timer if the request that they belong to has no handler."""
         self._unset_keepalive_if_required()
+        self._has_ended_message = False
+        rest = data
+        while rest:
+            rest = self._parse(rest)
+        self._bound_message(len(data))
+
+    def _parse(self, data: bytes) -> bytes:
+        """Parse bytes; return those to be parsed again, from a head that offers an upgrade on."""
         try:
             self.parser.feed_data(data)
         except HttpParserError:
@@ -61,23 +70,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
             elif self._is_optional_upgrade():
-                self._ignore_upgrade(data[upgrade.args[0] :])
+                return self._ignore_upgrade(data[upgrade.args[0] :])
             else:
                 self.send_400_response(_INVALID)
-        self._bound_message(len(data))
+        return b""
 
     def _bound_message(self, n_bytes: int) -> None:
         """Bound the time and the size of what has arrived of a message that has no handler."""
         if self._message is _Message.NONE:
             return
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete:
+        is_idle = cycle is None or cycle.response_complete
+        if is_idle:
             self._start_timer()
-        if self._message is _Message.HEAD:
+        # Bytes that came with the end of the message before are most likely that one's.
+        if self._message is _Message.HEAD and not self._has_ended_message:
             self._n_head_bytes += n_bytes
             if self._n_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                no_body = b"content-length: 0\r\nconnection: close\r\n\r\n"
-                self.transport.write(STATUS_LINE[431] + no_body)
+                if is_idle:
+                    no_body = b"content-length: 0\r\nconnection: close\r\n\r\n"
+                    self.transport.write(STATUS_LINE[431] + no_body)
                 self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -99,6 +111,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._is_optional_upgrade():
             return
         self._message = _Message.NONE
+        self._has_ended_message = True
         self._stop_timer()
         super().on_message_complete()
 
@@ -111,19 +124,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         is_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         return is_upgrade and not self._should_upgrade()
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parse a head again without the offer (RFC 9110, 7.8), then what came after it."""
+    def _ignore_upgrade(self, rest: bytes) -> bytes:
+        """Return a head without the offer (RFC 9110, 7.8), and what came after it.
+
+        A new parser is to read both: this one takes the rest for another protocol.
+        """
         version = self.parser.get_http_version().encode()
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
         for name, value in self.headers:
             if name == b"connection":
                 options = [option.strip() for option in value.split(b",")]
                 value = b", ".join(o for o in options if o.lower() != b"upgrade")
-            if name != b"upgrade" and value:
+            if name != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"".join([*head, b"\r\n", rest]))
+        return b"".join([*head, b"\r\n", rest])
 
     def _start_timer(self) -> None:
         if self._timer is None:

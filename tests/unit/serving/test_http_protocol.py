@@ -75,6 +75,45 @@ def test_a_head_may_not_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert response.startswith(b"HTTP/1.1 431 ")
 
 
+def test_a_body_does_not_count_to_the_head_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_HEAD_BYTES", 100)
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(_POST + b"Content-Length: 200\r\n\r\n" + 200 * b"a" + b"GET / HTTP/1.1\r\n")
+        await reader.readuntil(b"\r\n\r\nok")
+        writer.write(b"Host: x\r\nConnection: close\r\n\r\n")
+        return await reader.read()
+
+    assert converse(PlainTextResponse("ok"), client).endswith(b"\r\n\r\nok")
+
+
+def test_a_head_that_is_too_large_is_not_answered_in_the_place_of_the_request_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_HEAD_BYTES", 100)
+    is_handled = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        is_handled.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nX-A: ")
+        await is_handled.wait()
+        writer.write(200 * b"a")
+        return await reader.read()
+
+    assert converse(app, client) == b""
+
+
+def test_many_offers_in_one_segment_are_ignored() -> None:
+    offer = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    response = converse(PlainTextResponse("ok"), send(1100 * offer + last))
+    assert response.count(b"HTTP/1.1 200 ") == 1101
+
+
 def test_the_body_of_an_answered_request_must_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.02)
 
