@@ -12,8 +12,7 @@ from cli.library_logging import quiet_libraries
 from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
 from cli.run_plan import print_cache_misses
-from cv_factory.errors import CVFactoryError
-from cv_factory.system_errors import describe_system_error
+from cv_factory.errors import CVFactoryError, describe_system_error
 from stacks.compat.zenml_interrupts import stop_interrupted_steps
 from stacks.run_errors import PIPELINE_RUN_ERRORS
 

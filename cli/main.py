@@ -14,9 +14,9 @@ import cli.commands
 import pipelines
 from cli.options import RunOptions
 from cv_factory.config.suggestion import suggest
-from cv_factory.http_client import bypass_proxies_on_loopback
+from cv_factory.errors import print_error
 from cv_factory.progress import log_to_stderr
-from cv_factory.system_errors import print_error
+from cv_factory.serving.http_client import bypass_proxies_on_loopback
 
 
 def main() -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cv_factory.http_client import bypass_proxies_on_loopback
-from cv_factory.system_errors import print_error
+from cv_factory.errors import print_error
+from cv_factory.serving.http_client import bypass_proxies_on_loopback
 
 if TYPE_CHECKING:
     from rich.console import Console

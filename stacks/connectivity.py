@@ -15,7 +15,7 @@ from typing import Any
 from cv_factory.deployment.sagemaker.aws_calls import quiet_aws_logs
 from cv_factory.deployment.sagemaker.aws_errors import aws_error
 from cv_factory.errors import CVFactoryError
-from cv_factory.http_client import open_http_client
+from cv_factory.serving.http_client import open_http_client
 from stacks.spec import ComponentSpec, StackSpec, whole_secret_reference
 
 _TIMEOUT_S = 15.0

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from cv_factory.errors import CVFactoryError
+from cv_factory.errors import CVFactoryError, describe_system_error
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
 from cv_factory.progress import log_to_stderr
-from cv_factory.system_errors import describe_system_error
 
 _log = logging.getLogger("stacks.step_entrypoint")
 

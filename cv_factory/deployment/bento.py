@@ -18,7 +18,7 @@ import click
 import cv_factory
 from cv_factory.code_fingerprint import source_files
 from cv_factory.deployment.requirements import pin_requirements
-from cv_factory.errors import CVFactoryError
+from cv_factory.errors import CVFactoryError, print_error
 from cv_factory.serving.bundle import Bundle
 
 #: What the code of a service imports; everything else follows from the lock.
@@ -177,9 +177,8 @@ def main(bundle: Path, target: Path) -> None:
     """Build a Bento of a BUNDLE directory at TARGET."""
     try:
         click.echo(build_bento(Bundle.load(bundle), target))
-    except CVFactoryError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 (a fault of the program is raised again)
+        sys.exit(print_error(error))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.utils import Extractor
 
+from cv_factory.artifacts.onnx_session import open_session
 from cv_factory.evaluation.behavior import Explanation
 from cv_factory.evaluation.behavioral_checks import IndexableImages
 from cv_factory.evaluation.selection import take_in_turn
 from cv_factory.inference.predictor import Predictor
-from cv_factory.onnx_session import open_session
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]

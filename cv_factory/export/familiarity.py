@@ -25,6 +25,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from cv_factory.artifacts.onnx_session import open_session
 from cv_factory.config.export import FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -34,7 +35,6 @@ from cv_factory.inference.predictor import (
     GoldenSamples,
     Predictor,
 )
-from cv_factory.onnx_session import open_session
 
 _LOGGER = logging.getLogger(__name__)
 _BATCH = 256

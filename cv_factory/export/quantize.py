@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from cv_factory.artifacts.onnx_session import import_onnxruntime
 from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -23,7 +24,6 @@ from cv_factory.export.familiarity import refit_threshold
 from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import Predictor
-from cv_factory.onnx_session import import_onnxruntime
 from cv_factory.progress import quiet_loggers
 from cv_factory.reporting.numbers import format_beside_limit, format_share
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from cv_factory.artifacts.arrays import load_npz
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.files import canonical_json
+from cv_factory.artifacts.onnx_session import import_onnxruntime, open_session
 from cv_factory.cpu import available_cpus
 from cv_factory.errors import ArtifactError
-from cv_factory.onnx_session import import_onnxruntime, open_session
 
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 #: Prefix of the graph's nodes and constants that compute ``unfamiliarity``.

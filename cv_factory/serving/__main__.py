@@ -10,15 +10,13 @@ from typing import Any
 
 import click
 
-from cv_factory.errors import ConfigError, CVFactoryError
+from cv_factory.errors import ConfigError, CVFactoryError, print_error
 from cv_factory.serving.service_environment import (
     BUNDLE_VARIABLE,
     create_server_directory,
     gateway,
-    server_directory,
     startup_error_file,
 )
-from cv_factory.system_errors import print_error
 
 
 @click.command()
@@ -58,21 +56,19 @@ def serve(bundle: Path, host: str, port: int) -> None:
     _check_address(host, port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+    directory = create_server_directory(os.getpid())
     # BentoML creates a store when it is imported, which nothing here uses; HOME may be read-only.
-    directory = server_directory(os.getpid())
-    directory.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("BENTOML_HOME", str(directory / "bentoml"))
-    from _bentoml_impl.server import serve_http
-
-    from cv_factory.serving import compat, service
-
-    # BentoML's decorator turns the class into a Service.
-    bentoml_service: Any = service.PredictorService
-    compat.shorten_worker_check_interval()
-    compat.set_worker_count(bentoml_service, config.workers)
-    create_server_directory(os.getpid())
-    rotate_output(config.log.max_file_bytes, config.log.output_files)
     try:
+        from _bentoml_impl.server import serve_http
+
+        from cv_factory.serving import compat, service
+
+        # BentoML's decorator turns the class into a Service.
+        bentoml_service: Any = service.PredictorService
+        compat.shorten_worker_check_interval()
+        compat.set_worker_count(bentoml_service, config.workers)
+        rotate_output(config.log.max_file_bytes, config.log.output_files)
         serve_http(bentoml_service, host=host, port=port)
         if (error_file := startup_error_file(os.getpid())).exists():
             raise CVFactoryError(error_file.read_text(encoding="utf-8"))

@@ -8,7 +8,12 @@ from typing import Any
 import httpx
 
 from cv_factory.errors import ConfigError, CVFactoryError
-from cv_factory.http_client import hide_password, is_loopback, open_http_client, proxy_variables
+from cv_factory.serving.http_client import (
+    hide_password,
+    is_loopback,
+    open_http_client,
+    proxy_variables,
+)
 
 
 class ServiceError(CVFactoryError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from cv_factory.errors import CVFactoryError
+from cv_factory.errors import print_error
 from cv_factory.serving.__main__ import serve
 from cv_factory.serving.service_environment import GATEWAY_VARIABLE
 
@@ -38,9 +38,8 @@ def main(command: str, host: str, port: int) -> None:
     bundle = Path(__file__).resolve().parents[2] / "bundle"
     try:
         serve(bundle, host, port)
-    except CVFactoryError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 (a fault of the program is raised again)
+        sys.exit(print_error(error))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def server_directory(server_pid: int) -> Path:
     return Path(tempfile.gettempdir()) / f"cv-factory-server-{server_pid}"
 
 
-def create_server_directory(server_pid: int) -> None:
-    """Create the directory, without what an earlier server of this process id left there.
+def create_server_directory(server_pid: int) -> Path:
+    """Create and return the directory, without what an earlier server of this process id left.
 
     Raises:
         ConfigError: Another user's directory is in its place, or the disk is full.
@@ -54,6 +54,7 @@ def create_server_directory(server_pid: int) -> None:
         directory.mkdir(mode=0o700)
     except OSError as error:
         raise ConfigError(f"Cannot create {directory} ({error.strerror}): set TMPDIR.") from None
+    return directory
 
 
 def startup_error_file(server_pid: int) -> Path:
@@ -62,7 +63,7 @@ def startup_error_file(server_pid: int) -> Path:
 
 
 def served_file(server_pid: int) -> Path:
-    """Return the file that says that a worker of this server has answered requests."""
+    """Return the file that says that a worker of this server was once ready."""
     return server_directory(server_pid) / "has-served"
 
 

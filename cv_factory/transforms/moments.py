@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cv_factory.artifacts.onnx_session import import_onnxruntime
 from cv_factory.cpu import fitting_threads
-from cv_factory.onnx_session import import_onnxruntime
 
 Covariance = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from cv_factory.errors import print_error
 from cv_factory.serving.auth.api_keys import add_key, read_keys, revoke_key
-from cv_factory.system_errors import print_error
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 

@@ -8,10 +8,10 @@ from starlette.requests import Request
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
-from cv_factory.http_client import is_loopback
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore
 from cv_factory.serving.auth.principal import ANONYMOUS, Principal, Role
 from cv_factory.serving.auth.rate_limit import RateLimiter
+from cv_factory.serving.http_client import is_loopback
 from cv_factory.serving.problem_details import ProblemError
 
 

@@ -14,8 +14,8 @@ import jwt
 
 from cv_factory.config.serving import JWTConfig
 from cv_factory.errors import ConfigError
-from cv_factory.http_client import hide_password, open_http_client
 from cv_factory.serving.auth.principal import Principal
+from cv_factory.serving.http_client import hide_password, open_http_client
 from cv_factory.serving.logging.json_lines import log_event
 
 #: Minimum time between two fetches because of unknown key ids, or after one that failed.
@@ -47,7 +47,7 @@ class TokenVerifier:
         self._config = config
         self._lock = threading.Lock()
         self._last_success = self._last_attempt = -math.inf
-        self._fetch_error: ConfigError | None = None
+        self._fetch_error = ""
         self._keys: dict[str | None, jwt.PyJWK] = {}
         with suppress(ConfigError) if is_restart else nullcontext():
             self._fetch()
@@ -91,8 +91,8 @@ class TokenVerifier:
                 self._lock.release()
         if key_id in self._keys:
             return self._keys[key_id]
-        if self._fetch_error is not None:
-            raise self._fetch_error
+        if self._fetch_error:
+            raise ConfigError(self._fetch_error)
         raise TokenError("the token is signed with a key that its issuer does not publish")
 
     def _is_outdated(self) -> bool:
@@ -114,10 +114,10 @@ class TokenVerifier:
         try:
             self._keys = self._read_keys()
         except ConfigError as error:
-            self._fetch_error = error
+            self._fetch_error = str(error)
             log_event("issuer-keys-unavailable", logging.ERROR, detail=str(error))
             raise
-        self._fetch_error = None
+        self._fetch_error = ""
         self._last_success = self._last_attempt
 
     def _read_keys(self) -> dict[str | None, jwt.PyJWK]:

@@ -218,6 +218,20 @@ def test_a_missing_key_set_prevents_the_start_but_no_restart(
         app.close()
 
 
+def test_an_issuer_that_is_away_is_a_new_error_each_time(tmp_path: Path) -> None:
+    issuer = TokenIssuer(tmp_path)
+    issuer.jwks.unlink()
+    config = ServingConfig.model_validate({"access": issuer.access}).access.jwt
+    assert config is not None
+    verifier = tokens.TokenVerifier(config, is_restart=True)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            verifier.verify(issuer.token())
+        errors.append(caught.value)
+    assert errors[0] is not errors[1], "its traceback would grow, and hold the tokens"
+
+
 @pytest.mark.parametrize(
     "content", [b"[]", b"5", b'{"keys": 5}', b'{"keys": [{"kty": "RSA"}]}', b"[" * 9999, b"\xff"]
 )

@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 
 from cli.main import command
 from cv_factory.errors import ConfigError
-from cv_factory.http_client import bypass_proxies_on_loopback, open_http_client
 from cv_factory.serving.client import PredictionClient, ServiceError
+from cv_factory.serving.http_client import bypass_proxies_on_loopback, open_http_client
 from tests.support.digits_service import digit_png
 
 UNREACHABLE = "http://127.0.0.1:9"

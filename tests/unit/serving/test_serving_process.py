@@ -12,9 +12,11 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.__main__ import main
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE
 from cv_factory.serving.client import PredictionClient, ServiceError
+from cv_factory.serving.service_environment import BUNDLE_VARIABLE, server_directory
 from tests.support.digits_service import (
     DigitsService,
     ServiceProcess,
@@ -158,6 +160,18 @@ def test_a_port_in_use_is_reported(service: DigitsService) -> None:
     result = serve(service.folder / "bundle", "--port", port)
     assert result.exit_code == 2
     assert f"Cannot listen on 127.0.0.1 port {port}" in result.output
+
+
+def test_what_stands_in_the_place_of_the_servers_directory_is_named(
+    service: DigitsService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for variable in (BUNDLE_VARIABLE, "BENTOML_DO_NOT_TRACK"):
+        monkeypatch.setenv(variable, "")
+    server_directory(os.getpid()).touch()
+    result = serve(service.folder / "bundle", "--port", str(find_free_port()))
+    assert result.exit_code == 2
+    assert "(File exists): set TMPDIR." in result.output
 
 
 def test_a_damaged_bundle_does_not_start(service: DigitsService) -> None:

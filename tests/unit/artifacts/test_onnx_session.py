@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cv_factory import onnx_session
+from cv_factory.artifacts import onnx_session
 
 
 def test_telemetry_is_off_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:

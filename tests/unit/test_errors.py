@@ -8,8 +8,7 @@ import pytest
 import sqlalchemy
 from safetensors import SafetensorError
 
-from cv_factory.errors import ConfigError
-from cv_factory.system_errors import describe_system_error, print_error
+from cv_factory.errors import ConfigError, describe_system_error, print_error
 
 
 def raised_from(cause: Exception) -> Exception:
