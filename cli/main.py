@@ -184,7 +184,7 @@ def command(
 
     \b
     python run.py --pipeline training
-    python run.py --pipeline training --set data.source=folder --set data.path=~/pets
+    python run.py --pipeline training --model pets --set data.source=folder --set data.path=~/pets
     python run.py models
     """
     if list_all:
