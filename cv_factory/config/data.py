@@ -286,7 +286,7 @@ class DataConfig(Section):
     @field_validator("value_range")
     @classmethod
     def _check_value_range(cls, value_range: list[float] | None) -> list[float] | None:
-        if value_range is not None and not value_range[0] < value_range[1] < math.inf:
+        if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
             raise ValueError("give the value of black, then the larger value of white: [0, 4095]")
         return value_range
 

@@ -19,8 +19,8 @@ ValueRange = tuple[float, float]
 SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 DEEP_GRAY_MODES = SIXTEEN_BIT_MODES | {"I", "F"}
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
-_MIN_IS_WHITE = 0
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 262, 284  # TIFF tags
+_MIN_IS_WHITE, _SEPARATE_PLANES = 0, 2
 #: Pillow keeps the high byte of 16-bit colours; read in the other byte order, it keeps the low one.
 _READ_IN_BOTH_ORDERS = ("RGB;16", "RGBA;16", "RGBX;16")
 _OTHER_BYTE_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
@@ -77,7 +77,11 @@ class Depth:
 
 
 def parse_depth(image: ImageFile.ImageFile) -> Depth | None:
-    """Return how values are stored in an image whose pixels are not loaded; None for 8 bits."""
+    """Return how values are stored in an image whose pixels are not loaded; None for 8 bits.
+
+    Raises:
+        ImageError: Pillow would take the two bytes of a value for two values.
+    """
     tags: dict[int, Any] = getattr(image, "tag_v2", {})
     args = image.tile[0].args if image.tile else ()
     if image.mode in DEEP_GRAY_MODES:
@@ -91,6 +95,9 @@ def parse_depth(image: ImageFile.ImageFile) -> Depth | None:
     if image.format == "PPM" and isinstance(args, tuple) and args[-1] > 255:
         return Depth(float(args[-1]), color_rawmode=args[0])
     rawmode = args if isinstance(args, str) else next(iter(args or ()), "")
+    is_in_planes = tags.get(_PLANAR_CONFIGURATION) == _SEPARATE_PLANES
+    if is_in_planes and rawmode in ("R", "C") and max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8:
+        raise ImageError("16-bit colours in a plane each: save them pixel by pixel, or compressed")
     is_deep = isinstance(rawmode, str) and rawmode[:-1].endswith(";16")
     return Depth(65535.0, color_rawmode=rawmode) if is_deep else None
 
@@ -122,19 +129,27 @@ def scale_gray(
 def scale_color(
     image: Image.Image, low_bytes: Image.Image, value_range: ValueRange
 ) -> tuple[Image.Image, StoredValues]:
-    """Scale 16-bit colours, given as their high and their low bytes, to 8 bits; alpha stays."""
+    """Scale 16-bit colours, given as their high and their low bytes, to 8 bits.
+
+    Alpha stays, and so does what PNG declares transparent (mode ``RGBA``).
+    """
     high, low = (np.asarray(part)[..., :3].astype(np.float32) for part in (image, low_bytes))
     values = 256 * high + low
     stored = StoredValues(float(values.min()), float(values.max()), *value_range)
+    transparent = image.info.get("transparency")
+    alpha = None if transparent is None else (values != transparent).any(axis=-1)
     scaled = Image.fromarray(_to_eight_bits(values, *value_range))
     if image.mode == "RGBA":
         scaled.putalpha(image.getchannel("A"))
+    elif alpha is not None:
+        scaled.putalpha(Image.fromarray(alpha.astype(np.uint8) * 255))
     return scaled, stored
 
 
 def measure_color(image: Image.Image, white: float) -> StoredValues:
     """Return the values of 16-bit colours, to the precision of the 8 bits that Pillow keeps."""
-    extrema = [image.getchannel(band).getextrema() for band in image.getbands()[:3]]
+    bands = [band for band in image.getbands() if band not in "AaX"]
+    extrema = [image.getchannel(band).getextrema() for band in bands]
     low, high = (float(value) * white / 255 for value in (np.min(extrema), np.max(extrema)))
     return StoredValues(low, high, 0.0, white)
 

@@ -234,13 +234,14 @@ def _to_eight_bits(
         return image, None
     if not depth.color_rawmode:
         reduced, values = scale_gray(image, depth, value_range)
-    elif value_range is None:
+    elif value_range is None and "transparency" not in image.info:
         return image, measure_color(image, depth.white or 0.0)  # Pillow has kept 8 bits
     else:
         with _open_image(content) as low_bytes:
             select_low_bytes(low_bytes, depth)
             ImageOps.exif_transpose(low_bytes, in_place=True)
-            reduced, values = scale_color(image, low_bytes, value_range)
+            black_white = value_range or (0.0, depth.white or 0.0)
+            reduced, values = scale_color(image, low_bytes, black_white)
     reduced.info["icc_profile"] = image.info.get("icc_profile")
     return reduced, values
 

@@ -20,7 +20,7 @@ from cv_factory.serving.problem_details import ProblemError
 #: Names of the fields that hold images, in forms and in JSON.
 FIELDS = ("image", "images")
 RAW_IMAGE, FORM, JSON = "image/*", "multipart/form-data", "application/json"
-_DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(r"^data:[^,]*;base64,", re.IGNORECASE)
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
@@ -207,8 +207,7 @@ def _decode_base64_variant(value: str, position: int) -> bytes:
     Raises:
         ProblemError: 422: it is none of these.
     """
-    start = _DATA_URL.match(value)
-    text = "".join(value[start.end() if start else 0 :].split())
+    text = _DATA_URL.sub("", "".join(value.split()), count=1)
     text = text.translate(_STANDARD_ALPHABET).rstrip("=")
     reason = None
     if value.startswith(("http://", "https://")):

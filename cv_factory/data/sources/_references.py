@@ -58,10 +58,11 @@ class ReferencedImages:
         Tables of other systems hold absolute paths below the root, backslashes, blanks around a
         path, and names in another normal form of Unicode than the file system's.
         """
-        if parse_scheme(reference) in self._schemes:
-            return reference
+        stripped = strip_blanks(reference)
+        if parse_scheme(stripped) in self._schemes:
+            return stripped
         if self._base_url is not None:
-            return strip_blanks(reference).replace("\\", "/")
+            return stripped.replace("\\", "/")
         if self._store is None:
             return reference
         path = self._store.strip_root(reference)

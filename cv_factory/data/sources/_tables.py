@@ -13,7 +13,7 @@ from typing import IO, Any
 from cv_factory.errors import SourceError
 
 _DELIMITERS = (",", ";", "\t", "|")
-_DELIMITER_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
+_DELIMITER_LINE = re.compile(r"(\"?)sep=(.)\1\s*$", re.IGNORECASE)
 _MAX_FIELD_CHARACTERS = 2**24
 
 
@@ -75,6 +75,7 @@ class _CsvReader:
         self._name = name
         try:
             self._encoding = codecs.lookup(encoding or "utf-8").name
+            "".encode(self._encoding)  # there are codecs that are none of text, such as hex
         except LookupError:
             raise SourceError(f"{name} comes in an unknown encoding, {encoding!r}.") from None
         self._hint = hint
@@ -89,7 +90,7 @@ class _CsvReader:
         instruction = _DELIMITER_LINE.match(first)
         if not instruction:
             lines = chain([first], lines)
-        delimiter = instruction[1] if instruction else max(_DELIMITERS, key=first.count)
+        delimiter = instruction[2] if instruction else max(_DELIMITERS, key=first.count)
         self._reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         self.header = next(self._read_rows(), [])
         self._check_decoded(self.header)

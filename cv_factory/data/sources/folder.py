@@ -41,7 +41,7 @@ class FolderSource(ListedSource):
         self._path = (config.path or "").rstrip("/")
         self._max_bytes = config.max_bytes
         self._linked_folders, self._beside = Examples(), Examples()
-        self._linked_classes: set[str] = set()
+        self._linked_near_root: set[str] = set()
         if not store.exists():
             raise SourceError(f"The image folder {store.root} does not exist or is no folder.")
         folder = config.folder or FolderConfig()
@@ -83,11 +83,7 @@ class FolderSource(ListedSource):
         if parts and may_be_parts:
             raise SourceError(self._describe_parts(parts))
         listing = Listing(self._in_subfolders(), tuple(classes))
-        if linked := [name for name in classes if name in self._linked_classes]:
-            raise SourceError(
-                f"{format_count(len(linked), 'class folder')} of {root} are symbolic links "
-                f"({', '.join(linked)}): --set data.follow_links=true reads what they lead to."
-            )
+        self._refuse_links([name for name in classes if name in self._linked_near_root])
         if len(listing) and (empty := listing.drop_classes_below(1)):
             listing.notices.append(
                 f"{format_count(len(empty), 'empty folder')} left out: {', '.join(empty)}."
@@ -101,6 +97,15 @@ class FolderSource(ListedSource):
                     + " ".join(self.notices)
                 )
         return listing
+
+    def _refuse_links(self, folders: list[str]) -> None:
+        """Refuse class folders that are symbolic links, which are not followed by default."""
+        if folders:
+            raise SourceError(
+                f"{format_count(len(folders), 'class folder')} of {self._store.root} are symbolic "
+                f"links ({', '.join(folders)}): --set data.follow_links=true reads what they lead "
+                "to."
+            )
 
     def _find_nested_part(self, classes: list[str]) -> dict[str, str]:
         """Return a folder that is named like a training part and holds class folders, if any."""
@@ -172,7 +177,10 @@ class FolderSource(ListedSource):
                 f"data.folder.layout=parts: no subfolder of {self._store.root} is named like a "
                 f"part (train, validation, test, or val, dev, …): {', '.join(folders) or 'none'}."
             )
-        return Listing(self._in_parts(parts))
+        listing = Listing(self._in_parts(parts))
+        linked = sorted(self._linked_near_root)
+        self._refuse_links([name for name in linked if name.partition("/")[0] in parts])
+        return listing
 
     def _in_parts(self, parts: dict[str, str]) -> Iterator[ListedImage]:
         for name, file in self._files():
@@ -208,8 +216,8 @@ class FolderSource(ListedSource):
             name = printable(file.name)
             if file.is_linked_folder:
                 self._linked_folders.add(name)
-                if "/" not in name:
-                    self._linked_classes.add(name)
+                if name.count("/") < 2:
+                    self._linked_near_root.add(name)
             else:
                 yield name, file
 

@@ -14,7 +14,7 @@ from cv_factory.config.data import DataConfig, FetchConfig, HttpConfig
 from cv_factory.config.secrets import mask_secrets
 from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing
-from cv_factory.data.sources._rows import RowReader
+from cv_factory.data.sources._rows import RowReader, strip_blanks
 from cv_factory.data.sources._tables import open_table
 from cv_factory.data.storage.environment import expand
 from cv_factory.data.storage.fetch import Fetched, Fetcher, encode_url, hide_query, join_url
@@ -86,7 +86,7 @@ class HttpSource(ListedSource):
             if not page.rows:
                 continue
             reader = RowReader(self._section.columns, page.columns, "data.http.columns", page.name)
-            for image in reader.list_images(page.rows):
+            for image in reader.list_images(page.rows, strip_blanks):
                 try:
                     url = join_url(page.url, printable(image.name)) if image.name else ""
                 except ValueError as error:

@@ -39,6 +39,8 @@ _SYSTEM_FOLDERS = frozenset(
         ".ipynb_checkpoints",
         "@eadir",
         "$recycle.bin",
+        "#recycle",
+        "@recycle",
         "system volume information",
         "lost+found",
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from cv_factory.config.data import DataConfig
 from cv_factory.config.serving import ServingConfig
@@ -56,8 +57,8 @@ def tiff(values: np.ndarray, photometric: int, bits: int = 0, sample_format: int
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
 
 
-def png16(values: np.ndarray, transparent: int | None = None) -> bytes:
-    """A PNG of 16 bits a channel: uint16 ``(H, W, C)`` with 1, 3 or 4 channels."""
+def png16(values: np.ndarray, transparent: tuple[int, ...] = ()) -> bytes:
+    """A PNG of 16 bits a channel: uint16 ``(H, W, C)`` with 1 to 4 channels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -65,12 +66,13 @@ def png16(values: np.ndarray, transparent: int | None = None) -> bytes:
         )
 
     height, width, channels = values.shape
-    color_type = {1: 0, 3: 2, 4: 6}[channels]
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    key = struct.pack(f">{len(transparent)}H", *transparent)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))
-        + (b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent)))
+        + (chunk(b"tRNS", key) if key else b"")
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
@@ -104,9 +106,41 @@ def test_polarity_is_that_of_8_bits(photometric: int) -> None:
 def test_the_transparent_value_of_a_png_is_laid_over_white() -> None:
     values = RAMP[..., None].copy()
     values[:12] = 700
-    pixels = decoded(png16(values, transparent=700)).pixels
+    pixels = decoded(png16(values, transparent=(700,))).pixels
     assert (pixels[:12] == 255).all()
     assert (pixels[12:] < 20).all()
+
+
+@pytest.mark.parametrize("value_range", [None, TWELVE_BITS])
+def test_the_transparent_color_of_a_png_is_laid_over_white(
+    value_range: tuple[float, float] | None,
+) -> None:
+    values = np.full((24, 32, 3), (0x201, 0x302, 0x403), np.uint16)
+    values[12:, :, 2] += 1  # the same color to 8 bits
+    pixels = decoded(png16(values, transparent=(0x201, 0x302, 0x403)), 3, value_range).pixels
+    assert (pixels[:12] == 255).all()
+    assert (pixels[12:] < 70).all()
+
+
+def test_alpha_is_no_stored_value() -> None:
+    values = np.stack([RAMP, np.full_like(RAMP, 65535)], axis=-1)
+    measured = decoded(png16(values)).values
+    assert measured is not None
+    assert measured.high < 4096
+
+
+def test_colors_of_16_bits_in_planes_are_refused() -> None:
+    # As tifffile writes them; Pillow would take the bytes of the first row for two rows.
+    content = tiff(np.concatenate([RAMP * 16] * 3), 2)
+    for old, new in (
+        ((257, 4, 1, 72), (257, 4, 1, 24)),
+        ((277, 4, 1, 1), (277, 4, 1, 3)),
+        ((278, 4, 1, 72), (284, 3, 1, 2)),  # the planes
+    ):
+        assert struct.pack("<HHII", *old) in content
+        content = content.replace(struct.pack("<HHII", *old), struct.pack("<HHII", *new))
+    with pytest.raises(ImageError, match="in a plane each: save them"):
+        decoded(content, 3)
 
 
 def linear_gray_profile() -> bytes:
@@ -190,6 +224,12 @@ def test_a_preview_is_not_taken_for_the_picture() -> None:
     full, reduced = (struct.pack("<HHII", 254, 4, 1, value) for value in (0, 1))
     with pytest.raises(ImageError, match="raw file"):
         decoded(tiff(RAMP, 1).replace(full, reduced))
+
+
+def test_a_range_has_two_finite_ends() -> None:
+    for ends in ([1.0, 1.0], [-np.inf, 1.0], [0.0, np.inf], [np.nan, 1.0]):
+        with pytest.raises(ValidationError, match="value of black"):
+            DataConfig(value_range=ends)
 
 
 def read_twelve_bits(folder: Path, value_range: list[float] | None = None) -> ImageDataset:

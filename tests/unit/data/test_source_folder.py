@@ -205,6 +205,15 @@ def test_links_out_of_the_folder_are_followed_where_a_setting_says_so(tmp_path: 
             (tmp_path / "files" / name / image.name).symlink_to(image)
     with pytest.raises(DataError, match=r"\(disc, stripe\): --set data\.follow_links=true reads"):
         open_source(folder(tmp_path / "folders"))
+    parts = tmp_path / "parts"
+    (parts / "train").mkdir(parents=True)
+    (parts / "test").symlink_to(tmp_path / "store")
+    (parts / "train" / "disc").symlink_to(tmp_path / "store" / "disc")
+    (parts / "train" / "stripe").symlink_to(tmp_path / "store" / "stripe")
+    by_part = {"folder": {"layout": "parts"}}
+    with pytest.raises(DataError, match=r"\(test, train/disc, train/stripe\): --set data\.follow"):
+        open_source(folder(parts, **by_part))
+    assert len(ingest(folder(parts, **by_part, follow_links=True))) == 24
     for name in ("folders", "files"):
         dataset = ingest(folder(tmp_path / name, follow_links=True))
         assert dataset.class_counts == {"disc": 6, "stripe": 6}

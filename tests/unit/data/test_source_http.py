@@ -179,9 +179,12 @@ def test_a_csv_is_read_in_the_encoding_that_the_server_names(site: Site) -> None
     table = "image_url,label\n/0.png,caf\u00e9\n".encode("cp1252")
     site.put("/list", table, "text/csv; charset=windows-1252")
     assert ingest(listing(site)).class_names == ("caf\u00e9",)
-    site.put("/list", table, "text/csv; charset=nonsense")
-    with pytest.raises(DataError, match="in an unknown encoding, 'nonsense'"):
-        open_source(listing(site))
+    for charset in ("nonsense", "hex"):
+        site.put("/list", table, f"text/csv; charset={charset}")
+        with pytest.raises(DataError, match=f"in an unknown encoding, '{charset}'"):
+            open_source(listing(site))
+    site.put("/list", b"image_url;label\n /0.png ;cat\n", "text/csv")
+    assert list(ingest(listing(site)).manifest["id"]) == ["/0.png"]
     site.put("/list", table, "text/csv")
     with pytest.raises(DataError, match=r"line 2, is not UTF-8; .*text/csv; charset=cp1252"):
         open_source(listing(site))
@@ -389,7 +392,7 @@ def test_a_listing_that_is_wrong_is_named_with_what_is_wrong(
 def test_a_manifest_and_its_images_may_lie_on_a_web_server(site: Site, tmp_path: Path) -> None:
     items = publish(site, tmp_path, per_class=3)
     rows = "".join(f"{i['image_url']},{i['label']}\n" for i in items)
-    rows += f"../x.png,disc\n{site.url}/images/disc/000.png?again,disc\n"
+    rows += f"../x.png,disc\n{site.url}/images/disc/000.png?again ,disc\n"
     site.put("/set/../t.csv", b"")
     site.put("/t.csv", f"image_path,label\n{rows}".encode(), "text/csv")
     site.put("/images/disc/000.png?again", PNG)

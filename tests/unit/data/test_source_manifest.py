@@ -205,6 +205,7 @@ def pets(tmp_path: Path) -> Path:
     "content",
     [
         "sep=;\r\nimage_path;label\r\nimg/1.png;cat\r\nimg/2.png;dog\r\n",
+        '"sep=;"\nimage_path;label\nimg/1.png;cat\nimg/2.png;dog\n',
         "image_path, label\nimg/1.png, cat\n img/2.png , dog \n",
         'image_path, label\n"img/1.png", "cat"\nimg/2.png,"dog"\n',
         "image_path,label\nimg/1.png,cat\u00a0\nimg/2.png,\tdog\u200b\n",
@@ -213,7 +214,7 @@ def pets(tmp_path: Path) -> Path:
         b"image_path,label,note\nimg/1.png,cat,caf\xe9\nimg/2.png,dog,x\n",
         "image_path,label\rimg/1.png,cat\rimg/2.png,dog\r",
     ],
-    ids=["sep", "blanks", "quotes", "invisible", "empty rows", "backslashes", "note", "returns"],
+    ids=["sep", "quoted sep", "blanks", "quotes", "invisible", "empty rows", "backslashes", "note", "returns"],
 )
 def test_a_table_of_a_spreadsheet_is_read(pets: Path, content: str | bytes) -> None:
     dataset = read_csv(pets, content)

@@ -196,6 +196,8 @@ def base64_variants(image: bytes) -> dict[str, str]:
     return {
         "data URL": f"data:image/png;base64,{plain}",
         "data URL with parameters": f"data:image/png;name=a.png;base64,{plain}",
+        "data URL in lines": f"data:image/png;base64,\n{plain}\n",
+        "data URL with blanks": f" data:image/png; base64, {plain}",
         "lines": base64.encodebytes(image).decode(),
         "MIME lines": "\r\n".join(textwrap.wrap(plain, 76)),
         "URL-safe": base64.urlsafe_b64encode(image).decode(),
