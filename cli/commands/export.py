@@ -1,6 +1,7 @@
 """``run.py export``: write the bundle of a version, or its predictor alone, to a directory."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -57,8 +58,8 @@ def command(
         bundle.save(directory)
     click.echo(
         f"Bundle of {title} written to {directory}.\n"
-        f"Serve:   python -m cv_factory.serving {directory}\n"
-        f"Predict: python run.py predict IMAGE --bundle {directory}"
+        f"Serve:   python -m cv_factory.serving {quote(str(directory))}\n"
+        f"Predict: python run.py predict IMAGE --bundle {quote(str(directory))}"
     )
     return 0
 
