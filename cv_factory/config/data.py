@@ -26,6 +26,8 @@ _SOURCE_SECTIONS: dict[str, tuple[str, ...]] = {
     "http": ("http", "fetch"),
     "dvc": ("dvc", "folder", "manifest"),
 }
+#: URL schemes that images in tables can have.
+ImageScheme: TypeAlias = Literal["http", "https", "s3", "gs", "az", "memory"]
 _SECTIONS = ("torchvision", "folder", "manifest", "sql", "http", "dvc", "fetch")
 _NEEDS_PATH = ("folder", "manifest", "http", "dvc")
 _HAS_NO_PATH = ("digits", "fashion_mnist", "mnist", "cifar10", "torchvision", "sql")
@@ -89,7 +91,7 @@ class TableConfig(Section):
     """Settings shared by all tables of images."""
 
     columns: ColumnsConfig = ColumnsConfig()
-    allowed_schemes: list[Literal["http", "https", "s3", "gs", "az", "memory"]] = Field(
+    allowed_schemes: list[ImageScheme] = Field(
         [], description="URL schemes that an image may have; others are refused"
     )
 
@@ -286,7 +288,7 @@ class DataConfig(Section):
     @field_validator("value_range")
     @classmethod
     def _check_value_range(cls, value_range: list[float] | None) -> list[float] | None:
-        if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        if value_range is not None and not value_range[0] < value_range[1] < math.inf:
             raise ValueError("give the value of black, then the larger value of white: [0, 4095]")
         return value_range
 

@@ -99,7 +99,9 @@ def parse_depth(image: ImageFile.ImageFile) -> Depth | None:
     if is_in_planes and rawmode in ("R", "C") and max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8:
         raise ImageError("16-bit colours in a plane each: save them pixel by pixel, or compressed")
     is_deep = isinstance(rawmode, str) and rawmode[:-1].endswith(";16")
-    return Depth(65535.0, color_rawmode=rawmode) if is_deep else None
+    # libtiff reads the planes in the machine's own byte order alone.
+    color_rawmode = "in planes" if is_in_planes else rawmode
+    return Depth(65535.0, color_rawmode=color_rawmode) if is_deep else None
 
 
 def scale_gray(

@@ -2,9 +2,10 @@
 
 import unicodedata
 from collections.abc import Iterator, Mapping
+from typing import get_args
 from urllib.parse import quote
 
-from cv_factory.config.data import TableConfig
+from cv_factory.config.data import ImageScheme, TableConfig
 from cv_factory.config.secrets import mask_secrets
 from cv_factory.data.sources._rows import strip_blanks
 from cv_factory.data.storage.fetch import Fetcher, encode_url
@@ -16,6 +17,8 @@ from cv_factory.data.storage.stores import (
     printable,
 )
 from cv_factory.errors import ImageError
+
+_SCHEMES: tuple[str, ...] = get_args(ImageScheme)
 
 
 class ReferencedImages:
@@ -69,7 +72,8 @@ class ReferencedImages:
         for spelling in _list_spellings(path):
             try:
                 if self._store.has(check_relative(spelling)):
-                    return spelling
+                    # A file called "cam::1.png" is no URL.
+                    return f"./{spelling}" if parse_scheme(spelling) else spelling
             except ImageError:
                 continue
         return path
@@ -86,10 +90,12 @@ class ReferencedImages:
             return self._store.read(self._check_relative(reference).encode(), self._max_bytes)
         if not scheme and self._base_url is None:
             raise ImageError(f"a relative path, but there is no root (set {self._setting}.root)")
+        if scheme == "file":
+            raise ImageError(f"the file does not lie below the root ({self._setting}.root)")
         if scheme and scheme not in self._schemes:
-            raise ImageError(
-                f"the scheme '{scheme}:' is not allowed (add it to {self._setting}.allowed_schemes)"
-            )
+            allowed = f"{self._setting}.allowed_schemes"
+            advice = f"add it to {allowed}" if scheme in _SCHEMES else f"{allowed} has no such one"
+            raise ImageError(f"the scheme '{scheme}:' is not allowed ({advice})")
         if scheme in ("", "http", "https"):
             return self._fetcher.get(self._get_url(reference), self._max_bytes).content
         folder, _, base = reference.rpartition("/")

@@ -15,6 +15,7 @@ from cv_factory.errors import SourceError
 _DELIMITERS = (",", ";", "\t", "|")
 _DELIMITER_LINE = re.compile(r"(\"?)sep=(.)\1\s*$", re.IGNORECASE)
 _MAX_FIELD_CHARACTERS = 2**24
+_UTF_16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class _CsvReader:
         self._reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         self.header = next(self._read_rows(), [])
         self._check_decoded(self.header)
+        if "\0" in "".join(self.header):
+            raise self._encoding_error(_UTF_16_MARKS[0])
 
     def rows(self, columns: Collection[str]) -> Iterator[dict[str, Any]]:
         """Yield the rows below the header; blank lines are none."""
@@ -141,7 +144,7 @@ class _CsvReader:
             raise self._encoding_error(text) from None
 
     def _encoding_error(self, text: str) -> SourceError:
-        likely = "utf-16" if text.startswith(("\udcff\udcfe", "\udcfe\udcff")) else "cp1252"
+        likely = "utf-16" if text.startswith(_UTF_16_MARKS) else "cp1252"
         return SourceError(
             f"{self._name}, line {self._line}, is not {self._encoding.upper()}; save the table as "
             f"UTF-8, or {self._hint.replace('ENCODING', likely)}"

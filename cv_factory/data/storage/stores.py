@@ -31,7 +31,10 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 _REMOTE_READERS = 16
 #: What operating systems, file servers and notebooks leave beside a user's files, in lower case.
 _SYSTEM_FILES = frozenset(
-    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store", "icon\r"}
+    {
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini"),
+        *(".ds_store", "icon\r"),
+    }
 )
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -150,7 +153,9 @@ def check_relative(name: str) -> str:
 def is_system_path(path: str) -> bool:
     """Whether a file belongs to an operating system, a file server or a notebook, not to a user."""
     *folders, base = re.split(r"[/\\]", path.lower())
-    return base in _SYSTEM_FILES or base[:2] == "._" or not _SYSTEM_FOLDERS.isdisjoint(folders)
+    file, _, stream = base.partition(":")  # a stream of NTFS, copied to another file system
+    is_system_file = file in _SYSTEM_FILES or base[:2] == "._" or stream == "zone.identifier"
+    return is_system_file or not _SYSTEM_FOLDERS.isdisjoint(folders)
 
 
 def open_store(
@@ -259,7 +264,7 @@ class LocalStore(ImageStore):
         """Return the path from the root of an absolute path or file URL below it."""
         path = reference
         if parse_scheme(reference) == "file":
-            path = unquote(reference[len("file:") :].removeprefix("//"))
+            path = unquote(reference[len("file:") :].removeprefix("//").removeprefix("localhost"))
         for root in (os.path.abspath(self._path), os.fsdecode(self._real_root)):  # noqa: PTH100
             if path.startswith(prefix := f"{root.rstrip('/')}/"):
                 return path[len(prefix) :].lstrip("/")

@@ -150,7 +150,8 @@ def test_a_layout_of_parts_needs_a_part(tmp_path: Path) -> None:
 
 def test_files_of_operating_systems_are_no_images_of_any_source(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "pets", per_class=6)
-    names = ["disc/Thumbs.db", "disc/desktop.ini", "__MACOSX/disc/000.png", "@eaDir/x/1.jpg"]
+    names = ["disc/Thumbs.db", "disc/desktop.ini", "__MACOSX/disc/000.png", "@eaDir/x/1.jpg",
+             "#recycle/disc/0.png", "disc/000.png:Zone.Identifier"]  # fmt: skip
     images = sorted(p.relative_to(tmp_path / "pets").as_posix() for p in tmp_path.rglob("*.png"))
     table = "".join(f"{name},{name.split('/')[0]}\n" for name in [*images, "disc/._0.png", *names])
     for name in names:
@@ -158,7 +159,7 @@ def test_files_of_operating_systems_are_no_images_of_any_source(tmp_path: Path) 
         (tmp_path / "pets" / name).write_bytes(b"\xd0\xcf\x11\xe0")
     (tmp_path / "pets" / "labels.csv").write_text("image_path,label\n" + table)
     as_table = DataConfig(source="manifest", path=str(tmp_path / "pets" / "labels.csv"))
-    for config, n in ((folder(tmp_path / "pets"), 4), (as_table, 5)):
+    for config, n in ((folder(tmp_path / "pets"), 6), (as_table, 7)):
         dataset = ingest(config)
         assert dataset.class_counts == {"disc": 6, "stripe": 6}
         assert dataset.notices[0].startswith(f"{n} files of the operating system left out")
