@@ -86,9 +86,9 @@ def test_each_row_that_is_refused_keeps_its_id_and_reason(tmp_path: Path) -> Non
         "../secret.png": "climbs",
         "link.png": "leaves the folder",
         "missing.png": "no such file",
-        "s3://bucket/x.png": "scheme 's3:' is not allowed (add it to data.manifest.allowed_schemes)",
+        "s3://bucket/x.png": "'s3:' is not allowed (add it to data.manifest.allowed_schemes)",
         "file:///etc/passwd": "the file does not lie below the root (data.manifest.root)",
-        "data:image/png;base64": "'data:' is not allowed (data.manifest.allowed_schemes has no such",
+        "data:image/png;base64": "'data:' is not allowed (data.manifest.allowed_schemes has no",
         "": "names no image",
     }
     rows = [f"{n}.png,{'ab'[n % 2]}" for n in range(4)] + [f"{path},a" for path in bad]
