@@ -7,72 +7,49 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
-import pytest
 
 from tests.support.launcher_runs import command, result
 from tests.support.project import Project
 
-_WAYS = ("return", "raise", "exit", "sys.exit", "kill")
+#: Ways for a step to end without a result, and what the error says where there is none.
+_DEATHS = {
+    "exit": "exit code 3",
+    "sys.exit": "exit code 0",
+    "kill": "SIGKILL: most often the kernel's out-of-memory killer",
+}
 
 
-@pytest.fixture
-def output(project: Project) -> str:
-    """What one client printed that ran a step of every way to end, and outlived each failure."""
-    if "launcher" not in project.history:
-        project.history["launcher"] = project.command(command(project, *_WAYS))
-    return project.history["launcher"].stdout
-
-
-@pytest.fixture
-def outcome_by_way(output: str) -> dict[str, Any]:
-    """What came of each of the ways."""
-    outcomes: dict[str, Any] = result(output)
-    return outcomes
-
-
-def test_success_returns_the_outputs(outcome_by_way: dict[str, Any]) -> None:
-    outcome = outcome_by_way["return"]
+def test_a_step_returns_from_its_own_process(project: Project) -> None:
+    client = project.command(command(project, "return"))
+    outcome = result(client.stdout)["return"]
+    assert "how=return\n" in client.stdout, "output of the step is output of the client"
     assert outcome["raised"] is None
     assert (outcome["run"], outcome["step"]) == ("completed", "completed")
     observations = outcome["outputs"]["seen"]
     assert observations["own process"]
     assert observations["started by the client"]
-
-
-def test_only_the_integrations_of_the_stack_are_imported(outcome_by_way: dict[str, Any]) -> None:
     # Both are installed, and have an integration that would import them.
-    observations = outcome_by_way["return"]["outputs"]["seen"]
     assert (observations["torch"], observations["sklearn"]) == (False, False)
 
 
-def test_output_of_the_step_is_output_of_the_client(output: str) -> None:
-    assert [way for way in _WAYS if f"how={way}\n" in output] == list(_WAYS)
-
-
-def test_exception_keeps_its_class_and_message(outcome_by_way: dict[str, Any]) -> None:
-    outcome = outcome_by_way["raise"]
-    assert outcome["raised"] == "TrainingError"
-    assert outcome["message"] == outcome["stored"] == "the loss is not a number"
-    assert (outcome["run"], outcome["step"]) == ("failed", "failed")
-
-
-@pytest.mark.parametrize(
-    ("way", "words"),
-    [
-        ("exit", "exit code 3"),
-        ("sys.exit", "exit code 0"),
-        ("kill", "SIGKILL: most often the kernel's out-of-memory killer"),
-    ],
-)
-def test_death_without_exception_names_the_cause(
-    outcome_by_way: dict[str, Any], way: str, words: str
-) -> None:
-    outcome = outcome_by_way[way]
-    assert outcome["raised"] == "StepProcessError"
-    assert words in outcome["message"]
-    assert "'launched'" in outcome["message"]
-    assert (outcome["run"], outcome["step"]) == ("failed", "failed")
-    assert outcome["outputs"] == {}
+def test_a_client_outlives_each_failure_of_a_step_and_names_its_cause(project: Project) -> None:
+    client = project.warm(*command(project, "raise", *_DEATHS)[1:])
+    outcomes: dict[str, Any] = result(client.stdout)
+    assert [way for way in ("raise", *_DEATHS) if f"how={way}\n" in client.stdout] == [
+        "raise",
+        *_DEATHS,
+    ]
+    raised = outcomes["raise"]
+    assert raised["raised"] == "TrainingError"
+    assert raised["message"] == raised["stored"] == "the loss is not a number"
+    assert (raised["run"], raised["step"]) == ("failed", "failed")
+    for way, words in _DEATHS.items():
+        outcome = outcomes[way]
+        assert outcome["raised"] == "StepProcessError", way
+        assert words in outcome["message"], way
+        assert "'launched'" in outcome["message"], way
+        assert (outcome["run"], outcome["step"]) == ("failed", "failed"), way
+        assert outcome["outputs"] == {}, way
 
 
 @contextmanager
@@ -113,5 +90,5 @@ def test_step_ends_when_its_client_is_killed(project: Project) -> None:
         client.wait(10)
         _assert_end(processes)
     # The dying step has still reported to ZenML: nothing seems to be running.
-    reported = project.command(command(project, "statuses"))
+    reported = project.warm(*command(project, "statuses")[1:])
     assert result(reported.stdout) == ["failed"]

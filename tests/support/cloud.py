@@ -5,7 +5,6 @@ The S3 server, ZenML and MLflow are real; the emulator says of itself what it is
 
 import json
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -23,7 +22,7 @@ import boto3
 import psutil
 
 from cv_factory.processes.ports import find_free_ports
-from tests.support.paths import ROOT
+from tests.support.documentation import shell_commands
 from tests.support.project import Completed, Project
 from tests.support.s3_server import USER, WEED, S3Server, answers
 from tests.support.waiting import wait_until
@@ -43,11 +42,8 @@ asked_for: set[str] = set()
 
 
 def page_commands() -> list[str]:
-    """Return the commands in the blocks of docs/aws.md, in order, a line each, without comments."""
-    text = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [" ".join(line.split(" #")[0].split()) for line in lines]
+    """Return the commands of docs/aws.md, in order."""
+    return shell_commands("docs/aws.md")
 
 
 def documented(beginning: str) -> list[str]:

@@ -85,7 +85,7 @@ def test_calibration_uses_training_images_only() -> None:
 
 
 def test_low_agreement_stops_the_export_and_names_the_settings() -> None:
-    with pytest.raises(ExportError, match=r"In int8 .*export\.min_agreement is 100\.00%"):
+    with pytest.raises(ExportError, match=r"In int8 .*export\.min_agreement is 100%"):
         quantized("int8", min_agreement=1.0)
 
 
