@@ -67,6 +67,9 @@ def _predict_by_service(
             try:
                 predictions.append(client.predict(image.read_bytes()))
             except ServiceError as error:
+                if error.status is None:  # whatever the image
+                    advice = "What is served, and where: python run.py status"
+                    raise ServiceError(f"{str(error).rstrip('.')}. {advice}") from None
                 raise ServiceError(f"{image}: {error}") from None
         return predictions
 

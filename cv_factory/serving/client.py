@@ -1,5 +1,6 @@
 """Typed HTTP client of the service, for Python programs and for ``run.py predict``."""
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -155,7 +156,7 @@ class PredictionClient(AbstractContextManager["PredictionClient"]):
         try:
             response = self._client.request(method, path, **content)
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
+            reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
             if self._proxy_variables:
                 reason += f" (the environment names a proxy: {', '.join(self._proxy_variables)})"
             raise ServiceError(f"{self._url} cannot be reached: {reason}") from None

@@ -79,7 +79,7 @@ def test_predict_names_the_image_that_the_service_rejects(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def reject(*_: Any) -> None:
-        raise ServiceError("rejected the request (422): not an image")
+        raise ServiceError("rejected the request (422): not an image", 422)
 
     monkeypatch.setattr(PredictionClient, "predict", reject)
     (tmp_path / "broken.png").write_bytes(b"hello")

@@ -21,6 +21,14 @@ def predict(tmp_path: Path, *options: str) -> Result:
     return CliRunner().invoke(command, ["predict", str(image), *options])
 
 
+def test_a_service_that_cannot_be_reached_is_not_the_images_fault(tmp_path: Path) -> None:
+    result = predict(tmp_path, "--url", UNREACHABLE)
+    assert str(result.exception) == (
+        f"{UNREACHABLE} cannot be reached: Connection refused. What is served, and where: python "
+        "run.py status"
+    )
+
+
 def test_white_space_around_a_key_is_removed() -> None:
     with PredictionClient(UNREACHABLE, "cvf_secret\n") as client:
         assert client._client.headers["authorization"] == "Bearer cvf_secret"
