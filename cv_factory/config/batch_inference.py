@@ -5,9 +5,8 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from cv_factory.config.data import DataConfig
-from cv_factory.config.problems import Problem, refuse
 from cv_factory.config.secrets import Location, StorageOptions
-from cv_factory.config.section import RegisteredName, Section
+from cv_factory.config.section import Problem, RegisteredName, Section, refuse
 
 
 class BatchModelConfig(Section):

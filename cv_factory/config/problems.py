@@ -1,16 +1,19 @@
-"""Problems of a configuration in its reader's words: pydantic's errors, and settings that clash."""
+"""Problems of a configuration in its reader's words.
+
+No step depends on this module: a word that is changed here makes none stale.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from cv_factory.config.secrets import SecretSettingError
+from cv_factory.config.section import CONTRADICTION, Problem
 from cv_factory.config.suggestion import suggest
 
-_CONTRADICTION = "contradiction"
 _SECTION = "must hold settings of its own, one 'key: value' each"
 #: Message by pydantic's type of error; fields in braces are those of its context.
 _MESSAGES = {
@@ -42,33 +45,10 @@ _HIDDEN = object()
 _TYPE = "must be "
 
 
-class Problem(NamedTuple):
-    """A setting that cannot stand beside another one: its path, and what is wrong with it."""
-
-    path: tuple[str | int, ...]
-    message: str
-
-    def __str__(self) -> str:
-        """Return the dotted key and the message."""
-        return f"{'.'.join(map(str, self.path))}: {self.message}"
-
-
-def refuse(problems: Iterable[Problem]) -> None:
-    """Refuse settings from within a validator of pydantic, all of them at once.
-
-    Raises:
-        PydanticCustomError: There are problems; ``expand`` reads them from its details.
-    """
-    listed = list(problems)
-    if listed:
-        text = "\n".join(map(str, listed))
-        raise PydanticCustomError(_CONTRADICTION, "{text}", {"text": text, "problems": listed})
-
-
 def expand(detail: ErrorDetails) -> list[Problem]:
     """Return the problems that ``refuse`` was called with; empty for any other error."""
     problems: list[Problem] = detail.get("ctx", {}).get("problems", [])
-    return problems if detail["type"] == _CONTRADICTION else []
+    return problems if detail["type"] == CONTRADICTION else []
 
 
 def describe_error(error: ValidationError, *, show_values: bool = True) -> str:

@@ -1,8 +1,10 @@
-"""Base of all configuration sections: strict types, finite numbers, no unknown keys, immutable."""
+"""Base of all configuration sections, and the refusal of settings that contradict each other."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 #: Pattern of a registered model's name, which also names folders.
@@ -12,6 +14,8 @@ RegisteredName = Annotated[
     Field(pattern=REGISTERED_NAME, description="letters, digits, - and _, at most 64 in all"),
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+#: Pydantic's type of the error that ``refuse`` raises.
+CONTRADICTION = "contradiction"
 
 
 class Section(BaseModel):
@@ -27,3 +31,26 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+class Problem(NamedTuple):
+    """A setting that cannot stand beside another one: its path, and what is wrong with it."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        """Return the dotted key and the message."""
+        return f"{'.'.join(map(str, self.path))}: {self.message}"
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Refuse settings from within a validator of pydantic, all of them at once.
+
+    Raises:
+        PydanticCustomError: There are problems; ``problems.expand`` reads them from its details.
+    """
+    listed = list(problems)
+    if listed:
+        text = "\n".join(map(str, listed))
+        raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text, "problems": listed})

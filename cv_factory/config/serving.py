@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from cv_factory.config.plugins import load_plugin
-from cv_factory.config.problems import Problem, describe, refuse
-from cv_factory.config.section import Section
+from cv_factory.config.problems import describe
+from cv_factory.config.section import Problem, Section, refuse
 
 #: Key of pydantic's context: the configuration is stored, and was checked by an earlier release.
 IS_STORED = "is_stored"

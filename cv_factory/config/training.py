@@ -11,10 +11,10 @@ from cv_factory.config.export import CalibrationConfig, ExportConfig, Familiarit
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
 from cv_factory.config.model_section import NetworkSection
-from cv_factory.config.problems import Problem, refuse
 from cv_factory.config.register import RegisterConfig
-from cv_factory.config.search import SearchConfig, check_space
-from cv_factory.config.section import Section
+from cv_factory.config.search import SearchConfig
+from cv_factory.config.search_space import check_space
+from cv_factory.config.section import Problem, Section, refuse
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig

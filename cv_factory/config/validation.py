@@ -1,14 +1,11 @@
 """The section ``validation``: what a dataset must fulfil before anything is fitted on it."""
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cv_factory.config.problems import Problem, refuse
-from cv_factory.config.section import Fraction, Section
-from cv_factory.config.suggestion import suggest
-from cv_factory.errors import ConfigError
+from cv_factory.config.section import Fraction, Problem, Section, refuse
 
 ExpectationName = Literal[
     "brightness",
@@ -97,17 +94,3 @@ class ValidationConfig(Section):
                     ("severity", name),
                     "is checked against validation.reference: name a stored dataset there",
                 )
-
-    def select(self, names: Iterable[str]) -> "ValidationConfig":
-        """Return the configuration with all expectations off but those named.
-
-        Raises:
-            ConfigError: There is no such expectation.
-        """
-        chosen, valid = set(names), get_args(ExpectationName)
-        if unknown := sorted(chosen.difference(valid)):
-            raise ConfigError(
-                f"There is no expectation {unknown[0]!r}. {suggest(unknown[0], valid)}"
-            )
-        off = dict.fromkeys(set(valid) - chosen, "off")
-        return self.model_copy(update={"severity": {**self.severity, **off}})

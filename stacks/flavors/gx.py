@@ -5,7 +5,7 @@ expectations; this connects them to the stack.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from zenml.data_validators import BaseDataValidator, BaseDataValidatorFlavor
 from zenml.data_validators.base_data_validator import BaseDataValidatorConfig
@@ -70,7 +70,7 @@ class GXDataValidator(BaseDataValidator):
         split: Split = kwargs["split"]
         config: ValidationConfig = kwargs["config"]
         if check_list is not None:
-            config = config.select(check_list)
+            config = _select_expectations(config, check_list)
         return validate_dataset(
             dataset.manifest,
             class_names=dataset.class_names,
@@ -84,3 +84,21 @@ class GXDataValidator(BaseDataValidator):
             else None,
             stored_values=dataset.stored_values,
         )
+
+
+def _select_expectations(config: "ValidationConfig", names: Sequence[str]) -> "ValidationConfig":
+    """Return the configuration with all expectations off but those named.
+
+    Raises:
+        ConfigError: There is no such expectation.
+    """
+    from cv_factory.config.suggestion import suggest
+    from cv_factory.config.validation import ExpectationName
+    from cv_factory.errors import ConfigError
+
+    valid = get_args(ExpectationName)
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"There is no expectation {name!r}. {suggest(name, valid)}")
+    off = dict.fromkeys(set(valid).difference(names), "off")
+    return config.model_copy(update={"severity": {**config.severity, **off}})
