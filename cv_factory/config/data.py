@@ -3,7 +3,6 @@
 ``source`` names the kind of source; what only one kind needs stands in a section of its name.
 """
 
-import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -288,7 +287,7 @@ class DataConfig(Section):
     @field_validator("value_range")
     @classmethod
     def _check_value_range(cls, value_range: list[float] | None) -> list[float] | None:
-        if value_range is not None and not value_range[0] < value_range[1] < math.inf:
+        if value_range is not None and not value_range[0] < value_range[1]:
             raise ValueError("give the value of black, then the larger value of white: [0, 4095]")
         return value_range
 
@@ -324,11 +323,7 @@ class DataConfig(Section):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the settings that can change a result: not where named sets lie."""
-        fields = self.model_dump(mode="json", exclude={"data_dir": True})
-        # Left out where not given: earlier runs keep their fingerprint.
-        if self.value_range is None:
-            del fields["value_range"]
-        return fields
+        return self.model_dump(mode="json", exclude={"data_dir": True})
 
 
 def _example(config: DataConfig) -> str:
