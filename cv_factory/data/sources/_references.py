@@ -8,6 +8,7 @@ from urllib.parse import quote
 from cv_factory.config.data import ImageScheme, TableConfig
 from cv_factory.config.secrets import mask_secrets
 from cv_factory.data.sources._rows import strip_blanks
+from cv_factory.data.storage.environment import expand
 from cv_factory.data.storage.fetch import Fetcher, encode_url
 from cv_factory.data.storage.stores import (
     FsspecStore,
@@ -97,9 +98,11 @@ class ReferencedImages:
             advice = f"add it to {allowed}" if scheme in _SCHEMES else f"{allowed} has no such one"
             raise ImageError(f"the scheme '{scheme}:' is not allowed ({advice})")
         if scheme in ("", "http", "https"):
-            return self._fetcher.get(self._get_url(reference), self._max_bytes).content
+            base_url = expand(self._base_url or "", f"{self._setting}.root")
+            return self._fetcher.get(self._get_url(reference, base_url), self._max_bytes).content
         folder, _, base = reference.rpartition("/")
-        return FsspecStore.connect(folder, self._options).read(base.encode(), self._max_bytes)
+        store = FsspecStore.connect(folder, self._options, is_setting=False)
+        return store.read(base.encode(), self._max_bytes)
 
     def version(self, name: bytes) -> str:
         """Return what changes when the image does; empty where only reading it tells."""
@@ -122,15 +125,15 @@ class ReferencedImages:
         scheme = parse_scheme(reference)
         if scheme in ("http", "https") or (not scheme and self._base_url is not None):
             try:
-                return mask_secrets(encode_url(self._get_url(reference)))
+                return mask_secrets(encode_url(self._get_url(reference, self._base_url or "")))
             except (ImageError, ValueError):
                 return reference
         return reference if scheme or self._store is None else self._store.location(name)
 
-    def _get_url(self, reference: str) -> str:
+    def _get_url(self, reference: str, base_url: str) -> str:
         if parse_scheme(reference):
             return reference
-        return f"{self._base_url}/{quote(self._check_relative(reference))}"
+        return f"{base_url}/{quote(self._check_relative(reference))}"
 
     def _check_relative(self, reference: str) -> str:
         try:

@@ -16,7 +16,7 @@ from cv_factory.data.sources._listed import ListedSource
 from cv_factory.data.sources._listing import ListedImage, Listing
 from cv_factory.data.sources._rows import RowReader, strip_blanks
 from cv_factory.data.sources._tables import open_table
-from cv_factory.data.storage.environment import expand
+from cv_factory.data.storage.environment import expand, hide_variables
 from cv_factory.data.storage.fetch import Fetched, Fetcher, encode_url, hide_query, join_url
 from cv_factory.data.storage.stores import printable
 from cv_factory.errors import ImageError, SourceError
@@ -55,8 +55,9 @@ class HttpSource(ListedSource):
             ConfigError: The URL needs an environment variable that is not set.
             SourceError: A page cannot be had or is not as configured.
         """
-        self._url = expand(config.path or "", "data.path")
-        self._name = hide_query(config.path or "")
+        self._path = config.path or ""
+        self._url = expand(self._path, "data.path")
+        self._name = hide_query(self._path)
         self._section = config.http or HttpConfig()
         self._max_bytes = config.max_bytes
         with ExitStack() as on_error:
@@ -98,7 +99,9 @@ class HttpSource(ListedSource):
         url: str | None = self._page_url(1)
         seen: set[str] = set()
         while url is not None:
-            name = f"{hide_query(url)}, page {len(seen) + 1}" if seen else hide_query(url)
+            name = hide_variables(hide_query(url), self._path)
+            if seen:
+                name += f", page {len(seen) + 1}"
             if url in seen or len(seen) >= self._section.max_pages:
                 raise SourceError(
                     f"The listing {self._name} comes back to a page ({name}) or has more pages "
@@ -167,7 +170,7 @@ class HttpSource(ListedSource):
 
     def _location(self, name: bytes) -> str:
         """Return the address that is asked, without its secrets."""
-        url = printable(name)
+        url = hide_variables(printable(name), self._path)
         try:
             return mask_secrets(encode_url(url))
         except ValueError:

@@ -31,3 +31,11 @@ def expand(text: str, setting: str) -> str:
         return value
 
     return _VARIABLE.sub(look_up, text)
+
+
+def hide_variables(text: str, setting: str) -> str:
+    """Replace what the variables of a setting hold by ``{env:NAME}`` again."""
+    for name in _VARIABLE.findall(setting):
+        if value := os.environ.get(name):
+            text = text.replace(value, f"{{env:{name}}}")
+    return text

@@ -324,13 +324,11 @@ class FsspecStore(ImageStore):
         self._errors = get_filesystem_errors(filesystem)
 
     @classmethod
-    def connect(cls, url: str, options: Mapping[str, str | int | bool]) -> "FsspecStore":
-        """Open the file system of a URL.
-
-        Raises:
-            SourceError: No file system handles the URL, or its package is not installed.
-        """
-        filesystem, path = open_filesystem(url, options)
+    def connect(
+        cls, url: str, options: Mapping[str, str | int | bool], *, is_setting: bool = True
+    ) -> "FsspecStore":
+        """Open the file system of a URL; arguments and errors as for ``open_filesystem``."""
+        filesystem, path = open_filesystem(url, options, is_setting=is_setting)
         return cls(filesystem, path, url)
 
     @property
@@ -432,8 +430,16 @@ class FsspecStore(ImageStore):
         return content
 
 
-def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[Any, str]:
+def open_filesystem(
+    url: str, options: Mapping[str, str | int | bool], *, is_setting: bool = True
+) -> tuple[Any, str]:
     """Open the fsspec file system of a URL; return it and the URL's path in it.
+
+    Args:
+        url: The URL.
+        options: Of the file system.
+        is_setting: Whether the configuration gives the URL, and ``{env:NAME}`` in it is replaced.
+            Whoever writes a table could have this machine's secrets sent to an address of theirs.
 
     Raises:
         SourceError: No file system handles the URL, or its package is not installed.
@@ -446,7 +452,7 @@ def open_filesystem(url: str, options: Mapping[str, str | int | bool]) -> tuple[
     }
     if "endpoint_url" in arguments and parse_scheme(url) == "s3":
         arguments["client_kwargs"] = {"endpoint_url": arguments.pop("endpoint_url")}
-    address = expand(url, f"the address {url}")
+    address = expand(url, f"the address {url}") if is_setting else url
     try:
         filesystem, path = fsspec.core.url_to_fs(address, use_listings_cache=False, **arguments)
     except ImportError as error:

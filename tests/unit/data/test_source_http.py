@@ -222,6 +222,14 @@ def test_keys_in_addresses_are_neither_stored_nor_shown(
     assert list(dataset.manifest["source"]) == [
         f"{site.url}/0.png", f"{site.url}/1.png?X-Amz-Signature=***&v=1"
     ]  # fmt: skip
+    site.put("/s3cret/list", as_json([{"image_url": f"{n}.png", "label": n} for n in range(2)]))
+    site.put("/s3cret/t.csv", b"image_path,label\n0.png,a\n1.png,b\n")
+    for n in range(2):
+        site.put(f"/s3cret/{n}.png", PNG)
+    for source, path in (("manifest", "t.csv"), ("http", "list")):
+        dataset = ingest(listing(site, f"/{{env:IMAGES_KEY}}/{path}", source=source))
+        assert len(dataset) == 2
+        assert "s3cret" not in dataset.manifest.to_csv()
 
 
 def test_an_image_that_cannot_be_fetched_is_left_out_with_its_reason(site: Site) -> None:

@@ -265,6 +265,19 @@ def test_absolute_paths_and_file_urls_below_the_root_are_relative_ones(pets: Pat
     assert len(root) == 3
 
 
+def test_a_row_cannot_send_the_environment_to_an_address_of_its_own(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGES_KEY", "s3cret")
+    fsspec.filesystem("memory").pipe("/s3cret/1.png", PNG)
+    urls = ["memory://{env:IMAGES_KEY}/1.png", "memory://{env:NOT_SET}/1.png"]
+    rows = "".join(f"{url},a\n" for url in urls)
+    table = f"image_path,label\nimg/1.png,a\nimg/2.png,b\n{rows}"
+    schemes = {"allowed_schemes": ["memory"]}
+    dataset = read_csv(pets, table, manifest=schemes, max_unreadable_share=0.5)
+    assert [image.id for image in dataset.unreadable] == urls
+
+
 def test_a_colon_in_a_file_name_is_no_scheme(pets: Path) -> None:
     (pets / "cam::1.png").write_bytes(PNG)
     rows = "cam0-2024-05-01T12:30:07.png,a\ncam::1.png,a\nimg/1.png,b\n"
