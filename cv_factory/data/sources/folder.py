@@ -40,6 +40,7 @@ class FolderSource(ListedSource):
         self._store = store
         self._path = (config.path or "").rstrip("/")
         self._max_bytes = config.max_bytes
+        self._follow_links = config.follow_links
         self._linked_folders, self._beside = Examples(), Examples()
         self._linked_near_root: set[str] = set()
         if not store.exists():
@@ -82,7 +83,7 @@ class FolderSource(ListedSource):
         parts = find_parts(classes) or self._find_nested_part(classes)
         if parts and may_be_parts:
             raise SourceError(self._describe_parts(parts))
-        listing = Listing(self._in_subfolders(), tuple(classes))
+        listing = Listing(self._in_subfolders(frozenset(classes)), tuple(classes))
         self._refuse_links([name for name in classes if name in self._linked_near_root])
         if len(listing) and (empty := listing.drop_classes_below(1)):
             listing.notices.append(
@@ -99,8 +100,8 @@ class FolderSource(ListedSource):
         return listing
 
     def _refuse_links(self, folders: list[str]) -> None:
-        """Refuse class folders that are symbolic links, which are not followed by default."""
-        if folders:
+        """Refuse class folders that are links, unless links are followed: then they are circles."""
+        if folders and not self._follow_links:
             raise SourceError(
                 f"{format_count(len(folders), 'class folder')} of {self._store.root} are symbolic "
                 f"links ({', '.join(folders)}): --set data.follow_links=true reads what they lead "
@@ -154,12 +155,18 @@ class FolderSource(ListedSource):
     def _set_path(self, subfolder: str) -> str:
         return shlex.quote(f"data.path={self._path}/{subfolder}")
 
-    def _in_subfolders(self) -> Iterator[ListedImage]:
+    def _in_subfolders(self, classes: frozenset[str]) -> Iterator[ListedImage]:
         for name, file in self._files():
             label, separator, _ = name.partition("/")
             if separator or file.problem:
+                # A folder that cannot be opened is a class, a link that leads nowhere is none.
+                is_class = bool(separator) or label in classes
                 yield ListedImage(
-                    name, file.name, label or None, version=file.version, problem=file.problem
+                    name,
+                    file.name,
+                    label if is_class else None,
+                    version=file.version,
+                    problem=file.problem,
                 )
             else:
                 self._beside.add(name)
@@ -186,9 +193,14 @@ class FolderSource(ListedSource):
         for name, file in self._files():
             part, _, path = name.partition("/")
             label, separator, _ = path.partition("/")
-            if part in parts and separator:
+            if part in parts and (separator or file.problem):
                 yield ListedImage(
-                    name, file.name, label, parts[part], version=file.version, problem=file.problem
+                    name,
+                    file.name,
+                    label if separator else None,
+                    parts[part],
+                    version=file.version,
+                    problem=file.problem,
                 )
             else:
                 self._beside.add(name)
@@ -229,9 +241,10 @@ class FolderSource(ListedSource):
                 f"{format_count(beside.count, 'file')} outside of class folders left out: {beside}."
             )
         if links.count:
+            remedy = "data.follow_links=true follows the link"
+            reason = "a circle of links" if self._follow_links else remedy
             self._listing.notices.append(
-                f"{format_count(links.count, 'linked folder')} left out (data.follow_links=true "
-                f"follows the link): {links}."
+                f"{format_count(links.count, 'linked folder')} left out ({reason}): {links}."
             )
 
     def _read(self, name: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """A folder of images, here and behind fsspec: what is read, what is refused, and why."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -137,6 +138,29 @@ def test_classes_one_folder_deeper_are_found(tmp_path: Path) -> None:
     assert "layout=parts" not in str(caught.value)
 
 
+@pytest.mark.parametrize("layout", ["classes", "parts"])
+def test_what_cannot_be_opened_is_unreadable_and_no_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    top = tmp_path if layout == "classes" else tmp_path / "train"
+    write_parts(top, "cat", "dog", "owl")
+    (top / "gone.png").symlink_to("nowhere")
+    scandir = os.scandir
+
+    def refuse_owl(path: bytes) -> object:
+        if path == os.fsencode(top / "owl"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_owl)
+    dataset = ingest(folder(tmp_path, folder={"layout": layout}, max_unreadable_share=0.5))
+    assert [u.id.rpartition("/")[2] for u in dataset.unreadable] == ["gone.png", "owl"]
+    assert dataset.class_names[:2] == ("cat", "dog")
+    assert "gone.png" not in dataset.class_names
+    assert ("owl" in dataset.class_names) == (layout == "classes")
+    assert dataset.notices == ()
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone cannot be listed \(there is no such file\)"):
         LocalStore(str(tmp_path)).folders("gone")
@@ -230,6 +254,7 @@ def test_links_out_of_the_folder_are_followed_where_a_setting_says_so(tmp_path: 
 def test_links_in_a_circle_are_not_walked_for_ever(tmp_path: Path) -> None:
     write_class_folders(tmp_path, per_class=6)
     (tmp_path / "disc" / "all").symlink_to(tmp_path)
+    (tmp_path / "all").symlink_to(tmp_path)
     (tmp_path / "disc" / "other").symlink_to(tmp_path / "stripe")
     (tmp_path / "stripe" / "other").symlink_to(tmp_path / "disc")
     (tmp_path / "disc" / "loop.png").symlink_to(tmp_path / "disc" / "loop.png")
@@ -237,7 +262,7 @@ def test_links_in_a_circle_are_not_walked_for_ever(tmp_path: Path) -> None:
     assert {u.reason for u in dataset.unreadable} == {"Too many levels of symbolic links"}
     # Each class also holds the other one through its link, and goes no further.
     assert dataset.class_counts == {"disc": 12, "stripe": 12}
-    assert dataset.notices[0].startswith("4 linked folders left out")
+    assert dataset.notices[-1].startswith("5 linked folders left out (a circle of links): ")
 
 
 def test_nothing_in_a_class_folder_is_dropped_silently(tmp_path: Path) -> None:
