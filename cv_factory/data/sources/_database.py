@@ -18,8 +18,8 @@ from cv_factory.errors import DataError, SourceError, missing_extra
 
 T = TypeVar("T")
 
-#: Classes of SQLSTATE: connection, rollback (deadlocks), resources, operator intervention.
-_TEMPORARY_STATES = ("08", "40", "53", "57")
+#: Beginnings of SQLSTATE: connection, rollback (deadlocks), resources, the server's shutdown.
+_TEMPORARY_STATES = ("08", "40", "53", "57P")
 _TEMPORARY_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: Of a connection that is refused for good; drivers give these no SQLSTATE.
 _REFUSED_FOR_GOOD = re.compile(r"authenti|password|does not exist|pg_hba|role|unable to open", re.I)

@@ -191,9 +191,9 @@ def _list_columns(query: str, connection: sa.Connection) -> list[str]:
 
 
 def _is_path(value: bytes) -> bool:
-    """Whether bytes are text of one line, and so no image."""
+    """Whether bytes are text of one line, and so no image; an image may be empty."""
     try:
-        return value.decode().isprintable()
+        return bool(value) and value.decode().isprintable()
     except UnicodeDecodeError:
         return False
 

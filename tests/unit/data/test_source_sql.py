@@ -80,6 +80,7 @@ def test_labels_are_counted_without_the_bytes(
 
 def test_a_row_without_an_image_is_left_out_with_its_reason(images: Path, database: str) -> None:
     with sqlite3.connect(images.parent / "images.db") as connection:
+        connection.execute("UPDATE pictures SET pixels = x'' WHERE n = 0")
         connection.execute("UPDATE pictures SET pixels = NULL WHERE n = 3")
         connection.execute("UPDATE pictures SET pixels = x'00' WHERE n = 4")
     connection.close()
@@ -87,6 +88,7 @@ def test_a_row_without_an_image_is_left_out_with_its_reason(images: Path, databa
     config = query_of(database, "SELECT * FROM pictures", columns=columns, max_unreadable_share=0.1)
     dataset = ingest(config)
     assert [(u.id, u.reason) for u in dataset.unreadable] == [
+        ("0", "the file is empty"),
         ("3", "the row holds no image, or is gone since the listing"),
         ("4", "not an image, or of a format that is not supported"),
     ]
@@ -161,6 +163,21 @@ def test_a_database_that_is_busy_is_asked_again(images: Path, database: str) -> 
     with pytest.raises(DataError, match="database is locked, after 2 attempts"):
         open_source(never)
     lock.close()
+
+
+@pytest.mark.parametrize(("state", "n_attempts"), [("57P01", 2), ("57014", 1), ("28P01", 1)])
+def test_a_query_that_ran_out_of_time_is_not_run_again(
+    database: str, state: str, n_attempts: int
+) -> None:
+    attempts, stopped = [], type("Stopped", (Exception,), {"sqlstate": state})()
+
+    def fail(connection: sa.Connection) -> None:
+        attempts.append(connection)
+        raise sa.exc.OperationalError("SELECT 1", {}, stopped)
+
+    with pytest.raises(DataError):
+        Database(database, FetchConfig(retries=1), sleep=lambda _: None).run(fail)
+    assert len(attempts) == n_attempts
 
 
 def test_values_of_any_type_are_text_or_refused(images: Path, database: str) -> None:
