@@ -11,6 +11,7 @@ from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.data.reading import sample_positions
 from cv_factory.data.sources import ImageSource
 from cv_factory.models import is_network
+from cv_factory.reporting.numbers import format_count
 from cv_factory.training.network_limits import ImageShape, find_problems
 from cv_factory.transforms.pca import pooled_dimension
 
@@ -29,7 +30,8 @@ def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) ->
     parts, classes = Counter[str](), Counter[str]()
     for label, part in source.labels_and_parts(positions):
         parts[part] += 1
-        classes[label or ""] += 1
+        if label is not None:
+            classes[label] += 1
     n_train = _most_training_images(parts, len(source.class_names), config.split)
     if n_train < 1:
         return [
@@ -94,12 +96,12 @@ def _find_slice_problems(
 
 def _find_fold_problems(folds: int, classes: Counter[str]) -> list[str]:
     """Refuse folds that a class of so few images, whatever the split leaves, cannot fill."""
-    name, n_images = min(classes.items(), key=lambda item: item[1])
-    if n_images >= folds:
+    name = min(classes, key=lambda name: classes[name], default=None)
+    if name is None or classes[name] >= folds:
         return []
     return [
-        f"search.folds is {folds}, but class {name!r} has only {n_images} images. Lower it, or "
-        "give more images."
+        f"search.folds is {folds}, but class {name!r} has only "
+        f"{format_count(classes[name], 'image')}. Lower it, or give more images."
     ]
 
 

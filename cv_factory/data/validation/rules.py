@@ -74,7 +74,9 @@ def _build_identity_rules(
         Rule("ids_present", "error", "Every image has an id.", "none without",
              not_null, {"column": "id"}),
         Rule("ids_unique", "error", "No two images have the same id.", "none repeated",
-             "ExpectColumnValuesToBeUnique", {"column": "id"}),
+             "ExpectColumnValuesToBeUnique", {"column": "id"},
+             remedy="Remove repeated rows, or name the column that tells the images apart, such as "
+             "--set data.manifest.columns.id=COLUMN."),
         Rule("sources_present", "error", "Every image says where it was read from.",
              "none without", not_null, {"column": "source"}),
         Rule("labels_present", "error", "Every image has a label.", "none without",

@@ -1,5 +1,7 @@
 """Settings are held against the images before anything is decoded."""
 
+from pathlib import Path
+
 import pytest
 
 from cv_factory.config.train import TrainConfig
@@ -53,6 +55,13 @@ def test_parts_and_folds_are_no_larger_than_the_source() -> None:
     assert "leave nothing to train on of 100 images" in message
     (message,) = problems(limit=50, search={"families": {"mlp": {}}, "folds": 9})
     assert message.startswith("search.folds is 9, but class")
+
+
+def test_images_without_a_label_are_no_class_of_a_fold(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(60))
+    (tmp_path / "t.csv").write_text(f"image_path,label\n{rows}60.png,\n")
+    data = {"source": "manifest", "path": str(tmp_path / "t.csv")}
+    assert problems(data=data, search={"families": {"mlp": {}}, "folds": 3}) == []
 
 
 @pytest.mark.parametrize(
