@@ -34,6 +34,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def run_command(command: Callable[..., object], *arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
         monkeypatch.setattr(cli_main, "command", SimpleNamespace(main=command))
+        # They would be those of all later tests of this process.
+        monkeypatch.setattr(cli_main, "log_to_stderr", lambda: None)
+        monkeypatch.setattr(cli_main, "bypass_proxies_on_loopback", lambda: None)
         return cli_main.main()
 
     return run_command

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import click
 import numpy as np
@@ -231,7 +232,8 @@ def test_wrong_usage(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(main, "log_to_stderr", lambda: None)
+    for name in ("log_to_stderr", "bypass_proxies_on_loopback", "signal"):
+        monkeypatch.setattr(main, name, MagicMock())
     texts = []
     for arguments in WRONG_USAGE:
         monkeypatch.setattr("sys.argv", ["run.py", *arguments])

@@ -33,7 +33,7 @@ HOSTILE = [
     "-",
     "\t",
 ]
-#: Of a script that no font has.
+#: Of a script that the default font lacks.
 UNWRITABLE = "\U00010980\U00010981"
 
 
@@ -214,6 +214,7 @@ def _font_of_two_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.usefixtures("no_installed_fonts")
 def test_names_that_no_font_can_write_are_numbered(caplog: pytest.LogCaptureFixture) -> None:
     names = ["cat", UNWRITABLE, "Ünïcode", "\u2702\ufe0f"]
     assert fonts.writable_names(names) == ("cat", "class 1", *names[2:])

@@ -250,7 +250,7 @@ def test_workers_end_with_a_killed_search(
 _POOL_WITH_BUSY_WORKERS = """
 import sys, time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from cv_factory.training.search.worker_pool import worker_pool
 
 with worker_pool(Path(sys.argv[1]), "accuracy", 2) as (workers, messages):
