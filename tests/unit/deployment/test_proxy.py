@@ -1,6 +1,6 @@
 """The proxy: every request reaches a service that runs, whole, once, and in the right share.
 
-Through ``ProxyProcess`` and HTTP alone, so that any proxy can be tested.
+Through ``ProxyProcess`` and HTTP, but for one test, so that any proxy can be tested.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cv_factory.deployment.local.proxy import Client, Proxy
 from cv_factory.deployment.local.proxy_process import ProxyProcess
 from cv_factory.deployment.local.routes import (
     ROUTES,
@@ -326,6 +327,15 @@ def test_an_offer_of_another_protocol_is_ignored(
     assert proxy.exchange(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400")
 
 
+def test_any_number_of_offers_in_one_segment_is_ignored(tmp_path: Path) -> None:
+    """Without a socket, which may divide the segment."""
+    client = Client(Proxy(tmp_path))
+    client._parse(
+        1500 * b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    )
+    assert [request.is_complete for request in client._requests] == [True] * 1500
+
+
 @pytest.mark.parametrize("change", ["SIGTERM", "another port", "the last service is deleted"])
 def test_what_is_in_flight_is_answered_when_the_proxy_ends(
     own_proxy: RunningProxy, servers: tuple[EchoServer, EchoServer], change: str
@@ -408,8 +418,6 @@ def test_what_cannot_be_handed_on_is_answered_with_a_problem(
     get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     proxy.route()
     assert proxy.exchange(get).startswith(b"HTTP/1.1 503 ")
-    offer = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    assert proxy.exchange(1500 * offer).startswith(b"HTTP/1.1 503 ")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = Backend("dead", unused.getsockname()[1], 1.0)
