@@ -29,6 +29,11 @@ def open_http_client(
     """
     import httpx
 
+    if transport is None and not url.lower().startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{hide_password(url)} is not a valid URL: it begins with http:// or https://, such as "
+            "http://127.0.0.1:3000."
+        )
     try:
         host = httpx.URL(url).host
     except httpx.InvalidURL as error:

@@ -44,7 +44,10 @@ def test_a_key_that_fits_no_header_is_refused_and_not_shown(tmp_path: Path, key:
     assert "cvf_" not in str(result.exception)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://a:b", "http://u:secret@[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "http://a:b", "http://u:secret@[::1", "localhost:3000", "ftp://u:secret@a"],
+)
 def test_a_malformed_address_is_refused_and_its_password_not_shown(
     tmp_path: Path, url: str
 ) -> None:
