@@ -66,7 +66,8 @@ def command_towards_production(registry: ModelRegistry) -> str:
     staged = next((v for v in listed if v.stage == "staging"), None)
     state = registry.log.state()
     fit = (v for v in listed if gate_standing(state, v.number).is_fit)
-    candidate = staged or next(fit, None)
+    # Of versions that all failed a gate, the newest: its card says which.
+    candidate = staged or next(fit, None) or next(iter(listed), None)
     if candidate is None:
         return f"python run.py --pipeline training --model {registry.model_name}"
     return next_command(registry, candidate)
