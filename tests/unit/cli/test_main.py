@@ -79,6 +79,7 @@ def test_a_step_that_outlives_its_interrupt_ends_the_run_as_interrupted(
     def run_steps() -> None:
         raise IllegalOperationError("Stopping steps can not be transitioned to status `completed`.")
 
+    monkeypatch.setattr(execution, "pipeline_options", lambda _: {})
     monkeypatch.setattr(execution, "print_cache_misses", lambda *_: None)
     monkeypatch.setattr(execution, "stop_interrupted_steps", lambda: None)
     pipeline: Any = SimpleNamespace(with_options=lambda **_: run_steps)
