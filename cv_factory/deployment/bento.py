@@ -25,6 +25,7 @@ from cv_factory.serving.bundle import Bundle
 REQUIREMENTS = (
     "bentoml",
     "click",
+    "httptools",
     "httpx",
     "numpy",
     "onnxruntime",

@@ -70,11 +70,9 @@ def test_the_pipeline_makes_an_endpoint_that_answers(
     (answer,) = _answers(cloud, 1)
     assert (answer["model"], answer["version"]) == ("digits", "1")
     assert answer["predictions"][0]["label"] == "0"
-    image = cloud_project.home / "digit.png"
-    image.write_bytes(_digit())
-    arguments = documented("python run.py predict --url ")
-    predicted = cloud_project.run("predict", "--url", arguments[0], str(image))
-    assert ": 0 " in predicted.stdout
+    cloud_project.run("sample", *documented("python run.py sample"))
+    predicted = cloud_project.run("predict", "--url", *documented("python run.py predict --url "))
+    assert "samples/3/1.png: 3 " in predicted.stdout
     assert "digits version 1" in predicted.stdout
     assert cloud.attempts == "", "nothing tried to reach another machine"
 

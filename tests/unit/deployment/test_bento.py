@@ -1,16 +1,23 @@
 """The Bento: the same whenever it is built, small, and able to answer on its own."""
 
+import ast
 import hashlib
 import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.deployment.bento import REQUIREMENTS, build_bento
-from cv_factory.deployment.requirements import RequirementError, pin_requirements
+from cv_factory.deployment.bento import REQUIREMENTS, _copy_code, build_bento
+from cv_factory.deployment.requirements import (
+    RequirementError,
+    dependency_closure,
+    pin_requirements,
+)
 from cv_factory.serving.bundle import Bundle
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
@@ -58,6 +65,21 @@ def test_the_same_bundle_gives_the_same_bento_and_it_answers_by_its_own_code(
     recipe = (tmp_path / "one" / "Containerfile").read_text()
     assert "USER service" in recipe
     assert "HEALTHCHECK" in recipe
+
+
+def test_what_the_served_code_imports_is_required(tmp_path: Path) -> None:
+    _copy_code(tmp_path)
+    imported: dict[str, Path] = {}
+    for file in tmp_path.rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0]: file for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported[str(node.module).partition(".")[0]] = file
+    required, distributions = dependency_closure(REQUIREMENTS), packages_distributions()
+    for name in imported.keys() - sys.stdlib_module_names - {"cv_factory"}:
+        names = set(map(canonicalize_name, distributions[name]))
+        assert names & required, f"{imported[name].relative_to(tmp_path)} imports {name}"
 
 
 def test_requirements_are_the_locks_and_hold_nothing_of_training() -> None:
