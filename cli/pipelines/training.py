@@ -181,7 +181,7 @@ def _check_device(config: TrainConfig, zenml: ZenMLConfig) -> None:
 
 
 def _check_registration(config: RegisterConfig) -> None:
-    """Refuse a policy that nobody could change again, and a deployment that nothing would serve.
+    """Refuse approvers who are unknown, and a deployment that no model deployer would serve.
 
     Raises:
         CVFactoryError: An approver is unknown, or the stack has no model deployer of ours.

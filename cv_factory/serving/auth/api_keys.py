@@ -150,7 +150,7 @@ def revoke_key(file: Path, name: str) -> None:
 
 @contextmanager
 def _exclusive_access(file: Path) -> Iterator[None]:
-    """Let nobody else change the keys during the block: their keys, or revocations, would be lost.
+    """Lock the keys' file during the block: two processes at once would lose keys or revocations.
 
     Raises:
         ConfigError: The file cannot be locked or written.
