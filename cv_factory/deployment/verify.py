@@ -16,8 +16,8 @@ from cv_factory.inference.predictor import (
     ImageScores,
 )
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.middleware import VERIFICATION_REQUEST_ID
 from cv_factory.serving.postprocessors import build_image_postprocessor
+from cv_factory.serving.request_log import VERIFICATION_REQUEST_ID
 
 
 class VerificationError(CVFactoryError):

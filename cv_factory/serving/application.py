@@ -1,10 +1,8 @@
 """ASGI application of a bundle: its routes and their handlers. It does not depend on BentoML."""
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -19,32 +17,26 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cv_factory.errors import ImageError
 from cv_factory.inference.predictor import CalibrationCheck
-from cv_factory.serving.auth.access import AccessControl
+from cv_factory.serving.auth.access import AccessControl, read_credential
 from cv_factory.serving.auth.api_keys import ApiKeyStore
-from cv_factory.serving.auth.principal import Principal
-from cv_factory.serving.batcher import QueueFullError
+from cv_factory.serving.auth.principal import Role
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
+from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.json_lines import EVENT_LOGGER, AsyncLineWriter
-from cv_factory.serving.logging.prediction_log import PredictionLog
-from cv_factory.serving.middleware import (
-    VERIFICATION_REQUEST_ID,
-    RequestMiddleware,
-    get_request_context,
-)
+from cv_factory.serving.middleware import RequestMiddleware, get_request_context
 from cv_factory.serving.openapi import build_openapi
 from cv_factory.serving.pages import asset, card_page, page
 from cv_factory.serving.pages.samples import encode_samples
-from cv_factory.serving.problem_details import ProblemError, overloaded_error, status_error
+from cv_factory.serving.prediction_service import Caller, PredictionService
+from cv_factory.serving.problem_details import ProblemError, status_error
 from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, ServiceMetrics
+from cv_factory.serving.request_log import RequestLog
 from cv_factory.serving.request_parsing import FORM, JSON, RAW_IMAGE, parse_images
-from cv_factory.serving.response_cache import ResponseCache
+from cv_factory.serving.response_cache import allows_cached_answer
 from cv_factory.serving.service_environment import read_stage
 
 RequestHandler = Callable[[Request], Awaitable[Response]]
-_REJECTION_DELAY_S = 0.2
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -75,8 +67,6 @@ class Application:
         """
         self._bundle = bundle
         serving = bundle.serving
-        self._n_active = 0
-        self._n_delayed_rejections = 0
         self._state_file = state_file
         self._metrics = ServiceMetrics(
             bundle.model_name,
@@ -85,15 +75,16 @@ class Application:
             workers=serving.workers,
         )
         self._access = AccessControl(serving, keys, is_restart=is_restart)
-        self._engine = InferenceEngine(bundle, on_batch=self._metrics.observe_batch)
-        self._cache = ResponseCache(bundle, on_lookup=self._metrics.count_cache_lookup)
-        on_drop = self._metrics.count_dropped
-        self._prediction_log = PredictionLog.open(bundle, on_drop, is_restart=is_restart)
-        self._request_log = (
-            AsyncLineWriter(EVENT_LOGGER.info, on_drop=on_drop) if serving.log.requests else None
+        self._predictions = PredictionService(
+            bundle, self._access, self._metrics, is_restart=is_restart
+        )
+        self._request_lines = (
+            AsyncLineWriter(EVENT_LOGGER.info, on_drop=self._metrics.count_dropped)
+            if serving.log.requests
+            else None
         )
         if serving.workers > 1:
-            self._metrics.start_sampling(lambda: self._engine.queue_length)
+            self._metrics.start_sampling(lambda: self._predictions.queue_length)
         routes = self._routes()
         exception_handlers = {
             ProblemError: _problem_response,
@@ -106,8 +97,7 @@ class Application:
         self._middleware = RequestMiddleware(
             _allow_origins(app, serving.access.origins),
             frozenset(route.path for route in routes),
-            self._metrics,
-            self._request_log,
+            RequestLog(self._metrics, self._request_lines),
             serving.limits.body_seconds,
         )
 
@@ -121,15 +111,14 @@ class Application:
         Raises:
             ArtifactError: They differ.
         """
-        self._engine.verify_golden_samples()
+        self._predictions.verify_golden_samples()
 
     def close(self) -> None:
         """Flush the logs and stop the threads."""
-        self._engine.close()
+        self._predictions.close()
         self._metrics.close()
-        for log in (self._prediction_log, self._request_log):
-            if log is not None:
-                log.close()
+        if self._request_lines is not None:
+            self._request_lines.close()
 
     def _routes(self) -> list[Route]:
         specification = build_openapi(self._bundle, is_open=self._access.is_open)
@@ -160,82 +149,15 @@ class Application:
 
         async def predict(request: Request) -> Response:
             start = time.perf_counter()
-            context = get_request_context(request.scope)
-            self._access.check_address_rate_limit(request)
-            principal = await self._access.identify(request, "predict")
-            context.principal_name = principal.name
-            results = None
-            if self._engine.has_capacity() and self._n_active < limits.max_requests:
-                with suppress(QueueFullError, TimeoutError):
-                    results = await self._handle_admitted(request, principal, content_types)
-            if results is None:
-                # By now the request holds neither its images nor one of the ``max_requests``.
-                raise await self._delay_rejection()
-            if not context.is_verification:
-                self._record(results, principal, context.request_id)
+            results = await self._predictions.predict(
+                read_caller(request),
+                partial(parse_images, request, limits, content_types),
+                get_request_context(request.scope),
+                may_use_cache=allows_cached_answer(request.headers),
+            )
             return self._prediction_response(results, time.perf_counter() - start)
 
         return predict
-
-    async def _handle_admitted(
-        self, request: Request, principal: Principal, content_types: tuple[str, ...]
-    ) -> list[ScoredImage]:
-        """Parse a request's images and predict them.
-
-        Raises:
-            QueueFullError: The images do not fit into the queue.
-            TimeoutError: They waited longer than ``limits.answer_seconds``.
-        """
-        self._n_active += 1
-        try:
-            images = await parse_images(request, self._bundle.serving.limits, content_types)
-            context = get_request_context(request.scope)
-            context.n_images = len(images)
-            self._access.check_rate_limit(principal, len(images))
-            results = await self._cache.get_or_compute(request, images, self._predict)
-            # Last: any client may send this id, also with images that cannot be decoded.
-            context.is_verification = (
-                context.request_id == VERIFICATION_REQUEST_ID
-                and await self._engine.are_golden_samples(images)
-            )
-            return results
-        finally:
-            self._n_active -= 1
-
-    def _record(self, results: list[ScoredImage], principal: Principal, request_id: str) -> None:
-        for result in results:
-            self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
-            if self._prediction_log is not None:
-                self._prediction_log.put(result, principal.name, request_id)
-
-    async def _delay_rejection(self) -> ProblemError:
-        """Return the 503 for an overloaded service after a short delay.
-
-        Instant retries would take CPU from admitted requests, and uvloop accepts one connection an
-        iteration, so new connections would wait for seconds. Each delayed rejection holds a
-        connection, so no more than ``limits.max_requests`` are delayed at a time.
-        """
-        if self._n_delayed_rejections < self._bundle.serving.limits.max_requests:
-            self._n_delayed_rejections += 1
-            try:
-                await asyncio.sleep(_REJECTION_DELAY_S)
-            finally:
-                self._n_delayed_rejections -= 1
-        return overloaded_error()
-
-    async def _predict(self, images: list[bytes]) -> list[ScoredImage]:
-        async with asyncio.timeout(self._bundle.serving.limits.answer_seconds):
-            return await self._engine.predict(await self._decode(images))
-
-    async def _decode(self, images: list[bytes]) -> list[Pixels]:
-        decoded = []
-        for position, image in enumerate(images):
-            try:
-                decoded.append(await self._engine.decode_in_executor(image))
-            except ImageError as error:
-                subject = "the image" if len(images) == 1 else f"image {position}"
-                raise ProblemError(422, "image", f"{subject} cannot be used: {error}") from None
-        return decoded
 
     def _prediction_response(self, results: list[ScoredImage], seconds: float) -> Response:
         body = _encode_json(
@@ -247,7 +169,7 @@ class Application:
                 **({"cached": True} if any(r.is_cached for r in results) else {}),
             }
         )
-        headers = self._cache.headers(results)
+        headers = self._predictions.cache.headers(results)
         return Response(body, headers=headers, media_type="application/json")
 
     def _protect(
@@ -258,11 +180,19 @@ class Application:
             return handler
 
         async def protected(request: Request) -> Response:
-            principal = await self._access.identify(request, "admin")
-            get_request_context(request.scope).principal_name = principal.name
+            await self._require_role(request, "admin")
             return await handler(request)
 
         return protected
+
+    async def _require_role(self, request: Request, role: Role) -> None:
+        """Refuse a request whose sender lacks a role.
+
+        Raises:
+            ProblemError: 401 or 403.
+        """
+        principal = await self._access.identify(read_credential(request.headers), role)
+        get_request_context(request.scope).principal_name = principal.name
 
     async def _model_info(self, _request: Request) -> Response:
         bundle, contract = self._bundle, self._bundle.predictor.contract
@@ -296,8 +226,7 @@ class Application:
 
     async def _samples(self, request: Request) -> Response:
         """Return golden samples, which are images of the data set: for those who may predict."""
-        principal = await self._access.identify(request, "predict")
-        get_request_context(request.scope).principal_name = principal.name
+        await self._require_role(request, "predict")
         return JSONResponse({"images": self._sample_images})
 
     @cached_property
@@ -305,7 +234,7 @@ class Application:
         return encode_samples(self._bundle.predictor.golden)
 
     async def _prometheus_metrics(self, _request: Request) -> Response:
-        text = self._metrics.render(queue=self._engine.queue_length)
+        text = self._metrics.render(queue=self._predictions.queue_length)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
@@ -326,6 +255,12 @@ def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
                        "x-api-key", "x-request-id"],
         expose_headers=["retry-after", "x-cache", "x-request-id"],
     )  # fmt: skip
+
+
+def read_caller(request: Request) -> Caller:
+    """Return the sender of an HTTP request."""
+    client = request.client
+    return Caller(client.host if client else None, read_credential(request.headers))
 
 
 async def _liveness(_request: Request) -> Response:

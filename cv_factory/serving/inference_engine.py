@@ -97,11 +97,12 @@ class InferenceEngine:
         golden = self._predictor.golden
         golden.verify(self._predictor.predict(golden.images), self._name)
 
-    async def are_golden_samples(self, images: Sequence[bytes]) -> bool:
-        """Whether encoded images, which can be decoded, are golden samples of the predictor."""
+    async def are_golden_samples(self, images: Sequence[bytes | Pixels]) -> bool:
+        """Whether images, encoded so that they can be decoded or not, are golden samples."""
         golden = self._predictor.golden.images
         for image in images:
-            if not (await self.decode_in_executor(image) == golden).all((1, 2, 3)).any():
+            pixels = await self.decode_in_executor(image) if isinstance(image, bytes) else image
+            if not (pixels == golden).all((1, 2, 3)).any():
                 return False
         return True
 

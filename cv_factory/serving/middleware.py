@@ -2,42 +2,17 @@
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cv_factory.serving.logging.json_lines import AsyncLineWriter, timestamp
-from cv_factory.serving.prometheus_metrics import ServiceMetrics
+from cv_factory.serving.request_log import REQUEST_ID, RequestContext, RequestLog
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-#: ``X-Request-ID`` of golden samples that verify a service; they are neither logged nor counted as
-#: predictions.
-VERIFICATION_REQUEST_ID = "golden-samples"
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
-
-
-@dataclass
-class RequestContext:
-    """Facts about one request that handlers fill in for its log line; none of its content.
-
-    Attributes:
-        is_verification: Whether its images are golden samples that verify the service.
-        seconds: Duration until the response was sent; None until then.
-    """
-
-    request_id: str
-    principal_name: str | None = None
-    n_images: int = 0
-    problem: str | None = None
-    status: int = 0
-    is_verification: bool = False
-    seconds: float | None = None
 
 
 def get_request_context(scope: MutableMapping[str, Any]) -> RequestContext:
@@ -78,8 +53,7 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         paths: frozenset[str],
-        metrics: ServiceMetrics,
-        log: AsyncLineWriter | None,
+        log: RequestLog,
         body_seconds: float,
     ) -> None:
         """Wrap an application.
@@ -87,13 +61,11 @@ class RequestMiddleware:
         Args:
             app: The application that handles the requests.
             paths: Paths with a metrics label of their own; all others are labeled ``other``.
-            metrics: Counters of requests and problems.
-            log: Writer of the request log; None to write none.
+            log: Records the requests.
             body_seconds: Seconds after a request's start in which the rest of its body is read.
         """
         self._app = app
         self._paths = paths
-        self._metrics = metrics
         self._log = log
         self._body_seconds = body_seconds
         self._random = random.Random()
@@ -127,28 +99,15 @@ class RequestMiddleware:
             self._record(scope, context, context.seconds or time.perf_counter() - start)
 
     def _record(self, scope: Scope, context: RequestContext, seconds: float) -> None:
-        path = scope["path"]
-        route = path if path in self._paths else "other"
-        self._metrics.observe_request(route, context.status, seconds)
-        if context.problem is not None:
-            self._metrics.count_problem(context.problem)
-        if self._log is not None:
-            client = scope.get("client")
-            self._log.put(
-                {
-                    "time": timestamp(),
-                    "event": "request",
-                    "request_id": context.request_id,
-                    "method": scope["method"],
-                    "path": path[:200],
-                    "status": context.status,
-                    "milliseconds": round(1000 * seconds, 3),
-                    "key": context.principal_name,
-                    "address": client[0] if client else None,
-                    "images": context.n_images,
-                    "problem": context.problem,
-                }
-            )
+        path, client = scope["path"], scope.get("client")
+        self._log.record(
+            context,
+            method=scope["method"],
+            path=path,
+            route=path if path in self._paths else "other",
+            address=client[0] if client else None,
+            seconds=seconds,
+        )
 
 
 def _has_body(scope: Scope) -> bool:
@@ -159,6 +118,7 @@ def _has_body(scope: Scope) -> bool:
 def _client_request_id(scope: Scope) -> str | None:
     """Return the header ``X-Request-ID`` if it is safe to log."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return str(value, "ascii")
+        if name == b"x-request-id":
+            request_id = str(value, "latin-1")
+            return request_id if REQUEST_ID.fullmatch(request_id) else None
     return None

@@ -8,14 +8,12 @@ any other.
 import hashlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-
-from starlette.requests import Request
 
 from cv_factory.artifacts.files import canonical_json
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.inference_engine import Pixels, ScoredImage
 
 #: Response header with ``hit`` or ``miss``; absent if the cache is off.
 HEADER = "x-cache"
@@ -41,22 +39,21 @@ class ResponseCache:
 
     async def get_or_compute(
         self,
-        request: Request,
-        images: list[bytes],
-        compute: Callable[[list[bytes]], Awaitable[list[ScoredImage]]],
+        images: Sequence[bytes | Pixels],
+        compute: Callable[[Sequence[bytes | Pixels]], Awaitable[list[ScoredImage]]],
+        may_use_cache: bool,
     ) -> list[ScoredImage]:
         """Return the predictions of a request: cached if all of its images are, else computed.
 
         Args:
-            request: ``Cache-Control: no-cache``, or ``cache-control=no-cache`` among SageMaker's
-                custom attributes, skips the lookup.
-            images: Encoded images.
-            compute: Predicts encoded images.
+            images: Encoded, or decoded, uint8 ``(H, W, C)``.
+            compute: Predicts them.
+            may_use_cache: False skips the lookup.
         """
         if not self._max_entries:
             return await compute(images)
         keys = [self._key(image) for image in images]
-        if not any("no-cache" in request.headers.get(name, "") for name in _CONTROL_HEADERS):
+        if may_use_cache:
             cached = self._get(keys)
             self._on_lookup(cached is not None)
             if cached is not None:
@@ -71,8 +68,11 @@ class ResponseCache:
             return {}
         return {HEADER: "hit" if any(result.is_cached for result in results) else "miss"}
 
-    def _key(self, image: bytes) -> bytes:
+    def _key(self, image: bytes | Pixels) -> bytes:
         digest = self._salt.copy()
+        if not isinstance(image, bytes):
+            digest.update(f"pixels {image.shape}\n".encode())
+            image = image.tobytes()
         digest.update(image)
         return digest.digest()
 
@@ -90,3 +90,15 @@ class ResponseCache:
             self._entries.move_to_end(key)
         while len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
+
+
+def allows_cached_answer(headers: Mapping[str, str]) -> bool:
+    """Whether a request may be answered from the cache.
+
+    ``Cache-Control: no-cache``, or ``cache-control=no-cache`` among SageMaker's custom attributes,
+    asks for a new prediction.
+
+    Args:
+        headers: By lower-case name.
+    """
+    return not any("no-cache" in headers.get(name, "") for name in _CONTROL_HEADERS)

@@ -2,9 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
-
-from starlette.requests import Request
+from collections.abc import Iterable, Mapping
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
@@ -13,6 +11,8 @@ from cv_factory.serving.auth.principal import ANONYMOUS, Principal, Role
 from cv_factory.serving.auth.rate_limit import RateLimiter
 from cv_factory.serving.http_client import is_loopback
 from cv_factory.serving.problem_details import ProblemError
+
+_HOW_TO_AUTHENTICATE = "send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
 
 
 def check_exposure(
@@ -85,16 +85,15 @@ class AccessControl:
         """Whether requests need no key and no token."""
         return self._keys is None and self._tokens is None
 
-    def check_address_rate_limit(self, request: Request) -> None:
-        """Count a request of a client address.
+    def check_address_rate_limit(self, address: str | None) -> None:
+        """Count a request of a client address, if it is known.
 
         Raises:
             ProblemError: 429: the address exceeds ``rate.per_address``.
         """
         rate = self._rate.per_address
-        if rate is not None and request.client is not None:
-            host = request.client.host
-            self._take(self._address_limiter, host, rate, 1, "this address")
+        if rate is not None and address is not None:
+            self._take(self._address_limiter, address, rate, 1, "this address")
 
     def check_rate_limit(self, principal: Principal, n: int) -> None:
         """Count ``n`` images of a principal.
@@ -106,15 +105,19 @@ class AccessControl:
         if rate is not None:
             self._take(self._key_limiter, principal.name, rate, n, principal.name)
 
-    async def identify(self, request: Request, role: Role) -> Principal:
-        """Return the authenticated principal of a request.
+    async def identify(self, credential: str | None, role: Role) -> Principal:
+        """Return the authenticated principal of an API key or token.
 
         Raises:
             ProblemError: 401: no valid key or token; 403: the principal lacks the role.
         """
         if self.is_open:
             return ANONYMOUS
-        principal = await self._authenticate(_credential(request))
+        if credential is None:
+            raise _unauthorized(
+                "send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+            )
+        principal = await self._authenticate(credential)
         if not principal.has_role(role):
             raise ProblemError(403, "forbidden", f"{principal.name} lacks the role {role!r}")
         return principal
@@ -143,18 +146,16 @@ class AccessControl:
             raise ProblemError(503, "issuer-unavailable", detail, headers) from None
 
 
-def _credential(request: Request) -> str:
-    """Return the API key or token of a request.
+def read_credential(headers: Mapping[str, str]) -> str | None:
+    """Return the API key or token of a request's headers or metadata; None if there is none.
 
-    Raises:
-        ProblemError: 401: it has none.
+    Args:
+        headers: By lower-case name.
     """
-    if key := request.headers.get("x-api-key"):
+    if key := headers.get("x-api-key"):
         return key
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not credential:
-        raise _unauthorized("send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-    return credential.strip()
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    return credential.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _unauthorized(detail: str) -> ProblemError:

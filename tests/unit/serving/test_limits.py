@@ -96,7 +96,7 @@ def test_concurrent_requests_are_limited() -> None:
             yield b"no image"
 
         slow = [asyncio.create_task(send(app, slow_body())) for _ in range(2)]
-        while app._n_active < 2:
+        while app._predictions._n_active < 2:
             await asyncio.sleep(0)
         rejected = await send(app, digit_png())
         is_released.set()
@@ -110,15 +110,15 @@ def test_concurrent_requests_are_limited() -> None:
 def test_a_delayed_rejection_holds_no_place_and_few_are_delayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cv_factory.serving.application._REJECTION_DELAY_S", 3600.0)
+    monkeypatch.setattr("cv_factory.serving.prediction_service._REJECTION_DELAY_S", 3600.0)
     app = Application(digits_bundle(limits={"max_requests": 1}))
     # As if all but one place in the queue were taken.
-    monkeypatch.setattr(app._engine._batcher, "_queue_size", 1)
+    monkeypatch.setattr(app._predictions._engine._batcher, "_queue_size", 1)
     too_many = 2 * (_PART + digit_png() + b"\r\n") + b"--b--\r\n"
 
     async def overload() -> list[int]:
         delayed = asyncio.create_task(send(app, too_many, **_FORM))
-        while not app._n_delayed_rejections:
+        while not app._predictions._n_delayed_rejections:
             await asyncio.sleep(0)
         responses = [await send(app, digit_png()), await send(app, too_many, **_FORM)]
         assert delayed.cancel(), "it was rejected without delay"

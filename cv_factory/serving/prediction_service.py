@@ -1,0 +1,207 @@
+"""The predictor call behind every protocol: access, capacity, rates, cache, engine, records.
+
+It knows no protocol: a door such as HTTP or gRPC names the caller, hands over the images, and
+translates the ``ProblemError`` of a rejected request.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cv_factory.errors import ImageError
+from cv_factory.serving.auth.access import AccessControl
+from cv_factory.serving.auth.principal import Principal
+from cv_factory.serving.batcher import QueueFullError
+from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
+from cv_factory.serving.logging.prediction_log import PredictionLog
+from cv_factory.serving.problem_details import ProblemError, overloaded_error
+from cv_factory.serving.prometheus_metrics import ServiceMetrics
+from cv_factory.serving.request_log import VERIFICATION_REQUEST_ID, RequestContext
+from cv_factory.serving.response_cache import ResponseCache
+
+#: Encoded bytes, or decoded pixels, uint8 ``(H, W, C)`` of the predictor's input.
+InputImage = bytes | Pixels
+ReadImages = Callable[[], Awaitable[Sequence[InputImage]]]
+_REJECTION_DELAY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Sender of a request.
+
+    Attributes:
+        address: IP address; None if unknown.
+        credential: API key or token; None if none was sent.
+    """
+
+    address: str | None
+    credential: str | None
+
+
+class PredictionService:
+    """Predictions of one bundle; call ``close`` when it is no longer needed."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        access: AccessControl,
+        metrics: ServiceMetrics,
+        *,
+        is_restart: bool = False,
+    ) -> None:
+        """Build the graph, verify the golden samples and open the prediction log.
+
+        Args:
+            bundle: The predictor and its serving configuration.
+            access: Authenticates callers and enforces their rates.
+            metrics: Counters of predictions, batches and cache lookups.
+            is_restart: Whether this process replaces one that has served: then the prediction
+                log's folder may be missing for a while.
+
+        Raises:
+            ArtifactError: The predictor's golden samples differ from their values at export.
+            ConfigError: The prediction log's folder cannot be created, or the postprocessor does
+                not fit the predictor.
+        """
+        self._limits = bundle.serving.limits
+        self._input_shape = bundle.predictor.contract.input_shape
+        self._access = access
+        self._metrics = metrics
+        self._n_active = 0
+        self._n_delayed_rejections = 0
+        self._engine = InferenceEngine(bundle, on_batch=metrics.observe_batch)
+        self.cache = ResponseCache(bundle, on_lookup=metrics.count_cache_lookup)
+        self._log = PredictionLog.open(bundle, metrics.count_dropped, is_restart=is_restart)
+
+    @property
+    def queue_length(self) -> int:
+        """Number of images that wait for the graph or are decoded."""
+        return self._engine.queue_length
+
+    def verify_golden_samples(self) -> None:
+        """Predict the golden samples and compare them with their values at export.
+
+        Raises:
+            ArtifactError: They differ.
+        """
+        self._engine.verify_golden_samples()
+
+    def close(self) -> None:
+        """Flush the log and stop the threads."""
+        self._engine.close()
+        if self._log is not None:
+            self._log.close()
+
+    async def predict(
+        self,
+        caller: Caller,
+        read_images: ReadImages,
+        context: RequestContext,
+        *,
+        may_use_cache: bool = True,
+    ) -> list[ScoredImage]:
+        """Predict the images of a request.
+
+        Args:
+            caller: Who sends it.
+            read_images: Returns its images, at least one; called once it is admitted.
+            context: Facts for the log, which are filled in.
+            may_use_cache: Whether cached predictions may be returned.
+
+        Raises:
+            ProblemError: The caller is unknown or exceeds a rate, the service is overloaded, or an
+                image cannot be used; or what ``read_images`` raises.
+        """
+        self._access.check_address_rate_limit(caller.address)
+        principal = await self._access.identify(caller.credential, "predict")
+        context.principal_name = principal.name
+        results = None
+        if self._engine.has_capacity() and self._n_active < self._limits.max_requests:
+            with suppress(QueueFullError, TimeoutError):
+                results = await self._handle_admitted(
+                    principal, read_images, context, may_use_cache
+                )
+        if results is None:
+            # By now the request holds neither its images nor one of the ``max_requests``.
+            raise await self._delay_rejection()
+        if not context.is_verification:
+            self._record(results, principal, context.request_id)
+        return results
+
+    async def _handle_admitted(
+        self,
+        principal: Principal,
+        read_images: ReadImages,
+        context: RequestContext,
+        may_use_cache: bool,
+    ) -> list[ScoredImage]:
+        """Read a request's images and predict them.
+
+        Raises:
+            QueueFullError: The images do not fit into the queue.
+            TimeoutError: They waited longer than ``limits.answer_seconds``.
+        """
+        self._n_active += 1
+        try:
+            images = await read_images()
+            context.n_images = len(images)
+            self._access.check_rate_limit(principal, len(images))
+            results = await self.cache.get_or_compute(images, self._compute, may_use_cache)
+            # Last: any client may send this id, also with images that cannot be decoded.
+            context.is_verification = (
+                context.request_id == VERIFICATION_REQUEST_ID
+                and await self._engine.are_golden_samples(images)
+            )
+            return results
+        finally:
+            self._n_active -= 1
+
+    async def _compute(self, images: Sequence[InputImage]) -> list[ScoredImage]:
+        async with asyncio.timeout(self._limits.answer_seconds):
+            return await self._engine.predict(await self._decode(images))
+
+    async def _decode(self, images: Sequence[InputImage]) -> list[Pixels]:
+        decoded = []
+        for position, image in enumerate(images):
+            if not isinstance(image, bytes):
+                decoded.append(self._check_pixels(image, position))
+                continue
+            try:
+                decoded.append(await self._engine.decode_in_executor(image))
+            except ImageError as error:
+                subject = "the image" if len(images) == 1 else f"image {position}"
+                raise ProblemError(422, "image", f"{subject} cannot be used: {error}") from None
+        return decoded
+
+    def _check_pixels(self, pixels: Pixels, position: int) -> Pixels:
+        if pixels.shape != self._input_shape:
+            raise ProblemError(
+                422,
+                "image",
+                f"image {position} cannot be used: its pixels have shape {pixels.shape}, and the "
+                f"model takes {self._input_shape} (height, width, channels)",
+            )
+        return pixels
+
+    def _record(self, results: list[ScoredImage], principal: Principal, request_id: str) -> None:
+        for result in results:
+            self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
+            if self._log is not None:
+                self._log.put(result, principal.name, request_id)
+
+    async def _delay_rejection(self) -> ProblemError:
+        """Return the 503 for an overloaded service after a short delay.
+
+        Instant retries would take CPU from admitted requests, and uvloop accepts one connection an
+        iteration, so new connections would wait for seconds. Each delayed rejection holds a
+        connection, so no more than ``limits.max_requests`` are delayed at a time.
+        """
+        if self._n_delayed_rejections < self._limits.max_requests:
+            self._n_delayed_rejections += 1
+            try:
+                await asyncio.sleep(_REJECTION_DELAY_S)
+            finally:
+                self._n_delayed_rejections -= 1
+        return overloaded_error()
