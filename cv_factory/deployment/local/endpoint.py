@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
 from cv_factory.deployment.local.proxy_process import TAG_SUFFIX, ProxyProcess
-from cv_factory.deployment.local.routes import Backend
+from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.deployment.local.service_process import ServiceProcess, service_environment
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.processes import daemon
@@ -117,7 +117,7 @@ class LocalEndpoint(Endpoint):
         Returns when the other services have answered what they had.
         """
         backends = tuple(self._backend(name, weight) for name, weight in weights.items())
-        self._proxy.set_backends(backends, self.drain_timeout_s)
+        self._proxy.set_routes(Routes(backends=backends), self.drain_timeout_s)
 
     def verify(self, name: str, bundle: Bundle) -> VerificationResult:
         """Send the golden samples to the proxy, as any client would."""

@@ -4,7 +4,7 @@ import errno
 import shutil
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from cv_factory.deployment.local.os_errors import translate_os_errors
 from cv_factory.deployment.local.routes import (
     ROUTES,
     STATUS,
-    Backend,
     ProxyStatus,
     Routes,
     wake_proxy,
@@ -58,11 +57,11 @@ class ProxyProcess:
         """The routes that it was given last."""
         return Routes.load(self.folder / ROUTES)
 
-    def set_backends(self, backends: tuple[Backend, ...], drain_timeout_s: float) -> None:
+    def set_routes(self, routes: Routes, drain_timeout_s: float) -> None:
         """Start the proxy if need be, change its routes, and wait until they are in force.
 
         Args:
-            backends: The services that requests go to.
+            routes: The services that requests go to; their generation is given here.
             drain_timeout_s: Seconds in which other services, and a proxy on another port, may
                 answer what they were given.
 
@@ -70,7 +69,7 @@ class ProxyProcess:
             DaemonError: The port is taken, or the proxy does not react.
         """
         self.check_port()
-        routes = Routes(self.routes.generation + 1, backends)
+        routes = replace(routes, generation=self.routes.generation + 1)
         with translate_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             routes.save(self.folder / ROUTES)

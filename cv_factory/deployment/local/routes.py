@@ -1,4 +1,4 @@
-"""Routes of a proxy: the services behind it and their weights, in a file; a pipe wakes it."""
+"""Routes of a proxy: the services behind it and what each is given, in a file; a pipe wakes it."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,30 +18,74 @@ ROUTES, STATUS = "routes.json", "status.json"
 _WAKE_PIPE = "wake"
 
 
+#: The part that a service plays in a rollout; a shadow is given copies, whose answers go nowhere.
+Arm = Literal["stable", "canary", "shadow"]
+
+
 @dataclass(frozen=True)
 class Backend:
-    """A service behind a proxy: its name, its port on this machine, its weight."""
+    """A service behind a proxy.
+
+    Attributes:
+        name: Of the service, unique in its endpoint.
+        port: For HTTP, on this machine.
+        weight: Its part of the requests, relative to the others'; 0 for a shadow.
+        grpc_port: For gRPC, on this machine; None where it serves none.
+        version: Number of its version, as text; a label of its metrics.
+        arm: Its part in a rollout; a label of its metrics.
+        mirror_share: Fraction of all requests that it is given copies of; 0 unless it is a shadow.
+    """
 
     name: str
     port: int
     weight: float
+    grpc_port: int | None = None
+    version: str = ""
+    arm: Arm = "stable"
+    mirror_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sticky:
+    """What identifies a client, whose requests one version answers while the weights stay.
+
+    Attributes:
+        by: ``api_key`` for the value of ``Authorization`` or ``X-API-Key``.
+        name: Of the header or the cookie; empty for ``api_key``.
+    """
+
+    by: Literal["api_key", "header", "cookie"]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of a certificate chain and its private key, loaded again when they change."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True)
 class Routes:
-    """The services that requests go to.
+    """The services that requests go to, and how clients reach them.
 
     Attributes:
         generation: Incremented with every change, so that the routes in force can be identified.
-        backends: Those that are given requests.
+        backends: Those that are given requests or copies.
+        sticky: How a client stays with a version; None where each request is distributed.
+        tls: None for plain text.
     """
 
     generation: int = 0
     backends: tuple[Backend, ...] = ()
+    sticky: Sticky | None = None
+    tls: TlsFiles | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_atomic(path, canonical_json(asdict(self)).encode())
+        body = TypeAdapter(type(self)).dump_python(self, mode="json")
+        write_atomic(path, canonical_json(body).encode())
 
     @classmethod
     def load(cls, path: Path) -> "Routes":

@@ -31,6 +31,7 @@ from cv_factory.deployment.local.routes import (
     STATUS,
     Backend,
     ProxyStatus,
+    Routes,
     WeightedRoundRobin,
 )
 from cv_factory.processes import daemon
@@ -124,7 +125,7 @@ class RunningProxy:
         return psutil.Process(running.pid)
 
     def route(self, *backends: Backend) -> None:
-        self.process.set_backends(backends, drain_timeout_s=20)
+        self.process.set_routes(Routes(backends=backends), drain_timeout_s=20)
 
     def status(self) -> ProxyStatus | None:
         return ProxyStatus.load(self.folder / STATUS)
@@ -345,7 +346,7 @@ def test_what_is_in_flight_is_answered_when_the_proxy_ends(
     moved = replace(proxy.process, port=find_free_port())
     begin = {
         "SIGTERM": proxy.supervisor.terminate,
-        "another port": lambda: moved.set_backends((backend,), 60),
+        "another port": lambda: moved.set_routes(Routes(backends=(backend,)), 60),
         "the last service is deleted": lambda: proxy.process.remove(60),
     }[change]
     idle, busy = proxy.connect(), proxy.connect()
@@ -404,7 +405,7 @@ def test_a_proxy_listens_on_ipv6(servers: tuple[EchoServer, EchoServer], tmp_pat
         pytest.skip("this machine has no IPv6")
     process = ProxyProcess(tmp_path, f"{tmp_path}#front", "::1", port)
     try:
-        process.set_backends((servers[0].backend(1.0),), 20)
+        process.set_routes(Routes(backends=(servers[0].backend(1.0),)), 20)
         client = http.client.HTTPConnection("::1", port, timeout=20)
         client.request("GET", "/")
         assert client.getresponse().headers["X-Seen"] == "::1"
