@@ -57,10 +57,19 @@ async def parse_images(
         raise ProblemError(
             422, "missing-field", f"no image: send one in the field {' or '.join(FIELDS)}"
         )
-    if len(images) > limits.max_images:
-        detail = f"the request has {len(images)} images; at most {limits.max_images} are allowed"
-        raise ProblemError(413, "too-many-images", detail)
+    check_image_count(len(images), limits.max_images)
     return images
+
+
+def check_image_count(n: int, maximum: int) -> None:
+    """Refuse more images than a request may have.
+
+    Raises:
+        ProblemError: 413.
+    """
+    if n > maximum:
+        detail = f"the request has {n} images; at most {maximum} are allowed"
+        raise ProblemError(413, "too-many-images", detail)
 
 
 async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
@@ -189,10 +198,15 @@ def _parse_json(body: bytes) -> list[bytes]:
     encoded: list[Any] = []
     for value in content.values():
         encoded += value if isinstance(value, list) else [value]
-    return [_decode_base64(value, position) for position, value in enumerate(encoded)]
+    return [decode_base64(value, position) for position, value in enumerate(encoded)]
 
 
-def _decode_base64(value: Any, position: int) -> bytes:
+def decode_base64(value: Any, position: int) -> bytes:
+    """Decode the base64 text of an image.
+
+    Raises:
+        ProblemError: 422: it is none; the detail names the image's position.
+    """
     if not isinstance(value, str):
         raise ProblemError(422, "json", f"image {position} must be base64 text")
     try:

@@ -45,11 +45,11 @@ def prediction_fields(prediction: PostprocessedPrediction, scores: ImageScores) 
     }
     if scores.unfamiliarity is not None:
         fields["unfamiliar"] = scores.is_unfamiliar
-        fields["unfamiliarity"] = _round_unfamiliarity(scores.unfamiliarity)
+        fields["unfamiliarity"] = round_unfamiliarity(scores.unfamiliarity)
     return fields
 
 
-def _round_unfamiliarity(score: float) -> float:
+def round_unfamiliarity(score: float) -> float:
     """Round a score; one above the bound stays above it.
 
     Rounding hides differences that depend on the batch an image was in.

@@ -9,7 +9,8 @@ from pydantic import Field
 from cv_factory.config.section import Fraction, Section
 from cv_factory.serving.postprocessors import PostprocessedPrediction
 
-_DECIMALS = 6
+#: Decimals of probabilities in answers.
+DECIMALS = 6
 
 
 class Settings(Section):
@@ -37,7 +38,7 @@ class Ranked:
         values = probabilities.tolist()
         order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: self.top_k]
         # Rounding hides differences that depend on the batch an image was in.
-        ranked = {self.labels[i]: round(values[i], _DECIMALS) for i in order}
+        ranked = {self.labels[i]: round(values[i], DECIMALS) for i in order}
         best = order[0]
         label = self.labels[best]
         is_certain = ranked[label] >= self.thresholds[best]
