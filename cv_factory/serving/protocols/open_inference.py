@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.inference_engine import Pixels, ScoredImage
+from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.postprocessors import round_unfamiliarity
 from cv_factory.serving.postprocessors.ranked import DECIMALS
 from cv_factory.serving.prediction_service import InputImage
@@ -229,7 +229,7 @@ class OpenInferenceModel:
                 f"{[*expected.shape]}, where -1 is the number of images"
             )
 
-    def _parse_pixels(self, tensor: InputTensor) -> list[Pixels]:
+    def _parse_pixels(self, tensor: InputTensor) -> list[InputImage]:
         data = tensor.data
         if not isinstance(data, bytes):
             try:
