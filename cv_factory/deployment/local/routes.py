@@ -7,19 +7,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
+from cv_factory.deployment.traffic import Arm, Sticky, TlsFiles
 from cv_factory.errors import ArtifactError
 
 ROUTES, STATUS = "routes.json", "status.json"
 _WAKE_PIPE = "wake"
-
-
-#: The part that a service plays in a rollout; a shadow is given copies, whose answers go nowhere.
-Arm = Literal["stable", "canary", "shadow"]
 
 
 @dataclass(frozen=True)
@@ -43,27 +39,6 @@ class Backend:
     version: str = ""
     arm: Arm = "stable"
     mirror_share: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sticky:
-    """What identifies a client, whose requests one version answers while the weights stay.
-
-    Attributes:
-        by: ``api_key`` for the value of ``Authorization`` or ``X-API-Key``.
-        name: Of the header or the cookie; empty for ``api_key``.
-    """
-
-    by: Literal["api_key", "header", "cookie"]
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files of a certificate chain and its private key, loaded again when they change."""
-
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True)

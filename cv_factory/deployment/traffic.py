@@ -1,0 +1,100 @@
+"""Traffic of an endpoint: each service's part of the requests, and how clients reach them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+#: The part that a service plays in a rollout; a shadow is given copies, whose answers go nowhere.
+Arm = Literal["stable", "canary", "shadow"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A service's part of the requests.
+
+    Attributes:
+        fraction: Of all requests; those that a shadow is given copies of.
+        arm: Its part in a rollout.
+    """
+
+    fraction: float
+    arm: Arm = "stable"
+
+
+@dataclass(frozen=True)
+class Sticky:
+    """What identifies a client, whose requests one version answers while the weights stay.
+
+    Attributes:
+        by: ``api_key`` for the value of ``Authorization`` or ``X-API-Key``.
+        name: Of the header or the cookie; empty for ``api_key``.
+    """
+
+    by: Literal["api_key", "header", "cookie"]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of a certificate chain and its private key, loaded again when they change."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Distribution of an endpoint's requests.
+
+    Attributes:
+        shares: By the name of the service; others are given neither requests nor copies.
+        sticky: How a client stays with a version; None where each request is distributed.
+        tls: None for plain text.
+    """
+
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    sticky: Sticky | None = None
+    tls: TlsFiles | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Fraction of the requests of each service that answers any, by name."""
+        answering = {name: s.fraction for name, s in self.shares.items() if s.arm != "shadow"}
+        total = sum(answering.values()) or 1.0
+        return {name: fraction / total for name, fraction in answering.items()}
+
+    @property
+    def shadows(self) -> dict[str, float]:
+        """Fraction of the requests that each shadow is given copies of, by name."""
+        return {name: s.fraction for name, s in self.shares.items() if s.arm == "shadow"}
+
+    def describe(self, name: str) -> str:
+        """Return what a service is given, for people."""
+        if name in self.shadows:
+            return f"copies of {self.shadows[name]:.0%} of the requests"
+        return f"{self.weights.get(name, 0.0):.0%} of the requests"
+
+    def with_weights(self, weights: Mapping[str, float]) -> "Traffic":
+        """Return the traffic with the requests distributed anew; shadows keep their copies.
+
+        A service that is given requests is a canary only if it was one and is not alone.
+        """
+        total = sum(weights.values()) or 1.0
+        shares = {name: share for name, share in self.shares.items() if share.arm == "shadow"}
+        for name, weight in weights.items():
+            was_canary = name in self.shares and self.shares[name].arm == "canary"
+            arm: Arm = "canary" if was_canary and len(weights) > 1 else "stable"
+            shares[name] = Share(weight / total, arm)
+        return replace(self, shares=shares)
+
+    def only(self, names: Collection[str]) -> "Traffic":
+        """Return the traffic of these services; what others were given is distributed to them."""
+        shadows = {n: s for n, s in self.shares.items() if n in names and s.arm == "shadow"}
+        weights = {n: weight for n, weight in self.weights.items() if n in names}
+        return replace(self, shares=shadows).with_weights(weights)
+
+    def renamed(self, names: Mapping[str, str]) -> "Traffic":
+        """Return the traffic with other names of the services, without those that have none."""
+        shares = {names[name]: share for name, share in self.shares.items() if name in names}
+        return replace(self, shares=shares)
