@@ -1,10 +1,10 @@
 """The configuration of a deployment: which version is served, where, and with which share."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cv_factory.config.section import RegisteredName, Section
+from cv_factory.config.section import Problem, RegisteredName, Section, refuse
 from cv_factory.config.serving import ServingConfig
 
 
@@ -22,8 +22,47 @@ class DeployedModelConfig(Section):
     )
 
 
+class StickyConfig(Section):
+    """What identifies a client, whose requests one version answers while the shares stay."""
+
+    by: Literal["none", "api_key", "header", "cookie"] = Field(
+        description="the value of Authorization or X-API-Key, of a header, or of a cookie; with "
+        "none, each request is distributed on its own"
+    )
+    name: str = Field("", description="of the header or the cookie")
+
+    @model_validator(mode="after")
+    def _check_name(self) -> "StickyConfig":
+        is_named = self.by in ("header", "cookie")
+        if is_named and not self.name:
+            refuse([Problem(("name",), f"must name the {self.by}")])
+        if self.name and not is_named:
+            refuse([Problem(("name",), "is for by=header and by=cookie: remove it")])
+        return self
+
+
+class TlsConfig(Section):
+    """Files of the endpoint's certificate, loaded again when they are renewed."""
+
+    certificate: str | None = Field(
+        None,
+        min_length=1,
+        description="PEM file of the certificate and its chain; null for plain HTTP",
+    )
+    key: str | None = Field(
+        None, min_length=1, description="PEM file of its private key, without a passphrase"
+    )
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "TlsConfig":
+        for name, other in (("certificate", "key"), ("key", "certificate")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                refuse([Problem((name,), f"must be given beside {other}")])
+        return self
+
+
 class EndpointConfig(Section):
-    """Port of the model, and a canary's part of the requests."""
+    """Port of the model, a canary's or shadow's part of the requests, and how clients connect."""
 
     port: int | None = Field(
         None,
@@ -39,6 +78,38 @@ class EndpointConfig(Section):
         description="give the version this share of the requests, beside the one in production, "
         "and leave it in staging; deploy without it to promote it",
     )
+    shadow_share: float | None = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description="give the version copies of this share of the requests, whose answers go "
+        "nowhere but to logs and metrics, and leave it in staging",
+    )
+    sticky: StickyConfig | None = Field(
+        None, description="whether a client stays with a version; where not given, as at present"
+    )
+    tls: TlsConfig | None = Field(
+        None, description="certificate of the model's proxy; where not given, the present one"
+    )
+
+    @property
+    def arm(self) -> Literal["stable", "canary", "shadow"]:
+        """Part of the version in a rollout."""
+        if self.shadow_share is not None:
+            return "shadow"
+        return "stable" if self.canary_share is None else "canary"
+
+    @property
+    def share(self) -> float:
+        """Fraction of the requests that the version is given, or given copies of."""
+        return self.shadow_share or self.canary_share or 1.0
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> "EndpointConfig":
+        if self.canary_share is not None and self.shadow_share is not None:
+            message = "a version is either a canary or a shadow: remove one of the two shares"
+            refuse([Problem(("shadow_share",), message)])
+        return self
 
 
 class DeploymentPipelineConfig(Section):

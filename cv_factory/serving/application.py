@@ -34,7 +34,7 @@ from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, ServiceMetrics
 from cv_factory.serving.request_log import RequestLog
 from cv_factory.serving.request_parsing import FORM, JSON, RAW_IMAGE, parse_images
 from cv_factory.serving.response_cache import allows_cached_answer
-from cv_factory.serving.service_environment import read_stage
+from cv_factory.serving.service_environment import ServiceState
 
 RequestHandler = Callable[[Request], Awaitable[Response]]
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -56,7 +56,7 @@ class Application:
         Args:
             bundle: The predictor and its serving configuration.
             keys: Accepted API keys; without them and without ``access.jwt`` the service is open.
-            state_file: JSON file with the present stage; see ``service_environment``.
+            state_file: JSON file with the present stage and arm; see ``service_environment``.
             is_restart: Whether this process replaces one that has served: then the issuer's keys
                 and the prediction log's folder may be missing for a while.
 
@@ -67,7 +67,7 @@ class Application:
         """
         self._bundle = bundle
         serving = bundle.serving
-        self._state_file = state_file
+        self._state = ServiceState(state_file)
         self._metrics = ServiceMetrics(
             bundle.model_name,
             bundle.version,
@@ -76,7 +76,7 @@ class Application:
         )
         self._access = AccessControl(serving, keys, is_restart=is_restart)
         self._predictions = PredictionService(
-            bundle, self._access, self._metrics, is_restart=is_restart
+            bundle, self._access, self._metrics, self._state, is_restart=is_restart
         )
         self._request_lines = (
             AsyncLineWriter(EVENT_LOGGER.info, on_drop=self._metrics.count_dropped)
@@ -200,7 +200,7 @@ class Application:
         information: dict[str, Any] = {
             "model": bundle.model_name,
             "version": bundle.version,
-            "stage": read_stage(self._state_file),
+            "stage": self._state.stage,
             "classes": contract.class_names,
             "input": {"height": height, "width": width, "channels": channels},
             "familiarity": contract.familiarity and asdict(contract.familiarity),

@@ -20,6 +20,7 @@ from cv_factory.serving.problem_details import ProblemError, overloaded_error
 from cv_factory.serving.prometheus_metrics import ServiceMetrics
 from cv_factory.serving.request_log import VERIFICATION_REQUEST_ID, RequestContext
 from cv_factory.serving.response_cache import ResponseCache
+from cv_factory.serving.service_environment import ServiceState
 
 #: Encoded bytes, or decoded pixels, uint8 ``(H, W, C)`` of the predictor's input.
 InputImage = bytes | Pixels
@@ -48,6 +49,7 @@ class PredictionService:
         bundle: Bundle,
         access: AccessControl,
         metrics: ServiceMetrics,
+        state: ServiceState,
         *,
         is_restart: bool = False,
     ) -> None:
@@ -57,6 +59,7 @@ class PredictionService:
             bundle: The predictor and its serving configuration.
             access: Authenticates callers and enforces their rates.
             metrics: Counters of predictions, batches and cache lookups.
+            state: The arm of the service, which the prediction log names.
             is_restart: Whether this process replaces one that has served: then the prediction
                 log's folder may be missing for a while.
 
@@ -73,6 +76,7 @@ class PredictionService:
         self._n_delayed_rejections = 0
         self._engine = InferenceEngine(bundle, on_batch=metrics.observe_batch)
         self.cache = ResponseCache(bundle, on_lookup=metrics.count_cache_lookup)
+        self._state = state
         self._log = PredictionLog.open(bundle, metrics.count_dropped, is_restart=is_restart)
 
     @property
@@ -189,7 +193,7 @@ class PredictionService:
         for result in results:
             self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
             if self._log is not None:
-                self._log.put(result, principal.name, request_id)
+                self._log.put(result, principal.name, request_id, self._state.arm)
 
     async def _delay_rejection(self) -> ProblemError:
         """Return the 503 for an overloaded service after a short delay.

@@ -1,9 +1,10 @@
-"""Environment of a service process: the bundle it serves, its present stage, shared files.
+"""Environment of a service process: the bundle it serves, its stage and arm, shared files.
 
 ``CV_FACTORY_BUNDLE`` names the bundle's directory; the default is ``bundle`` in the working
 directory, where a Bento has it. ``CV_FACTORY_STATE_FILE`` names a JSON file such as
-``{"stage": "production"}``, which is read on every request for it. ``CV_FACTORY_GATEWAY`` names the
-gateway that alone can reach the service and that authorizes its clients.
+``{"stage": "production", "arm": "stable"}``, which is read again when it changes.
+``CV_FACTORY_GATEWAY`` names the gateway that alone can reach the service and that authorizes its
+clients.
 """
 
 import json
@@ -11,12 +12,14 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cv_factory.errors import ConfigError
 
 BUNDLE_VARIABLE = "CV_FACTORY_BUNDLE"
 STATE_VARIABLE = "CV_FACTORY_STATE_FILE"
 GATEWAY_VARIABLE = "CV_FACTORY_GATEWAY"
+GRPC_PORT_VARIABLE = "CV_FACTORY_GRPC_PORT"
 #: Read by the Prometheus client: the folder in which a server's workers share their metrics.
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -67,13 +70,43 @@ def served_file(server_pid: int) -> Path:
     return server_directory(server_pid) / "has-served"
 
 
-def read_stage(file: Path | None) -> str | None:
-    """Return the present stage; None if the file is missing or does not name one."""
-    if file is None:
-        return None
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    stage = state.get("stage") if isinstance(state, dict) else None
-    return stage if isinstance(stage, str) else None
+class ServiceState:
+    """Stage of the served version and its arm in a rollout, as whoever deployed it says.
+
+    The file is read again only when it was replaced, so that each prediction can name its arm.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        """Read nothing yet.
+
+        Args:
+            file: JSON; None where nobody says.
+        """
+        self._file = file
+        self._version: tuple[int, ...] = ()
+        self._values: dict[str, Any] = {}
+
+    @property
+    def stage(self) -> str | None:
+        """Stage of the version; None where the file is missing or does not name one."""
+        return self._read("stage")
+
+    @property
+    def arm(self) -> str | None:
+        """Arm of the service: ``stable``, ``canary``, ``shadow``; None as for ``stage``."""
+        return self._read("arm")
+
+    def _read(self, key: str) -> str | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if version != self._version:
+                values = json.loads(self._file.read_bytes())
+                self._values = values if isinstance(values, dict) else {}
+                self._version = version
+        except (OSError, ValueError):
+            self._version, self._values = (), {}
+        value = self._values.get(key)
+        return value if isinstance(value, str) else None

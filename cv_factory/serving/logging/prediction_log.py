@@ -1,9 +1,10 @@
 """Prediction log: JSON lines in a folder, for monitoring and for ``run.py trace``.
 
 A file is ``predictions-<start>-<process>.jsonl``; a new one starts after ``log.max_file_bytes``.
-Each line is one prediction: ``{"id", "time", "model", "version", "label", "probabilities": {label:
-…}, "unfamiliar", "unfamiliarity", "features": […], "key", "request_id"}``; null is what the
-predictor does not score. Images are not stored.
+Each line is one prediction: ``{"id", "time", "model", "version", "arm", "label", "probabilities":
+{label: …}, "unfamiliar", "unfamiliarity", "features": […], "key", "request_id"}``; null is what the
+predictor does not score, and the arm of a service that is in no rollout. A shadow's line has the
+request id of the answer that it is to be compared with. Images are not stored.
 """
 
 import fcntl
@@ -92,14 +93,17 @@ class PredictionLog:
         """Number of predictions that could not be written."""
         return self._writer.dropped
 
-    def put(self, result: ScoredImage, principal_name: str, request_id: str) -> None:
-        """Queue one prediction."""
+    def put(
+        self, result: ScoredImage, principal_name: str, request_id: str, arm: str | None = None
+    ) -> None:
+        """Queue one prediction of the service, which has this arm in a rollout now."""
         self._writer.put(
             {
                 "id": result.id,
                 "time": timestamp(),
                 "model": self._model,
                 "version": self._version,
+                "arm": arm,
                 "label": result.output.label,
                 "probabilities": result.output.probabilities,
                 "unfamiliar": result.scores.is_unfamiliar,

@@ -1,12 +1,14 @@
 """The prediction log stays within its bounds, and several writers lose nothing."""
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cv_factory.artifacts.files import write_atomic
 from cv_factory.config.serving import LogConfig, ServingConfig
 from cv_factory.errors import ConfigError
 from cv_factory.inference.predictor import ImageScores
@@ -34,6 +36,17 @@ def test_as_many_files_are_kept_as_configured(tmp_path: Path) -> None:
             [prediction] = post_image(client, digit_png(0)).json()["predictions"]
     assert len(list(tmp_path.iterdir())) == 2
     assert [p["id"] for p in read_predictions(tmp_path)][-1] == prediction["id"]
+
+
+def test_each_prediction_names_the_present_arm_of_its_service(tmp_path: Path) -> None:
+    state, log = tmp_path / "state.json", tmp_path / "log"
+    with app_client(state_file=state, log={"predictions": str(log)}) as client:
+        for arm in (None, "shadow", "stable"):
+            if arm is not None:
+                write_atomic(state, json.dumps({"stage": "staging", "arm": arm}).encode())
+            post_image(client, digit_png(0), headers={"X-Request-ID": f"of-{arm}"})
+    logged = [(p["arm"], p["request_id"]) for p in read_predictions(log)]
+    assert logged == [(None, "of-None"), ("shadow", "of-shadow"), ("stable", "of-stable")]
 
 
 def test_two_writers_prune_each_others_files_and_lose_nothing_new(tmp_path: Path) -> None:
