@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cv_factory.errors import ConfigError, ImageError
+from cv_factory.errors import ConfigError, CVFactoryError, ImageError
 
 if TYPE_CHECKING:
     from httpx import BaseTransport
 
-    from cv_factory.serving.client import ImagePrediction
+    from cv_factory_client import ImagePrediction
 
 
 @click.command("predict")
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--url",
-    help="URL of the service, such as http://127.0.0.1:3000 or sagemaker://ENDPOINT.",
+    help="URL of the service, such as http://127.0.0.1:3000, grpc://HOST:PORT, https://HOST, "
+    "grpcs://HOST or sagemaker://ENDPOINT.",
+)
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="PEM file of the CA that signed the service's certificate, if it is your own.",
 )
 @click.option(
     "--bundle",
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[Path, ...],
     url: str | None,
+    ca: Path | None,
     bundle: Path | None,
     api_key: str | None,
     as_json: bool,
@@ -45,7 +52,7 @@ def command(
     if (url is None) == (bundle is None):
         raise ConfigError("Add either --url URL of a service, or --bundle DIRECTORY of a bundle.")
     if url is not None:
-        predictions = _predict_by_service(url, api_key, images)
+        predictions = _predict_by_service(url, api_key, ca, images)
     else:
         assert bundle is not None
         predictions = _predict_by_bundle(bundle, images)
@@ -55,23 +62,31 @@ def command(
 
 
 def _predict_by_service(
-    url: str, api_key: str | None, images: Sequence[Path]
+    url: str, api_key: str | None, ca: Path | None, images: Sequence[Path]
 ) -> list["ImagePrediction"]:
-    from cv_factory.serving.client import PredictionClient, ServiceError
+    """Predict with a service.
+
+    Raises:
+        ConfigError: The URL, the key or the CA certificate cannot be used.
+        CVFactoryError: The service cannot be reached, or rejects an image, which is named.
+    """
+    from cv_factory_client import ClientConfigError, PredictionClient, ServiceError
 
     scheme, _, endpoint = url.partition("://")
     transport = _endpoint_transport(endpoint) if scheme == "sagemaker" else None
-    with PredictionClient(url, api_key, transport=transport) as client:
-        predictions = []
-        for image in images:
-            try:
+    predictions = []
+    try:
+        with PredictionClient(url, api_key, ca=ca, transport=transport) as client:
+            for image in images:
                 predictions.append(client.predict(image.read_bytes()))
-            except ServiceError as error:
-                if error.status is None:  # whatever the image
-                    advice = "What is served, and where: python run.py status"
-                    raise ServiceError(f"{str(error).rstrip('.')}. {advice}") from None
-                raise ServiceError(f"{image}: {error}") from None
-        return predictions
+    except ClientConfigError as error:
+        raise ConfigError(str(error)) from None
+    except ServiceError as error:
+        if error.status is None:  # whatever the image
+            advice = "What is served, and where: python run.py status"
+            raise CVFactoryError(f"{str(error).rstrip('.')}. {advice}") from None
+        raise CVFactoryError(f"{image}: {error}") from None
+    return predictions
 
 
 def _endpoint_transport(endpoint: str) -> "BaseTransport":
@@ -91,8 +106,8 @@ def _predict_by_bundle(directory: Path, images: Sequence[Path]) -> list["ImagePr
     import asyncio
 
     from cv_factory.serving.bundle import Bundle
-    from cv_factory.serving.client import ImagePrediction
     from cv_factory.serving.inference_engine import InferenceEngine
+    from cv_factory_client import ImagePrediction
 
     bundle = Bundle.load(directory)
     engine = InferenceEngine(bundle)

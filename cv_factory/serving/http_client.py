@@ -8,28 +8,25 @@ from typing import TYPE_CHECKING
 from cv_factory.errors import ConfigError
 
 if TYPE_CHECKING:
-    from httpx import BaseTransport, Client
+    from httpx import Client
 
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-def open_http_client(
-    url: str, *, timeout: float, transport: "BaseTransport | None" = None
-) -> "Client":
+def open_http_client(url: str, *, timeout: float) -> "Client":
     """Return a client with a base URL; addresses of this machine are reached without a proxy.
 
     Args:
         url: Base URL.
         timeout: Timeout of each request in seconds.
-        transport: Replacement of the network.
 
     Raises:
         ConfigError: The URL is malformed, or the environment's proxy cannot be used.
     """
     import httpx
 
-    if transport is None and not url.lower().startswith(("http://", "https://")):
+    if not url.lower().startswith(("http://", "https://")):
         raise ConfigError(
             f"{hide_password(url)} is not a valid URL: it begins with http:// or https://, such as "
             "http://127.0.0.1:3000."
@@ -38,9 +35,8 @@ def open_http_client(
         host = httpx.URL(url).host
     except httpx.InvalidURL as error:
         raise ConfigError(f"{hide_password(url)} is not a valid URL: {error}.") from None
-    if transport is None and is_loopback(host):
-        # With a transport, httpx does not read the variables of proxies.
-        transport = httpx.HTTPTransport()
+    # With a transport, httpx does not read the variables of proxies.
+    transport = httpx.HTTPTransport() if is_loopback(host) else None
     try:
         return httpx.Client(base_url=url, transport=transport, timeout=timeout)
     except (ImportError, ValueError, httpx.InvalidURL) as error:

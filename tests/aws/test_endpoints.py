@@ -24,7 +24,7 @@ from cv_factory.deployment.sagemaker.transport import EndpointTransport
 from cv_factory.deployment.verify import VerificationError
 from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.client import PredictionClient, ServiceError
+from cv_factory_client import PredictionClient, ServiceError
 from tests.support.cloud import Cloud
 from tests.support.predictors import digits_predictor
 from tests.support.waiting import wait_until
@@ -116,7 +116,7 @@ def _background_requests(endpoint: SagemakerEndpoint) -> Iterator[Callable[[], C
             while not finished.is_set():
                 try:
                     answers[client.predict(_digit()).version] += 1
-                except CVFactoryError as error:
+                except (CVFactoryError, ServiceError) as error:
                     answers[f"lost: {error}"] += 1
 
     with ThreadPoolExecutor(2) as pool:

@@ -19,7 +19,7 @@ from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore, add_key
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.client import PredictionClient
+from cv_factory_client import PredictionClient
 from tests.support.images import encode
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor

@@ -110,7 +110,10 @@ _AWS_MODULES = {"stacks.compat.zenml_sagemaker", "stacks.flavors.sagemaker_jobs"
 
 def product_files() -> list[Path]:
     """Every Python file of the product's packages."""
-    packages = ("cli", "cv_factory", "materializers", "pipelines", "registry", "stacks", "steps")
+    packages = (
+        *("cli", "cv_factory", "cv_factory_client", "materializers", "pipelines", "registry"),
+        *("stacks", "steps"),
+    )
     return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
 
 

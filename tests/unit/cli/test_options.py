@@ -18,7 +18,7 @@ from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
 from cli.preparation import Checks
 from cv_factory.errors import ConfigError, CVFactoryError, SourceError
-from cv_factory.serving.client import ImagePrediction, PredictionClient, ServiceError
+from cv_factory_client import ImagePrediction, PredictionClient, ServiceError
 
 
 def read(pipeline: str, model_name: str) -> Any:
@@ -83,8 +83,8 @@ def test_predict_names_the_image_that_the_service_rejects(
 
     monkeypatch.setattr(PredictionClient, "predict", reject)
     (tmp_path / "broken.png").write_bytes(b"hello")
-    with pytest.raises(ServiceError, match=r"broken\.png: rejected the request"):
-        _predict_by_service("http://127.0.0.1:9", None, [tmp_path / "broken.png"])
+    with pytest.raises(CVFactoryError, match=r"broken\.png: rejected the request"):
+        _predict_by_service("http://127.0.0.1:9", None, None, [tmp_path / "broken.png"])
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.__main__ import main
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE
-from cv_factory.serving.client import PredictionClient, ServiceError
 from cv_factory.serving.service_environment import BUNDLE_VARIABLE, server_directory
+from cv_factory_client import PredictionClient, ServiceError
 from tests.support.digits_service import (
     DigitsService,
     ServiceProcess,
@@ -50,7 +50,7 @@ def test_the_client_returns_typed_predictions_and_errors(
     batch = client.predict_batch([digit_png(0), digit_png(1)])
     assert (prediction.model, prediction.version) == ("digits", "7")
     assert batch[0].label == prediction.label
-    assert client.model_info()["classes"] == [str(n) for n in range(10)]
+    assert client.model_info().classes == tuple(map(str, range(10)))
     with pytest.raises(ServiceError, match="not an image") as caught:
         client.predict(b"no image")
     assert (caught.value.status, caught.value.kind) == (422, "image")

@@ -18,13 +18,13 @@ from cv_factory.errors import ConfigError
 from cv_factory.inference.predictor import GoldenSamples, ImageScores
 from cv_factory.serving.application import Application
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.client import PredictionClient
 from cv_factory.serving.logging.prediction_log import read_predictions
 from cv_factory.serving.postprocessors import (
     PostprocessedPrediction,
     build_image_postprocessor,
     prediction_fields,
 )
+from cv_factory_client import PredictionClient
 from tests.support.digits_service import app_client, digit_png, digits_bundle, post_image
 from tests.support.images import encode
 from tests.support.predictors import digits_predictor

@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import command
 from cv_factory.errors import ConfigError
-from cv_factory.serving.client import PredictionClient, ServiceError
 from cv_factory.serving.http_client import bypass_proxies_on_loopback, open_http_client
+from cv_factory_client import ClientConfigError, PredictionClient, RetryPolicy, ServiceError
 from tests.support.digits_service import digit_png
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -29,11 +30,15 @@ def test_a_service_that_cannot_be_reached_is_not_the_images_fault(tmp_path: Path
     )
 
 
-def test_white_space_around_a_key_is_removed() -> None:
-    with PredictionClient(UNREACHABLE, "cvf_secret\n") as client:
-        assert client._client.headers["authorization"] == "Bearer cvf_secret"
-    with PredictionClient(UNREACHABLE, "\n") as client:
-        assert "authorization" not in client._client.headers
+@pytest.mark.parametrize(("key", "sent"), [("cvf_secret\n", "Bearer cvf_secret"), ("\n", None)])
+def test_white_space_around_a_key_is_removed(key: str, sent: str | None) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers.get("authorization") == sent
+        return httpx.Response(200)
+
+    transport = httpx.MockTransport(answer)
+    with PredictionClient("http://service", key, transport=transport) as client:
+        assert client.is_ready()
 
 
 @pytest.mark.parametrize("key", ["cvf_se\ncret", "cvf_секрет", "cvf_se cret", "cvf_se\x00cret"])
@@ -63,7 +68,7 @@ def test_no_proxy_is_used_on_loopback(proxy: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, proxy)
     for host in ("127.0.0.1", "localhost", "[::1]", "127.1.2.3"):
         with (
-            PredictionClient(f"http://{host}:9") as client,
+            PredictionClient(f"http://{host}:9", retries=RetryPolicy(attempts=1)) as client,
             pytest.raises(ServiceError) as caught,
         ):
             client.predict(b"")
@@ -73,7 +78,7 @@ def test_no_proxy_is_used_on_loopback(proxy: str, monkeypatch: pytest.MonkeyPatc
 def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:password@127.0.0.1:9")
     with (
-        PredictionClient("http://service.example") as client,
+        PredictionClient("http://service.example", retries=RetryPolicy(attempts=1)) as client,
         pytest.raises(ServiceError, match="names a proxy: HTTP_PROXY") as caught,
     ):
         client.predict(b"")
@@ -83,9 +88,10 @@ def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://user:password@127.0.0.1"])
 def test_a_proxy_that_cannot_be_used_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(ConfigError, match="Unset ALL_PROXY") as caught:
-        open_http_client("http://service.example", timeout=1.0)
-    assert "password" not in str(caught.value)
+    for open_client in (open_http_client, PredictionClient):
+        with pytest.raises((ConfigError, ClientConfigError), match="Unset ALL_PROXY") as caught:
+            open_client("http://service.example", timeout=1.0)
+        assert "password" not in str(caught.value)
 
 
 def test_other_packages_use_no_proxy_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,48 @@
+"""Typed results of a prediction service."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """Prediction of one image.
+
+    Attributes:
+        id: Identifies the prediction in the prediction log; ``run.py trace`` takes it.
+        label: Predicted label; None if the service abstains.
+        probabilities: Probabilities by label, most probable first.
+        model: Name of the model.
+        version: Version of the model.
+        unfamiliar: Whether the image is unlike the training images; None if not scored.
+        unfamiliarity: Score of that; above 1 it is.
+        cached: Whether it comes from the service's response cache.
+    """
+
+    id: str
+    label: str | None
+    probabilities: dict[str, float]
+    model: str
+    version: str
+    unfamiliar: bool | None = None
+    unfamiliarity: float | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Description of the served model.
+
+    Attributes:
+        model: Name of the model.
+        version: Version of the model.
+        classes: Labels.
+        input_shape: Height, width and channels that the model takes; images are resized to it.
+        details: Everything that the service says of it.
+    """
+
+    model: str
+    version: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    details: dict[str, Any] = field(repr=False)
