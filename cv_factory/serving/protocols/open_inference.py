@@ -4,6 +4,7 @@ It knows neither HTTP nor protobuf: a door hands over input tensors, and encodes
 Specification: https://github.com/kserve/open-inference-protocol; the extensions are Triton's.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,9 +28,11 @@ PLATFORM = "onnx_onnxv1"
 EXTENSIONS = ("binary_tensor_data", "classification")
 #: The inputs, of which a request has one.
 IMAGE, PIXELS = "image", "pixels"
-PROBABILITIES, LABEL, UNFAMILIARITY, FEATURES = (
-    "probabilities", "label", "unfamiliarity", "features",
+PROBABILITIES, LABEL, UNFAMILIARITY, FEATURES, PREDICTION = (
+    "probabilities", "label", "unfamiliarity", "features", "prediction",
 )  # fmt: skip
+#: Outputs that are returned on request alone.
+_ON_REQUEST = (FEATURES, PREDICTION)
 _LENGTH_BYTES = 4
 _FP32 = np.dtype("<f4")
 
@@ -138,6 +141,8 @@ class OpenInferenceModel:
             TensorMetadata(LABEL, "BYTES", (-1,)),
             *([TensorMetadata(UNFAMILIARITY, "FP32", (-1,))] if scores else []),
             TensorMetadata(FEATURES, "FP32", (-1, contract.n_features)),
+            # The JSON that ``/predict`` returns: postprocessed, and with its id.
+            TensorMetadata(PREDICTION, "BYTES", (-1,)),
         )
 
     def check_model(self, name: str, version: str | None = None) -> None:
@@ -186,13 +191,13 @@ class OpenInferenceModel:
         return _parse_encoded(tensor) if tensor.name == IMAGE else self._parse_pixels(tensor)
 
     def select_outputs(self, requested: Sequence[RequestedOutput]) -> Sequence[RequestedOutput]:
-        """Return the outputs of an answer: those that are requested, else all but ``features``.
+        """Return the outputs of an answer: by default all but those on request alone.
 
         Raises:
             ProblemError: 400: there is no such output, or it cannot be classified.
         """
         if not requested:
-            return [RequestedOutput(m.name) for m in self.outputs if m.name != FEATURES]
+            return [RequestedOutput(m.name) for m in self.outputs if m.name not in _ON_REQUEST]
         for output in requested:
             if all(output.name != metadata.name for metadata in self.outputs):
                 raise invalid_tensor(_unknown("output", output.name, self.outputs))
@@ -248,6 +253,8 @@ class OpenInferenceModel:
     ) -> npt.NDArray[Any]:
         if output.name == LABEL:
             return np.array([result.output.label or "" for result in results], object)
+        if output.name == PREDICTION:
+            return np.array([json.dumps(result.to_dict()) for result in results], object)
         if output.name == FEATURES:
             return np.array([result.scores.features for result in results], np.float64)
         if output.name == UNFAMILIARITY:
