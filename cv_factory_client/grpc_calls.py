@@ -22,16 +22,13 @@ from cv_factory_client.results import ImagePrediction, ModelInfo, parse_predicti
 
 _LENGTH_BYTES = 4
 _PORTS = {"grpc": 80, "grpcs": 443}
-#: HTTP's status of a rejection whose metadata has none.
+#: HTTP's status of errors of gRPC itself, whose metadata has none.
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
     grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.UNAVAILABLE: 503,
 }
 #: Statuses that gRPC gives a call without an answer of the service.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -170,11 +167,12 @@ class _Failure:
 
     @property
     def status(self) -> int:
-        return _STATUS.get(self.code, 500)
+        status = self.metadata.get("problem-status", "")
+        return int(status) if status.isdecimal() else _STATUS.get(self.code, 500)
 
     @property
     def kind(self) -> str:
-        return self.metadata.get("problem", "")
+        return self.metadata.get("problem-type", "").rpartition(":")[2]
 
     @property
     def request_id(self) -> str:
