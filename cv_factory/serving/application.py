@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -24,19 +24,30 @@ from cv_factory.serving.auth.principal import Role
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging.json_lines import EVENT_LOGGER, AsyncLineWriter
-from cv_factory.serving.middleware import RequestMiddleware, get_request_context
+from cv_factory.serving.middleware import RequestHandler, RequestMiddleware, get_request_context
 from cv_factory.serving.openapi import build_openapi
 from cv_factory.serving.pages import asset, card_page, page
 from cv_factory.serving.pages.samples import encode_samples
-from cv_factory.serving.prediction_service import Caller, PredictionService
+from cv_factory.serving.prediction_service import PredictionService
 from cv_factory.serving.problem_details import ProblemError, status_error
 from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, ServiceMetrics
+from cv_factory.serving.protocols.open_inference_rest import (
+    LENGTH_HEADER,
+    PREFIX,
+    OpenInferenceRest,
+)
+from cv_factory.serving.protocols.open_inference_rest import error_response as open_inference_error
 from cv_factory.serving.request_log import RequestLog
-from cv_factory.serving.request_parsing import FORM, JSON, RAW_IMAGE, parse_images
+from cv_factory.serving.request_parsing import (
+    FORM,
+    JSON,
+    RAW_IMAGE,
+    parse_images,
+    read_caller,
+)
 from cv_factory.serving.response_cache import allows_cached_answer
 from cv_factory.serving.service_environment import ServiceState
 
-RequestHandler = Callable[[Request], Awaitable[Response]]
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -85,7 +96,9 @@ class Application:
         )
         if serving.workers > 1:
             self._metrics.start_sampling(lambda: self._predictions.queue_length)
-        routes = self._routes()
+        open_inference = OpenInferenceRest(bundle, self._predictions)
+        protect = partial(self._protect, "model_info")
+        routes = [*self._routes(), *open_inference.routes(protect)]
         exception_handlers = {
             ProblemError: _problem_response,
             HTTPException: _http_error_response,
@@ -96,7 +109,7 @@ class Application:
         app.router.redirect_slashes = False
         self._middleware = RequestMiddleware(
             _allow_origins(app, serving.access.origins),
-            frozenset(route.path for route in routes),
+            {route.path: route.path for route in routes} | open_inference.paths(),
             RequestLog(self._metrics, self._request_lines),
             serving.limits.body_seconds,
         )
@@ -252,15 +265,9 @@ def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["authorization", "cache-control", "content-encoding", "content-type",
-                       "x-api-key", "x-request-id"],
-        expose_headers=["retry-after", "x-cache", "x-request-id"],
+                       LENGTH_HEADER, "x-api-key", "x-request-id"],
+        expose_headers=[LENGTH_HEADER, "retry-after", "x-cache", "x-request-id"],
     )  # fmt: skip
-
-
-def read_caller(request: Request) -> Caller:
-    """Return the sender of an HTTP request."""
-    client = request.client
-    return Caller(client.host if client else None, read_credential(request.headers))
 
 
 async def _liveness(_request: Request) -> Response:
@@ -270,7 +277,7 @@ async def _liveness(_request: Request) -> Response:
 async def _problem_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     get_request_context(request.scope).problem = error.kind
-    return error.response()
+    return _error_response(request, error)
 
 
 async def _http_error_response(request: Request, error: Exception) -> Response:
@@ -278,7 +285,7 @@ async def _http_error_response(request: Request, error: Exception) -> Response:
     detail, path = error.detail, request.url.path.rstrip("/")
     if error.status_code == 404 and any(route.path == path for route in request.app.routes):
         detail = f"there is no {request.url.path}: send the request to {path}, without the slash"
-    return status_error(error.status_code, detail, error.headers).response()
+    return _error_response(request, status_error(error.status_code, detail, error.headers))
 
 
 async def _internal_error_response(request: Request, _error: Exception) -> Response:
@@ -286,4 +293,10 @@ async def _internal_error_response(request: Request, _error: Exception) -> Respo
     context = get_request_context(request.scope)
     context.problem = "internal"
     detail = f"the service failed; give its operator the request id {context.request_id}"
-    return status_error(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()
+    return _error_response(request, status_error(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+
+
+def _error_response(request: Request, error: ProblemError) -> Response:
+    """Return an error in the form of the protocol that a request's path is of."""
+    is_open_inference = f"{request.url.path}/".startswith(f"{PREFIX}/")
+    return open_inference_error(error) if is_open_inference else error.response()

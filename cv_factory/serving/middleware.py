@@ -3,14 +3,17 @@
 import asyncio
 import random
 import time
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cv_factory.serving.request_log import REQUEST_ID, RequestContext, RequestLog
 
+RequestHandler = Callable[[Request], Awaitable[Response]]
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -52,7 +55,7 @@ class RequestMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        paths: frozenset[str],
+        labels: Mapping[str, str],
         log: RequestLog,
         body_seconds: float,
     ) -> None:
@@ -60,12 +63,12 @@ class RequestMiddleware:
 
         Args:
             app: The application that handles the requests.
-            paths: Paths with a metrics label of their own; all others are labeled ``other``.
+            labels: Labels of paths in metrics; all other paths are labeled ``other``.
             log: Records the requests.
             body_seconds: Seconds after a request's start in which the rest of its body is read.
         """
         self._app = app
-        self._paths = paths
+        self._labels = labels
         self._log = log
         self._body_seconds = body_seconds
         self._random = random.Random()
@@ -104,7 +107,7 @@ class RequestMiddleware:
             context,
             method=scope["method"],
             path=path,
-            route=path if path in self._paths else "other",
+            route=self._labels.get(path, "other"),
             address=client[0] if client else None,
             seconds=seconds,
         )

@@ -15,6 +15,8 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import ClientDisconnect, Request
 
 from cv_factory.config.serving import LimitsConfig
+from cv_factory.serving.auth.access import read_credential
+from cv_factory.serving.prediction_service import Caller
 from cv_factory.serving.problem_details import ProblemError
 
 #: Names of the fields that hold images, in forms and in JSON.
@@ -23,6 +25,12 @@ RAW_IMAGE, FORM, JSON = "image/*", "multipart/form-data", "application/json"
 _DATA_URL = re.compile(r"^data:[^,]*;base64,", re.IGNORECASE)
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
+
+
+def read_caller(request: Request) -> Caller:
+    """Return the sender of an HTTP request."""
+    client = request.client
+    return Caller(client.host if client else None, read_credential(request.headers))
 
 
 async def parse_images(
@@ -43,10 +51,7 @@ async def parse_images(
         raise ProblemError(
             415, "content-type", f"the content type must be {' or '.join(content_types)}"
         )
-    is_compressed = _is_compressed(request.headers.get("content-encoding", "identity"))
-    body = await _read_body(request, limits)
-    if is_compressed:
-        body = await asyncio.to_thread(_decompress, body, limits)
+    body = await read_body(request, limits)
     if content_type == FORM:
         images = _parse_form(body, boundary, limits)
     elif content_type == JSON:
@@ -72,8 +77,19 @@ def check_image_count(n: int, maximum: int) -> None:
         raise ProblemError(413, "too-many-images", detail)
 
 
-async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
-    """Read the body within the limits.
+async def read_body(request: Request, limits: LimitsConfig) -> bytes:
+    """Read the body, and decompress it, within the limits.
+
+    Raises:
+        ProblemError: It is too large, too slow, incomplete, or compressed in an unsupported way.
+    """
+    coding = _parse_coding(request.headers.get("content-encoding", ""))
+    body = await _read_raw_body(request, limits)
+    return body if coding is None else await asyncio.to_thread(_decompress, body, coding, limits)
+
+
+async def _read_raw_body(request: Request, limits: LimitsConfig) -> bytes:
+    """Read the body as it was sent.
 
     Raises:
         ProblemError: It is too large, too slow, or incomplete.
@@ -99,31 +115,48 @@ async def _read_body(request: Request, limits: LimitsConfig) -> bytes:
     return b"".join(chunks)
 
 
-def _is_compressed(content_encoding: str) -> bool:
-    """Whether the body is compressed with gzip.
+def _parse_coding(content_encoding: str) -> str | None:
+    """Return the coding of a compressed body, None for one that is not compressed.
 
     Raises:
-        ProblemError: 415: it is compressed in another way.
+        ProblemError: 415: it is none of ``_DECOMPRESSORS``.
     """
-    match content_encoding.strip().lower():
-        case "identity" | "":
-            return False
-        case "gzip" | "x-gzip":
-            return True
+    coding = content_encoding.strip().lower().removeprefix("x-")
+    if coding in ("", "identity"):
+        return None
+    if coding in _DECOMPRESSORS:
+        return coding
     raise ProblemError(
         415, "content-encoding",
-        f"Content-Encoding {content_encoding[:80]!r} is not supported: send the body with gzip, or "
-        "uncompressed without this header",
-        {"Accept-Encoding": "gzip, identity"},
+        f"Content-Encoding {content_encoding[:80]!r} is not supported: send the body with gzip or "
+        "deflate, or uncompressed without this header",
+        {"Accept-Encoding": "gzip, deflate, identity"},
     )  # fmt: skip
 
 
-def _decompress(body: bytes, limits: LimitsConfig) -> bytes:
+def _read_gzip(body: bytes, size: int) -> bytes:
+    """Return up to ``size`` bytes of the content of a gzip file."""
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        return file.read(size)
+
+
+def _read_deflate(body: bytes, size: int) -> bytes:
+    """Return up to ``size`` bytes of the content of a zlib stream (RFC 9110, 8.4.1.2)."""
+    decompressor = zlib.decompressobj()
+    content = decompressor.decompress(body, size)
+    if not decompressor.eof and len(content) < size:
+        raise EOFError("it is cut off")
+    return content
+
+
+_DECOMPRESSORS = {"gzip": _read_gzip, "deflate": _read_deflate}
+
+
+def _decompress(body: bytes, coding: str, limits: LimitsConfig) -> bytes:
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-            content = file.read(limits.max_body_bytes + 1)
+        content = _DECOMPRESSORS[coding](body, limits.max_body_bytes + 1)
     except (EOFError, OSError, zlib.error) as error:
-        raise ProblemError(400, "content-encoding", f"the body is not gzip: {error}") from None
+        raise ProblemError(400, "content-encoding", f"the body is not {coding}: {error}") from None
     if len(content) > limits.max_body_bytes:
         raise _body_too_large(limits)
     return content

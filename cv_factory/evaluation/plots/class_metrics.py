@@ -11,7 +11,6 @@ from cv_factory.evaluation.plots.style import (
     LINE,
     MAX_ROWS,
     ORANGE,
-    draw_once,
     get_axis_start,
     render_png,
     set_heading,
@@ -19,7 +18,6 @@ from cv_factory.evaluation.plots.style import (
 )
 
 
-@draw_once
 def per_class_bars(
     class_names: Sequence[str],
     precision: Sequence[float | None],

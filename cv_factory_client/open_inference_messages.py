@@ -1,1 +1,0 @@
-../cv_factory/serving/protocols/open_inference_messages.py
