@@ -23,9 +23,10 @@ class DeploymentMaterializer(ArtifactMaterializer):
             "model": f"{data.model_name} version {data.version}",
             "stage": data.stage,
             "url": data.url,
+            "arm": data.arm,
             "share": data.share,
             "service_id": data.service_id,
-            "replaced": list(data.replaced),
+            "replaced": list(data.replaced.shares),
             "golden_samples": result.n_samples if result else 0,
             "largest_difference": result.largest_difference if result else "not verified yet",
         }

@@ -22,10 +22,10 @@ def deployment(
     why: str,
     is_rollback: bool = False,
 ) -> None:
-    """Deploy one version; a canary is not promoted."""
+    """Deploy one version; a canary or shadow is not promoted."""
     predictor = Client().get_artifact_version(UUID(predictor_id))
     bundle = build_bundle(predictor, config.serving, facts)
     deployed = deploy(bundle, config.endpoint, who=who, why=why)
     verified = smoke_test(deployed, bundle)
-    if config.endpoint.canary_share is None:
+    if config.endpoint.arm == "stable":
         promote(verified, who=who, why=why, is_rollback=is_rollback)

@@ -6,7 +6,7 @@ The model deployer of the active stack starts and stops services; the registry s
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
@@ -18,10 +18,12 @@ from zenml.models import ModelVersionResponse
 from zenml.services.service import ZENM_ENDPOINT_PREFIX
 from zenml.utils.pagination_utils import depaginate
 
+from cv_factory.config.deployment import EndpointConfig
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.endpoint import Endpoint
 from cv_factory.deployment.lock import deployment_lock
+from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.errors import ArtifactError, StackError
 from cv_factory.evaluation.registration import Registration
@@ -75,17 +77,17 @@ class ModelDeployer(Protocol):
     def service_endpoint(self, service: Any) -> Endpoint:
         """Return the endpoint of a service."""
 
-    def check_address(self, model_name: str, port: int | None = None) -> None:
-        """Check that a model can be reached at a port, or at the one that it would be given."""
+    def check_settings(self, model_name: str, settings: EndpointConfig) -> None:
+        """Check that a model can be reached as its settings say, before anything is done."""
 
     def deploy(self, bundle: Bundle, port: int | None = None) -> Any:
         """Start and verify a service; it is given no requests yet."""
 
-    def weights(self, model_name: str) -> dict[UUID, float]:
-        """Return the fraction of the requests that each service of a model is given."""
+    def traffic(self, model_name: str) -> Traffic:
+        """Return how a model's requests are distributed, by the ids of its services."""
 
-    def set_weights(self, model_name: str, weights: Mapping[UUID, float]) -> None:
-        """Distribute a model's requests among these services by weight; others get none."""
+    def set_traffic(self, model_name: str, traffic: Traffic) -> None:
+        """Distribute a model's requests among these services, by their ids."""
 
     def remove(self, service: Any) -> None:
         """Stop a service with all its processes and delete its record."""
@@ -247,33 +249,34 @@ def build_bundle(
     )
 
 
-def deploy(
-    bundle: Bundle, port: int | None, canary_share: float | None, who: str, why: str
-) -> Deployment:
-    """Deploy a bundle beside the present services, verify it, and set its weight.
+def deploy(bundle: Bundle, settings: EndpointConfig, who: str, why: str) -> Deployment:
+    """Deploy a bundle beside the present services, verify it, and give it its share.
 
     Raises:
-        CVFactoryError: It does not start or answers wrongly; the previous weights are restored.
+        CVFactoryError: It does not start or answers wrongly; the previous traffic is restored.
     """
     deployer, name = active_deployer(), bundle.model_name
-    before, existing = deployer.weights(name), {s.uuid for s in deployer.services(name)}
-    service = deployer.deploy(bundle, port)
+    deployer.check_settings(name, settings)
+    before, existing = deployer.traffic(name), {s.uuid for s in deployer.services(name)}
+    service = deployer.deploy(bundle, settings.port)
     deployment = Deployment(
         model_name=name,
         version=bundle.version,
         predictor=bundle.predictor.fingerprint,
         service_id=str(service.uuid),
         url=service.client_url,
-        share=canary_share or 1.0,
-        replaced={str(uuid): weight for uuid, weight in before.items() if uuid != service.uuid},
+        share=settings.share,
+        replaced=before,
         is_new=service.uuid not in existing,
         stage="staging",
+        arm=settings.arm,
     )
     with restore_on_failure(deployment):
         deployer.service_endpoint(service).set_stage(service.service_name, "staging")
-        deployer.set_weights(name, _target_weights(deployment))
-        if canary_share is not None:
-            _record(ModelRegistry(name), "canary", deployment, who, why)
+        deployer.set_traffic(name, _target_traffic(deployment).with_settings(settings))
+        deployment = replace(deployment, url=service.client_url)  # TLS may have begun or ended
+        if settings.arm != "stable":
+            _record(ModelRegistry(name), settings.arm, deployment, who, why)
     return deployment
 
 
@@ -291,7 +294,7 @@ def _record(registry: ModelRegistry, kind: str, deployment: Deployment, who: str
 
 @contextmanager
 def restore_on_failure(deployment: Deployment) -> Iterator[None]:
-    """Restore the weights before a deployment if the block raises or is interrupted."""
+    """Restore the traffic before a deployment if the block raises or is interrupted."""
     with ExitStack() as undo:
         undo.callback(_restore, deployment)
         yield
@@ -299,24 +302,24 @@ def restore_on_failure(deployment: Deployment) -> Iterator[None]:
 
 
 def _restore(deployment: Deployment) -> None:
-    """Restore the weights before a deployment, and delete its service if it is new."""
+    """Restore the traffic before a deployment, and delete its service if it is new."""
     deployer = active_deployer()
     services = {str(s.uuid): s for s in deployer.services(deployment.model_name)}
     running = {uuid for uuid, service in services.items() if service.is_running}
-    before = {UUID(n): weight for n, weight in deployment.replaced.items() if n in running}
-    if before:
-        deployer.set_weights(deployment.model_name, before)
+    before = deployment.replaced.only(running)
+    if before.weights:
+        deployer.set_traffic(deployment.model_name, before)
     if deployment.is_new and deployment.service_id in services:
         deployer.remove(services[deployment.service_id])
 
 
 def verify(deployment: Deployment, bundle: Bundle) -> VerificationResult | None:
-    """Verify a deployment through the model's address; a canary was verified on its own.
+    """Verify a deployment through the model's address; canary and shadow were on their own.
 
     Raises:
         VerificationError: An answer is missing, wrong, or of another version.
     """
-    if deployment.share < 1.0:
+    if deployment.arm != "stable":
         return None
     service, endpoint = _load_service(active_deployer(), deployment)
     return endpoint.verify(service.service_name, bundle)
@@ -347,42 +350,46 @@ def promote(deployment: Deployment, who: str, why: str, *, is_rollback: bool) ->
 
 
 def withdraw(registry: ModelRegistry, number: int, who: str | None, why: str) -> tuple[str, ...]:
-    """End a canary: its requests go to the other services again, and its service is deleted.
+    """End a canary or shadow: what it was given goes to the others, and its service is deleted.
 
     Returns:
         The versions that are given the requests now.
 
     Raises:
-        TransitionRefusedError: It is no canary on the active stack.
+        TransitionRefusedError: It is neither on the active stack.
     """
     deployer, name = active_deployer(), registry.model_name
-    services = {service.uuid: service for service in deployer.services(name)}
-    canaries = [s for s in services.values() if s.config.model_version == str(number)]
-    weights = deployer.weights(name)
-    others = {uuid: w for uuid, w in weights.items() if services[uuid] not in canaries and w > 0}
-    if not canaries or not others or registry.stages().get(number) == "production":
+    services = {str(service.uuid): service for service in deployer.services(name)}
+    withdrawn = [s for s in services.values() if s.config.model_version == str(number)]
+    traffic = deployer.traffic(name)
+    others = traffic.only(traffic.shares.keys() - {str(service.uuid) for service in withdrawn})
+    serving = [services[uuid] for uuid, weight in others.weights.items() if weight > 0]
+    if not withdrawn or not serving or registry.stages().get(number) == "production":
         raise TransitionRefusedError(
-            f"Version {number} of {name} is no canary on this stack. What serves: "
+            f"Version {number} of {name} is no canary or shadow on this stack. What serves: "
             f"python run.py status --model {name}"
         )
-    deployer.set_weights(name, others)
+    deployer.set_traffic(name, others)
     # Before the services are gone: the command can be given again where this fails.
-    detail = {"version": number, "predictor": canaries[0].config.predictor}
+    detail = {"version": number, "predictor": withdrawn[0].config.predictor}
     registry.log.record("withdrawn", who, why, detail)
-    for service in canaries:
+    for service in withdrawn:
         deployer.remove(service)
-    return tuple(services[uuid].config.model_version for uuid in others)
+    return tuple(service.config.model_version for service in serving)
 
 
-def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
-    """Return the address of a version if it alone is served of its model, else None."""
+def served_url(version: ModelVersionResponse, settings: EndpointConfig) -> str | None:
+    """Return the address of a version if it alone is served of its model, as set, else None."""
     deployer = active_deployer()
     services = deployer.services(version.model.name)
     if len(services) != 1:
         return None
     (service,) = services
     # By the endpoint and not by the records: a service without a record may have requests.
-    if deployer.service_endpoint(service).weights().keys() != {service.service_name}:
+    traffic = deployer.service_endpoint(service).traffic()
+    if traffic.shares.keys() != {service.service_name} or traffic != traffic.with_settings(
+        settings
+    ):
         return None
     same = (service.config.model_version, service.config.predictor)
     if (
@@ -390,7 +397,7 @@ def served_url(version: ModelVersionResponse, port: int | None) -> str | None:
         or not service.is_running
     ):
         return None
-    if port is not None and service.config.port != port:
+    if settings.port is not None and service.config.port != settings.port:
         return None
     return str(service.client_url)
 
@@ -410,19 +417,28 @@ def deployed_bundle(model_name: str) -> Bundle | None:
     return None
 
 
-def _target_weights(deployment: Deployment) -> dict[UUID, float]:
-    """Return the weight of a deployment's service and, beside a canary, of the previous ones."""
-    own = UUID(deployment.service_id)
-    if deployment.share == 1.0:
-        return {own: 1.0}
-    if not deployment.replaced:
+def _target_traffic(deployment: Deployment) -> Traffic:
+    """Return the traffic with a deployment's service and, beside a canary or shadow, the previous.
+
+    Raises:
+        TransitionRefusedError: There is nothing that a canary or shadow could stand beside.
+    """
+    before, own = deployment.replaced, deployment.service_id
+    if deployment.arm == "stable":
+        return before.all_to(own)
+    others = before.only(before.shares.keys() - {own})
+    if not others.weights:
         raise TransitionRefusedError(
-            "endpoint.canary_share needs a deployed version in production, and there is none. "
-            "Remove endpoint.canary_share."
+            f"endpoint.{deployment.arm}_share needs a deployed version in production, and there is "
+            f"none. Remove endpoint.{deployment.arm}_share."
         )
-    rest = (1.0 - deployment.share) / sum(deployment.replaced.values())
-    others = {UUID(name): weight * rest for name, weight in deployment.replaced.items()}
-    return {own: deployment.share, **others}
+    rest = 1.0 - deployment.share if deployment.arm == "canary" else 1.0
+    scaled = {
+        name: share if share.arm == "shadow" else replace(share, fraction=share.fraction * rest)
+        for name, share in others.shares.items()
+    }
+    # The first of them says at which port the proxy listens.
+    return replace(before, shares={own: Share(deployment.share, deployment.arm), **scaled})
 
 
 def _load_service(deployer: ModelDeployer, deployment: Deployment) -> tuple[Service, Endpoint]:

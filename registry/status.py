@@ -16,8 +16,8 @@ from registry.audit.log import AuditEntry
 from registry.model_registry import ModelRegistry
 from registry.stages import open_intent
 
-#: Kinds of audit entries that give a service requests.
-_SERVING_KINDS = ("deployed", "canary", "started")
+#: Kinds of audit entries that give a service requests, or copies of them.
+_SERVING_KINDS = ("deployed", "canary", "shadow", "started")
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ class ServiceStatus:
         version: Number of the version, as text.
         predictor: Fingerprint of the predictor.
         url: Address of the model.
-        weight: Fraction of the requests that it is given.
+        weight: Fraction of the requests that it answers.
         is_running: Whether it answers.
         since: ISO 8601, UTC; None where the log does not say.
         who: Who deployed or started it; None where the log does not say.
+        mirror_share: Fraction of the requests that it is given copies of.
     """
 
     id: str
@@ -60,6 +61,14 @@ class ServiceStatus:
     is_running: bool
     since: str | None = None
     who: str | None = None
+    mirror_share: float = 0.0
+
+    @property
+    def given(self) -> str:
+        """What it is given, for people."""
+        if self.mirror_share:
+            return f"copies of {self.mirror_share:.0%} of the requests"
+        return f"{self.weight:.0%} of the requests"
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,8 @@ def _read_services(
     records = [service for service in deployer.services(model_name) if service.is_deployed]
     if not records:
         return (), 0.0
-    weights = deployer.service_endpoint(records[0]).weights()
+    traffic = deployer.service_endpoint(records[0]).traffic()
+    weights, shadows = traffic.weights, traffic.shadows
     services = []
     for service in records:
         entry = _serving_entry(str(service.uuid), entries)
@@ -211,6 +221,7 @@ def _read_services(
                 is_running=service.is_running,
                 since=entry.when if entry else None,
                 who=entry.who if entry else None,
+                mirror_share=shadows.get(service.service_name, 0.0),
             )
         )
     return tuple(services), sum(weights.values())
@@ -229,6 +240,7 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
     """Yield what does not agree between the registry and the services of the active stack."""
     name, production = status.model_name, status.production
     serving = [service for service in status.services if service.weight > 0]
+    rollout = [service for service in status.services if service.weight or service.mirror_share]
     if not status.services:
         return
     if production is None:
@@ -245,14 +257,13 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
         if status.is_deployable
         else ""
     )
-    for service in serving:
+    for service in rollout:
         if not service.is_running:
-            is_canary = status.staging is not None and _serves(service, status.staging)
-            is_startable = is_canary or (status.is_deployable and _serves(service, production))
+            is_staged = status.staging is not None and _serves(service, status.staging)
+            is_startable = is_staged or (status.is_deployable and _serves(service, production))
             start = f" Run: zenml model-deployer models start {service.id}" if is_startable else ""
             yield (
-                f"Version {service.version} is given {service.weight:.0%} of the requests and does "
-                f"not answer.{start}"
+                f"Version {service.version} is given {service.given} and does not answer.{start}"
             )
     if not any(_serves(service, production) for service in serving):
         others = ", ".join(dict.fromkeys(service.version for service in serving)) or "nothing"
@@ -260,13 +271,13 @@ def _service_problems(status: ModelStatus) -> Iterator[str]:
             f"Version {production.version} is in production, but what serves is {others}.{deploy}"
         )
         return
-    for service in serving:
-        is_canary = status.staging is not None and _serves(service, status.staging)
-        if not is_canary and not _serves(service, production):
+    for service in rollout:
+        is_staged = status.staging is not None and _serves(service, status.staging)
+        if not is_staged and not _serves(service, production):
             yield (
                 f"Version {service.version}, neither in production nor in staging, is given "
-                f"{service.weight:.0%} of the requests. Run: python run.py withdraw "
-                f"{service.version} --reason WHY --model {name}"
+                f"{service.given}. Run: python run.py withdraw {service.version} --reason WHY "
+                f"--model {name}"
             )
     if status.unrecorded_weight > 0:
         yield (

@@ -17,4 +17,4 @@ def deploy(
     """Deploy through the stack's model deployer; the previous service keeps running."""
     from registry.deployments import deploy as deploy_bundle
 
-    return deploy_bundle(bundle, endpoint.port, endpoint.canary_share, who, why)
+    return deploy_bundle(bundle, endpoint, who, why)

@@ -60,7 +60,7 @@ def _describe_holder(holder: "StageHolder | None") -> str:
 def _describe_services(status: "ModelStatus") -> Iterator[str]:
     """Yield one line per service; one line where there is none."""
     for service in status.services:
-        state = f"{service.weight:.0%} of the requests at {service.url}"
+        state = f"{service.given} at {service.url}"
         state += "" if service.is_running else ", does not run"
         yield f"version {service.version}, {state}{_describe_origin(service.since, service.who)}"
     for other in status.elsewhere:

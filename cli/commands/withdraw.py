@@ -1,4 +1,4 @@
-"""``run.py withdraw``: end a canary."""
+"""``run.py withdraw``: end a canary or shadow."""
 
 import click
 
@@ -15,9 +15,9 @@ from cli.session import open_registry
 def command(
     version: int, who: str | None, why: str, model_name: str | None, stack: str | None
 ) -> int:
-    """End the canary of a VERSION.
+    """End the canary or shadow of a VERSION.
 
-    Its requests go to the version in production again, and its service is deleted. The version
+    All requests go to the version in production again, and its service is deleted. The version
     stays in staging.
     """
     registry = open_registry(model_name, stack)

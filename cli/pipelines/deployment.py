@@ -8,7 +8,11 @@ import click
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig, step_names
 from cli.session import activate_stack, current_user, open_model
-from cv_factory.config.deployment import DeployedModelConfig, DeploymentPipelineConfig
+from cv_factory.config.deployment import (
+    DeployedModelConfig,
+    DeploymentPipelineConfig,
+    EndpointConfig,
+)
 from cv_factory.deployment.deployment import Deployment
 
 if TYPE_CHECKING:
@@ -45,12 +49,12 @@ def _deploy_next(
 
     version = next_version(registry, config.model.version)
     title = f"{registry.model_name} version {version.number} ({version.stage})"
-    url = served_url(version, config.endpoint.port) if version.stage == "production" else None
+    url = served_url(version, config.endpoint) if version.stage == "production" else None
     if url is not None:
         click.echo(f"Nothing to do: {title} is served at {url}.")
         return 0
     if options.dry_run:
-        active_deployer().check_address(registry.model_name, config.endpoint.port)
+        active_deployer().check_settings(registry.model_name, config.endpoint)
         click.echo(f"Would run {', '.join(step_names('deployment'))} with {title}.")
         click.echo("Nothing was changed (--dry-run).")
         return 0
@@ -82,7 +86,7 @@ def deploy_version(
     from registry.status import load_status
     from registry.versions import PREDICTOR, linked_artifact
 
-    active_deployer().check_address(version.model.name, config.endpoint.port)
+    active_deployer().check_settings(version.model.name, config.endpoint)
     arguments = (
         config,
         str(linked_artifact(version, PREDICTOR).id),
@@ -93,7 +97,7 @@ def deploy_version(
     )
     finished_run = run_to_end(deployment, zenml, *arguments, debug=debug)
     if finished_run is not None:
-        last_step = "smoke_test" if config.endpoint.canary_share else "promote"
+        last_step = "promote" if config.endpoint.arm == "stable" else "smoke_test"
         click.echo(describe_deployment(load_output(finished_run, last_step, Deployment)))
         # Such as an earlier version that another stack goes on serving.
         for line in describe_problems(load_status(version.model.name)):
@@ -126,7 +130,7 @@ def change_production(
         click.echo(str(result))
         click.echo(f"{name} is not deployed.\nNext: {_deploy_command(name, number)}")
         return 0
-    url = served_url(version, None) if version.stage == "production" else None
+    url = served_url(version, EndpointConfig()) if version.stage == "production" else None
     if url is not None:
         click.echo(f"Nothing to do: {name} version {number} (production) is served at {url}.")
         return 0
@@ -139,9 +143,9 @@ def change_production(
 
 
 def _next_command(deployment: Deployment) -> str:
-    """Return what is usual next: the status, or of a canary the two ways in which it ends."""
+    """Return what is usual next: the status, or the two ways in which a canary or shadow ends."""
     name, version = deployment.model_name, deployment.version
-    if deployment.share == 1.0:
+    if deployment.arm == "stable":
         return f"python run.py status --model {name}"
     return (
         f"python run.py promote {version} --model {name}\n"
@@ -157,7 +161,8 @@ def _deploy_command(name: str, version: int) -> str:
 def describe_deployment(deployment: Deployment) -> str:
     """Return the served version, its verification, and commands to try it."""
     d = deployment
-    share = "" if d.share == 1.0 else f", {d.share:.0%} of the requests"
+    given = {"stable": "", "canary": f", {d.share:.0%} of the requests"}
+    share = given.get(d.arm, f", copies of {d.share:.0%} of the requests")
     lines = [f"\nServed: {d.model_name} version {d.version} ({d.stage}{share}) at {d.url}"]
     if d.verification is not None:
         lines.append(
@@ -165,9 +170,12 @@ def describe_deployment(deployment: Deployment) -> str:
             f"{d.verification.largest_difference:.1e}"
         )
     lines.append(f"Images:  python run.py sample {d.version} --model {d.model_name}")
-    if d.url.startswith("http"):
+    if d.arm == "shadow":
+        lines.append("Answers: none to clients; in its prediction log and in the model's /metrics")
+    elif d.url.startswith("http"):
+        curl = "curl --cacert CERTIFICATE" if d.url.startswith("https") else "curl"
         lines.append(
-            f"Try it:  curl --data-binary @IMAGE -H 'Content-Type: image/png' {d.url}/predict\n"
+            f"Try it:  {curl} --data-binary @IMAGE -H 'Content-Type: image/png' {d.url}/predict\n"
             f"Open:    {d.url}/"
         )
     else:

@@ -1,10 +1,13 @@
 """The artifact ``deployment``: the version that answers, where, and how it was verified."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import TypeAdapter
 
 from cv_factory.artifacts.artifact import Artifact
+from cv_factory.deployment.traffic import Arm, Traffic
 from cv_factory.deployment.verify import VerificationResult
 
 
@@ -18,11 +21,12 @@ class Deployment(Artifact):
         predictor: Fingerprint of the predictor that is served.
         service_id: The model deployer's id of the service.
         url: Where clients find the model, without a path.
-        share: Fraction of the requests that this version is given.
-        replaced: What was served before: the fraction of each service by its id.
+        share: Fraction of the requests that this version is given, or copies of them.
+        replaced: Traffic before, by the model deployer's ids of the services.
         is_new: Whether a service was started for it; otherwise it ran already.
         stage: Of the version when the deployment was done.
         verification: Through the model's address; None until it was verified there.
+        arm: Part of this version in a rollout.
     """
 
     KIND: ClassVar[str] = "deployment"
@@ -33,10 +37,11 @@ class Deployment(Artifact):
     service_id: str
     url: str
     share: float
-    replaced: dict[str, float]
+    replaced: Traffic
     is_new: bool
     stage: str
     verification: VerificationResult | None = None
+    arm: Arm = "stable"
 
     def with_verification(self, result: VerificationResult | None) -> "Deployment":
         """Return the deployment with its verification; a canary has none through the address."""
@@ -47,11 +52,18 @@ class Deployment(Artifact):
         return replace(self, stage=stage)
 
     def _header(self) -> dict[str, Any]:
-        body = asdict(self)
+        body: dict[str, Any] = _SCHEMA.dump_python(self, mode="json")
         body["proof"] = body.pop("verification")  # its name on disk
         return body
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
-        stored = body.pop("proof", None)
-        return cls(**body, verification=VerificationResult(**stored) if stored else None)
+        replaced = body["replaced"]
+        if "shares" not in replaced:  # weights by id, as earlier releases stored them
+            shares = {name: {"fraction": weight} for name, weight in replaced.items()}
+            replaced = {"shares": shares}
+        stored = {**body, "replaced": replaced, "verification": body.get("proof")}
+        return cast(Self, _SCHEMA.validate_python(stored))
+
+
+_SCHEMA = TypeAdapter(Deployment)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from cv_factory.deployment.traffic import Traffic
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.serving.bundle import Bundle
 
@@ -41,8 +42,12 @@ class EndpointView(ABC):
         """URL that images are sent to, whatever version answers."""
 
     @abstractmethod
+    def traffic(self) -> Traffic:
+        """Return how the requests are distributed among the services, by their names."""
+
     def weights(self) -> dict[str, float]:
         """Return the fraction of the requests that each service is given, by name."""
+        return self.traffic().weights
 
     @abstractmethod
     def health(self, name: str) -> ServiceHealth:
@@ -122,14 +127,22 @@ class Endpoint(EndpointView):
         """
 
     @abstractmethod
-    def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Distribute the requests among these services by weight; others are given none.
+    def set_traffic(self, traffic: Traffic) -> None:
+        """Distribute the requests in another way.
 
         Returns when the change is in force.
 
         Raises:
-            CVFactoryError: One of the services does not run, or the weights cannot be changed.
+            CVFactoryError: One of the services does not run, or the traffic cannot be changed.
         """
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Distribute the requests among these services by weight; shadows keep their copies.
+
+        Raises:
+            CVFactoryError: As ``set_traffic``.
+        """
+        self.set_traffic(self.traffic().with_weights(weights))
 
     @abstractmethod
     def verify(self, name: str, bundle: Bundle) -> VerificationResult:

@@ -3,7 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from cv_factory.config.deployment import EndpointConfig
 
 #: The part that a service plays in a rollout; a shadow is given copies, whose answers go nowhere.
 Arm = Literal["stable", "canary", "shadow"]
@@ -70,10 +73,21 @@ class Traffic:
         return {name: s.fraction for name, s in self.shares.items() if s.arm == "shadow"}
 
     def describe(self, name: str) -> str:
-        """Return what a service is given, for people."""
+        """Return which part of the requests a service is given, for people."""
         if name in self.shadows:
-            return f"copies of {self.shadows[name]:.0%} of the requests"
-        return f"{self.weights.get(name, 0.0):.0%} of the requests"
+            return f"copies of {self.shadows[name]:.0%}"
+        return f"{self.weights.get(name, 0.0):.0%}"
+
+    def with_settings(self, settings: "EndpointConfig") -> "Traffic":
+        """Return the traffic with the stickiness and TLS of settings, where these are given."""
+        sticky, tls = self.sticky, self.tls
+        if settings.sticky is not None:
+            by, name = settings.sticky.by, settings.sticky.name
+            sticky = None if by == "none" else Sticky(by, name)
+        if settings.tls is not None:
+            certificate, key = settings.tls.certificate, settings.tls.key
+            tls = TlsFiles(_absolute(certificate), _absolute(key)) if certificate and key else None
+        return replace(self, sticky=sticky, tls=tls)
 
     def with_weights(self, weights: Mapping[str, float]) -> "Traffic":
         """Return the traffic with the requests distributed anew; shadows keep their copies.
@@ -81,20 +95,30 @@ class Traffic:
         A service that is given requests is a canary only if it was one and is not alone.
         """
         total = sum(weights.values()) or 1.0
-        shares = {name: share for name, share in self.shares.items() if share.arm == "shadow"}
+        shares = {}
         for name, weight in weights.items():
             was_canary = name in self.shares and self.shares[name].arm == "canary"
             arm: Arm = "canary" if was_canary and len(weights) > 1 else "stable"
             shares[name] = Share(weight / total, arm)
+        for name in self.shadows.keys() - weights.keys():
+            shares[name] = self.shares[name]
         return replace(self, shares=shares)
+
+    def all_to(self, name: str) -> "Traffic":
+        """Return the traffic of one service that is given all requests, without shadows."""
+        return replace(self, shares={name: Share(1.0)})
 
     def only(self, names: Collection[str]) -> "Traffic":
         """Return the traffic of these services; what others were given is distributed to them."""
-        shadows = {n: s for n, s in self.shares.items() if n in names and s.arm == "shadow"}
-        weights = {n: weight for n, weight in self.weights.items() if n in names}
-        return replace(self, shares=shadows).with_weights(weights)
+        rest = replace(self, shares={n: s for n, s in self.shares.items() if n in names})
+        return rest.with_weights(rest.weights)
 
     def renamed(self, names: Mapping[str, str]) -> "Traffic":
         """Return the traffic with other names of the services, without those that have none."""
         shares = {names[name]: share for name, share in self.shares.items() if name in names}
         return replace(self, shares=shares)
+
+
+def _absolute(file: str) -> Path:
+    # Links are kept: a renewal of the certificate changes where they lead.
+    return Path(file).expanduser().absolute()

@@ -15,7 +15,10 @@ from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.models.v2.misc.service import ServiceType
 from zenml.utils.secret_utils import SecretField
 
+from cv_factory.config.deployment import EndpointConfig
 from cv_factory.deployment.local.endpoint import LocalEndpoint
+from cv_factory.deployment.local.tls import check_tls_files
+from cv_factory.deployment.traffic import Traffic
 from cv_factory.processes.ports import is_port_taken
 from stacks.flavors.bundle_deployer import BundleDeployer, BundleService, BundleServiceConfig
 
@@ -125,6 +128,13 @@ class BentoDeployer(BundleDeployer):
             config.start_timeout,
             config.drain_seconds,
         )
+
+    def check_settings(self, model_name: str, settings: EndpointConfig) -> None:
+        """Check the port and, where one is given, the certificate."""
+        super().check_settings(model_name, settings)
+        tls = Traffic().with_settings(settings).tls
+        if tls is not None:
+            check_tls_files(tls)
 
     def default_port(self, model_name: str) -> int | None:
         """Return the port that a model has, or the first from the component's own that is free.

@@ -6,7 +6,7 @@ Where and how a service runs is the business of the endpoint; each flavor names 
 import logging
 import sys
 from abc import abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -25,7 +25,9 @@ from zenml.services.service import ZENM_ENDPOINT_PREFIX, BaseDeploymentService, 
 from zenml.steps import get_step_context
 from zenml.utils.pagination_utils import depaginate
 
+from cv_factory.config.deployment import EndpointConfig
 from cv_factory.deployment.endpoint import Endpoint, EndpointView
+from cv_factory.deployment.traffic import Traffic
 from cv_factory.serving.bundle import Bundle
 
 _MISSING, _STARTING, _UNREACHABLE = "missing", "starting", "unreachable"
@@ -143,14 +145,16 @@ class BundleDeployer(BaseModelDeployer):
         """Return the port of a model for which none is given; None where endpoints have none."""
         return None
 
-    def check_address(self, model_name: str, port: int | None = None) -> None:
-        """Check that a model can be reached at a port, or at its ``default_port``.
+    def check_settings(self, model_name: str, settings: EndpointConfig) -> None:
+        """Check that a model can be reached as its settings say, before anything is done.
 
         Raises:
-            ConfigError: A port is given, and endpoints of this flavor have none.
+            ConfigError: Endpoints of this flavor lack what is asked for, or a certificate cannot
+                be used.
             CVFactoryError: Another process has the port.
         """
-        self.endpoint(model_name, port or self.default_port(model_name)).check_address()
+        port = settings.port or self.default_port(model_name)
+        self.endpoint(model_name, port).check_address()
 
     def service_endpoint(self, service: BundleService) -> Endpoint:
         """Return the endpoint of a service."""
@@ -214,21 +218,24 @@ class BundleDeployer(BaseModelDeployer):
             undo.pop_all()
         return service
 
-    def weights(self, model_name: str) -> dict[UUID, float]:
-        """Return the fraction of the requests that each service of a model is given."""
-        uuids = {service.service_name: service.uuid for service in self.services(model_name)}
-        weights = self.endpoint(model_name).weights()
-        return {uuids[name]: weight for name, weight in weights.items() if name in uuids}
+    def traffic(self, model_name: str) -> Traffic:
+        """Return how a model's requests are distributed, by the ids of its services."""
+        ids = {service.service_name: str(service.uuid) for service in self.services(model_name)}
+        return self.endpoint(model_name).traffic().renamed(ids)
 
-    def set_weights(self, model_name: str, weights: Mapping[UUID, float]) -> None:
-        """Distribute a model's requests among these services by weight; others get none.
+    def set_traffic(self, model_name: str, traffic: Traffic) -> None:
+        """Distribute a model's requests among these services, by their ids.
 
         Raises:
-            CVFactoryError: One of them does not run, or the weights cannot be changed.
+            CVFactoryError: One of them does not run, or the traffic cannot be changed.
         """
-        services = {service.uuid: service for service in self.services(model_name)}
-        endpoint = self.service_endpoint(services[next(iter(weights))])
-        endpoint.set_weights({services[uuid].service_name: w for uuid, w in weights.items()})
+        services = {str(service.uuid): service for service in self.services(model_name)}
+        endpoint = self.service_endpoint(services[next(iter(traffic.shares))])
+        url = endpoint.url
+        endpoint.set_traffic(traffic.renamed({i: s.service_name for i, s in services.items()}))
+        if endpoint.url != url:
+            for service in services.values():
+                self._record(service, service.admin_state)
 
     def remove(self, service: BundleService) -> None:
         """Delete a service, and then its record: one that cannot be deleted stays listed."""
@@ -257,7 +264,8 @@ class BundleDeployer(BaseModelDeployer):
         bundle = Bundle.load(Path(request.bundle))
         self._require_servable(bundle.model_name, bundle.version, bundle.predictor.fingerprint)
         service = self.deploy(bundle, request.port or None)
-        self.set_weights(bundle.model_name, {service.uuid: 1.0})
+        traffic = self.traffic(bundle.model_name).all_to(str(service.uuid))
+        self.set_traffic(bundle.model_name, traffic)
         self._audit("deployed", service)
         for other in self.services(bundle.model_name):
             if other.uuid != service.uuid:
@@ -317,13 +325,11 @@ class BundleDeployer(BaseModelDeployer):
         started = cast(BundleService, service)
         endpoint, name = self.service_endpoint(started), started.service_name
         endpoint.start(name, float(timeout) or None)
-        weights = endpoint.weights()
-        others = {
-            other: weight
-            for other, weight in weights.items()
-            if other != name and endpoint.health(other).state != _MISSING
-        }
-        endpoint.set_weights(others | {name: weights.get(name) or float(not others)})
+        traffic = endpoint.traffic()
+        traffic = traffic.only([n for n in traffic.shares if endpoint.health(n).state != _MISSING])
+        if not traffic.weights and name not in traffic.shadows:
+            traffic = traffic.with_weights({name: 1.0})
+        endpoint.set_traffic(traffic)
         started.admin_state = ServiceState.ACTIVE
         started.update_status()
         return started
@@ -359,7 +365,7 @@ class BundleDeployer(BaseModelDeployer):
             "MODEL_NAME": shown.config.model_name,
             "MODEL_VERSION": shown.config.model_version,
             "PREDICTOR": shown.config.predictor,
-            "SHARE_OF_REQUESTS": f"{view.weights().get(name, 0.0):.0%}",
+            "SHARE_OF_REQUESTS": view.traffic().describe(name),
             **view.describe(name),
         }
 

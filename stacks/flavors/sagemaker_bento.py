@@ -12,12 +12,14 @@ from zenml.model_deployers import BaseModelDeployerFlavor
 from zenml.model_deployers.base_model_deployer import BaseModelDeployerConfig
 from zenml.models.v2.misc.service import ServiceType
 
+from cv_factory.config.deployment import EndpointConfig
 from cv_factory.deployment.sagemaker.aws_calls import AwsClients
 from cv_factory.deployment.sagemaker.endpoint import SagemakerEndpoint
 from cv_factory.deployment.sagemaker.endpoint_view import SagemakerEndpointView
 from cv_factory.deployment.sagemaker.image import ServiceImage
 from cv_factory.deployment.sagemaker.names import variant_name
 from cv_factory.deployment.sagemaker.settings import EndpointSettings
+from cv_factory.deployment.traffic import Traffic
 from cv_factory.errors import ConfigError, StackError
 from stacks.flavors.bundle_deployer import BundleDeployer, BundleService, BundleServiceConfig
 
@@ -109,6 +111,23 @@ class SagemakerBentoDeployer(BundleDeployer):
                 "this stack."
             )
         return SagemakerEndpoint.for_model(model_name, self.config, self._build_image)
+
+    def check_settings(self, model_name: str, settings: EndpointConfig) -> None:
+        """Refuse what endpoints on SageMaker lack.
+
+        Raises:
+            ConfigError: It is asked for.
+        """
+        super().check_settings(model_name, settings)
+        traffic = Traffic().with_settings(settings)
+        lacking = {
+            "shadow_share: this model deployer sends no copies": settings.shadow_share,
+            "sticky: SageMaker distributes each request on its own": traffic.sticky,
+            "tls: SageMaker has certificates of its own": traffic.tls,
+        }
+        for reason, value in lacking.items():
+            if value is not None:
+                raise ConfigError(f"endpoint.{reason}. Leave it out for this stack.")
 
     def service_config(self, endpoint: SagemakerEndpoint, **fields: str) -> SagemakerServiceConfig:
         """Return what ZenML stores of a service: with the endpoint's name and region."""

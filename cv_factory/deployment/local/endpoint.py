@@ -10,10 +10,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
 from cv_factory.deployment.local.proxy_process import TAG_SUFFIX, ProxyProcess
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.deployment.local.service_process import ServiceProcess, service_environment
+from cv_factory.deployment.local.tls import client_context
+from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
@@ -52,7 +56,8 @@ class LocalEndpoint(Endpoint):
     def url(self) -> str:
         """Address of the proxy, for clients on this machine."""
         host = _LOOPBACK_BY_INTERFACE.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if self.traffic().tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def prediction_url(self) -> str:
@@ -96,32 +101,40 @@ class LocalEndpoint(Endpoint):
 
     def remove(self, name: str) -> None:
         """Stop a service and delete all of it; the proxy goes with the last one that serves."""
-        weights = self.weights()
-        if weights.pop(name, None) is not None:
-            running = {other: weights[other] for other in weights if self.running(other)}
-            if running:
-                self.set_weights(running)
+        traffic = self.traffic()
+        if name in traffic.shares:
+            rest = traffic.only([n for n in traffic.shares if n != name and self.running(n)])
+            if rest.weights:
+                self.set_traffic(rest)
             else:
                 self.close()
         self._service(name).remove(self.drain_timeout_s)
 
-    def weights(self) -> dict[str, float]:
-        """Return the fraction of the requests that each service is given, by name."""
-        backends = self._proxy.routes.backends
-        total = sum(backend.weight for backend in backends) or 1.0
-        return {backend.name: backend.weight / total for backend in backends}
+    def traffic(self) -> Traffic:
+        """Return how the requests are distributed among the services, by their names."""
+        routes = self._proxy.routes
+        shares = {
+            backend.name: Share(backend.mirror_share or backend.weight, backend.arm)
+            for backend in routes.backends
+        }
+        return Traffic(shares, routes.sticky, routes.tls)
 
-    def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Distribute the requests among these services, and start the proxy if need be.
+    def set_traffic(self, traffic: Traffic) -> None:
+        """Distribute the requests in another way, and start the proxy if need be.
 
-        Returns when the other services have answered what they had.
+        Returns when services that are given nothing any more have answered what they had.
         """
-        backends = tuple(self._backend(name, weight) for name, weight in weights.items())
-        self._proxy.set_routes(Routes(backends=backends), self.drain_timeout_s)
+        backends = tuple(self._backend(name, traffic) for name in traffic.shares)
+        for name, share in traffic.shares.items():
+            self._service(name).set_state(arm=share.arm)
+        routes = Routes(backends=backends, sticky=traffic.sticky, tls=traffic.tls)
+        self._proxy.set_routes(routes, self.drain_timeout_s)
 
     def verify(self, name: str, bundle: Bundle) -> VerificationResult:
         """Send the golden samples to the proxy, as any client would."""
-        return self._service(name).verify(self.url, bundle)
+        tls = self.traffic().tls
+        transport = httpx.HTTPTransport(verify=client_context(tls)) if tls else None
+        return self._service(name).verify(self.url, bundle, transport)
 
     def load_bundle(self, name: str) -> Bundle:
         """Return the bundle that a service was deployed from."""
@@ -129,7 +142,7 @@ class LocalEndpoint(Endpoint):
 
     def set_stage(self, name: str, stage: str) -> None:
         """Attach the stage of its version to a service, which reports it."""
-        self._service(name).set_stage(stage)
+        self._service(name).set_state(stage=stage)
 
     def health(self, name: str) -> ServiceHealth:
         """Return the health of a service, by its process and what it answers."""
@@ -138,10 +151,10 @@ class LocalEndpoint(Endpoint):
             return ServiceHealth("missing", "the process is gone; start it again")
         if not service.is_ready:
             return ServiceHealth("starting", "the process runs, but is not ready")
-        weight = self.weights().get(name, 0.0)
-        if weight and not self.is_open:
+        traffic = self.traffic()
+        if name in traffic.shares and not self.is_open:
             return ServiceHealth("unreachable", "the proxy before it is gone; start it again")
-        return ServiceHealth("serving", f"is given {weight:.0%} of the requests")
+        return ServiceHealth("serving", f"is given {traffic.describe(name)} of the requests")
 
     def healthcheck_url(self, name: str) -> str | None:
         """Return the URL at which this very service says whether it is ready."""
@@ -202,14 +215,22 @@ class LocalEndpoint(Endpoint):
             self.variables,
         )
 
-    def _backend(self, name: str, weight: float) -> Backend:
+    def _backend(self, name: str, traffic: Traffic) -> Backend:
         service = self._service(name)
         process = service.running
         if process is None:
             raise DaemonError(
                 f"The service {name} does not run.\n{daemon.log_tail(service.folder)}"
             )
-        return Backend(name, process.port, weight)
+        return Backend(
+            name,
+            process.port,
+            traffic.weights.get(name, 0.0),
+            service.grpc_port,
+            service.version,
+            traffic.shares[name].arm,
+            traffic.shadows.get(name, 0.0),
+        )
 
     def _require_keys(self, bundle: Bundle) -> None:
         """Refuse a proxy that other machines reach and whose services ask for no keys.

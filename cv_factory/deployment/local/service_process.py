@@ -1,25 +1,29 @@
 """One service on this machine: its Bento, its process, and the key that verifies it."""
 
+import json
 import logging
 import os
 import secrets
 import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import httpx
+import psutil
+
 import cv_factory
-from cv_factory.artifacts.files import canonical_json, write_atomic
+from cv_factory.artifacts.files import canonical_json, read_header, write_atomic
 from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.local.os_errors import translate_os_errors
 from cv_factory.deployment.verify import VerificationResult, verify_golden_samples
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
 from cv_factory.processes.polling import poll_until
-from cv_factory.processes.ports import LOOPBACK, find_free_port
+from cv_factory.processes.ports import LOOPBACK, find_free_ports, is_port_taken
 from cv_factory.serving.auth.api_keys import (
     TEXT_VARIABLE,
     ApiKeyStore,
@@ -28,7 +32,11 @@ from cv_factory.serving.auth.api_keys import (
     hash_key,
 )
 from cv_factory.serving.bundle import Bundle
-from cv_factory.serving.service_environment import GATEWAY_VARIABLE, STATE_VARIABLE
+from cv_factory.serving.service_environment import (
+    GATEWAY_VARIABLE,
+    GRPC_PORT_VARIABLE,
+    STATE_VARIABLE,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +69,28 @@ class ServiceProcess:
     def running(self) -> Daemon | None:
         """The process; None if it does not run."""
         return daemon.load_running(self.folder)
+
+    @property
+    def grpc_port(self) -> int | None:
+        """Port on which it serves gRPC; None where it does not, as in earlier releases."""
+        process = self.running
+        if process is None:
+            return None
+        with suppress(psutil.Error):
+            port = psutil.Process(process.pid).environ().get(GRPC_PORT_VARIABLE)
+            if port is not None and is_port_taken(LOOPBACK, int(port)):
+                return int(port)
+        return None
+
+    @property
+    def version(self) -> str:
+        """Number of the version that it serves, as text.
+
+        Raises:
+            ArtifactError: Its bundle is damaged.
+        """
+        header = read_header(self._bundle_folder, Bundle.KIND, Bundle.FORMAT_VERSION)
+        return str(header["version"])
 
     @property
     def is_ready(self) -> bool:
@@ -106,15 +136,24 @@ class ServiceProcess:
         self.stop(grace_period_s)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def verify(self, url: str, bundle: Bundle) -> VerificationResult:
+    def verify(
+        self, url: str, bundle: Bundle, transport: httpx.BaseTransport | None = None
+    ) -> VerificationResult:
         """Send the golden samples to an address, with the key of this service.
+
+        Args:
+            url: Without a path.
+            bundle: Should be served there.
+            transport: Used instead of plain HTTP.
 
         Raises:
             VerificationError: An answer is missing, wrong, or of another version.
         """
         key = self.folder / _PROBE_KEY
         headers = {"X-API-Key": key.read_text(encoding="utf-8")} if key.exists() else {}
-        return verify_golden_samples(url, bundle, timeout=_REQUEST_TIMEOUT_S, headers=headers)
+        return verify_golden_samples(
+            url, bundle, timeout=_REQUEST_TIMEOUT_S, headers=headers, transport=transport
+        )
 
     def load_bundle(self) -> Bundle:
         """Return the bundle that it was built from.
@@ -122,17 +161,31 @@ class ServiceProcess:
         Raises:
             ArtifactError: It is damaged.
         """
-        return Bundle.load(self.folder / _BENTO / "src" / "bundle")
+        return Bundle.load(self._bundle_folder)
 
-    def set_stage(self, stage: str) -> None:
-        """Write the stage of its version, which it reads again and again."""
-        write_atomic(self.folder / _STATE, canonical_json({"stage": stage}).encode())
+    def set_state(self, **values: str) -> None:
+        """Write the ``stage`` of its version or its ``arm``, which it reads when they change.
+
+        Raises:
+            DaemonError: The disk is full.
+        """
+        file = self.folder / _STATE
+        state = json.loads(file.read_bytes()) if file.exists() else {}
+        if state != {**state, **values}:
+            with translate_os_errors(self.folder):
+                write_atomic(file, canonical_json({**state, **values}).encode())
+
+    @property
+    def _bundle_folder(self) -> Path:
+        return self.folder / _BENTO / "src" / "bundle"
 
     def _start_process(self, bundle: Bundle) -> Daemon:
         # A copy of the code: what is deployed does not change with the project.
-        source, port = self.folder / _BENTO / "src", find_free_port()
+        source = self.folder / _BENTO / "src"
+        port, grpc_port = find_free_ports(2)
         variables = {
             STATE_VARIABLE: str(self.folder / _STATE),
+            GRPC_PORT_VARIABLE: str(grpc_port),
             "BENTOML_HOME": str(self.bentoml_home),
             **self.variables,
             **self._probe_key_variables(bundle),

@@ -21,6 +21,7 @@ from cv_factory.deployment.sagemaker.endpoint_view import SagemakerEndpointView
 from cv_factory.deployment.sagemaker.scaling import VariantScaling
 from cv_factory.deployment.sagemaker.settings import EndpointSettings
 from cv_factory.deployment.sagemaker.transport import EndpointTransport
+from cv_factory.deployment.traffic import Traffic
 from cv_factory.deployment.verify import VerificationResult, verify_golden_samples
 from cv_factory.errors import ConfigError, CVFactoryError, StackError
 from cv_factory.processes.polling import poll_until
@@ -124,14 +125,14 @@ class SagemakerEndpoint(SagemakerEndpointView, Endpoint):
             self._drop(state, name)
         self._resources.delete_unused(state.names - {name} if state else set())
 
-    def set_weights(self, weights: Mapping[str, float]) -> None:
+    def set_traffic(self, traffic: Traffic) -> None:
         """Distribute the requests among these variants by weight; others are given none."""
-        state = self._changeable_state()
+        weights, state = traffic.weights, self._changeable_state()
         missing = weights.keys() - (state.names if state else set())
         if state is None or missing:
             listed = ", ".join(sorted(missing))
             raise EndpointError(f"The endpoint {self.name} has no variant {listed}: deploy again.")
-        self._resources.request_weights(state, dict(weights))
+        self._resources.request_weights(state, weights)
 
         def is_done() -> bool:
             settled = self._resources.await_settled()

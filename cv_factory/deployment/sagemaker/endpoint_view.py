@@ -9,6 +9,7 @@ from cv_factory.deployment.sagemaker.aws_calls import AwsClients
 from cv_factory.deployment.sagemaker.endpoint_state import EndpointState, load_state
 from cv_factory.deployment.sagemaker.logs import EndpointLogs
 from cv_factory.deployment.sagemaker.transport import endpoint_url
+from cv_factory.deployment.traffic import Share, Traffic
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,14 @@ class SagemakerEndpointView(EndpointView):
         """Return the state that SageMaker reports; see ``load_state``."""
         return load_state(self.aws, self.name)
 
-    def weights(self) -> dict[str, float]:
-        """Return the fraction of the requests of each variant, without those of none."""
+    def traffic(self) -> Traffic:
+        """Return the fraction of the requests of each variant, without those of none.
+
+        SageMaker knows no arms: all are ``stable``.
+        """
         state = self.state()
-        return state.weights if state is not None else {}
+        weights = state.weights if state is not None else {}
+        return Traffic({name: Share(weight) for name, weight in weights.items()})
 
     def health(self, name: str) -> ServiceHealth:
         """Return the health of a variant."""

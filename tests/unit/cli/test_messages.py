@@ -26,6 +26,7 @@ from cli.pipelines.validation import describe_report
 from cli.summary import NextStep, render_summary
 from cv_factory.data.validation.report import DataReport, ExpectationResult
 from cv_factory.deployment.deployment import Deployment
+from cv_factory.deployment.traffic import Arm, Traffic
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.registration import Registration
@@ -181,12 +182,18 @@ def test_trace(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "url", "share"),
-    [("local", "http://127.0.0.1:3000", 1.0), ("canary_sagemaker", "sagemaker://digits", 0.25)],
+    ("name", "url", "share", "arm"),
+    [
+        ("local", "http://127.0.0.1:3000", 1.0, "stable"),
+        ("canary_sagemaker", "sagemaker://digits", 0.25, "canary"),
+        ("canary_tls", "https://127.0.0.1:3000", 0.25, "canary"),
+        ("shadow", "http://127.0.0.1:3000", 1.0, "shadow"),
+    ],
 )
-def test_deployment(golden: Golden, name: str, url: str, share: float) -> None:
-    deployment = Deployment("digits", "2", "f" * 64, "id", url, share, {}, True, "staging")
-    if share == 1.0:
+def test_deployment(golden: Golden, name: str, url: str, share: float, arm: Arm) -> None:
+    facts = ("digits", "2", "f" * 64, "id", url, share, Traffic(), True, "staging")
+    deployment = Deployment(*facts, arm=arm)
+    if arm == "stable":
         deployment = deployment.with_verification(VerificationResult(url, "2", 16, 1.5e-7))
     golden(f"deployment_{name}.txt", describe_deployment(deployment) + "\n")
 

@@ -12,6 +12,7 @@ from cv_factory.artifacts.artifact import Artifact
 from cv_factory.config.serving import ServingConfig
 from cv_factory.data.split import Split
 from cv_factory.deployment.deployment import Deployment
+from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.inference.batch_predictions import BatchPredictions
 from cv_factory.inference.predictor import Contract, GoldenSamples, Predictor
 from cv_factory.serving.bundle import Bundle
@@ -25,7 +26,8 @@ SPLIT = Split(np.arange(6), np.arange(6, 8), np.arange(8, 1242), seed=3, dataset
 PREDICTIONS = BatchPredictions(
     "/out", "folder <x>", "f", "pets", 2, "p" * 64, 3, 1, {"cat": 1234, "dog": 0}, ("part",)
 )
-DEPLOYMENT = Deployment("pets", "2", "f", "id", "http://x", 1.0, {"old": 1.0}, True, "staging")
+BEFORE = Traffic({"old": Share(1.0)})
+DEPLOYMENT = Deployment("pets", "2", "f", "id", "http://x", 1.0, BEFORE, True, "staging")
 EMPTY = np.empty((0,), np.float32)
 SAMPLES = GoldenSamples(np.empty((0,), np.uint8), EMPTY, EMPTY)
 PREDICTOR = Predictor(b"", Contract(4, 4, 1, ("a", "b"), 2, {}, {}), SAMPLES)

@@ -1,13 +1,16 @@
 """What the registry takes for the deployed version, with a deployer that starts nothing."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cli.pipelines import deployment
+from cv_factory.config.deployment import EndpointConfig
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.deployment import Deployment
+from cv_factory.deployment.traffic import Arm, Share, Sticky, TlsFiles, Traffic
 from cv_factory.errors import ArtifactError, StackError
 from cv_factory.processes.ports import LOOPBACK, listen
 from registry import deployments
@@ -21,10 +24,10 @@ _VERSION: Any = SimpleNamespace(
 
 
 class _FakeDeployer:
-    """One recorded service, behind an endpoint with these weights."""
+    """One recorded service, behind an endpoint with this traffic."""
 
-    def __init__(self, weights: dict[str, float]) -> None:
-        self._weights = weights
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
 
     def services(self, _model_name: str) -> list[Any]:
         config = SimpleNamespace(model_version="3", predictor="f", port=3000)
@@ -38,7 +41,7 @@ class _FakeDeployer:
         ]
 
     def service_endpoint(self, _service: Any) -> Any:
-        return SimpleNamespace(weights=lambda: self._weights)
+        return SimpleNamespace(traffic=lambda: self._traffic)
 
 
 def test_production_is_not_changed_from_a_stack_that_does_not_serve_the_model(
@@ -50,44 +53,52 @@ def test_production_is_not_changed_from_a_stack_that_does_not_serve_the_model(
         deployments.require_reachable_services("digits")
 
 
-class _Canary:
-    """A deployer with version 2 beside version 1, whose weights and removals are noted."""
+class _Rollout:
+    """A deployer with version 1 and, beside it, version 2 with this share."""
 
-    def __init__(self) -> None:
-        one, two = (
-            SimpleNamespace(uuid=n, config=SimpleNamespace(model_version=str(n), predictor=f"f{n}"))
-            for n in (1, 2)
+    def __init__(self, share: Share) -> None:
+        services = (
+            SimpleNamespace(uuid=n, config=SimpleNamespace(model_version=n, predictor=f"f{n}"))
+            for n in ("1", "2")
         )
-        self.present: dict[int, Any] = {1: one, 2: two}
-        self.shares: dict[int, float] = {1: 0.75, 2: 0.25}
+        self.present: dict[str, Any] = {service.uuid: service for service in services}
+        self.now = Traffic({"1": Share(0.75), "2": share}, Sticky("api_key"))
 
     def services(self, _model_name: str) -> list[Any]:
         return list(self.present.values())
 
-    def weights(self, _model_name: str) -> dict[int, float]:
-        return dict(self.shares)
+    def traffic(self, _model_name: str) -> Traffic:
+        return self.now
 
-    def set_weights(self, _model_name: str, weights: dict[int, float]) -> None:
-        self.shares = dict(weights)
+    def set_traffic(self, _model_name: str, traffic: Traffic) -> None:
+        self.now = traffic
 
     def remove(self, service: Any) -> None:
         del self.present[service.uuid]
 
 
-def test_a_canary_that_was_deleted_from_zenml_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployer, recorded = _Canary(), list[Any]()
+ROLLOUTS = pytest.mark.parametrize("share", [Share(0.25, "canary"), Share(0.5, "shadow")])
+
+
+@ROLLOUTS
+def test_a_canary_or_shadow_that_was_deleted_from_zenml_is_withdrawn(
+    monkeypatch: pytest.MonkeyPatch, share: Share
+) -> None:
+    deployer, recorded = _Rollout(share), list[Any]()
     monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
     log = SimpleNamespace(record=lambda *a: recorded.append(a))
     registry: Any = SimpleNamespace(model_name="pets", stages=lambda: {1: "production"}, log=log)
     assert deployments.withdraw(registry, 2, "ada", "more errors") == ("1",)
-    assert (list(deployer.present), deployer.shares) == ([1], {1: 0.75})
+    assert list(deployer.present) == ["1"]
+    assert deployer.now == Traffic({"1": Share(1.0)}, Sticky("api_key"))
     assert recorded == [("withdrawn", "ada", "more errors", {"version": 2, "predictor": "f2"})]
 
 
+@ROLLOUTS
 def test_a_withdrawal_that_cannot_be_recorded_can_be_given_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, share: Share
 ) -> None:
-    deployer = _Canary()
+    deployer = _Rollout(share)
     monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
 
     def refuse(*_: Any) -> None:
@@ -101,7 +112,66 @@ def test_a_withdrawal_that_cannot_be_recorded_can_be_given_again(
     for _ in range(2):
         with pytest.raises(StackError):
             deployments.withdraw(registry, 2, "ada", "more errors")
-    assert deployer.shares == {1: 0.75}, "the canary gets no requests"
+    assert deployer.now.shares == {"1": Share(1.0)}, "version 2 is given nothing"
+
+
+BEFORE = Traffic(
+    {"1": Share(0.9), "2": Share(0.1, "canary"), "3": Share(0.5, "shadow")}, Sticky("api_key")
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "arm", "share", "weights", "shadows"),
+    [
+        ("4", "stable", 1.0, {"4": 1.0}, {}),
+        ("2", "canary", 0.5, {"2": 0.5, "1": 0.5}, {"3": 0.5}),
+        ("2", "shadow", 0.2, {"1": 1.0}, {"2": 0.2, "3": 0.5}),
+        ("3", "canary", 0.5, {"3": 0.5, "1": 0.45, "2": 0.05}, {}),
+    ],
+)
+def test_a_deployment_gets_its_share_of_what_the_others_had(
+    own: str, arm: Arm, share: float, weights: dict[str, float], shadows: dict[str, float]
+) -> None:
+    deployment = Deployment(
+        "pets", "2", "f", own, "http://x", share, BEFORE, True, "staging", arm=arm
+    )
+    target = deployments._target_traffic(deployment)
+    assert next(iter(target.shares)) == own, "it says at which port the proxy listens"
+    assert target.shares[own].arm == arm
+    assert target.weights == pytest.approx(weights)
+    assert target.shadows == shadows
+    assert target.sticky == BEFORE.sticky
+
+
+@pytest.mark.parametrize("arm", ["canary", "shadow"])
+@pytest.mark.parametrize("own", ["1", "3"])
+def test_a_canary_or_shadow_needs_a_version_beside_it(own: str, arm: Arm) -> None:
+    alone = BEFORE.only({"1"}) if own == "1" else BEFORE.only({"3"})
+    deployment = Deployment(
+        "pets", "1", "f", own, "http://x", 0.5, alone, False, "staging", arm=arm
+    )
+    with pytest.raises(TransitionRefusedError, match=f"{arm}_share needs a deployed version"):
+        deployments._target_traffic(deployment)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_failure_restores_all_of_the_traffic_before(
+    monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    deployer = _Rollout(Share(0.25, "canary"))
+    for service in deployer.present.values():
+        service.is_running = True
+    before, deployer.now = (
+        deployer.now,
+        Traffic({"2": Share(1.0)}, tls=TlsFiles(Path("c"), Path("k"))),
+    )
+    monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
+    deployment = Deployment("pets", "2", "f", "2", "http://x", 1.0, before, is_new, "staging")
+    with pytest.raises(KeyError), deployments.restore_on_failure(deployment):
+        deployer.present.pop("what fails")
+    restored = deployer.traffic("pets")
+    assert restored == before
+    assert list(deployer.present) == (["1"] if is_new else ["1", "2"])
 
 
 @pytest.mark.parametrize("failing", ["promote", "record"])
@@ -117,7 +187,7 @@ def test_what_was_promoted_goes_on_serving_whatever_fails_afterwards(
     restored = list[Deployment]()
     monkeypatch.setattr(deployments, "ModelRegistry", lambda _: registry)
     monkeypatch.setattr(deployments, "_restore", restored.append)
-    deployed = Deployment("pets", "2", "f", "id", "http://x", 1.0, {}, True, "staging")
+    deployed = Deployment("pets", "2", "f", "id", "http://x", 1.0, Traffic(), True, "staging")
     with pytest.raises(StackError):
         deployments.promote(deployed, "ada", "better", is_rollback=False)
     assert restored == ([deployed] if failing == "promote" else [])
@@ -166,19 +236,42 @@ def test_each_model_keeps_its_port_and_a_new_one_gets_the_next(
 
 
 @pytest.mark.parametrize(
-    ("weights", "url"),
+    ("shares", "url"),
     [
-        ({"v3": 1.0}, "http://127.0.0.1:3000"),
-        ({"v3": 0.9, "without a record": 0.1}, None),
-        ({"without a record": 1.0}, None),
+        ({"v3": Share(1.0)}, "http://127.0.0.1:3000"),
+        ({"v3": Share(0.9), "without a record": Share(0.1)}, None),
+        ({"v3": Share(1.0), "without a record": Share(0.1, "shadow")}, None),
+        ({"without a record": Share(1.0)}, None),
         ({}, None),
     ],
 )
 def test_version_is_served_only_if_its_service_has_all_requests(
-    monkeypatch: pytest.MonkeyPatch, weights: dict[str, float], url: str | None
+    monkeypatch: pytest.MonkeyPatch, shares: dict[str, Share], url: str | None
 ) -> None:
-    monkeypatch.setattr(deployments, "active_deployer", lambda: _FakeDeployer(weights))
-    assert deployments.served_url(_VERSION, None) == url
+    monkeypatch.setattr(deployments, "active_deployer", lambda: _FakeDeployer(Traffic(shares)))
+    assert deployments.served_url(_VERSION, EndpointConfig()) == url
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_served"),
+    [
+        ({}, True),
+        ({"sticky": {"by": "api_key"}, "tls": {"certificate": "/c", "key": "/k"}}, True),
+        ({"sticky": {"by": "none"}}, False),
+        ({"sticky": {"by": "header", "name": "X-User"}}, False),
+        ({"tls": {}}, False),
+        ({"tls": {"certificate": "/new", "key": "/k"}}, False),
+        ({"port": 3001}, False),
+    ],
+)
+def test_version_is_served_only_as_its_settings_say(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], is_served: bool
+) -> None:
+    tls = TlsFiles(Path("/c"), Path("/k"))
+    deployer = _FakeDeployer(Traffic({"v3": Share(1.0)}, Sticky("api_key"), tls))
+    monkeypatch.setattr(deployments, "active_deployer", lambda: deployer)
+    url = deployments.served_url(_VERSION, EndpointConfig.model_validate(settings))
+    assert (url is not None) is is_served
 
 
 def test_a_version_whose_card_is_gone_is_deployed_without_it(

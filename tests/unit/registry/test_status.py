@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.errors import ArtifactError, CVFactoryError
 from registry import deployments, status, versions
 from registry.audit.log import AuditEntry
@@ -18,6 +19,7 @@ from registry.status import ModelStatus, ServiceStatus, StageHolder
 PRODUCTION, STAGING = StageHolder(5, "f5"), StageHolder(6, "f6")
 SERVED = ServiceStatus("id5", "5", "f5", "http://127.0.0.1:3000", 1.0, True)
 CANARY = replace(SERVED, id="id6", version="6", predictor="f6", weight=0.25)
+SHADOW = replace(CANARY, weight=0.0, mirror_share=0.2)
 STATUS = ModelStatus("pets", PRODUCTION, STAGING, (SERVED,))
 DEPLOY = "python run.py --pipeline deployment --model pets --set model.version=5"
 
@@ -29,6 +31,7 @@ DEPLOY = "python run.py --pipeline deployment --model pets --set model.version=5
         ModelStatus("pets"),
         replace(STATUS, services=()),
         replace(STATUS, services=(CANARY, replace(SERVED, weight=0.75))),
+        replace(STATUS, services=(SHADOW, SERVED)),
         replace(STATUS, services=(), elsewhere=(ServiceElsewhere("5", "f5", "sagemaker", "aws"),)),
     ],
 )
@@ -72,6 +75,20 @@ def test_status_agrees(shown: ModelStatus) -> None:
             replace(STATUS, staging=None, services=(CANARY, replace(SERVED, weight=0.75))),
             "Version 6, neither in production nor in staging, is given 25% of the requests. Run: "
             "python run.py withdraw 6 --reason WHY --model pets",
+        ),
+        (
+            replace(STATUS, staging=None, services=(SHADOW, SERVED)),
+            "Version 6, neither in production nor in staging, is given copies of 20% of the "
+            "requests. Run: python run.py withdraw 6 --reason WHY --model pets",
+        ),
+        (
+            replace(STATUS, services=(replace(SHADOW, is_running=False), SERVED)),
+            "Version 6 is given copies of 20% of the requests and does not answer. Run: "
+            "zenml model-deployer models start id6",
+        ),
+        (
+            replace(STATUS, services=(SHADOW, replace(SERVED, weight=0.0))),
+            f"Version 5 is in production, but what serves is nothing. Run: {DEPLOY}",
         ),
         (replace(STATUS, unrecorded_weight=0.1), "A service without a record in ZenML is given"),
         (
@@ -142,7 +159,7 @@ def test_status_says_since_when_and_by_whom_unless_the_log_is_damaged(
         is_running=True,
         is_deployed=True,
     )
-    endpoint = SimpleNamespace(weights=lambda: {"v5": 1.0})
+    endpoint = SimpleNamespace(traffic=lambda: Traffic({"v5": Share(1.0)}))
     deployer = SimpleNamespace(services=lambda _: [service], service_endpoint=lambda _: endpoint)
     monkeypatch.setattr(status, "ModelRegistry", lambda _: _FakeRegistry(problem))
     monkeypatch.setattr(versions, "list_versions", lambda _: [version])
