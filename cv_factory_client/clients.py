@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from cv_factory_client.batches import Batch, split_batches
 from cv_factory_client.calls import Call, Calls
-from cv_factory_client.errors import ServiceError
+from cv_factory_client.errors import ClientConfigError, ServiceError
 from cv_factory_client.results import ImagePrediction, ModelInfo
 from cv_factory_client.retries import RetryPolicy, RetryState
 
@@ -248,6 +248,15 @@ def _open_calls(
     is_async: bool,
 ) -> Calls:
     """Return the calls of the URL's protocol, whose package is imported where it is used."""
+    if transport is None and url.lower().startswith(("grpc://", "grpcs://")):
+        try:
+            from cv_factory_client.grpc_calls import GrpcCalls
+        except ImportError as error:
+            raise ClientConfigError(
+                f"{error.name} is not installed, which grpc:// needs: install the client as "
+                "cv-factory-client[grpc]."
+            ) from None
+        return GrpcCalls(url, api_key, timeout, ca, is_async=is_async)
     from cv_factory_client.http_calls import HttpCalls
 
     return HttpCalls(url, api_key, timeout, ca, is_async=is_async, transport=transport)

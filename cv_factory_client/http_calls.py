@@ -4,7 +4,6 @@ import email.utils
 import re
 import ssl
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,8 @@ from cv_factory_client.addresses import (
 )
 from cv_factory_client.calls import Call
 from cv_factory_client.errors import ClientConfigError, ServiceError
-from cv_factory_client.results import ImagePrediction, ModelInfo
+from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
 
-_FIELDS = {field.name for field in fields(ImagePrediction)}
 _RETRYABLE_READS = (502, 503, 504)
 
 
@@ -118,11 +116,7 @@ class HttpCalls:
         try:
             common: dict[str, Any] = {"model": body["model"], "version": body["version"]}
             common["cached"] = body.get("cached", False)
-            return [
-                # A later release may answer with more fields.
-                ImagePrediction(**{k: v for k, v in row.items() if k in _FIELDS}, **common)
-                for row in body["predictions"]
-            ]
+            return [parse_prediction(row, common) for row in body["predictions"]]
         except (AttributeError, KeyError, TypeError) as error:
             raise self._unknown_service(error) from None
 

@@ -1,6 +1,7 @@
 """Typed results of a prediction service."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -36,7 +37,7 @@ class ModelInfo:
     Attributes:
         model: Name of the model.
         version: Version of the model.
-        classes: Labels.
+        classes: Labels; empty over gRPC, whose protocol names none.
         input_shape: Height, width and channels that the model takes; images are resized to it.
         details: Everything that the service says of it.
     """
@@ -46,3 +47,20 @@ class ModelInfo:
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
     details: dict[str, Any] = field(repr=False)
+
+
+_FIELDS = {field.name for field in fields(ImagePrediction)}
+
+
+def parse_prediction(row: Mapping[str, Any], common: Mapping[str, Any]) -> ImagePrediction:
+    """Return a prediction of an answer; fields of a later release are ignored.
+
+    Args:
+        row: The prediction, as the service writes it in JSON.
+        common: Fields of all predictions of the answer.
+
+    Raises:
+        AttributeError: The row is no object.
+        TypeError: A field is missing.
+    """
+    return ImagePrediction(**{k: v for k, v in row.items() if k in _FIELDS}, **common)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cv_factory.evaluation.plots.style import BLUE, GREY, render_png, set_heading
+from cv_factory.evaluation.plots.style import BLUE, GREY, draw_once, render_png, set_heading
 
 
+@draw_once
 def reliability(
     bins: Sequence[tuple[float, float]],
     confidence: Sequence[float],

@@ -11,6 +11,7 @@ from cv_factory.evaluation.plots.style import (
     LINE,
     MAX_ROWS,
     ORANGE,
+    draw_once,
     get_axis_start,
     render_png,
     set_heading,
@@ -18,6 +19,7 @@ from cv_factory.evaluation.plots.style import (
 )
 
 
+@draw_once
 def per_class_bars(
     class_names: Sequence[str],
     precision: Sequence[float | None],

@@ -11,6 +11,7 @@ from cv_factory.evaluation.plots.style import (
     BLUE,
     GREY,
     INK,
+    draw_once,
     render_png,
     set_heading,
     shorten,
@@ -26,6 +27,7 @@ _MAX_MATRIX_NUMBERS = 20
 _MAX_PAIRS = 20
 
 
+@draw_once
 def confusion_matrix(
     matrix: NDArray[np.int64], class_names: Sequence[str], *, normalized: bool = False
 ) -> bytes:

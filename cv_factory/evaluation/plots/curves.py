@@ -7,11 +7,12 @@ import numpy as np
 
 from cv_factory.evaluation import metric_functions as m
 from cv_factory.evaluation.plots.fonts import writable_names
-from cv_factory.evaluation.plots.style import GREY, get_class_color, render_png, shorten
+from cv_factory.evaluation.plots.style import GREY, draw_once, get_class_color, render_png, shorten
 
 _MAX_CURVES = 10
 
 
+@draw_once
 def class_curves(
     kind: Literal["ROC", "precision-recall"],
     labels: m.Ints,

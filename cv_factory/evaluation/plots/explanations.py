@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.evaluation.plots.style import INK, render_png, shorten
+from cv_factory.evaluation.plots.style import INK, draw_once, render_png, shorten
 
 
+@draw_once
 def explanations(
     images: Sequence[NDArray[np.uint8]],
     heats: Sequence[NDArray[np.float32]],

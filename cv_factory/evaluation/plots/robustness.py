@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cv_factory.evaluation.plots.style import BLUE, render_png, set_heading, shorten
+from cv_factory.evaluation.plots.style import BLUE, draw_once, render_png, set_heading, shorten
 
 
+@draw_once
 def robustness(accuracies: Mapping[str, Sequence[float]], overall: float | None) -> bytes:
     """Draw accuracy over the severity of each corruption, one small plot each.
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_factory.evaluation.plots.style import MAX_HEADING, render_png, shorten
+from cv_factory.evaluation.plots.style import MAX_HEADING, draw_once, render_png, shorten
 
 #: Width of one picture in a grid, in inches.
 _TILE = 1.1
 
 
+@draw_once
 def sample_grid(
     images: NDArray[np.uint8],
     titles: Sequence[str],

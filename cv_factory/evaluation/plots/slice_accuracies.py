@@ -7,6 +7,7 @@ import numpy as np
 from cv_factory.evaluation.plots.style import (
     BLUE,
     ORANGE,
+    draw_once,
     get_axis_start,
     render_png,
     set_heading,
@@ -14,6 +15,7 @@ from cv_factory.evaluation.plots.style import (
 )
 
 
+@draw_once
 def slice_accuracies(
     names: Sequence[str],
     accuracies: Sequence[float],

@@ -1,14 +1,19 @@
 """Shared style of all plots: colors, fonts and the canvas. Equal input gives equal PNG bytes.
 
-Figures are drawn without pyplot, so that nothing is left open and no global state is kept.
+Figures are drawn without pyplot, so that nothing is left open.
 """
 
+import hashlib
 import io
 import logging
 import unicodedata
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+
+import numpy as np
 
 from cv_factory.evaluation.plots.fonts import (
     DEFAULT_FAMILY,
@@ -60,6 +65,54 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+_P = ParamSpec("_P")
+#: Pictures that ``draw_once`` keeps: those of one training, and as many again.
+_MAX_KEPT = 48
+_kept: OrderedDict[bytes, bytes] = OrderedDict()
+
+
+def draw_once(plot: Callable[_P, bytes]) -> Callable[_P, bytes]:
+    """Decorator of a plot: equal arguments give the PNG that this process drew before.
+
+    The report, the model card and MLflow show the same pictures, in steps that load the artifacts
+    anew. Arguments are arrays, numbers, texts, and sequences and mappings of these.
+    """
+
+    @wraps(plot)
+    def reuse(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
+        digest = hashlib.sha256(plot.__qualname__.encode())
+        _update(digest, (args, kwargs))
+        key = digest.digest()
+        if key not in _kept:
+            _kept[key] = plot(*args, **kwargs)
+            if len(_kept) > _MAX_KEPT:
+                _kept.popitem(last=False)
+        _kept.move_to_end(key)
+        return _kept[key]
+
+    return reuse
+
+
+def forget_drawn() -> None:
+    """Let ``draw_once`` draw everything anew, as after a change of installed fonts."""
+    _kept.clear()
+
+
+def _update(digest: Any, value: Any) -> None:
+    """Add a value with its type to a digest; the order of a mapping counts."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        assert not value.dtype.hasobject
+        digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
+    elif isinstance(value, str | bytes | bool | int | float | None):
+        digest.update(f"{type(value).__name__}{value!r}\0".encode())
+    else:
+        assert isinstance(value, Mapping | Sequence), type(value)
+        digest.update(f"{len(value)}(".encode())
+        for part in [*value.items()] if isinstance(value, Mapping) else value:
+            _update(digest, part)
 
 
 @contextmanager

@@ -3,12 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cv_factory.evaluation.plots.style import BLUE, GREY, INK, ORANGE, render_png, use_integer_ticks
+from cv_factory.evaluation.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    draw_once,
+    render_png,
+    use_integer_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@draw_once
 def training_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> bytes:
     """Draw losses and validation accuracy over the epochs, and mark the best epoch.
 

@@ -149,13 +149,13 @@ class OpenInferenceModel:
         """Refuse another model or version.
 
         Args:
-            name: Of the model that a request is for.
+            name: Of the model that a request is for; empty for the one that is served.
             version: Its version; None or empty for the one that is served.
 
         Raises:
             ProblemError: 404.
         """
-        if name != self.name:
+        if name and name != self.name:
             raise ProblemError(
                 404, "not-found",
                 f"there is no model {name[:80]!r} here: this service has {self.name!r}",
@@ -307,8 +307,8 @@ def _split_elements(data: bytes, n: int) -> list[InputImage]:
             break
     if end != len(data):
         raise invalid_tensor(
-            f"the binary data of {IMAGE!r} does not fit its shape [{n}]: send each image after its "
-            "length in 4 bytes, little-endian"
+            f"the binary data of {IMAGE!r} is not {n} images, each after its length in 4 bytes, "
+            "little-endian"
         )
     return elements
 

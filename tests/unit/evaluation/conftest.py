@@ -1,10 +1,16 @@
-"""Fonts of pictures, whatever is installed."""
+"""Pictures: drawn anew in each test, and their fonts, whatever is installed."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from cv_factory.evaluation.plots import fonts
+from cv_factory.evaluation.plots import fonts, style
+
+
+@pytest.fixture(autouse=True)
+def _nothing_drawn() -> None:
+    """No picture of an earlier test, with its fonts, is shown again."""
+    style.forget_drawn()
 
 
 @pytest.fixture

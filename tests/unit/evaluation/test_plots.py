@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cv_factory.evaluation import metric_functions as m
-from cv_factory.evaluation.plots import fonts
+from cv_factory.evaluation.plots import fonts, style
 from cv_factory.evaluation.plots.class_metrics import per_class_bars
 from cv_factory.evaluation.plots.confusion import confusion_matrix
 from cv_factory.evaluation.plots.curves import class_curves, precision_recall_points, roc_points
@@ -80,6 +80,7 @@ def test_each_picture_is_the_same_bytes_twice_under_any_rc_setting():
     first = draw_all()
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "text.color": "red"}):
         before = dict(matplotlib.rcParams)
+        style.forget_drawn()
         second = draw_all()
         assert dict(matplotlib.rcParams) == before
     assert first == second
@@ -88,6 +89,33 @@ def test_each_picture_is_the_same_bytes_twice_under_any_rc_setting():
         assert 150 < picture.shape[0] < 1500, name
         assert 250 < picture.shape[1] < 1500, name
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20, name
+
+
+def test_equal_arguments_are_drawn_once_and_different_ones_are_not_mistaken():
+    drawn = []
+
+    @style.draw_once
+    def plot(values, titles=(), scale=1.0):
+        drawn.append(values)
+        return str(len(drawn)).encode()
+
+    values = np.arange(6, dtype=np.int64)
+    first = plot(values, ["a", "b"])
+    assert plot(values.copy(), ["a", "b"]) == first
+    assert plot({"a": [np.float64(0.5), None]}) == plot({"a": [0.5, None]})
+    for different in (
+        (values, ["ab"]),
+        (values, ["a", "b"], 2.0),
+        (values.reshape(2, 3), ["a", "b"]),
+        (values.astype(np.float64), ["a", "b"]),
+        (values.tolist(), ["a", "b"]),
+        (values[::-1], ["a", "b"]),
+    ):
+        assert plot(*different) == str(len(drawn)).encode()
+    assert len(drawn) == 8
+    for i in range(60):
+        plot(i)
+    assert plot(values, ["a", "b"]) != first, "only so many are kept"
 
 
 def test_the_grid_shows_the_pixels():

@@ -1,0 +1,228 @@
+"""The calls of a service over gRPC: the Open Inference Protocol v2, and the output ``prediction``.
+
+``open_inference.proto`` and ``open_inference_messages.py`` are links to the service's own.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+
+from cv_factory_client.addresses import check_api_key, hide_password, is_loopback, read_ca
+from cv_factory_client.calls import Call
+from cv_factory_client.errors import ClientConfigError, ServiceError
+from cv_factory_client.open_inference_messages import SERVICE, message_class
+from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
+
+_LENGTH_BYTES = 4
+_PORTS = {"grpc": 80, "grpcs": 443}
+#: HTTP's status of errors of gRPC itself, whose metadata has none.
+_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+}
+#: Statuses that gRPC gives a call without an answer of the service.
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_RECONNECT_MS = 100
+
+
+class GrpcCalls:
+    """Calls over gRPC."""
+
+    errors: tuple[type[Exception], ...] = (grpc.RpcError,)
+
+    def __init__(
+        self, url: str, api_key: str | None, timeout: float, ca: Path | None, *, is_async: bool
+    ) -> None:
+        """Check the arguments; the channel is opened by the first call.
+
+        Raises:
+            ClientConfigError: The URL is malformed, or the key or the CA certificate cannot be
+                used.
+        """
+        self._url = hide_password(url)
+        self._host, self._target, self._is_tls = _parse_url(url)
+        key = check_api_key(api_key)
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        self._timeout = timeout
+        self._ca = read_ca(ca).encode() if ca else None
+        self._api: Any = grpc.aio if is_async else grpc
+
+    @cached_property
+    def _channel(self) -> Any:
+        """Channel; one of ``grpc.aio`` is of the event loop that runs now."""
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            # Attempts are limited by the client, which waits longer.
+            ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MS),
+            ("grpc.min_reconnect_backoff_ms", _RECONNECT_MS),
+        ]
+        if is_loopback(self._host):
+            options.append(("grpc.enable_http_proxy", 0))
+        if not self._is_tls:
+            return self._api.insecure_channel(self._target, options)
+        return self._api.secure_channel(
+            self._target, grpc.ssl_channel_credentials(self._ca), options
+        )
+
+    def close(self) -> Any:
+        """Close the channel; of an asynchronous client, return an awaitable."""
+        return self._channel.close()
+
+    def predict(self, images: Sequence[bytes]) -> Call[list[ImagePrediction]]:
+        """Return the call that predicts encoded images."""
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [len(images)]}
+        request = message_class("ModelInferRequest")(
+            inputs=[{**tensor, "contents": {"bytes_contents": images}}],
+            outputs=[{"name": "prediction"}],
+        )
+        return Call(self._method("ModelInfer", request), self._parse_predictions)
+
+    def model_info(self) -> Call[ModelInfo]:
+        """Return the call that describes the model."""
+        request = message_class("ModelMetadataRequest")()
+        return Call(self._method("ModelMetadata", request), _parse_model_info)
+
+    def is_ready(self) -> Call[bool]:
+        """Return the call that tells whether the service is ready."""
+        request = message_class("ServerReadyRequest")()
+        return Call(self._method("ServerReady", request), lambda response: bool(response.ready))
+
+    def translate(self, error: Exception, *, is_idempotent: bool) -> ServiceError:
+        """Return a lost connection or a rejection as what the clients raise."""
+        assert isinstance(error, grpc.RpcError)
+        failure = _Failure.parse(error)
+        if failure.code in _LOST and not failure.kind:
+            return self._connection_error(failure, is_idempotent=is_idempotent)
+        status = failure.status
+        return ServiceError(
+            f"{self._url} rejected the request ({status}): {failure.detail}",
+            status,
+            failure.kind,
+            retry_after=failure.retry_after,
+            request_id=failure.request_id,
+            is_retryable=status in (429, 503) and failure.retry_after is not None,
+        )
+
+    def _connection_error(self, failure: "_Failure", *, is_idempotent: bool) -> ServiceError:
+        reason = failure.detail
+        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            reason = f"no answer within {self._timeout:g} s"
+        is_tls = "handshake" in reason.lower()
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            reason += ". If your own CA signed it, name the CA's file (ca; run.py: --ca)"
+        # gRPC names no other sign of a request that was not sent.
+        is_unsent = reason.startswith(("failed to connect", "DNS resolution failed"))
+        return ServiceError(
+            f"{self._url} cannot be reached: {reason}",
+            is_retryable=not is_tls and (is_unsent or is_idempotent),
+        )
+
+    def _method(self, name: str, request: Any) -> Any:
+        call = self._channel.unary_unary(
+            f"/{SERVICE}/{name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=message_class(f"{name}Response").FromString,
+        )
+        return partial(call, request, timeout=self._timeout, metadata=self._metadata)
+
+    def _parse_predictions(self, response: Any) -> list[ImagePrediction]:
+        common = {"model": response.model_name, "version": response.model_version}
+        common["cached"] = response.parameters["cached"].bool_param
+        try:
+            rows = [json.loads(text) for text in _read_texts(response)]
+            return [parse_prediction(row, common) for row in rows]
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise ServiceError(f"{self._url} is not a prediction service ({error!r}).") from None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a failed call says.
+
+    Attributes:
+        code: gRPC's code.
+        detail: The reason.
+        metadata: By key.
+    """
+
+    code: grpc.StatusCode
+    detail: str
+    metadata: dict[str, str]
+
+    @classmethod
+    def parse(cls, error: Any) -> "_Failure":
+        pairs = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
+        metadata = {str(key): value for key, value in pairs if isinstance(value, str)}
+        return cls(error.code(), error.details() or error.code().name, metadata)
+
+    @property
+    def status(self) -> int:
+        status = self.metadata.get("problem-status", "")
+        return int(status) if status.isdecimal() else _STATUS.get(self.code, 500)
+
+    @property
+    def kind(self) -> str:
+        return self.metadata.get("problem-type", "").rpartition(":")[2]
+
+    @property
+    def request_id(self) -> str:
+        return self.metadata.get("x-request-id", "")
+
+    @property
+    def retry_after(self) -> float | None:
+        value = self.metadata.get("retry-after", "")
+        return float(value) if value.isdecimal() else None
+
+
+def _read_texts(response: Any) -> list[bytes]:
+    """Return the elements of the only output, which is one of BYTES."""
+    if not response.raw_output_contents:
+        return list(response.outputs[0].contents.bytes_contents)
+    data, texts, start = response.raw_output_contents[0], [], 0
+    while start < len(data):
+        first = start + _LENGTH_BYTES
+        start = first + int.from_bytes(data[start:first], "little")
+        texts.append(data[first:start])
+    return texts
+
+
+def _parse_model_info(response: Any) -> ModelInfo:
+    pixels = next(tensor for tensor in response.inputs if tensor.name == "pixels")
+    _, height, width, channels = pixels.shape
+    details = {
+        "platform": response.platform,
+        "inputs": {tensor.name: tuple(tensor.shape) for tensor in response.inputs},
+        "outputs": {tensor.name: tuple(tensor.shape) for tensor in response.outputs},
+    }
+    version = ", ".join(response.versions)
+    return ModelInfo(response.name, version, (), (height, width, channels), details)
+
+
+def _parse_url(url: str) -> tuple[str, str, bool]:
+    """Return host, target and whether the connection is encrypted.
+
+    Raises:
+        ClientConfigError: The URL is malformed, or has more than host and port.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    except ValueError as error:
+        raise ClientConfigError(f"{hide_password(url)} is not a valid URL: {error}.") from None
+    if not host or "@" in parts.netloc or parts.path.strip("/") or parts.query:
+        raise ClientConfigError(
+            f"{hide_password(url)} is not a valid URL: it is grpc://HOST:PORT or, with TLS, "
+            "grpcs://HOST:PORT."
+        )
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host, target, parts.scheme == "grpcs"

@@ -1,0 +1,1 @@
+../cv_factory/serving/protocols/open_inference_messages.py
