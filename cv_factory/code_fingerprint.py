@@ -8,7 +8,7 @@ name. Imports under ``if TYPE_CHECKING`` cannot change a result and are left out
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -66,24 +66,26 @@ def _module_file(module: str) -> Path | None:
 def _dependencies(module: str) -> tuple[str, ...]:
     """Return the modules of this library that one module names."""
     tree = ast.parse(_require_file(module).read_text(encoding="utf-8"))
-    names = {name for node in _runtime_nodes(tree) for name in _imports(node)}
+    names = {name for node in _runtime_statements(tree) for name in _imports(node)}
     names |= {name for node in tree.body for name in _loaded_modules(node)}
     parents = {".".join(n.split(".")[:i]) for n in names for i in range(2, n.count(".") + 1)}
     inside = {n for n in names | parents if n.startswith(f"{_PACKAGE}.")}
     return tuple(sorted(n for n in inside if _module_file(n) is not None))
 
 
-def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those below ``if TYPE_CHECKING``; its ``else`` runs."""
-    yield node
-    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        children = node.orelse
-    for child in children:
-        yield from _runtime_nodes(child)
+def _runtime_statements(block: ast.AST) -> Iterator[ast.stmt]:
+    """Yield all statements in a block but those below ``if TYPE_CHECKING``; its ``else`` runs."""
+    for child in ast.iter_child_nodes(block):
+        if isinstance(child, ast.expr):
+            continue  # which holds no statement
+        if isinstance(child, ast.stmt):
+            yield child
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            child = ast.Module(child.orelse, [])
+        yield from _runtime_statements(child)
 
 
-def _imports(node: ast.AST) -> set[str]:
+def _imports(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
     if isinstance(node, ast.ImportFrom) and node.module and not node.level:
