@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
-from cv_factory_client.addresses import check_api_key, hide_password, is_loopback, read_ca
+from cv_factory_client.addresses import hide_password, is_loopback
 from cv_factory_client.calls import Call
+from cv_factory_client.credentials import check_api_key, read_ca
 from cv_factory_client.errors import ClientConfigError, ServiceError
 from cv_factory_client.open_inference_messages import SERVICE, message_class
 from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction

@@ -11,14 +11,9 @@ from typing import Any
 
 import httpx
 
-from cv_factory_client.addresses import (
-    check_api_key,
-    hide_password,
-    is_loopback,
-    proxy_variables,
-    read_ca,
-)
+from cv_factory_client.addresses import hide_password, is_loopback, proxy_variables
 from cv_factory_client.calls import Call
+from cv_factory_client.credentials import check_api_key, read_ca
 from cv_factory_client.errors import ClientConfigError, ServiceError
 from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
 

@@ -1,16 +1,14 @@
 """HTTP clients, alike in what a malformed URL or a proxy of the environment causes."""
 
-import ipaddress
 import os
-import re
 from typing import TYPE_CHECKING
 
 from cv_factory.errors import ConfigError
+from cv_factory.serving.addresses import hide_password, is_loopback, proxy_variables
 
 if TYPE_CHECKING:
     from httpx import Client
 
-_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -47,20 +45,6 @@ def open_http_client(url: str, *, timeout: float) -> "Client":
         ) from None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def proxy_variables() -> list[str]:
-    """Return the names of the environment's variables that name a proxy."""
-    names = (*_PROXY_VARIABLES, *map(str.lower, _PROXY_VARIABLES))
-    return [name for name in names if os.environ.get(name)]
-
-
 def bypass_proxies_on_loopback() -> None:
     """Add this machine to ``NO_PROXY``, for the clients of ZenML, MLflow and other packages."""
     if not proxy_variables():
@@ -69,8 +53,3 @@ def bypass_proxies_on_loopback() -> None:
         present = os.environ.get(variable) or os.environ.get(variable.swapcase(), "")
         hosts = [host for host in present.replace(" ", "").split(",") if host]
         os.environ[variable] = ",".join(dict.fromkeys([*hosts, *_LOOPBACK_HOSTS]))
-
-
-def hide_password(url: str) -> str:
-    """Return a URL, which need not be valid, without user name and password."""
-    return re.sub(r"//[^/\s]*@", "//", url)

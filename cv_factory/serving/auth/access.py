@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from cv_factory.config.serving import ServingConfig
 from cv_factory.errors import ConfigError
+from cv_factory.serving.addresses import is_loopback
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE, ApiKeyStore
 from cv_factory.serving.auth.principal import ANONYMOUS, Principal, Role
 from cv_factory.serving.auth.rate_limit import RateLimiter
-from cv_factory.serving.http_client import is_loopback
 from cv_factory.serving.problem_details import ProblemError
 
 _HOW_TO_AUTHENTICATE = "send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"

@@ -14,8 +14,9 @@ import jwt
 
 from cv_factory.config.serving import JWTConfig
 from cv_factory.errors import ConfigError
+from cv_factory.serving.addresses import hide_password
 from cv_factory.serving.auth.principal import Principal
-from cv_factory.serving.http_client import hide_password, open_http_client
+from cv_factory.serving.http_client import open_http_client
 from cv_factory.serving.logging.json_lines import log_event
 
 #: Minimum time between two fetches because of unknown key ids, or after one that failed.

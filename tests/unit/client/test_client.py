@@ -22,7 +22,10 @@ def predict(tmp_path: Path, *options: str) -> Result:
     return CliRunner().invoke(command, ["predict", str(image), *options])
 
 
-def test_a_service_that_cannot_be_reached_is_not_the_images_fault(tmp_path: Path) -> None:
+def test_a_service_that_cannot_be_reached_is_not_the_images_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cv_factory_client.clients.time.sleep", lambda _seconds: None)
     result = predict(tmp_path, "--url", UNREACHABLE)
     assert str(result.exception) == (
         f"{UNREACHABLE} cannot be reached: Connection refused. What is served, and where: python "
