@@ -60,6 +60,23 @@ class LimitsConfig(Section):
     answer_seconds: float = Field(10.0, gt=0.0, le=3600.0, description="timeout of the prediction")
 
 
+class WebSocketConfig(Section):
+    """Limits of the WebSocket route, beside those of ``LimitsConfig`` for each of its images."""
+
+    window: int = Field(
+        8, ge=1, le=4096, description="images of a connection that are predicted at a time"
+    )
+    max_connections: int = Field(
+        256,
+        ge=1,
+        le=65_536,
+        description="maximum number of open connections of a worker",
+    )
+    idle_seconds: float = Field(
+        300.0, gt=0.0, le=86_400.0, description="a connection without images this long is closed"
+    )
+
+
 class RateConfig(Section):
     """Rate limits in images a second, for keys without a limit of their own."""
 
@@ -164,6 +181,7 @@ class ServingConfig(Section):
     workers: int = Field(1, ge=1, le=64, description="number of worker processes")
     batching: BatchingConfig = BatchingConfig()
     limits: LimitsConfig = LimitsConfig()
+    websocket: WebSocketConfig = WebSocketConfig()
     rate: RateConfig = RateConfig()
     access: AccessConfig = AccessConfig()
     postprocessor: PostprocessorConfig = PostprocessorConfig()

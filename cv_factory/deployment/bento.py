@@ -42,6 +42,8 @@ REQUIREMENTS = (
     "safetensors",
     "starlette",
     "swagger-ui-bundle-v2",
+    "uvicorn",
+    "websockets",
 )
 _ROOT = Path(cv_factory.__file__).resolve().parents[1]
 _SERVICE = "cv_factory.serving.service:PredictorService"

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cv_factory.inference.predictor import CalibrationCheck
@@ -37,6 +37,7 @@ from cv_factory.serving.protocols.open_inference_rest import (
     OpenInferenceRest,
 )
 from cv_factory.serving.protocols.open_inference_rest import error_response as open_inference_error
+from cv_factory.serving.protocols.websocket import WebSocketPredictions
 from cv_factory.serving.request_log import RequestLog
 from cv_factory.serving.request_parsing import (
     FORM,
@@ -47,6 +48,7 @@ from cv_factory.serving.request_parsing import (
 )
 from cv_factory.serving.response_cache import allows_cached_answer
 from cv_factory.serving.service_environment import ServiceState
+from cv_factory.serving.websocket_protocol import WEBSOCKET_PATH
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -96,6 +98,15 @@ class Application:
         )
         if serving.workers > 1:
             self._metrics.start_sampling(lambda: self._predictions.queue_length)
+        request_log = RequestLog(self._metrics, self._request_lines)
+        self._websocket = WebSocketPredictions(
+            serving,
+            self._access,
+            self._predictions,
+            self._metrics,
+            request_log,
+            self._describe_predictions,
+        )
         open_inference = OpenInferenceRest(bundle, self._predictions)
         protect = partial(self._protect, "model_info")
         routes = [*self._routes(), *open_inference.routes(protect)]
@@ -110,7 +121,7 @@ class Application:
         self._middleware = RequestMiddleware(
             _allow_origins(app, serving.access.origins),
             {route.path: route.path for route in routes} | open_inference.paths(),
-            RequestLog(self._metrics, self._request_lines),
+            request_log,
             serving.limits.body_seconds,
         )
 
@@ -133,7 +144,7 @@ class Application:
         if self._request_lines is not None:
             self._request_lines.close()
 
-    def _routes(self) -> list[Route]:
+    def _routes(self) -> list[Route | WebSocketRoute]:
         specification = build_openapi(self._bundle, is_open=self._access.is_open)
 
         async def openapi(_request: Request) -> Response:
@@ -151,6 +162,8 @@ class Application:
             Route("/metrics", protect("metrics", self._prometheus_metrics)),
             Route("/samples", self._samples),
             Route("/openapi.json", openapi),
+            Route(WEBSOCKET_PATH, _require_upgrade),
+            WebSocketRoute(WEBSOCKET_PATH, self._websocket.serve),
             Route("/docs", partial(page, "docs.html")),
             Route("/", partial(page, "try.html")),
             Route("/assets/{name}", asset),
@@ -172,16 +185,19 @@ class Application:
 
         return predict
 
+    def _describe_predictions(
+        self, results: Sequence[ScoredImage], seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "predictions": [r.to_dict() for r in results],
+            "model": self._bundle.model_name,
+            "version": self._bundle.version,
+            "milliseconds": round(1000 * seconds, 3),
+            **({"cached": True} if any(r.is_cached for r in results) else {}),
+        }
+
     def _prediction_response(self, results: list[ScoredImage], seconds: float) -> Response:
-        body = _encode_json(
-            {
-                "predictions": [r.to_dict() for r in results],
-                "model": self._bundle.model_name,
-                "version": self._bundle.version,
-                "milliseconds": round(1000 * seconds, 3),
-                **({"cached": True} if any(r.is_cached for r in results) else {}),
-            }
-        )
+        body = _encode_json(self._describe_predictions(results, seconds))
         headers = self._predictions.cache.headers(results)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -268,6 +284,11 @@ def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
                        LENGTH_HEADER, "x-api-key", "x-request-id"],
         expose_headers=[LENGTH_HEADER, "retry-after", "x-cache", "x-request-id"],
     )  # fmt: skip
+
+
+async def _require_upgrade(_request: Request) -> Response:
+    detail = "this route speaks WebSocket: connect with a WebSocket client"
+    raise ProblemError(426, "upgrade-required", detail, {"Upgrade": "websocket"})
 
 
 async def _liveness(_request: Request) -> Response:

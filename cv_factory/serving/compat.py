@@ -57,7 +57,7 @@ def bypass_middleware(bentoml_app: "ASGIApp", app: "ASGIApp", bentoml_paths: set
     """
 
     async def dispatch(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        is_direct = scope["type"] == "http" and scope["path"] not in bentoml_paths
+        is_direct = scope["type"] != "lifespan" and scope["path"] not in bentoml_paths
         await (app if is_direct else bentoml_app)(scope, receive, send)
 
     return dispatch

@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from cv_factory.serving.websocket_protocol import WEBSOCKET_PATH, BoundedWebSocketProtocol
+
 #: Seconds in which the head of a request must arrive, and what is left of an answered one's body.
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 64 * 2**10
@@ -67,20 +69,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.logger.warning(_INVALID)
             self.send_400_response(_INVALID)
         except HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
+            rest = data[upgrade.args[0] :]
+            if self._is_optional_upgrade():
+                return self._ignore_upgrade(rest)
+            if self._should_upgrade() and not rest and self._is_idle():
+                self.ws_protocol_class = BoundedWebSocketProtocol
                 self.handle_websocket_upgrade()
-            elif self._is_optional_upgrade():
-                return self._ignore_upgrade(data[upgrade.args[0] :])
             else:
                 self.send_400_response(_INVALID)
         return b""
+
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
     def _bound_message(self, n_bytes: int) -> None:
         """Bound the time and the size of what has arrived of a message that has no handler."""
         if self._message is _Message.NONE:
             return
-        cycle: RequestResponseCycle | None = self.cycle
-        is_idle = cycle is None or cycle.response_complete
+        is_idle = self._is_idle()
         if is_idle:
             self._start_timer()
         # Bytes that came with the end of the message before are most likely that one's.
@@ -117,7 +125,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         # RFC 6455, 4.1: any other method is no handshake.
-        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+        is_handshake = self.parser.get_method() == b"GET" and super()._should_upgrade()
+        return is_handshake and self.url.partition(b"?")[0] == WEBSOCKET_PATH.encode()
 
     def _is_optional_upgrade(self) -> bool:
         """Whether the request offers a protocol that we do not speak, and can be answered so."""

@@ -1,10 +1,11 @@
-"""Middleware of every HTTP request: request id, request log, metrics, headers, unread bodies."""
+"""Middleware of requests and WebSocket handshakes: id, log, metrics, headers, rest of a body."""
 
 import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
@@ -75,19 +76,21 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection; lifespan events pass through unchanged."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
         request_id = _client_request_id(scope) or f"{self._random.getrandbits(128):032x}"
         context = scope["request_context"] = RequestContext(request_id)
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, self._record_handshake(scope, send, start))
+            return
         body = _RequestBody(receive)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 context.status = message["status"]
-                id_header = (b"x-request-id", context.request_id.encode())
-                message["headers"] = [*message.get("headers", ()), id_header, _NOSNIFF]
+                _add_headers(message, context)
             elif not message.get("more_body", False):
                 context.seconds = time.perf_counter() - start
                 if not body.is_complete and _has_body(scope):
@@ -101,16 +104,35 @@ class RequestMiddleware:
         finally:
             self._record(scope, context, context.seconds or time.perf_counter() - start)
 
+    def _record_handshake(self, scope: Scope, send: Send, start: float) -> Send:
+        """Return a ``send`` that records the handshake once it is answered."""
+        context = get_request_context(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                context.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS.value)
+                _add_headers(message, context)
+                self._record(scope, context, time.perf_counter() - start)
+            await send(message)
+
+        return send_with_headers
+
     def _record(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         path, client = scope["path"], scope.get("client")
         self._log.record(
             context,
-            method=scope["method"],
+            method=scope.get("method", "GET"),
             path=path,
             route=self._labels.get(path, "other"),
             address=client[0] if client else None,
             seconds=seconds,
         )
+
+
+def _add_headers(message: Message, context: RequestContext) -> None:
+    """Add the headers of every response to the start of one."""
+    id_header = (b"x-request-id", context.request_id.encode())
+    message["headers"] = [*message.get("headers", ()), id_header, _NOSNIFF]
 
 
 def _has_body(scope: Scope) -> bool:

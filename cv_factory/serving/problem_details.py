@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import Response
 
@@ -26,17 +27,19 @@ class ProblemError(CVFactoryError):
         self.kind = kind
         self.headers = dict(headers or {})
 
-    def response(self) -> Response:
-        """Return the ``application/problem+json`` response."""
-        body = {
+    def to_dict(self) -> dict[str, Any]:
+        """Return the problem details."""
+        return {
             "type": f"urn:cv-factory:problem:{self.kind}",
             "title": self.kind.replace("-", " "),
             "status": self.status,
             "detail": str(self),
         }
-        return Response(
-            json.dumps(body), self.status, self.headers, media_type="application/problem+json"
-        )
+
+    def response(self) -> Response:
+        """Return the ``application/problem+json`` response."""
+        body = json.dumps(self.to_dict())
+        return Response(body, self.status, self.headers, media_type="application/problem+json")
 
 
 def status_error(

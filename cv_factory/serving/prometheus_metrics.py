@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prometheus_client import (
@@ -69,6 +70,10 @@ class ServiceMetrics:
             "cv_factory_queue_images", "Images waiting in the queues of all workers",
             registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
+        self._connections = Gauge(
+            "cv_factory_websocket_connections", "Open WebSocket connections of all workers",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
         self._dropped = Counter("cv_factory_log_dropped", "Log lines dropped", registry=registry)
         Gauge(
             "cv_factory_workers", "Workers that answer requests",
@@ -106,6 +111,10 @@ class ServiceMetrics:
     def count_cache_lookup(self, is_hit: bool) -> None:
         """Count a lookup in the response cache."""
         self._cache_lookups.labels(str(is_hit).lower()).inc()
+
+    def track_connection(self) -> AbstractContextManager[None]:
+        """Count a WebSocket connection as open during a block."""
+        return self._connections.track_inprogress()
 
     def count_dropped(self, n: int) -> None:
         """Count log lines that are lost."""

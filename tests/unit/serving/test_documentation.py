@@ -52,6 +52,15 @@ def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(service: Dig
     assert with_service.split()[1:6] == with_bundle.split()[1:6]
 
 
+def test_websocket(service: DigitsService) -> None:
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "websockets" in c]
+    code = code.replace(URL.replace("http", "ws"), service.url.replace("http", "ws"))
+    code = code.replace('"KEY"', repr(service.key))
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=service.folder, text=True)
+    assert output.splitlines()[0] == "{'window': 8}"
+    assert re.fullmatch(r"camera-17 \d", output.splitlines()[1])
+
+
 def test_keys(service: DigitsService) -> None:
     add, list_, revoke = (
         line.replace("keys.json", "documented_keys.json")

@@ -7,13 +7,11 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn import Config
-from uvicorn.server import ServerState
 
 from cv_factory.serving import http_protocol
 from cv_factory.serving.application import Application
-from cv_factory.serving.http_protocol import BoundedHttpProtocol
 from tests.support.digits_service import digits_bundle
+from tests.support.loopback_server import listen
 
 _POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
@@ -23,14 +21,8 @@ def converse(app: ASGIApp, client: Client) -> bytes:
     """Return what a client gets from a server of the application."""
 
     async def run() -> bytes:
-        config = Config(app, log_config=None)
-        config.load()
-        loop, state = asyncio.get_running_loop(), ServerState()
-        server = await loop.create_server(
-            lambda: BoundedHttpProtocol(config, state, {}), "127.0.0.1", 0
-        )
-        async with server:
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        async with listen(app) as server:
+            reader, writer = await asyncio.open_connection(server.host, server.port)
             try:
                 return await client(reader, writer)
             finally:
