@@ -98,15 +98,7 @@ class Application:
         )
         if serving.workers > 1:
             self._metrics.start_sampling(lambda: self._predictions.queue_length)
-        request_log = RequestLog(self._metrics, self._request_lines)
-        self._websocket = WebSocketPredictions(
-            serving,
-            self._access,
-            self._predictions,
-            self._metrics,
-            request_log,
-            self._describe_predictions,
-        )
+        self._request_log = RequestLog(self._metrics, self._request_lines)
         open_inference = OpenInferenceRest(bundle, self._predictions)
         protect = partial(self._protect, "model_info")
         routes = [*self._routes(), *open_inference.routes(protect)]
@@ -121,7 +113,7 @@ class Application:
         self._middleware = RequestMiddleware(
             _allow_origins(app, serving.access.origins),
             {route.path: route.path for route in routes} | open_inference.paths(),
-            request_log,
+            self._request_log,
             serving.limits.body_seconds,
         )
 
@@ -151,6 +143,14 @@ class Application:
             return JSONResponse(specification)
 
         predict, protect = self._prediction_endpoint, self._protect
+        websocket = WebSocketPredictions(
+            self._bundle.serving,
+            self._access,
+            self._predictions,
+            self._metrics,
+            self._request_log,
+            self._describe_predictions,
+        )
         return [
             Route("/predict", predict(RAW_IMAGE, FORM), methods=["POST"]),
             Route("/predict/batch", predict(FORM, JSON), methods=["POST"]),
@@ -163,7 +163,7 @@ class Application:
             Route("/samples", self._samples),
             Route("/openapi.json", openapi),
             Route(WEBSOCKET_PATH, _require_upgrade),
-            WebSocketRoute(WEBSOCKET_PATH, self._websocket.serve),
+            WebSocketRoute(WEBSOCKET_PATH, websocket.serve),
             Route("/docs", partial(page, "docs.html")),
             Route("/", partial(page, "try.html")),
             Route("/assets/{name}", asset),

@@ -12,7 +12,7 @@ from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from cv_factory.config.serving import LimitsConfig
 from cv_factory.serving.auth.access import read_credential
@@ -27,8 +27,8 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
-def read_caller(request: Request) -> Caller:
-    """Return the sender of an HTTP request."""
+def read_caller(request: HTTPConnection) -> Caller:
+    """Return the sender of an HTTP request or of a WebSocket handshake."""
     client = request.client
     return Caller(client.host if client else None, read_credential(request.headers))
 

@@ -9,18 +9,20 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from cv_factory.config.serving import ServingConfig
-from cv_factory.serving.auth.access import AccessControl, read_credential
+from cv_factory.serving.auth.access import AccessControl
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.middleware import get_request_context
 from cv_factory.serving.prediction_service import Caller, PredictionService
 from cv_factory.serving.problem_details import ProblemError, overloaded_error
 from cv_factory.serving.prometheus_metrics import ServiceMetrics
 from cv_factory.serving.request_log import REQUEST_ID, RequestContext, RequestLog
+from cv_factory.serving.request_parsing import read_caller
 from cv_factory.serving.response_cache import allows_cached_answer
 from cv_factory.serving.websocket_protocol import (
     MAX_MESSAGE_BYTES,
@@ -93,12 +95,12 @@ class WebSocketPredictions:
         Raises:
             ProblemError: They may not, or there are too many.
         """
-        client, headers = websocket.client, websocket.headers
-        credential = read_credential(headers) or _offered_credential(websocket)
-        caller = Caller(client.host if client else None, credential)
+        caller = read_caller(websocket)
+        if caller.credential is None:
+            caller = replace(caller, credential=_offered_credential(websocket))
         self._access.check_address_rate_limit(caller.address)
-        check_origin(headers, self.serving.access.origins)
-        principal = await self._access.identify(credential, "predict")
+        check_origin(websocket.headers, self.serving.access.origins)
+        principal = await self._access.identify(caller.credential, "predict")
         get_request_context(websocket.scope).principal_name = principal.name
         if self._n_connections >= self.serving.websocket.max_connections:
             raise overloaded_error()
