@@ -82,7 +82,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = bounds.get(MAX_MESSAGE_BYTES, self.config.ws_max_size)
             self._message_seconds = bounds.get(MESSAGE_SECONDS, self._message_seconds)
         await super().send(message)
-        if self.initial_response is not None and self.close_sent:
+        if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # uvicorn 0.54 logs an error for a rejected handshake
 
     async def run_asgi(self) -> None:

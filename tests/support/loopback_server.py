@@ -48,4 +48,5 @@ async def listen(app: ASGIApp, **options: Any) -> AsyncIterator[LoopbackServer]:
         lambda: BoundedHttpProtocol(config, state, {}), "127.0.0.1", 0
     )
     async with server:
-        yield LoopbackServer(*server.sockets[0].getsockname(), state)
+        host, port = server.sockets[0].getsockname()
+        yield LoopbackServer(host, port, state)
