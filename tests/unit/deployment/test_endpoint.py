@@ -168,7 +168,7 @@ def test_a_killed_supervisor_leaves_no_worker_and_the_service_is_restarted(
     assert not any(p.pid in orphans for p in daemon.find_by_tag(running.tag))
     served.stop(name)
     assert daemon.find_by_tag(running.tag) == []
-    assert predict(served).status_code == 502
+    assert predict(served).status_code == 503
 
 
 def test_a_proxy_without_its_supervisor_serves_and_is_replaced_by_the_next_deployment(
