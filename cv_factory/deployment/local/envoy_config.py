@@ -141,15 +141,14 @@ def _endpoint(backend: Backend, port: int, share: float, status: str) -> Json:
 
 
 def clusters(routes: Routes) -> list[Json]:
-    """Return the clusters: the services by protocol, each shadow's, and the metrics."""
+    """Return the clusters: the services by protocol, and each shadow's."""
     services = [_service_cluster(cluster, routes.sticky) for cluster in (HTTP, GRPC)]
     shadows = [
         _static_cluster(_shadow_name(backend, cluster), _address(LOOPBACK, port), cluster)
         for cluster in (HTTP, GRPC)
         for backend, port in _shadows(routes, cluster)
     ]
-    metrics = _static_cluster("metrics", {"pipe": {"path": METRICS_SOCKET}}, HTTP)
-    return [*services, *shadows, metrics]
+    return [*services, *shadows]
 
 
 def _service_cluster(cluster: str, sticky: Sticky | None) -> Json:
@@ -220,7 +219,6 @@ def route_table(routes: Routes) -> Json:
     """Return which requests go to which cluster, who is sent copies, and what keeps a client."""
     is_post = [{"name": ":method", "string_match": {"exact": "POST"}}]
     table = [
-        {"match": {"path": "/metrics"}, "route": {"cluster": "metrics", "timeout": "30s"}},
         {
             "match": {"prefix": "/", "grpc": {}},
             "route": {**_route(GRPC, routes), "idle_timeout": "0s", **_mirrors(GRPC, routes)},
