@@ -49,14 +49,13 @@ class EnvoyAdmin:
 
     folder: Path
 
-    def versions(self) -> set[str]:
-        """Return the versions of the files in force; one, unless it is reading them."""
-        lines = self.get("/stats?filter=version_text$").splitlines()
-        return {line.partition(": ")[2].strip('"') for line in lines}
-
-    def n_rejected(self) -> int:
-        """Return how many times it has refused a file."""
-        return sum(self._numbers("update_rejected$"))
+    def has_in_force(self, version: str) -> bool:
+        """Return whether it serves by the files of a version."""
+        pattern = "version_text$|^cluster_manager.warming_clusters$"
+        lines = self.get(f"/stats?filter={pattern}").splitlines()
+        values = {line.rpartition(": ")[2].strip('"') for line in lines}
+        # The clusters are warming until their services have been checked for the first time.
+        return values == {version, "0"}
 
     def hosts(self) -> list[Host]:
         """Return the services that requests go to, have gone to, or will."""

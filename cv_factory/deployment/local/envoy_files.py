@@ -38,9 +38,10 @@ def write_files(
         ConfigError: The certificate cannot be used.
         OSError: A file cannot be written, such as on a full disk.
     """
-    files = {ROUTES: routes.to_json(), **dynamic_files(routes, version, *address, draining)}
-    if routes.tls is not None:
-        files[CERTIFICATE] = read_certificate(routes.tls)
+    # The certificate before the listener that refers to it.
+    certificate = {CERTIFICATE: read_certificate(routes.tls)} if routes.tls is not None else {}
+    files = dynamic_files(routes, version, *address, draining)
+    files = {ROUTES: routes.to_json(), **certificate, **files}
     with file_lock(folder / ROUTES):
         replace_files(folder, files)
 

@@ -198,7 +198,7 @@ class ProxyProcess:
             if self.running is None:
                 raise DaemonError(f"The proxy ended:\n{daemon.log_tail(self.folder)}")
             with suppress(AdminError):
-                return EnvoyAdmin(self.folder).versions() == {version}
+                return EnvoyAdmin(self.folder).has_in_force(version)
             return False
 
         if not poll_until(is_in_force, _REACTION_TIMEOUT_S, interval_s=_POLL_INTERVAL_S):
