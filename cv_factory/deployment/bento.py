@@ -61,7 +61,7 @@ print("BENTO " + bento.path)
 """.replace("SERVICE", _SERVICE)
 _CONTAINERFILE = """\
 # The service of one bundle. Build: docker build -f Containerfile .
-# Run: docker run --read-only --tmpfs /tmp -p 3000:3000 -e CV_FACTORY_API_KEYS IMAGE
+# Run: docker run --read-only --tmpfs /tmp -p 3000:3000 -p 3001:3001 -e CV_FACTORY_API_KEYS IMAGE
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 RUN useradd --create-home --uid 10001 service
@@ -72,9 +72,9 @@ RUN PIP_BREAK_SYSTEM_PACKAGES=1 \\
 COPY --chown=root:root src /opt/service
 WORKDIR /opt/service
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 BENTOML_HOME=/tmp/bentoml \\
-    BENTOML_DO_NOT_TRACK=true CV_FACTORY_PORT=3000
+    BENTOML_DO_NOT_TRACK=true CV_FACTORY_PORT=3000 CV_FACTORY_GRPC_PORT=3001
 USER service
-EXPOSE 3000
+EXPOSE 3000 3001
 HEALTHCHECK --start-period=30s --interval=10s --timeout=5s CMD ["python3", "-c", \\
     "import os, urllib.request as u; p = os.environ['CV_FACTORY_PORT']; \\
     u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + p + '/readyz', timeout=4)"]

@@ -13,6 +13,7 @@ import click
 from cv_factory.errors import ConfigError, CVFactoryError, print_error
 from cv_factory.serving.service_environment import (
     BUNDLE_VARIABLE,
+    GRPC_PORT_VARIABLE,
     create_server_directory,
     gateway,
     startup_error_file,
@@ -31,15 +32,22 @@ from cv_factory.serving.service_environment import (
     show_envvar=True,
     help="Port to listen on.",
 )
-def main(bundle: Path, host: str, port: int) -> None:
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(1, 65_535),
+    envvar=GRPC_PORT_VARIABLE,
+    show_envvar=True,
+    help="Port to serve gRPC on; without it none is served.",
+)
+def main(bundle: Path, host: str, port: int, grpc_port: int | None) -> None:
     """Serve the BUNDLE directory until interrupted."""
     try:
-        serve(bundle, host, port)
+        serve(bundle, host, port, grpc_port)
     except Exception as error:  # noqa: BLE001 (a fault of the program is raised again)
         sys.exit(print_error(error))
 
 
-def serve(bundle: Path, host: str, port: int) -> None:
+def serve(bundle: Path, host: str, port: int, grpc_port: int | None = None) -> None:
     """Run a BentoML server in this process until SIGTERM or SIGINT.
 
     Raises:
@@ -53,7 +61,10 @@ def serve(bundle: Path, host: str, port: int) -> None:
 
     config = Bundle.load(bundle).serving
     check_exposure(config, ApiKeyStore.from_environment(), [host], gateway())
-    _check_address(host, port)
+    _check_address(host, port, "--port")
+    if grpc_port is not None:
+        _check_address(host, grpc_port, "--grpc-port")
+        os.environ[GRPC_PORT_VARIABLE] = str(grpc_port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     directory = create_server_directory(os.getpid())
@@ -76,7 +87,7 @@ def serve(bundle: Path, host: str, port: int) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _check_address(host: str, port: int) -> None:
+def _check_address(host: str, port: int, option: str) -> None:
     """Check an address before the workers start, which would fail on it later.
 
     Raises:
@@ -95,7 +106,7 @@ def _check_address(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"Cannot listen on {host} port {port} ({error.strerror}): choose another --port, "
+                f"Cannot listen on {host} port {port} ({error.strerror}): choose another {option}, "
                 "or stop the process that uses it."
             ) from None
 

@@ -5,9 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,7 +28,7 @@ from cv_factory.serving.openapi import build_openapi
 from cv_factory.serving.pages import asset, card_page, page
 from cv_factory.serving.pages.samples import encode_samples
 from cv_factory.serving.prediction_service import PredictionService
-from cv_factory.serving.problem_details import ProblemError, status_error
+from cv_factory.serving.problem_details import ProblemError, internal_error, status_error
 from cv_factory.serving.prometheus_metrics import CONTENT_TYPE, ServiceMetrics
 from cv_factory.serving.protocols.open_inference_rest import (
     LENGTH_HEADER,
@@ -49,6 +48,9 @@ from cv_factory.serving.request_parsing import (
 from cv_factory.serving.response_cache import allows_cached_answer
 from cv_factory.serving.service_environment import ServiceState
 from cv_factory.serving.websocket_protocol import WEBSOCKET_PATH
+
+if TYPE_CHECKING:
+    from cv_factory.serving.protocols.grpc_server import GrpcServer
 
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -121,13 +123,19 @@ class Application:
         """Handle one ASGI connection."""
         await self._middleware(scope, receive, send)
 
-    def verify_golden_samples(self) -> None:
-        """Predict the golden samples and compare them with their values at export.
+    def is_ready(self) -> bool:
+        """Whether the golden samples are predicted as at export; logs why not."""
+        return self._predictions.is_ready()
 
-        Raises:
-            ArtifactError: They differ.
-        """
-        self._predictions.verify_golden_samples()
+    def build_grpc_server(self) -> "GrpcServer":
+        """Return a gRPC server of the same predictions, which is not started yet."""
+        from cv_factory.serving.protocols.grpc_server import GrpcServer
+        from cv_factory.serving.protocols.open_inference_grpc import OpenInferenceGrpc
+
+        methods = OpenInferenceGrpc(
+            self._bundle, self._predictions, self._access, self._request_log
+        )
+        return GrpcServer(methods, self.is_ready, self._bundle.serving.limits)
 
     def close(self) -> None:
         """Flush the logs and stop the threads."""
@@ -313,8 +321,7 @@ async def _internal_error_response(request: Request, _error: Exception) -> Respo
     """Return a 500 without details; Starlette logs the traceback."""
     context = get_request_context(request.scope)
     context.problem = "internal"
-    detail = f"the service failed; give its operator the request id {context.request_id}"
-    return _error_response(request, status_error(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+    return _error_response(request, internal_error(context.request_id))
 
 
 def _error_response(request: Request, error: ProblemError) -> Response:

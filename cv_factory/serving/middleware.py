@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cv_factory.serving.request_log import REQUEST_ID, RequestContext, RequestLog
+from cv_factory.serving.request_log import RequestContext, RequestLog, make_request_id
 
 RequestHandler = Callable[[Request], Awaitable[Response]]
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -80,7 +80,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = _client_request_id(scope) or f"{self._random.getrandbits(128):032x}"
+        request_id = make_request_id(_client_request_id(scope), self._random)
         context = scope["request_context"] = RequestContext(request_id)
         if scope["type"] == "websocket":
             await self._app(scope, receive, self._record_handshake(scope, send, start))
@@ -141,9 +141,8 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _client_request_id(scope: Scope) -> str | None:
-    """Return the header ``X-Request-ID`` if it is safe to log."""
+    """Return the header ``X-Request-ID``."""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            request_id = str(value, "latin-1")
-            return request_id if REQUEST_ID.fullmatch(request_id) else None
+            return str(value, "latin-1")
     return None

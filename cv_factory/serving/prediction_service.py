@@ -5,16 +5,18 @@ translates the ``ProblemError`` of a rejected request.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cv_factory.errors import ImageError
+from cv_factory.errors import ArtifactError, ImageError
 from cv_factory.serving.auth.access import AccessControl
 from cv_factory.serving.auth.principal import Principal
 from cv_factory.serving.batcher import QueueFullError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
+from cv_factory.serving.logging.json_lines import log_event
 from cv_factory.serving.logging.prediction_log import PredictionLog
 from cv_factory.serving.problem_details import ProblemError, overloaded_error
 from cv_factory.serving.prometheus_metrics import ServiceMetrics
@@ -91,6 +93,15 @@ class PredictionService:
             ArtifactError: They differ.
         """
         self._engine.verify_golden_samples()
+
+    def is_ready(self) -> bool:
+        """Whether the golden samples are predicted as at export; logs why not."""
+        try:
+            self.verify_golden_samples()
+        except ArtifactError as error:
+            log_event("not-ready", logging.ERROR, detail=str(error))
+            return False
+        return True
 
     def close(self) -> None:
         """Flush the log and stop the threads."""

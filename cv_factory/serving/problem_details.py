@@ -50,6 +50,12 @@ def status_error(
     return ProblemError(status, kind, detail, headers)
 
 
+def internal_error(request_id: str) -> ProblemError:
+    """Return the 500 for a fault of the service; its log has the details."""
+    detail = f"the service failed; give its operator the request id {request_id}"
+    return status_error(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
 def overloaded_error() -> ProblemError:
     """Return the 503 for a full queue."""
     return ProblemError(

@@ -1,5 +1,6 @@
 """Record of every request, whatever its protocol: its facts, its log line, its metrics."""
 
+import random
 import re
 from dataclasses import dataclass
 
@@ -12,6 +13,13 @@ VERIFICATION_REQUEST_ID = "golden-samples"
 #: Ids of clients that are safe to log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAX_PATH = 200
+
+
+def make_request_id(sent: str | None, generator: random.Random) -> str:
+    """Return the id that a client has sent if it is safe to log, else a new one."""
+    if sent is not None and REQUEST_ID.fullmatch(sent):
+        return sent
+    return f"{generator.getrandbits(128):032x}"
 
 
 @dataclass

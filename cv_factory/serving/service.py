@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 from bentoml import Service
 
-from cv_factory.errors import ArtifactError, CVFactoryError
+from cv_factory.errors import ConfigError, CVFactoryError
 from cv_factory.serving import compat
 from cv_factory.serving.logging.json_lines import configure_event_logging, log_event
-from cv_factory.serving.service_environment import served_file
+from cv_factory.serving.service_environment import grpc_port, served_file
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from cv_factory.serving.application import Application
+    from cv_factory.serving.protocols.grpc_server import GrpcServer
 
 #: Seconds before the first, second, ... retry of a worker that replaces another; then the last.
 _RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -54,6 +55,8 @@ class DirectService(Service[Any]):  # type: ignore[misc]  # BentoML loads the na
 class PredictorService:
     """BentoML service of the bundle that the environment names (``service_environment``)."""
 
+    grpc: "GrpcServer | None" = None
+
     def __init__(self) -> None:
         configure_event_logging()
         self.app = _open_application_with_retries()
@@ -61,16 +64,29 @@ class PredictorService:
 
     def __is_ready__(self) -> bool:
         """Whether the golden samples are predicted as at export."""
+        return self.app.is_ready()
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def serve_grpc(self) -> None:
+        """Serve gRPC beside HTTP, if the environment names a port for it."""
+        port = grpc_port()
+        if port is None:
+            return
+        from cv_factory.serving.auth.access import listening_hosts
+
+        self.grpc = self.app.build_grpc_server()
         try:
-            self.app.verify_golden_samples()
-        except ArtifactError as error:
-            log_event("not-ready", logging.ERROR, detail=str(error))
-            return False
-        return True
+            await self.grpc.start(listening_hosts(), port)
+        except ConfigError as error:
+            log_event("cannot-start", logging.ERROR, detail=str(error))
+            compat.stop_supervisor(str(error))
+            raise
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
-    def close(self) -> None:
-        """Flush the logs."""
+    async def close(self) -> None:
+        """Answer what has arrived over gRPC, and flush the logs."""
+        if self.grpc is not None:
+            await self.grpc.stop()
         self.app.close()
 
 

@@ -4,7 +4,7 @@
 directory, where a Bento has it. ``CV_FACTORY_STATE_FILE`` names a JSON file such as
 ``{"stage": "production", "arm": "stable"}``, which is read again when it changes.
 ``CV_FACTORY_GATEWAY`` names the gateway that alone can reach the service and that authorizes its
-clients.
+clients. ``CV_FACTORY_GRPC_PORT`` is the port for gRPC; without it none is served.
 """
 
 import json
@@ -38,6 +38,20 @@ def state_file() -> Path | None:
 def gateway() -> str | None:
     """Return the name of the gateway before this service, if there is one."""
     return os.environ.get(GATEWAY_VARIABLE)
+
+
+def grpc_port() -> int | None:
+    """Return the port on which this service serves gRPC; None if it does not.
+
+    Raises:
+        ConfigError: It is no port.
+    """
+    text = os.environ.get(GRPC_PORT_VARIABLE)
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise ConfigError(f"{GRPC_PORT_VARIABLE}={text} is no port: set it to 1 to 65535.")
+    return int(text)
 
 
 def server_directory(server_pid: int) -> Path:

@@ -37,7 +37,7 @@ ELSEWHERE = {
         "tests/aws/test_step_settings.py; a machine with a GPU",
     "docker build -f bento/Containerfile -t digits bento":
         "tests/unit/deployment/test_container.py",
-    "docker run --read-only --tmpfs /tmp -p 3000:3000 -e CV_FACTORY_API_KEYS digits":
+    "docker run --read-only --tmpfs /tmp -p 3000:3000 -p 3001:3001 -e CV_FACTORY_API_KEYS digits":
         "tests/unit/deployment/test_container.py",
     "export MLFLOW_TRACKING_URI=...": "tests/e2e/test_mlflow.py",
     "mlflow models serve -m models:/digits@production --env-manager local --port 5001":

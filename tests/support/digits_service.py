@@ -129,6 +129,7 @@ class DigitsService(ServiceProcess):
         folder: Holds ``bundle``, ``keys.json``, ``samples/3/1.png`` and ``output``.
         image: The sample.
         key: An API key with the role ``admin``.
+        grpc_address: Host and port of gRPC.
         client_environment: Environment in which curl and ``run.py predict`` send the key.
     """
 
@@ -146,4 +147,8 @@ class DigitsService(ServiceProcess):
         variables = {"CURL_HOME": str(folder), "CV_FACTORY_API_KEY": self.key}
         self.client_environment = {**os.environ, **variables}
         keys = {FILE_VARIABLE: str(folder / "keys.json")}
-        super().__init__(folder / "bundle", folder / "output", **keys)
+        grpc_port = find_free_port()
+        self.grpc_address = f"127.0.0.1:{grpc_port}"
+        super().__init__(
+            folder / "bundle", folder / "output", "--grpc-port", str(grpc_port), **keys
+        )

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tritonclient.grpc import InferenceServerClient, InferenceServerException, InferInput
 
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.__main__ import main
@@ -65,6 +67,19 @@ def test_the_client_returns_typed_predictions_and_errors(
         pytest.raises(ServiceError, match="9 cannot be reached"),
     ):
         disconnected.predict(digit_png())
+
+
+def test_tritons_client_predicts_over_grpc(
+    client: PredictionClient, service: DigitsService
+) -> None:
+    image = InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([digit_png()], object))
+    with InferenceServerClient(service.grpc_address) as triton:
+        assert triton.is_server_ready()
+        result = triton.infer("digits", [image], headers={"x-api-key": service.key})
+        with pytest.raises(InferenceServerException, match="API key"):
+            triton.infer("digits", [image])
+    assert result.as_numpy("label")[0].decode() == client.predict(digit_png()).label
 
 
 def test_large_bodies_are_rejected_over_a_real_connection(service: DigitsService) -> None:
@@ -134,9 +149,10 @@ def test_a_worker_loads_nothing_of_training(service: DigitsService) -> None:
 
 
 def test_importing_the_service_imports_nothing_heavy() -> None:
+    names = (*FORBIDDEN, "grpc", "google.protobuf")
     code = (
         "import sys, cv_factory.serving.service, cv_factory.serving.application\n"
-        f"print([name for name in {FORBIDDEN!r} if name in sys.modules])\n"
+        f"print([name for name in {names!r} if name in sys.modules])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -160,6 +176,15 @@ def test_a_port_in_use_is_reported(service: DigitsService) -> None:
     result = serve(service.folder / "bundle", "--port", port)
     assert result.exit_code == 2
     assert f"Cannot listen on 127.0.0.1 port {port}" in result.output
+
+
+def test_a_grpc_port_in_use_is_reported(service: DigitsService) -> None:
+    port = service.grpc_address.rpartition(":")[2]
+    other = ["--port", str(find_free_port()), "--grpc-port", port]
+    result = serve(service.folder / "bundle", *other)
+    assert result.exit_code == 2
+    assert f"Cannot listen on 127.0.0.1 port {port}" in result.output
+    assert "choose another --grpc-port" in result.output
 
 
 def test_what_stands_in_the_place_of_the_servers_directory_is_named(
