@@ -8,6 +8,7 @@ from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.postprocessors import PostprocessedPrediction
+from cv_factory.serving.protocols import open_inference_openapi
 
 _PROBLEMS = {
     400: "the body is malformed",
@@ -59,6 +60,7 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
             "service", "Readiness: the golden samples are verified", "text/plain"
         ),
         "/ping": _get_operation("service", "Liveness, as SageMaker polls it", "text/plain"),
+        **open_inference_openapi.build_paths(bundle, example, _PROBLEMS),
     }
     schemes = {
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -69,7 +71,11 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
         "info": {"title": f"{bundle.model_name} predictor", "version": bundle.version},
         "paths": paths,
         "components": {
-            "schemas": {"Problem": _problem_schema(), "Predictions": _predictions_schema(bundle)},
+            "schemas": {
+                "Problem": _problem_schema(),
+                "Predictions": _predictions_schema(bundle),
+                **open_inference_openapi.build_schemas(),
+            },
             "securitySchemes": schemes,
         },
         "security": [] if is_open else [{"key": []}, {"bearer": []}],

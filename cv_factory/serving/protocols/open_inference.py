@@ -121,6 +121,7 @@ class OpenInferenceModel:
     Attributes:
         name: Name of the registered model.
         version: Its version.
+        class_names: Names of the columns of ``probabilities``.
         inputs: Metadata of the inputs; a request has one of them.
         outputs: Metadata of the outputs.
     """
@@ -130,7 +131,7 @@ class OpenInferenceModel:
         self.name, self.version = bundle.model_name, bundle.version
         self._max_images = bundle.serving.limits.max_images
         self._input_shape = contract.input_shape
-        self._class_names = contract.class_names
+        self.class_names = contract.class_names
         self.inputs = (
             TensorMetadata(IMAGE, "BYTES", (-1,)),
             TensorMetadata(PIXELS, "UINT8", (-1, *contract.input_shape)),
@@ -270,7 +271,7 @@ class OpenInferenceModel:
         """Return the most probable classes of each image as ``probability:index:name``."""
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : output.n_classes]
         rows = [
-            [f"{row[i]:.{DECIMALS}f}:{i}:{self._class_names[i]}" for i in best]
+            [f"{row[i]:.{DECIMALS}f}:{i}:{self.class_names[i]}" for i in best]
             for row, best in zip(probabilities, order, strict=True)
         ]
         return np.array(rows, object)
@@ -307,8 +308,8 @@ def _split_elements(data: bytes, n: int) -> list[InputImage]:
             break
     if end != len(data):
         raise invalid_tensor(
-            f"the binary data of {IMAGE!r} is not {n} images, each after its length in 4 bytes, "
-            "little-endian"
+            f"the binary data of {IMAGE!r} does not fit its shape [{n}]: send each image after its "
+            "length in 4 bytes, little-endian"
         )
     return elements
 

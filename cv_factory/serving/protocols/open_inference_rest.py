@@ -37,8 +37,9 @@ from cv_factory.serving.response_cache import allows_cached_answer
 
 #: Path below which all routes, and all errors, are of this protocol.
 PREFIX = "/v2"
-_MODEL = f"{PREFIX}/models/{{model}}"
-_VERSION = f"{_MODEL}/versions/{{version}}"
+#: Templates of the served model's path, and of its version's.
+MODEL = f"{PREFIX}/models/{{model}}"
+VERSION = f"{MODEL}/versions/{{version}}"
 #: Header with the length of the JSON that binary tensors follow; 0 where the body is one image.
 LENGTH_HEADER = "inference-header-content-length"
 _MAX_TENSORS = 16
@@ -113,7 +114,7 @@ class OpenInferenceRest:
             Route(f"{PREFIX}/health/ready", self._server_ready),
             *(
                 route
-                for path in (_MODEL, _VERSION)
+                for path in (MODEL, VERSION)
                 for route in (
                     Route(f"{path}/infer", self._infer, methods=["POST"]),
                     Route(f"{path}/ready", self._model_ready),
@@ -126,7 +127,7 @@ class OpenInferenceRest:
         """Return the templates of the served version's paths, by path."""
         return {
             template.format(model=self._model.name, version=self._model.version): template
-            for path in (_MODEL, _VERSION)
+            for path in (MODEL, VERSION)
             for template in (path, f"{path}/infer", f"{path}/ready")
         }
 
