@@ -38,9 +38,16 @@ def run(line: str, service: DigitsService) -> str:
 
 def test_curl(service: DigitsService) -> None:
     lines = command_lines("curl")
-    assert len(lines) == 3
+    assert len(lines) == 5
     for line in lines:
         assert "digits" in run(line.replace(URL, service.url), service), line
+
+
+def test_tritons_client(service: DigitsService) -> None:
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "triton" in c]
+    code = code.replace(URL.removeprefix("http://"), service.url.removeprefix("http://"))
+    script = f"python - <<'END'\n{code.replace('KEY', service.key, 1)}\nEND"
+    assert run(script, service).startswith("[b'8'] [[")
 
 
 def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(service: DigitsService) -> None:
