@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,11 +16,13 @@ from cv_factory.deployment.lock import deployment_lock
 from cv_factory.inference.predictor import Predictor
 from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.logging.prediction_log import read_predictions
 from tests.support.commands import Done, run_all, zenml_models
 from tests.support.processes import command_line
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.store import snapshot
+from tests.support.waiting import wait_until
 
 
 def training(components: int, *, approval: bool = False) -> list[str]:
@@ -134,15 +137,19 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
             ["approve", "2", "--by", "Ada", "--reason", "read the card"],
             [*deployment(taken), "--dry-run"],
             deployment(taken),
-            deployment(port, "endpoint.canary_share=0.25", log),
-            ["status"],
+            deployment(port, "endpoint.shadow_share=1.0", log),
         )
-    assert_codes(done, 0, 1, 1, 0, 0)
+    assert_codes(done, 0, 1, 1, 0)
     for refused in done[1:3]:
         assert f"is used by python (process {os.getpid()})" in refused.output
         assert "build_bundle" not in refused.output
-    assert "digits version 2 (staging, 25% of the requests)" in done[3].output
-    assert "version 2, 25% of the requests" in done[4].output
+    assert "digits version 2 (staging, copies of 100% of the requests)" in done[3].output
+    _both_versions_predict_and_one_answers(port, project.home / "predictions")
+
+    done = run_all(project, deployment(port, "endpoint.canary_share=0.25"), ["status"])
+    assert_codes(done, 0, 0)
+    assert "digits version 2 (staging, 25% of the requests)" in done[0].output
+    assert "version 2, 25% of the requests" in done[1].output
     responses = answers(port, 40)
     assert Counter(answer["version"] for answer in responses) == {"1": 30, "2": 10}
     assert stages(project) == {1: "production", 2: "staging"}
@@ -154,7 +161,7 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert f"Prediction {one['id']}: {one['label']}" in done[0].output
     assert "digits version 2" in done[0].output
     assert "All requests go to version 1" in done[1].output
-    assert "Version 2 of digits is no canary" in done[2].output
+    assert "Version 2 of digits is no canary or shadow" in done[2].output
     assert versions_answering(port, 3) == {"1": 3}
     assert stages(project) == {1: "production", 2: "staging"}
 
@@ -186,6 +193,21 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     _a_second_model_is_deployed_after_its_training(project)
 
 
+def _both_versions_predict_and_one_answers(port: int, log: Path) -> None:
+    """A shadow answers nobody; its predictions and metrics can be compared with the others'."""
+    assert versions_answering(port, 5) == {"1": 5}
+    wait_until(lambda: len(list(read_predictions(log))) == 5)
+    logged = [(line["version"], line["arm"]) for line in read_predictions(log)]
+    assert logged == [("2", "shadow")] * 5
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    sent = 'cv_factory_proxy_requests_total{{arm="{}",model="digits",protocol="http",version="{}"}}'
+    for arm, version in (("stable", "1"), ("shadow", "2")):
+        assert sent.format(arm, version) in metrics
+        assert f'cv_factory_service_up{{arm="{arm}",model="digits",version="{version}"}} 1.0' in (
+            metrics
+        )
+
+
 def _a_second_model_is_deployed_after_its_training(project: Project) -> None:
     """Every command names the model, and what changed the services of the first is on record."""
     port = find_free_port()
@@ -208,7 +230,7 @@ def _a_second_model_is_deployed_after_its_training(project: Project) -> None:
     assert names == ["digits", "pets"]
     assert "Add --model NAME, one of: digits, pets." in promote.output
     kinds = [entry["kind"] for entry in parse_json(history)]
-    by_us = ["deployed", "canary", "withdrawn", "deployed", "deployed", "deployed"]
+    by_us = ["deployed", "shadow", "canary", "withdrawn", "deployed", "deployed", "deployed"]
     by_zenml = ["stopped", "started", "deleted"]
     assert [kind for kind in kinds if kind in (*by_us, *by_zenml)] == [*by_us, *by_zenml]
 
