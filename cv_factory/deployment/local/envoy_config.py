@@ -18,7 +18,7 @@ from cv_factory.processes.ports import LOOPBACK
 BOOTSTRAP, ADMIN_SOCKET, METRICS_SOCKET = "bootstrap.json", "admin.sock", "metrics.sock"
 LISTENERS, CLUSTERS, ROUTE_TABLE, CERTIFICATE = "lds.json", "cds.json", "rds.json", "sds.json"
 ACCESS_LOG, ENVOY_LOG = "access.log", "envoy.log"
-HTTP, GRPC = "http", "grpc"
+HTTP, GRPC, METRICS = "http", "grpc", "metrics"
 
 Json = dict[str, Any]
 
@@ -141,14 +141,15 @@ def _endpoint(backend: Backend, port: int, share: float, status: str) -> Json:
 
 
 def clusters(routes: Routes) -> list[Json]:
-    """Return the clusters: the services by protocol, and each shadow's."""
+    """Return the clusters: the services by protocol, each shadow's, and the model's metrics."""
     services = [_service_cluster(cluster, routes.sticky) for cluster in (HTTP, GRPC)]
     shadows = [
         _static_cluster(_shadow_name(backend, cluster), _address(LOOPBACK, port), cluster)
         for cluster in (HTTP, GRPC)
         for backend, port in _shadows(routes, cluster)
     ]
-    return [*services, *shadows]
+    metrics = _static_cluster(METRICS, {"pipe": {"path": METRICS_SOCKET}}, HTTP)
+    return [*services, *shadows, metrics]
 
 
 def _service_cluster(cluster: str, sticky: Sticky | None) -> Json:
@@ -217,8 +218,11 @@ def _port(backend: Backend, cluster: str) -> int | None:
 
 def route_table(routes: Routes) -> Json:
     """Return which requests go to which cluster, who is sent copies, and what keeps a client."""
-    is_post = [{"name": ":method", "string_match": {"exact": "POST"}}]
+    is_get, is_post = (
+        [{"name": ":method", "string_match": {"exact": method}}] for method in ("GET", "POST")
+    )
     table = [
+        {"match": {"path": "/metrics", "headers": is_get}, "route": {"cluster": METRICS}},
         {
             "match": {"prefix": "/", "grpc": {}},
             "route": {**_route(GRPC, routes), "idle_timeout": "0s", **_mirrors(GRPC, routes)},

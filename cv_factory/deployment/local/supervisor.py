@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +21,10 @@ from cv_factory.deployment.local.envoy_config import (
     ADMIN_SOCKET,
     CERTIFICATE,
     ENVOY_LOG,
+    METRICS_SOCKET,
 )
 from cv_factory.deployment.local.envoy_files import read_certificate, replace_files, rewrite_files
+from cv_factory.deployment.local.metrics import MetricsServer, Response, scrape_model
 from cv_factory.deployment.local.routes import ROUTES, Routes
 from cv_factory.errors import CVFactoryError
 from cv_factory.processes.log_rotation import rotate_file, rotate_output
@@ -50,7 +52,7 @@ class Supervisor:
         """Prepare.
 
         Args:
-            folder: Of the proxy, with its routes.
+            folder: Of the proxy, with its routes; in the endpoint's, which is named as the model.
             command: Program and arguments of Envoy.
             address: IP address and TCP port that clients are accepted on.
             log_limits: Bytes of a log file beyond which a new one begins, and how many are kept.
@@ -59,6 +61,7 @@ class Supervisor:
         self._command = list(command)
         self._address = address
         self._log_limits = log_limits
+        self._model = folder.parent.name
         self._certificate_version: object = None
 
     def run(self) -> int:
@@ -67,6 +70,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before any thread starts
         rotate_output(*self._log_limits)
+        MetricsServer(Path(METRICS_SOCKET), self._scrape)
         starts: deque[float] = deque(maxlen=_MAX_STARTS)
         while len(starts) < _MAX_STARTS or time.monotonic() - starts[0] > _WINDOW_S:
             starts.append(time.monotonic())
@@ -78,6 +82,10 @@ class Supervisor:
                     return 0
                 self._maintain(pid)
         return 1
+
+    def _scrape(self, headers: Mapping[str, str]) -> Response:
+        routes = Routes.load(self._folder / ROUTES)
+        return scrape_model(routes, self._model, headers, EnvoyAdmin(self._folder).get)
 
     def _start(self) -> int:
         with suppress(OSError):  # on a full disk those that are there will do
@@ -130,6 +138,8 @@ def main() -> None:
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     try:
+        # The system limits the length of a socket's path: those in the folder are named alone.
+        os.chdir(arguments.folder)
         with reserve_port(arguments.host, arguments.port) as reserved:
             address = reserved.getsockname()[:2]
             limits = arguments.max_log_bytes, arguments.log_files

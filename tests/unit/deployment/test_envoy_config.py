@@ -52,6 +52,6 @@ def test_a_shadow_is_sent_copies_of_posts_and_grpc_calls_alone() -> None:
         ]
         for route in table
     ]
-    assert mirrors == [[("shadow-grpc-three", 250_000)], [("shadow-http-three", 250_000)], []]
+    assert mirrors == [[], [("shadow-grpc-three", 250_000)], [("shadow-http-three", 250_000)], []]
     names = [c["name"] for c in resources(dynamic_files(ROUTES, "a", "::", 1), CLUSTERS)]
-    assert names == ["http", "grpc", "shadow-http-three", "shadow-grpc-three"]
+    assert names == ["http", "grpc", "shadow-http-three", "shadow-grpc-three", "metrics"]
