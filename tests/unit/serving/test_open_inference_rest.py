@@ -5,6 +5,8 @@ import base64
 import gzip
 import json
 import re
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ from tests.support.digits_service import (
     digits_bundle,
     post_image,
 )
+from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
 
 INFER = "/v2/models/digits/infer"
@@ -361,3 +364,26 @@ def test_tritons_asyncio_client_is_served_as_it_is(service: DigitsService) -> No
             return await client.infer("digits", [pixels], model_version="7", headers=headers)
 
     assert asyncio.run(infer()).as_numpy("probabilities").shape == (2, 10)
+
+
+@pytest.mark.engines
+def test_kserves_client_is_served_as_it_is(
+    service: DigitsService, engine: Callable[..., str]
+) -> None:
+    headers = {"X-API-Key": service.key}
+    expected = post_image(httpx.Client(base_url=service.url, headers=headers), digit_png(3)).json()
+    uv = engine(str(Path(sys.executable).with_name("uv")), "uv")
+    # Its requirements contradict ours.
+    environment = ["--no-project", "--python", sys.executable, "--with", "kserve==0.21.0"]
+    script = [str(ROOT / "tests" / "support" / "kserve_client.py")]
+    done = subprocess.run(
+        [uv, "run", *environment, *script, service.url, service.key, str(service.image)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ranked = expected["predictions"][0]["probabilities"]
+    for answer in json.loads(done.stdout):
+        assert answer["label"] == [expected["predictions"][0]["label"]]
+        values = [ranked[name] for name in CLASSES]
+        np.testing.assert_array_equal(np.float32(answer["probabilities"]), np.float32(values))
