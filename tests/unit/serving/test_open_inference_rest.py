@@ -386,4 +386,4 @@ def test_kserves_client_is_served_as_it_is(
     for answer in json.loads(done.stdout):
         assert answer["label"] == [expected["predictions"][0]["label"]]
         values = [ranked[name] for name in CLASSES]
-        np.testing.assert_array_equal(np.float32(answer["probabilities"]), np.float32(values))
+        np.testing.assert_allclose(answer["probabilities"], values, rtol=1e-6)
