@@ -6,14 +6,15 @@ It never delays a batch to fill it, and knows neither images nor HTTP.
 import asyncio
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+Batch = list[tuple[T, asyncio.Future[R]]]
 
 
 class QueueFullError(Exception):
@@ -24,6 +25,8 @@ class MicroBatcher(Generic[T, R]):
     """Runs a function on batches of up to ``max_batch`` items, first in, first out.
 
     A thread that finishes a batch takes the next one itself, without waiting for the event loop.
+    Where nothing else waits or runs, a short run blocks the event loop for less time than a thread
+    would cost.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class MicroBatcher(Generic[T, R]):
         max_batch: int,
         queue_size: int,
         threads: int = 1,
+        max_inline_s: float = 0.0,
     ) -> None:
         """Prepare the queue; threads start with the first items.
 
@@ -41,13 +45,16 @@ class MicroBatcher(Generic[T, R]):
             max_batch: Maximum number of items in one call.
             queue_size: Maximum number of waiting items, besides those that run.
             threads: Maximum number of concurrent calls.
+            max_inline_s: A lone item is run on the event loop if the last one took less than this.
         """
         self._run = run
         self._max_batch = max_batch
         self._queue_size = queue_size
         self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="graph")
-        self._idle_threads = threads
+        self._threads = self._idle_threads = threads
+        self._max_inline_s = max_inline_s
+        self._lone_run_s = math.inf
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -81,52 +88,64 @@ class MicroBatcher(Generic[T, R]):
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _dispatch(self) -> None:
-        """Split the waiting items evenly among the idle threads."""
+        """Split the waiting items evenly among the idle threads; run a lone short one here."""
         batches = []
         with self._lock:
+            is_inline = (
+                len(self._queue) == 1
+                and self._idle_threads == self._threads
+                and self._lone_run_s < self._max_inline_s
+            )
             while self._idle_threads and self._queue:
                 batch = self._next_batch(math.ceil(len(self._queue) / self._idle_threads))
                 if batch:
-                    self._idle_threads -= 1
+                    self._idle_threads -= not is_inline
                     batches.append(batch)
         for batch in batches:
-            self._submit(batch)
+            if is_inline:
+                _set_results(batch, self._run_batch(batch))
+            else:
+                self._executor.submit(self._work, batch)
 
-    def _next_batch(self, n: int) -> list[tuple[T, "asyncio.Future[R]"]]:
+    def _next_batch(self, n: int) -> Batch[T, R]:
         """Pop up to ``n`` items, without those whose caller was cancelled."""
-        batch: list[tuple[T, asyncio.Future[R]]] = []
+        batch: Batch[T, R] = []
         while self._queue and len(batch) < min(n, self._max_batch):
             entry = self._queue.popleft()
             if not entry[1].done():
                 batch.append(entry)
         return batch
 
-    def _submit(self, batch: list[tuple[T, "asyncio.Future[R]"]]) -> None:
-        futures = [future for _, future in batch]
-        call = self._executor.submit(self._run, [item for item, _ in batch])
-        call.add_done_callback(partial(self._on_done, futures))
+    def _work(self, batch: Batch[T, R]) -> None:
+        """Run a batch, and then others until none waits; called in a thread."""
+        while batch:
+            results = self._run_batch(batch)
+            with self._lock:
+                next_batch = self._next_batch(self._max_batch)
+                if not next_batch:
+                    self._idle_threads += 1
+            loop = batch[0][1].get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_set_results, batch, results)
+            batch = next_batch
 
-    def _on_done(self, futures: list["asyncio.Future[R]"], call: "Future[Sequence[R]]") -> None:
-        """Submit the next batch, then deliver this one; called in the thread that ran it."""
-        if call.cancelled():
-            return
-        with self._lock:
-            batch = self._next_batch(self._max_batch)
-            if not batch:
-                self._idle_threads += 1
-        if batch:
-            self._submit(batch)
-        loop = futures[0].get_loop()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_set_results, futures, call)
+    def _run_batch(self, batch: Batch[T, R]) -> Sequence[R | Exception]:
+        """Return the results, or the error in place of each."""
+        start = time.perf_counter()
+        try:
+            return self._run([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 (every caller gets it)
+            return [error] * len(batch)
+        finally:
+            if len(batch) == 1:
+                self._lone_run_s = time.perf_counter() - start
 
 
-def _set_results(futures: list["asyncio.Future[R]"], call: "Future[Sequence[R]]") -> None:
-    error = call.exception()
-    for position, future in enumerate(futures):
+def _set_results(batch: Batch[T, R], results: Sequence[R | Exception]) -> None:
+    for (_, future), result in zip(batch, results, strict=True):
         if future.done():
             continue
-        if error is not None:
-            future.set_exception(error)
+        if isinstance(result, Exception):
+            future.set_exception(result)
         else:
-            future.set_result(call.result()[position])
+            future.set_result(result)

@@ -32,6 +32,8 @@ Pixels = npt.NDArray[np.uint8]
 
 #: Larger images (encoded bytes, pixels) are decoded in a thread so as not to block the event loop.
 _MAX_INLINE_BYTES, _MAX_INLINE_PIXELS = 64 * 2**10, 2**18
+#: A lone image whose run of the graph takes longer does not block the event loop either.
+_MAX_INLINE_RUN_S = 0.001
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -84,6 +86,7 @@ class InferenceEngine:
             max_batch=batching.max_batch,
             queue_size=batching.queue_size,
             threads=runs,
+            max_inline_s=_MAX_INLINE_RUN_S,
         )
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self.verify_golden_samples()

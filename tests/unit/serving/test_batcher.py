@@ -57,3 +57,37 @@ def test_waiting_items_are_split_evenly_among_threads() -> None:
         return results
 
     assert asyncio.run(work()) == [[3]] * 6
+
+
+def test_lone_items_run_on_the_event_loop_where_they_are_short_and_nothing_else_runs() -> None:
+    in_thread = threading.Event()
+    is_released = threading.Event()
+
+    def run(items: Sequence[str]) -> list[str]:
+        if items == ["long"]:
+            in_thread.set()
+            is_released.wait()
+        if items == ["bad"]:
+            raise ValueError("unlucky")
+        name = threading.current_thread().name
+        return ["loop" if name == "MainThread" else "thread"] * len(items)
+
+    async def work() -> None:
+        batcher = MicroBatcher(run, max_batch=8, queue_size=12, threads=2, max_inline_s=3600)
+        assert await batcher(["first"]) == ["thread"]
+        assert await batcher(["lone"]) == ["loop"]
+        with pytest.raises(ValueError, match="unlucky"):
+            await batcher(["bad"])
+        assert await batcher(["two", "items"]) == ["thread", "thread"]
+        both = asyncio.gather(batcher(["long"]), batcher(["of one iteration"]))
+        while not in_thread.is_set():
+            await asyncio.sleep(0)
+        assert await batcher(["beside another"]) == ["thread"]
+        is_released.set()
+        assert await both == [["thread"], ["thread"]]
+        batcher.close()
+        never = MicroBatcher(run, max_batch=8, queue_size=12)
+        assert [await never(["lone"]) for _ in range(2)] == [["thread"], ["thread"]]
+        never.close()
+
+    asyncio.run(work())
