@@ -32,6 +32,7 @@ REQUIREMENTS = (
     "httpx",
     "numpy",
     "onnxruntime",
+    "orjson",
     "pillow",
     "prometheus-client",
     "protobuf",

@@ -1,6 +1,5 @@
 """ASGI application of a bundle: its routes and their handlers. It does not depend on BentoML."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.auth.principal import Role
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.json_encoder import encode_json
 from cv_factory.serving.logging.json_lines import EVENT_LOGGER, AsyncLineWriter
 from cv_factory.serving.middleware import RequestHandler, RequestMiddleware, get_request_context
 from cv_factory.serving.openapi import build_openapi
@@ -51,8 +51,6 @@ from cv_factory.serving.websocket_protocol import WEBSOCKET_PATH
 
 if TYPE_CHECKING:
     from cv_factory.serving.protocols.grpc_server import GrpcServer
-
-_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Application:
@@ -205,7 +203,7 @@ class Application:
         }
 
     def _prediction_response(self, results: list[ScoredImage], seconds: float) -> Response:
-        body = _encode_json(self._describe_predictions(results, seconds))
+        body = encode_json(self._describe_predictions(results, seconds))
         headers = self._predictions.cache.headers(results)
         return Response(body, headers=headers, media_type="application/json")
 

@@ -6,6 +6,7 @@ offers to go on with another protocol, as ``curl --http2`` does.
 
 import asyncio
 from enum import Enum
+from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import (
@@ -30,6 +31,41 @@ class _Message(Enum):
     BODY = "body"
 
 
+class _MergingTransport:
+    """Transport that sends the head of a response together with the start of its body.
+
+    uvicorn writes them apart, and uvloop sends each write at once: two packets, two wake-ups of the
+    client. A head whose body is not there yet is sent in the next iteration of the event loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes after those that wait; the first ones wait for these."""
+        if self._waiting:
+            self._waiting += data
+            self._flush()
+        else:
+            self._waiting = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Send what waits, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        data, self._waiting = self._waiting, b""
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Closes connections on which a request's head, or the body of an answered one, never ends.
 
@@ -45,6 +81,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        self._unmerged_transport = transport
+        self.transport = cast(asyncio.Transport, _MergingTransport(transport, self.loop))
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,6 +112,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return self._ignore_upgrade(rest)
             if self._should_upgrade() and not rest and self._is_idle():
                 self.ws_protocol_class = BoundedWebSocketProtocol
+                self.transport = self._unmerged_transport
                 self.handle_websocket_upgrade()
             else:
                 self.send_400_response(_INVALID)

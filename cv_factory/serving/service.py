@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from contextlib import nullcontext
+from functools import cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,14 @@ _BENTOML_PATHS = {"/livez", "/readyz"}
 
 async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
     """Pass a request to the application of this process's service instance."""
-    await bentoml.get_current_service().app(scope, receive, send)
+    await _current_application()(scope, receive, send)
+
+
+@cache
+def _current_application() -> "Application":
+    # Not in each request: BentoML imports the module of the function each time it is named.
+    app: Application = bentoml.get_current_service().app
+    return app
 
 
 class DirectService(Service[Any]):  # type: ignore[misc]  # BentoML loads the name lazily

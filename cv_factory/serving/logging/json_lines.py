@@ -15,13 +15,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from cv_factory.serving.json_encoder import encode_json
+
 #: Logger of finished JSON lines; ``configure_event_logging`` sends them to standard error.
 EVENT_LOGGER = logging.getLogger("cv_factory.serving.events")
 #: Writing takes the interpreter's lock, which requests wait for, so lines are written in groups.
 _WRITE_INTERVAL_S = 0.02
 #: Minimum time between two reports that the log cannot be written.
 _REPORT_INTERVAL_S = 1.0
-_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -103,11 +104,11 @@ class AsyncLineWriter:
     def _flush(self) -> None:
         lines = []
         while self._queue:
-            lines.append(_encode_json(self._queue.popleft()) + "\n")
+            lines.append(encode_json(self._queue.popleft()) + b"\n")
         if not lines:
             return
         try:
-            self._write("".join(lines))
+            self._write(b"".join(lines).decode())
         except OSError as error:
             self._drop(len(lines))
             self._report(error)

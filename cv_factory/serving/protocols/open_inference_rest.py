@@ -1,7 +1,6 @@
 """Open Inference Protocol v2 over REST, with Triton's binary tensors and classification."""
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +17,7 @@ from cv_factory.config.serving import LimitsConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.json_encoder import encode_json
 from cv_factory.serving.middleware import RequestHandler, get_request_context
 from cv_factory.serving.prediction_service import InputImage, PredictionService
 from cv_factory.serving.problem_details import ProblemError
@@ -43,7 +43,6 @@ VERSION = f"{MODEL}/versions/{{version}}"
 #: Header with the length of the JSON that binary tensors follow; 0 where the body is one image.
 LENGTH_HEADER = "inference-header-content-length"
 _MAX_TENSORS = 16
-_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class _Parameters(BaseModel):
@@ -265,7 +264,7 @@ def encode_answer(
         "parameters": model.build_parameters(results),
         "outputs": outputs,
     }
-    return _encode_json(answer).encode(), b"".join(tensors)
+    return encode_json(answer), b"".join(tensors)
 
 
 async def _read_inference(

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from cv_factory.config.serving import ServingConfig
 from cv_factory.serving.auth.access import AccessControl
 from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.json_encoder import encode_json
 from cv_factory.serving.middleware import get_request_context
 from cv_factory.serving.prediction_service import Caller, PredictionService
 from cv_factory.serving.problem_details import ProblemError, overloaded_error
@@ -42,7 +43,6 @@ _MAX_NAME_BYTES = 200
 _BAD_NAME = 'a text message must be {"request_id": "1 to 64 of A-Z a-z 0-9 . _ -"}'
 #: What the protocol rejected before the application had it, by its close code.
 _REJECTIONS = {TOO_BIG: (413, "body-too-large"), TOO_SLOW: (408, "too-slow")}
-_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class WebSocketPredictions:
@@ -235,7 +235,7 @@ class _Connection:
         """Send an answer, unless the connection has ended."""
         if self._websocket.application_state is WebSocketState.CONNECTED:
             with suppress(WebSocketDisconnect):
-                await self._websocket.send_text(_encode_json(answer))
+                await self._websocket.send_text(encode_json(answer).decode())
 
     async def _close(self, code: int, reason: str) -> None:
         """Close the connection, unless it has ended."""

@@ -84,7 +84,7 @@ def test_lone_items_run_on_the_event_loop_where_they_are_short_and_nothing_else_
             await asyncio.sleep(0)
         assert await batcher(["beside another"]) == ["thread"]
         is_released.set()
-        assert await both == [["thread"], ["thread"]]
+        assert list(await both) == [["thread"], ["thread"]]
         batcher.close()
         never = MicroBatcher(run, max_batch=8, queue_size=12)
         assert [await never(["lone"]) for _ in range(2)] == [["thread"], ["thread"]]

@@ -163,3 +163,24 @@ def test_a_rejection_is_not_lost_while_the_body_is_sent(head: bytes, status: int
         app.close()
     assert response.startswith(b"HTTP/1.1 %d " % status)
     assert response.endswith(b"}")
+
+
+def test_a_head_and_its_body_are_sent_together_and_a_head_alone_at_once() -> None:
+    has_head = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] == "/slow":
+            await has_head.wait()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        together = await reader.read(2**16)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await reader.read(2**16)
+        has_head.set()
+        return b"|".join([together[-6:], head[-4:], await reader.read(2**16)])
+
+    assert converse(app, client) == b"\r\n\r\nok|\r\n\r\n|ok"
