@@ -15,7 +15,7 @@ from websockets.server import ServerProtocol
 #: The only path at which a connection goes on as WebSocket; offers at others are ignored.
 WEBSOCKET_PATH = "/ws"
 #: Seconds in which a closed connection must have ended.
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 #: Keys of the ASGI message ``websocket.accept`` that bound each message of the connection.
 MAX_MESSAGE_BYTES, MESSAGE_SECONDS = "max_message_bytes", "message_seconds"
 #: Close codes (RFC 6455, 7.4.1).
