@@ -223,6 +223,26 @@ def serving_overload(result: Figures) -> str:
     return "\n".join(parts)
 
 
+def serving_camera(result: Figures) -> str:
+    """Cameras over WebSocket and over requests."""
+    rows = []
+    for model in ("small_cnn", "resnet18"):
+        for n, requests in result[model]["/predict"].items():
+            sockets = result[model]["/ws"][n]
+            cells = [
+                "/".join(f"{np.median([run[key] for run in runs]):.1f}" for key in _PERCENTILES)
+                for runs in (requests, sockets)
+            ]
+            p99s = ([run["p99_ms"] for run in runs] for runs in (sockets, requests))
+            rows.append([_MODELS[model], n, *cells, _times(*p99s)])
+    columns = ("p50/p99 in ms", "cameras", "`/predict`", "`/ws`", "p99 of `/ws` by `/predict`")
+    return _table(columns, rows)
+
+
+_PERCENTILES = ("p50_ms", "p99_ms")
+_MODELS = {"small_cnn": "small CNN", "resnet18": "ResNet18"}
+
+
 def training_speed(result: Figures) -> str:
     """Seconds to the exported predictor of Fashion-MNIST, against textbook scripts."""
     ours = Spread.of(result["ours_seconds"])
@@ -247,6 +267,7 @@ FIGURES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "serving_resnet18": (serving_resnet18, "serving.json"),
     "serving_small_cnn": (serving_small_cnn, "serving.json"),
     "serving_overload": (serving_overload, "serving_overload.json"),
+    "serving_camera": (serving_camera, "serving_camera.json"),
     "training_speed": (training_speed, "training_speed.json"),
 }
 
