@@ -55,6 +55,7 @@ def serve(bundle: Path, host: str, port: int, grpc_port: int | None = None) -> N
             workers cannot start.
     """
     from cv_factory.processes.log_rotation import rotate_output
+    from cv_factory.processes.ports import reserve_port
     from cv_factory.serving.auth.access import check_exposure
     from cv_factory.serving.auth.api_keys import ApiKeyStore
     from cv_factory.serving.bundle import Bundle
@@ -65,6 +66,8 @@ def serve(bundle: Path, host: str, port: int, grpc_port: int | None = None) -> N
     if grpc_port is not None:
         _check_address(host, grpc_port, "--grpc-port")
         os.environ[GRPC_PORT_VARIABLE] = str(grpc_port)
+        # Workers share the port; while one is replaced, no other program is to take it.
+        reserved = reserve_port(host, grpc_port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     directory = create_server_directory(os.getpid())
@@ -84,6 +87,8 @@ def serve(bundle: Path, host: str, port: int, grpc_port: int | None = None) -> N
         if (error_file := startup_error_file(os.getpid())).exists():
             raise CVFactoryError(error_file.read_text(encoding="utf-8"))
     finally:
+        if grpc_port is not None:
+            reserved.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 

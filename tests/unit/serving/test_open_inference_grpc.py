@@ -21,14 +21,18 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from starlette.testclient import TestClient
 
+from cv_factory.errors import ConfigError
+from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
 from cv_factory.serving.logging.json_lines import configure_event_logging
+from cv_factory.serving.protocols.grpc_calls import _client_address
 from cv_factory.serving.protocols.grpc_server import GrpcServer
 from cv_factory.serving.protocols.open_inference_messages import SERVICE, message_class
 from tests.support.digits_service import digit_png, digits_bundle
 from tests.support.grpc_service import served_over_grpc
 from tests.support.predictors import digits_predictor
+from tests.support.waiting import wait_until
 
 STREAM = "ModelStreamInfer"
 IMAGES = [digit_png(0), digit_png(1)]
@@ -286,6 +290,59 @@ def test_large_late_and_missing_messages_are_refused() -> None:
         late = channel.stream_unary(path).future(iter(has_ended.wait, True))
         assert problem(late.exception())[:2] == (grpc.StatusCode.DEADLINE_EXCEEDED, "too-slow")
         has_ended.set()
+
+
+def test_a_call_that_its_client_gives_up_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Application(digits_bundle())
+
+    async def predict_never(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(app._predictions, "predict", predict_never)
+    with served_over_grpc(app) as address, grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError) as error:
+            send(channel, "ModelInfer", b"", timeout=0.2)
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        metric = f'route="/{SERVICE}/ModelInfer",status="499"}} 1.0'
+        wait_until(lambda: metric in TestClient(app).get("/metrics").text)
+
+
+def test_workers_share_a_port() -> None:
+    apps = [Application(digits_bundle()) for _ in range(2)]
+    metric = f'route="/{SERVICE}/ServerLive",status="200"}}'
+    port = find_free_port()
+    with served_over_grpc(apps[0], port) as address, served_over_grpc(apps[1], port):
+        for _ in range(24):
+            own_connection = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(address, own_connection) as channel:
+                assert send(channel, "ServerLive", b"").live
+        assert all(metric in TestClient(app).get("/metrics").text for app in apps)
+
+
+def test_a_port_that_another_program_has_is_reported() -> None:
+    app = Application(digits_bundle())
+    with (
+        listen(LOOPBACK, 0) as other,
+        pytest.raises(ConfigError, match="choose another --grpc-port"),
+        served_over_grpc(app, other.getsockname()[1]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("ipv4:10.0.0.1:4000", "9.9.9.9", "10.0.0.1"),
+        ("ipv4:127.0.0.1:4000", "9.9.9.9, 10.0.0.2", "10.0.0.2"),
+        ("ipv4:127.0.0.1:4000", " ", "127.0.0.1"),
+        ("ipv6:%5B2001:db8::1%5D:4000", "", "2001:db8::1"),
+        ("unix:", "", None),
+    ],
+)
+def test_the_address_of_a_client_is_its_own(peer: str, forwarded: str, address: str | None) -> None:
+    assert _client_address(peer, forwarded) == address
 
 
 def test_a_fault_of_the_service_is_not_described_to_clients(

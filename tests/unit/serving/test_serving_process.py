@@ -133,6 +133,8 @@ def test_a_worker_that_is_killed_under_load_is_replaced(
         wait_until(lambda: '"event": "cannot-start"' in service.output.read_text())
         (service.folder / "away.json").rename(keys)
         wait_until(lambda: not worker.is_running() and client.is_ready())
+        with InferenceServerClient(service.grpc_address) as triton:
+            assert triton.is_server_ready()
     finally:
         is_done.set()
         load.join()
