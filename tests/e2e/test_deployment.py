@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow.dataset
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 from cv_factory.data.encode import encode_png
 from cv_factory.deployment.lock import deployment_lock
@@ -87,6 +89,15 @@ def _samples_and_bundle_are_written(
     assert project.git("status", "--porcelain", "samples", "bundle").stdout == ""
 
 
+def _grpc_answers_at_the_models_port(port: int) -> None:
+    image = InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([encode_png(np.zeros((8, 8, 1), np.uint8))], object))
+    with InferenceServerClient(f"{LOOPBACK}:{port}") as client:
+        assert client.is_server_ready()
+        answer = client.infer("digits", [image]).get_response()
+    assert answer.model_version == "1"
+
+
 def test_deploy_update_rollback_and_restart(project: Project) -> None:
     port = find_free_port()
     done = run_all(
@@ -121,6 +132,7 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert "Nothing to do: digits version 1 (production) is served" in again
     assert "needs a person's approval" in unsigned
     assert versions_answering(port, 3) == {"1": 3}
+    _grpc_answers_at_the_models_port(port)
     _the_service_has_its_card(port)
     _the_predictions_are_there(scored)
 

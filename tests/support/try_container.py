@@ -15,14 +15,17 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from cv_factory.data.encode import encode_png
 from cv_factory.deployment.bento import build_bento
 from cv_factory.deployment.verify import VerificationResult, verify_golden_samples
 from cv_factory.serving.auth.api_keys import add_key
 from cv_factory.serving.bundle import Bundle
+from cv_factory_client import PredictionClient
 from tests.support.docker_engine import docker_engine, image_bytes, make_base, run
 from tests.support.waiting import wait_until
 
 _PORT = 38473
+_GRPC_PORT = 38474
 _URL = f"http://127.0.0.1:{_PORT}"
 _BASE, _IMAGE, _NAME = "cv-factory-base", "cv-factory-service", "cv-factory-try"
 
@@ -97,6 +100,8 @@ def try_container(bundle: Bundle, folder: Path) -> Trial:
         key = add_key(folder / "keys.json", "try", ["predict"], None)
         seconds = _start(docker, (folder / "keys.json").read_text(encoding="utf-8"))
         verification = verify_golden_samples(_URL, bundle, timeout=10.0, headers={"X-API-Key": key})
+        with PredictionClient(f"grpc://127.0.0.1:{_GRPC_PORT}", key) as client:
+            client.predict(encode_png(bundle.predictor.golden.images[0]))
         user = run([*docker, "exec", _NAME, "id", "-un"])
         written = [*docker, "exec", "-u", "root", _NAME, "touch", "/written"]
         refused = subprocess.run(written, capture_output=True, text=True).stderr.strip()
@@ -126,7 +131,12 @@ def _start(docker: list[str], keys: str) -> float:
     """Run the container as the Containerfile says and return the seconds until it is ready."""
     start_time = time.monotonic()
     start = [*docker, "run", "-d", "--name", _NAME, "--read-only", "--tmpfs", "/tmp"]
-    options = ["-e", f"CV_FACTORY_PORT={_PORT}", "-e", f"CV_FACTORY_API_KEYS={keys}"]
+    variables = {
+        "CV_FACTORY_PORT": _PORT,
+        "CV_FACTORY_GRPC_PORT": _GRPC_PORT,
+        "CV_FACTORY_API_KEYS": keys,
+    }
+    options = [part for name, value in variables.items() for part in ("-e", f"{name}={value}")]
     # Its health is asked for sooner than in service: nobody waits for it here otherwise.
     run([*start, "--network", "host", "--health-interval=1s", *options, _IMAGE])
     try:

@@ -44,10 +44,15 @@ def test_curl(service: DigitsService) -> None:
 
 
 def test_tritons_client(service: DigitsService) -> None:
-    [code] = [c for c in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "triton" in c]
-    code = code.replace(URL.removeprefix("http://"), service.url.removeprefix("http://"))
-    script = f"python - <<'END'\n{code.replace('KEY', service.key, 1)}\nEND"
-    assert run(script, service).startswith("[b'8'] [[")
+    over_http, over_grpc = (
+        f"python - <<'END'\n{code.replace('KEY', service.key, 1)}\nEND"
+        for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+        if "triton" in code
+    )
+    over_http = over_http.replace(URL.removeprefix("http://"), service.url.removeprefix("http://"))
+    over_grpc = over_grpc.replace("127.0.0.1:3001", service.grpc_address)
+    assert run(over_http, service).startswith("[b'8'] [[")
+    assert run(over_grpc, service).splitlines() == ["[b'8']", "[b'8']"]
 
 
 def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(service: DigitsService) -> None:
