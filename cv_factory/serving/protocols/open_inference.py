@@ -33,6 +33,8 @@ PROBABILITIES, LABEL, UNFAMILIARITY, FEATURES, PREDICTION = (
 )  # fmt: skip
 #: Outputs that are returned on request alone.
 _ON_REQUEST = (FEATURES, PREDICTION)
+#: Maximum number of inputs, and of outputs, in a request.
+MAX_TENSORS = 16
 _LENGTH_BYTES = 4
 _FP32 = np.dtype("<f4")
 

@@ -20,6 +20,7 @@ from cv_factory.serving.problem_details import ProblemError
 from cv_factory.serving.protocols.grpc_calls import Call, record_call
 from cv_factory.serving.protocols.open_inference import (
     EXTENSIONS,
+    MAX_TENSORS,
     PLATFORM,
     SERVER_NAME,
     InputTensor,
@@ -134,6 +135,7 @@ class OpenInferenceGrpc:
             nonlocal request, outputs
             request = await call.read(message_class("ModelInferRequest"), self._body_seconds)
             self._model.check_model(request.model_name, request.model_version)
+            _check_size(request)
             outputs = self._model.select_outputs([_parse_output(o) for o in request.outputs])
             return self._model.parse_images(_parse_inputs(request))
 
@@ -219,6 +221,17 @@ class OpenInferenceGrpc:
 async def _write_answers(context: Any, answers: asyncio.Queue[asyncio.Task[bytes] | None]) -> None:
     while (answer := await answers.get()) is not None:
         await context.write(await answer)
+
+
+def _check_size(request: Any) -> None:
+    """Refuse a request with many tensors, each of which costs more than its bytes.
+
+    Raises:
+        ProblemError: 400.
+    """
+    for kind, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
+        if len(tensors) > MAX_TENSORS:
+            raise invalid_tensor(f"there are {len(tensors)} {kind}; at most {MAX_TENSORS} may be")
 
 
 def _parse_inputs(request: Any) -> list[InputTensor]:

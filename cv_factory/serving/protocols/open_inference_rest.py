@@ -24,6 +24,7 @@ from cv_factory.serving.problem_details import ProblemError
 from cv_factory.serving.protocols.open_inference import (
     EXTENSIONS,
     IMAGE,
+    MAX_TENSORS,
     PLATFORM,
     SERVER_NAME,
     InputTensor,
@@ -42,7 +43,6 @@ MODEL = f"{PREFIX}/models/{{model}}"
 VERSION = f"{MODEL}/versions/{{version}}"
 #: Header with the length of the JSON that binary tensors follow; 0 where the body is one image.
 LENGTH_HEADER = "inference-header-content-length"
-_MAX_TENSORS = 16
 
 
 class _Parameters(BaseModel):
@@ -69,8 +69,8 @@ class _Input(_Tensor):
 class _Request(BaseModel):
     id: str | None = None
     parameters: _Parameters = _Parameters()
-    inputs: Annotated[list[_Input], FailFast(), Field(max_length=_MAX_TENSORS)]
-    outputs: Annotated[list[_Tensor], FailFast(), Field(max_length=_MAX_TENSORS)] = []
+    inputs: Annotated[list[_Input], FailFast(), Field(max_length=MAX_TENSORS)]
+    outputs: Annotated[list[_Tensor], FailFast(), Field(max_length=MAX_TENSORS)] = []
 
 
 @dataclass(frozen=True, slots=True)

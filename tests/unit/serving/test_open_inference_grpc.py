@@ -159,6 +159,7 @@ def damaged_requests() -> dict[str, Any]:
         "no length": request(inputs=[image()], raw_input_contents=[IMAGES[0]]),
         "shared memory": request(inputs=[image(parameters=region)]),
         "too many": request(inputs=[image(shape=[33])], raw_input_contents=[b""]),
+        "too many outputs": request(outputs=[{}] * 17),
         "output": request(inputs=[image(contents=contents)], outputs=[{"name": "logits"}]),
     }
 
