@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cv_factory.deployment.local.envoy_config import ADMIN_SOCKET, GRPC, HTTP
 from cv_factory.processes.polling import poll_until
@@ -51,8 +52,10 @@ class EnvoyAdmin:
 
     def has_in_force(self, version: str) -> bool:
         """Return whether it serves by the files of a version."""
-        pattern = "version_text$|^cluster_manager.warming_clusters$"
-        lines = self.get(f"/stats?filter={pattern}").splitlines()
+        pattern = (
+            "^(cluster|http|listener_manager).*version_text$|^cluster_manager.warming_clusters$"
+        )
+        lines = self.get(f"/stats?filter={quote(pattern)}").splitlines()
         values = {line.rpartition(": ")[2].strip('"') for line in lines}
         # The clusters are warming until their services have been checked for the first time.
         return values == {version, "0"}
@@ -71,7 +74,7 @@ class EnvoyAdmin:
         """Refuse new connections, and wait until the requests that came are answered."""
         self.post("/drain_listeners?graceful&skip_exit")  # kept connections end with an answer
         self.post("/drain_listeners")
-        pattern = f"^http.clients.({'|'.join(_UNFINISHED)})$"
+        pattern = quote(f"^http.clients.({'|'.join(_UNFINISHED)})$")
         poll_until(
             lambda: not any(self._numbers(pattern)), timeout_s, interval_s=_DRAIN_POLL_INTERVAL_S
         )

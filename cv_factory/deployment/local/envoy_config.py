@@ -6,7 +6,7 @@ See https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api.
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from cv_factory.deployment.local.routes import Backend, Routes
@@ -144,7 +144,7 @@ def clusters(routes: Routes) -> list[Json]:
     """Return the clusters: the services by protocol, each shadow's, and the model's metrics."""
     services = [_service_cluster(cluster, routes.sticky) for cluster in (HTTP, GRPC)]
     shadows = [
-        _static_cluster(_shadow_name(backend, cluster), _address(LOOPBACK, port), cluster)
+        _shadow_cluster(_shadow_name(backend, cluster), port, cluster)
         for cluster in (HTTP, GRPC)
         for backend, port in _shadows(routes, cluster)
     ]
@@ -176,22 +176,43 @@ def _service_cluster(cluster: str, sticky: Sticky | None) -> Json:
     }
 
 
-def _static_cluster(name: str, address: Json, protocol: str) -> Json:
+def _shadow_cluster(name: str, port: int, protocol: str) -> Json:
+    # Envoy appends an address of this machine to the X-Forwarded-For of a copy.
+    address = {"key": "X-Forwarded-For", "value": "%REQ(X-ENVOY-EXTERNAL-ADDRESS)%"}
+    mutation = {"append": {"header": address, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    filters = [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": _typed(
+                "extensions.filters.http.header_mutation.v3.HeaderMutation",
+                mutations={"request_mutations": [mutation]},
+            ),
+        },
+        {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": _typed("extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
+        },
+    ]
+    return _static_cluster(name, _address(LOOPBACK, port), protocol, filters)
+
+
+def _static_cluster(name: str, address: Json, protocol: str, filters: list[Json]) -> Json:
     lb_endpoints = [{"endpoint": {"address": address}}]
     return {
-        **_cluster(name, protocol),
+        **_cluster(name, protocol, filters),
         "type": "STATIC",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": lb_endpoints}]},
     }
 
 
-def _cluster(name: str, protocol: str) -> Json:
+def _cluster(name: str, protocol: str, filters: Sequence[Json] = ()) -> Json:
     version = "http2_protocol_options" if protocol == GRPC else "http_protocol_options"
     limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     options = _typed(
         _HTTP_OPTIONS,
         common_http_protocol_options={"idle_timeout": _REUSE_TIMEOUT},
         explicit_http_config={version: {}},
+        http_filters=list(filters),
     )
     return {
         "@type": f"{_TYPE_PREFIX}config.cluster.v3.Cluster",
