@@ -88,8 +88,10 @@ class Supervisor:
         return scrape_model(routes, self._model, headers, EnvoyAdmin(self._folder).get)
 
     def _start(self) -> int:
-        with suppress(OSError):  # on a full disk those that are there will do
+        try:
             rewrite_files(self._folder, self._address)
+        except (CVFactoryError, OSError) as error:
+            sys.stderr.write(f"The files of Envoy stay as they are: {error}\n")
         (self._folder / ADMIN_SOCKET).unlink(missing_ok=True)
         return os.posix_spawn(self._command[0], self._command, os.environ, setsigmask=())
 
@@ -113,12 +115,17 @@ class Supervisor:
         tls = Routes.load(self._folder / ROUTES).tls
         if tls is None:
             return
-        version = [
-            (s.st_mtime_ns, s.st_ino, s.st_size) for s in map(os.stat, (tls.certificate, tls.key))
-        ]
+        version = _file_version(tls.certificate), _file_version(tls.key)
         if version != self._certificate_version:
             self._certificate_version = version  # one that cannot be used is reported once
             replace_files(self._folder, {CERTIFICATE: read_certificate(tls)})
+
+
+def _file_version(path: Path) -> tuple[int, int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+    return None
 
 
 def _has_ended(pid: int) -> bool:
