@@ -196,7 +196,7 @@ def _shadow_cluster(name: str, port: int, protocol: str) -> Json:
     return _static_cluster(name, _address(LOOPBACK, port), protocol, filters)
 
 
-def _static_cluster(name: str, address: Json, protocol: str, filters: list[Json]) -> Json:
+def _static_cluster(name: str, address: Json, protocol: str, filters: Sequence[Json] = ()) -> Json:
     lb_endpoints = [{"endpoint": {"address": address}}]
     return {
         **_cluster(name, protocol, filters),
