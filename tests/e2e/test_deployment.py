@@ -61,7 +61,7 @@ def answers(port: int, n: int) -> list[dict[str, Any]]:
         for _ in range(n):
             answer = client.post("/predict", content=encode_png(pixels), headers=headers)
             assert answer.status_code == 200, answer.text
-            responses.append(answer.json())
+            responses.append({**answer.json(), "request_id": answer.headers["X-Request-ID"]})
     return responses
 
 
@@ -207,10 +207,11 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
 
 def _both_versions_predict_and_one_answers(port: int, log: Path) -> None:
     """A shadow answers nobody; its predictions and metrics can be compared with the others'."""
-    assert versions_answering(port, 5) == {"1": 5}
+    answered = [(answer["version"], answer["request_id"]) for answer in answers(port, 5)]
     wait_until(lambda: len(list(read_predictions(log))) == 5)
-    logged = [(line["version"], line["arm"]) for line in read_predictions(log)]
-    assert logged == [("2", "shadow")] * 5
+    logged = [(p["version"], p["arm"], p["request_id"]) for p in read_predictions(log)]
+    assert {version for version, _ in answered} == {"1"}
+    assert sorted(logged) == sorted(("2", "shadow", request_id) for _, request_id in answered)
     metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     sent = 'cv_factory_proxy_requests_total{{arm="{}",model="digits",protocol="http",version="{}"}}'
     for arm, version in (("stable", "1"), ("shadow", "2")):

@@ -1,6 +1,7 @@
 """An endpoint: real BentoML services that are verified, replaced, killed and stopped wholly."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -16,6 +17,7 @@ import pytest
 from cv_factory.config.serving import ServingConfig
 from cv_factory.data.encode import encode_png
 from cv_factory.deployment.local.endpoint import LocalEndpoint
+from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.deployment.verify import VerificationError
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.processes import daemon
@@ -72,6 +74,14 @@ def predict(endpoint: LocalEndpoint, **headers: str) -> httpx.Response:
                       timeout=30)  # fmt: skip
 
 
+def predictions(endpoint: LocalEndpoint, version: str, arm: str) -> int:
+    """Return how many requests of clients a version was given, or copies of them."""
+    labels = f'arm="{arm}",model="{endpoint.folder.name}",protocol="http",version="{version}"'
+    metrics = httpx.get(f"{endpoint.url}/metrics", trust_env=False, timeout=30).text
+    (count,) = re.findall(rf"^cv_factory_proxy_requests_total{{{labels}}} (\d+)", metrics, re.M)
+    return int(count)
+
+
 def test_an_update_under_load_loses_no_request(served: LocalEndpoint) -> None:
     versions: list[str] = []
     by_client: tuple[list[str], list[str]] = [], []
@@ -93,7 +103,11 @@ def test_an_update_under_load_loses_no_request(served: LocalEndpoint) -> None:
     try:
         result = served.deploy("two", make_bundle("2"), keep={"one"})
         assert set(versions) == {"1"}, "what is not verified yet is given nothing"
-        served.set_weights({"two": 1.0})
+        served.set_traffic(Traffic({"one": Share(1.0), "two": Share(0.5, "shadow")}))
+        wait_until(lambda: predictions(served, "2", "shadow") >= 10)
+        assert predictions(served, "1", "stable") >= 20
+        assert set(versions) == {"1"}, "a shadow answers nobody"
+        served.set_traffic(served.traffic().all_to("two"))
         served.remove("one")
         seen = len(versions)
         while len(versions) < seen + 20:
