@@ -24,7 +24,7 @@ from cv_factory.processes.polling import poll_until
 
 TAG_VARIABLE = "CV_FACTORY_DAEMON"
 _RECORD, _LOG = "process.json", "process.log"
-_KILL_TIMEOUT_S = 5.0
+_START_TIMEOUT_S, _KILL_TIMEOUT_S = 5.0, 5.0
 
 
 class DaemonError(CVFactoryError):
@@ -110,7 +110,10 @@ def start(
         )
     record = {"pid": process.pid, "mark": tag, "port": port}
     write_atomic(folder / _RECORD, canonical_json(record).encode())
-    return Daemon(process.pid, tag, port)
+    daemon = Daemon(process.pid, tag, port)
+    # The system shows the environment of a process somewhat later than it starts.
+    poll_until(lambda: daemon.is_alive or process.poll() is not None, _START_TIMEOUT_S, 0.001)
+    return daemon
 
 
 def load_process(folder: Path) -> Daemon | None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import ssl
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cv_factory.inference.predictor import Predictor
 from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.logging.prediction_log import read_predictions
+from tests.support.certificates import CertificateAuthority
 from tests.support.commands import Done, run_all, zenml_models
 from tests.support.processes import command_line
 from tests.support.project import Project
@@ -50,14 +52,19 @@ def parse_json(done: Done) -> Any:
     return content
 
 
-def answers(port: int, n: int) -> list[dict[str, Any]]:
-    """Send one digit n times on one connection."""
+def answers(port: int, n: int, trust: ssl.SSLContext | None = None) -> list[dict[str, Any]]:
+    """Send one digit n times on one connection, with TLS where something is trusted."""
     from sklearn.datasets import load_digits
 
     pixels = (load_digits().images[0] * (255 / 16)).round().astype("uint8")[..., None]
     headers = {"Content-Type": "image/png"}
     responses: list[dict[str, Any]] = []
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+    with httpx.Client(
+        base_url=f"{'https' if trust else 'http'}://127.0.0.1:{port}",
+        verify=trust or True,
+        trust_env=False,
+        timeout=30,
+    ) as client:
         for _ in range(n):
             answer = client.post("/predict", content=encode_png(pixels), headers=headers)
             assert answer.status_code == 200, answer.text
@@ -65,9 +72,9 @@ def answers(port: int, n: int) -> list[dict[str, Any]]:
     return responses
 
 
-def versions_answering(port: int, n: int) -> Counter[str]:
+def versions_answering(port: int, n: int, trust: ssl.SSLContext | None = None) -> Counter[str]:
     """Send one digit n times on one connection and count which version answers."""
-    return Counter(answer["version"] for answer in answers(port, n))
+    return Counter(answer["version"] for answer in answers(port, n, trust))
 
 
 def stages(project: Project) -> dict[int, str]:
@@ -188,7 +195,10 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     for process in project.processes():
         process.send_signal(signal.SIGKILL)
     rollback = ["rollback", "--by", "Bob", "--reason", "complaints"]
-    done = run_all(project, ["status"], deployment(port), rollback, ["status", "--json"])
+    authority = CertificateAuthority(project.home)
+    certificate, key = authority.issue()
+    tls = f"endpoint.tls.certificate={certificate}", f"endpoint.tls.key={key}"
+    done = run_all(project, ["status"], deployment(port, *tls), rollback, ["status", "--json"])
     assert_codes(done, 1, 0, 0, 0)
     assert "given 100% of the requests and does not answer" in done[0].output
     assert "Served: digits version 2 (production)" in done[1].output
@@ -196,10 +206,11 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert "Served: digits version 1 (production)" in done[2].output
     (status,) = parse_json(done[3])
     assert status["production"]["version"] == 1
-    assert [(s["version"], s["weight"], s["who"]) for s in status["services"]] == [
-        ("1", 1.0, "Bob")
+    assert [(s["version"], s["weight"], s["who"], s["url"]) for s in status["services"]] == [
+        ("1", 1.0, "Bob", f"https://127.0.0.1:{port}")
     ]
-    assert versions_answering(port, 3) == {"1": 3}
+    trust = ssl.create_default_context(cafile=authority.file)
+    assert versions_answering(port, 3, trust) == {"1": 3}, "a rollback keeps TLS"
     assert stages(project) == {1: "production", 2: "archived"}
     _zenml_knows_the_service(project, port)
     _a_second_model_is_deployed_after_its_training(project)
@@ -269,7 +280,7 @@ def _zenml_knows_the_service(project: Project, port: int) -> None:
     )
     assert "digits" in listed
     assert "deployment" in listed
-    assert f"http://127.0.0.1:{port}/predict" in described
+    assert f"https://127.0.0.1:{port}/predict" in described
     assert "100%" in described
     assert f":{port}//" not in described
     assert '"event"' in logs

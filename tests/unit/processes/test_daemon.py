@@ -51,6 +51,14 @@ def test_a_process_lives_after_a_step_of_the_clock(
     assert daemon.load_running(folder) is None
 
 
+def test_a_process_is_known_as_soon_as_it_is_started(tmp_path: Path) -> None:
+    processes = [start(tmp_path / str(number), "sleep", "600") for number in range(4)]
+    running = [process.is_alive for process in processes]
+    for process in processes:
+        process.stop(5.0)
+    assert running == [True] * 4
+
+
 def test_what_a_killed_process_left_behind_may_finish(tmp_path: Path) -> None:
     process = start(tmp_path / "service", sys.executable, "-c", _FAMILY)
     log = daemon.log_file(tmp_path / "service")
