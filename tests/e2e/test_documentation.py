@@ -46,6 +46,10 @@ ELSEWHERE = {
     """-d '{"dataframe_records": [{"image": "'$(base64 -w0 samples/3/1.png)'"}]}'""":
         "tests/e2e/test_mlflow.py",
     "python run.py trace PREDICTION_ID": "tests/e2e/test_deployment.py",
+    "python run.py --pipeline deployment --set endpoint.shadow_share=1.0 "
+    "--set serving.log.predictions=/var/log/digits": "tests/e2e/test_deployment.py",
+    "python run.py --pipeline deployment --set endpoint.tls.certificate=server.pem "
+    "--set endpoint.tls.key=server.key": "tests/e2e/test_deployment.py",
 }  # fmt: skip
 
 
@@ -101,6 +105,9 @@ def _walk_the_readme(walk: Walk) -> None:
     predict = "curl --data-binary @samples/3/1.png -H 'Content-Type: image/png'"
     assert '"label":"3"' in walk(f"{predict} http://127.0.0.1:3000/predict").stdout
     assert "version 1, 100%" in walk("python run.py status").stdout
+    assert 'cv_factory_service_up{arm="stable"' in (
+        walk("curl -sf http://127.0.0.1:3000/metrics").stdout
+    )
     assert "0.9889" in walk("python run.py models").stdout
     walk("python run.py --pipeline training --set train.seed=1")
     walk("python run.py --pipeline deployment --set endpoint.canary_share=0.1")
@@ -137,7 +144,8 @@ def _move_versions(walk: Walk) -> None:
     walk("python run.py promote 2 --reason 'fewer errors'")
     walk("python run.py rollback --by ANN --reason 'complaints'")
     walk("python run.py stage 4", **second)
-    walk("python run.py --pipeline deployment --set endpoint.canary_share=0.1")
+    canary = "python run.py --pipeline deployment --set endpoint.canary_share=0.1"
+    walk(f"{canary} --set endpoint.sticky.by=api_key")
     walk("python run.py withdraw 2 --reason 'more errors'")
     walk('python run.py reject 4 --reason "reads 4 as 9"', **{"reject 4": "reject 2"})
 
