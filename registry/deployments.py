@@ -307,10 +307,12 @@ def _restore(deployment: Deployment) -> None:
     services = {str(s.uuid): s for s in deployer.services(deployment.model_name)}
     running = {uuid for uuid, service in services.items() if service.is_running}
     before = deployment.replaced.only(running)
-    if before.weights:
-        deployer.set_traffic(deployment.model_name, before)
-    if deployment.is_new and deployment.service_id in services:
-        deployer.remove(services[deployment.service_id])
+    try:
+        if before.weights:
+            deployer.set_traffic(deployment.model_name, before)
+    finally:
+        if deployment.is_new and deployment.service_id in services:
+            deployer.remove(services[deployment.service_id])
 
 
 def verify(deployment: Deployment, bundle: Bundle) -> VerificationResult | None:
