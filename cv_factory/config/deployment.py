@@ -29,7 +29,7 @@ class StickyConfig(Section):
         description="the value of Authorization or X-API-Key, of a header, or of a cookie; with "
         "none, each request is distributed on its own"
     )
-    name: str = Field("", description="of the header or the cookie")
+    name: str = Field("", pattern=r"^[A-Za-z0-9_.\-]*$", description="of the header or the cookie")
 
     @model_validator(mode="after")
     def _check_name(self) -> "StickyConfig":

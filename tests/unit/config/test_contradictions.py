@@ -59,6 +59,23 @@ def test_a_request_that_could_never_be_answered_is_no_valid_limit() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("canary_share=0.1; endpoint.shadow_share=0.1", "endpoint.shadow_share: a version is"),
+        ("shadow_share=1.1", "endpoint.shadow_share: must be at most 1"),
+        ("sticky.by=header", "endpoint.sticky.name: must name the header"),
+        ("sticky={by: api_key, name: X-User}", "endpoint.sticky.name: is for by=header"),
+        ("sticky={by: header, name: X User}", "endpoint.sticky.name: must match"),
+        ("sticky.by=address", "'address' is not allowed"),
+        ("tls.certificate=server.pem", "endpoint.tls.key: must be given beside certificate"),
+        ("tls.key=server.key", "endpoint.tls.certificate: must be given beside key"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_refused(overrides: str, expected: str) -> None:
+    assert expected in refusal("deployment", *f"endpoint.{overrides}".split("; "))
+
+
 def test_batch_inference_refuses_what_it_would_ignore() -> None:
     message = refusal("batch_inference", "data.height=8", "data.width=8")
     assert "--set data.height=8: data.height: is the predictor's to say" in message
