@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Server:
     path: str
     content_type: str
     body: Path
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,16 +144,17 @@ def load(target: Server, port: int, authorization: str, seconds: int) -> Load:
         url = f"http://127.0.0.1:{port}{target.path}"
         wrk(target, url, authorization, 8, 2)
         family = [process, *process.children(recursive=True)]
-        before = _cpu_seconds(family)
+        before = cpu_seconds(family)
         figures = {n: wrk(target, url, authorization, n, seconds) for n in CONNECTIONS}
-        cpu = _cpu_seconds(family) - before
+        cpu = cpu_seconds(family) - before
         # The process that answers; a supervisor beside it is not one worker's memory.
         rss = max(member.memory_info().rss for member in family)
     requests = sum(figure["rate"] for figure in figures.values()) * seconds
     return Load(cold, rss / 1e6, 1000 * cpu / requests, figures)
 
 
-def _cpu_seconds(family: Sequence[psutil.Process]) -> float:
+def cpu_seconds(family: Sequence[psutil.Process]) -> float:
+    """Return the CPU seconds that some processes have used."""
     times = [member.cpu_times() for member in family]
     return float(sum(each.user + each.system for each in times))
 
@@ -178,6 +180,7 @@ def wrk(
         "BENCHMARK_BODY": str(target.body),
         "BENCHMARK_TYPE": target.content_type,
         "BENCHMARK_AUTHORIZATION": authorization,
+        "BENCHMARK_HEADERS": "\n".join(f"{n}: {value}" for n, value in target.headers.items()),
     }
     output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     counts = json.loads(output.strip().splitlines()[-1])

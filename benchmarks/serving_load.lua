@@ -5,6 +5,9 @@ wrk.body = file:read("*all")
 file:close()
 wrk.headers["Content-Type"] = os.getenv("BENCHMARK_TYPE")
 wrk.headers["Authorization"] = os.getenv("BENCHMARK_AUTHORIZATION")
+for name, value in string.gmatch(os.getenv("BENCHMARK_HEADERS"), "([^:\n]+): ([^\n]+)") do
+  wrk.headers[name] = value
+end
 
 -- wrk calls response() in each thread, and done() in another Lua state, that sees them as userdata.
 local threads = {}

@@ -14,7 +14,6 @@ from starlette.routing import Route
 import cv_factory
 from cv_factory.config.problems import describe
 from cv_factory.config.serving import LimitsConfig
-from cv_factory.errors import ArtifactError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.json_encoder import encode_json
@@ -191,10 +190,10 @@ class OpenInferenceRest:
         Raises:
             ProblemError: 503: they are not predicted as at export.
         """
-        try:
-            await asyncio.to_thread(self._predictions.verify_golden_samples)
-        except ArtifactError as error:
-            raise ProblemError(503, "not-ready", str(error)) from None
+        if not await asyncio.to_thread(self._predictions.is_ready):
+            raise ProblemError(
+                503, "not-ready", "the golden samples are predicted differently than at export"
+            )
 
 
 def error_response(error: ProblemError) -> Response:
