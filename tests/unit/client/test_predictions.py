@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from cv_factory.serving.application import Application
 from cv_factory_client import (
     AsyncPredictionClient,
     ClientConfigError,
+    ImagePrediction,
+    ModelInfo,
     PredictionClient,
     RetryPolicy,
     ServiceError,
 )
 from tests.support.certificates import CertificateAuthority
 from tests.support.digits_service import digit_png, digits_bundle
+from tests.support.grpc_service import served_over_grpc
 
 IMAGES = [digit_png(n) for n in range(7)]
 
@@ -165,3 +169,42 @@ def test_another_web_server_is_no_prediction_service() -> None:
         for call in (lambda: client.predict(b""), client.model_info):
             with pytest.raises(ServiceError, match="is not a prediction service"):
                 call()
+
+
+def test_grpc_gives_the_predictions_of_http() -> None:
+    settings = {"top_k": 3, "labels": {"4": "a:b"}, "abstain_below": 0.9}
+    bundle = digits_bundle(
+        has_familiarity=True,
+        postprocessor={"name": "ranked", "settings": settings},
+        cache={"max_entries": 4},
+    )
+    app = Application(bundle)
+
+    async def by_http() -> tuple[list[ImagePrediction], ModelInfo]:
+        async with open_client(app) as client:
+            return await client.predict_batch(IMAGES), await client.model_info()
+
+    async def by_async_grpc(url: str) -> list[ImagePrediction]:
+        async with AsyncPredictionClient(url) as client:
+            assert await client.is_ready()
+            return [p async for p in client.predict_many(IMAGES, batch_size=3)]
+
+    with served_over_grpc(app) as address, PredictionClient(f"grpc://{address}") as client:
+        over_http, info = asyncio.run(by_http())
+        over_grpc = list(client.predict_many(IMAGES, batch_size=3))
+        cached = client.predict(IMAGES[-1])
+        over_async_grpc = asyncio.run(by_async_grpc(f"grpc://{address}"))
+        with pytest.raises(ServiceError, match=r"\(422\): image 1 cannot be used") as caught:
+            client.predict_batch([IMAGES[0], b"no image"])
+        metadata = client.model_info()
+    expected = [replace(p, id="", cached=False) for p in over_http]
+    assert [replace(p, id="", cached=False) for p in over_grpc] == expected
+    assert [replace(p, id="", cached=False) for p in over_async_grpc] == expected
+    assert {p.label for p in over_http} >= {"a:b"}
+    assert cached.cached
+    assert (caught.value.kind, len(caught.value.request_id)) == ("image", 32)
+    assert (metadata.model, metadata.version, metadata.input_shape) == (
+        info.model,
+        info.version,
+        info.input_shape,
+    )

@@ -1,7 +1,6 @@
 """The wheel of the client, alone in an environment of its own."""
 
 import importlib.metadata
-import shutil
 import subprocess
 import sys
 import venv
@@ -13,7 +12,7 @@ from packaging.requirements import Requirement
 from cv_factory.deployment.requirements import dependency_closure
 from tests.support.paths import ROOT
 
-_BUILD = "import setuptools.build_meta as b, sys; print(b.build_wheel(sys.argv[1]))"
+_BUILD = "import hatchling.build as b, sys; print(b.build_wheel(sys.argv[1]))"
 _USE = """
 import sys
 from cv_factory_client import PredictionClient, RetryPolicy, ServiceError
@@ -28,11 +27,9 @@ print(sorted({"cv_factory", "numpy", "torch", "zenml", "pydantic"} & set(sys.mod
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel from a copy: setuptools leaves files beside the sources."""
-    sources = folder / "sources"
-    shutil.copytree(ROOT / "cv_factory_client", sources)
+    """Build the wheel as pip does."""
     command = [sys.executable, "-c", _BUILD, str(folder)]
-    done = subprocess.run(command, cwd=sources, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT / "cv_factory_client", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / done.stdout.splitlines()[-1]
 
@@ -54,8 +51,9 @@ def test_the_wheel_needs_what_it_names_and_nothing_of_the_project(tmp_path: Path
     [distribution] = importlib.metadata.distributions(
         name="cv-factory-client", path=[str(site_packages)]
     )
-    modules = {path.name for path in (ROOT / "cv_factory_client").glob("*.py")}
-    assert {f.name for f in (distribution.files or []) if f.suffix == ".py"} == modules
+    files = {p.name for p in (ROOT / "cv_factory_client").iterdir() if p.is_file()}
+    shipped = {f.name for f in distribution.files or [] if f.parts[0] == "cv_factory_client"}
+    assert shipped == files - {"README.md", "pyproject.toml"}
     required = map(Requirement, distribution.requires or [])
     base = [r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
     assert base == ["httpx"]

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-URL = "http://127.0.0.1:3000"
+URL, GRPC = "http://127.0.0.1:3000", "127.0.0.1:3001"
 
 
 def command_lines(word: str) -> list[str]:
@@ -55,13 +55,16 @@ def test_tritons_client(service: DigitsService) -> None:
     assert run(over_grpc, service).splitlines() == ["[b'8']", "[b'8']"]
 
 
-def test_run_py_predicts_alike_with_the_service_and_with_the_bundle(service: DigitsService) -> None:
+def test_run_py_predicts_alike_over_http_and_grpc_and_with_the_bundle(
+    service: DigitsService,
+) -> None:
     (service.folder / "run.py").write_bytes((ROOT / "run.py").read_bytes())
-    with_service, with_bundle = (
-        run(line.replace(URL, service.url), service) for line in command_lines("run.py predict")
+    over_http, over_grpc, with_bundle = (
+        run(line.replace(URL, service.url).replace(GRPC, service.grpc_address), service)
+        for line in command_lines("run.py predict")
     )
-    assert "digits" in with_service
-    assert with_service.split()[1:6] == with_bundle.split()[1:6]
+    assert "digits" in over_http
+    assert over_http.split()[1:6] == over_grpc.split()[1:6] == with_bundle.split()[1:6]
 
 
 def test_websocket(service: DigitsService) -> None:

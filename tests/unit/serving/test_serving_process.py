@@ -18,7 +18,7 @@ from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.__main__ import main
 from cv_factory.serving.auth.api_keys import FILE_VARIABLE
 from cv_factory.serving.service_environment import BUNDLE_VARIABLE, server_directory
-from cv_factory_client import PredictionClient, ServiceError
+from cv_factory_client import PredictionClient, RetryPolicy, ServiceError
 from tests.support.digits_service import (
     DigitsService,
     ServiceProcess,
@@ -63,7 +63,7 @@ def test_the_client_returns_typed_predictions_and_errors(
         anonymous.predict(digit_png())
     unreachable = "http://127.0.0.1:9"
     with (
-        PredictionClient(unreachable) as disconnected,
+        PredictionClient(unreachable, retries=RetryPolicy(attempts=1)) as disconnected,
         pytest.raises(ServiceError, match="9 cannot be reached"),
     ):
         disconnected.predict(digit_png())
