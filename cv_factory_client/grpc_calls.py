@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,21 @@ from cv_factory_client.calls import Call
 from cv_factory_client.credentials import check_api_key, read_ca
 from cv_factory_client.errors import ClientConfigError, ServiceError
 from cv_factory_client.open_inference_messages import SERVICE, message_class
+from cv_factory_client.rejections import rejection_error
 from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
 
 _LENGTH_BYTES = 4
 _PORTS = {"grpc": 80, "grpcs": 443}
-#: HTTP's status of errors of gRPC itself, whose metadata has none.
+#: HTTP's status of errors whose metadata has none; of a lost connection there is none.
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNKNOWN: 500,
     grpc.StatusCode.UNIMPLEMENTED: 501,
 }
-#: Statuses that gRPC gives a call without an answer of the service.
-_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _RECONNECT_MS = 100
 
 
@@ -100,29 +101,32 @@ class GrpcCalls:
 
     def translate(self, error: Exception, *, is_idempotent: bool) -> ServiceError:
         """Return a lost connection or a rejection as what the clients raise."""
-        assert isinstance(error, grpc.RpcError)
-        failure = _Failure.parse(error)
-        if failure.code in _LOST and not failure.kind:
-            return self._connection_error(failure, is_idempotent=is_idempotent)
-        status = failure.status
-        return ServiceError(
-            f"{self._url} rejected the request ({status}): {failure.detail}",
-            status,
-            failure.kind,
-            retry_after=failure.retry_after,
-            request_id=failure.request_id,
-            is_retryable=status in (429, 503) and failure.retry_after is not None,
+        failure: Any = error
+        code, detail = failure.code(), failure.details() or failure.code().name
+        metadata = _read_metadata(failure)
+        problem: Any = {"type": metadata.get("problem-type", ""), "detail": detail}
+        problem["status"] = metadata.get("problem-status", _STATUS.get(code))
+        if detail.startswith("{"):
+            # The proxy's own answers: what it sends over HTTP, as text.
+            with suppress(ValueError):
+                problem = json.loads(detail)
+        if problem.get("status") is None:
+            return self._connection_error(code, detail, is_idempotent=is_idempotent)
+        return rejection_error(
+            self._url, int(problem["status"]), problem, metadata, is_idempotent=is_idempotent
         )
 
-    def _connection_error(self, failure: "_Failure", *, is_idempotent: bool) -> ServiceError:
-        reason = failure.detail
-        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    def _connection_error(
+        self, code: grpc.StatusCode, detail: str, *, is_idempotent: bool
+    ) -> ServiceError:
+        reason = detail
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             reason = f"no answer within {self._timeout:g} s"
         is_tls = "handshake" in reason.lower()
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             reason += ". If your own CA signed it, name the CA's file (ca; run.py: --ca)"
-        # gRPC names no other sign of a request that was not sent.
-        is_unsent = reason.startswith(("failed to connect", "DNS resolution failed"))
+        # gRPC gives no other sign of a request that was not sent.
+        is_unsent = detail.startswith(("failed to connect", "DNS resolution failed"))
         return ServiceError(
             f"{self._url} cannot be reached: {reason}",
             is_retryable=not is_tls and (is_unsent or is_idempotent),
@@ -146,43 +150,10 @@ class GrpcCalls:
             raise ServiceError(f"{self._url} is not a prediction service ({error!r}).") from None
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """What a failed call says.
-
-    Attributes:
-        code: gRPC's code.
-        detail: The reason.
-        metadata: By key.
-    """
-
-    code: grpc.StatusCode
-    detail: str
-    metadata: dict[str, str]
-
-    @classmethod
-    def parse(cls, error: Any) -> "_Failure":
-        pairs = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
-        metadata = {str(key): value for key, value in pairs if isinstance(value, str)}
-        return cls(error.code(), error.details() or error.code().name, metadata)
-
-    @property
-    def status(self) -> int:
-        status = self.metadata.get("problem-status", "")
-        return int(status) if status.isdecimal() else _STATUS.get(self.code, 500)
-
-    @property
-    def kind(self) -> str:
-        return self.metadata.get("problem-type", "").rpartition(":")[2]
-
-    @property
-    def request_id(self) -> str:
-        return self.metadata.get("x-request-id", "")
-
-    @property
-    def retry_after(self) -> float | None:
-        value = self.metadata.get("retry-after", "")
-        return float(value) if value.isdecimal() else None
+def _read_metadata(failure: Any) -> dict[str, str]:
+    """Return the metadata of a failed call by name, in lower case."""
+    pairs = [*(failure.initial_metadata() or ()), *(failure.trailing_metadata() or ())]
+    return {str(name): value for name, value in pairs if isinstance(value, str)}
 
 
 def _read_texts(response: Any) -> list[bytes]:

@@ -1,10 +1,8 @@
 """The calls of a service over HTTP."""
 
-import email.utils
 import re
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from cv_factory_client.addresses import hide_password, is_loopback, proxy_variab
 from cv_factory_client.calls import Call
 from cv_factory_client.credentials import check_api_key, read_ca
 from cv_factory_client.errors import ClientConfigError, ServiceError
+from cv_factory_client.rejections import rejection_error
 from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
-
-_RETRYABLE_READS = (502, 503, 504)
 
 
 class HttpCalls:
@@ -142,34 +139,16 @@ class HttpCalls:
         if response.is_success:
             return body
         problem = body if isinstance(body, dict) else {}
-        status, retry_after = response.status_code, parse_retry_after(response.headers)
-        # A 503 without Retry-After may come from a proxy whose connection broke after the request.
-        is_unprocessed = status == 429 or (status == 503 and retry_after is not None)
-        is_idempotent = response.request.method == "GET"
-        raise ServiceError(
-            f"{self._url} rejected the request ({status}): "
-            f"{problem.get('detail') or response.reason_phrase}",
-            status,
-            str(problem.get("type", "")).rpartition(":")[2],
-            retry_after=retry_after,
-            request_id=response.headers.get("x-request-id", ""),
-            is_retryable=is_unprocessed or (is_idempotent and status in _RETRYABLE_READS),
+        raise rejection_error(
+            self._url,
+            response.status_code,
+            {"detail": response.reason_phrase, **problem},
+            response.headers,
+            is_idempotent=response.request.method == "GET",
         )
 
     def _unknown_service(self, error: Exception) -> ServiceError:
         return ServiceError(f"{self._url} is not a prediction service ({error!r}).")
-
-
-def parse_retry_after(headers: httpx.Headers) -> float | None:
-    """Return the seconds of ``Retry-After``, which may be a number or a date; None without one."""
-    value = headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
 def _check_url(url: str, *, has_transport: bool) -> str:

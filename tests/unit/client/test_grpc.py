@@ -92,6 +92,12 @@ def rejection(code: str, status: int, kind: str, **metadata: str) -> Any:
     return getattr(grpc.StatusCode, code), "busy", pairs
 
 
+def proxy_rejection(status: int) -> Any:
+    """Return what Envoy makes of its own answers over HTTP."""
+    problem = {"type": "about:blank", "title": "Bad", "status": status, "detail": "busy"}
+    return grpc.StatusCode.UNAVAILABLE, json.dumps(problem), {"retry-after": "0"}
+
+
 def predict(url: str, images: list[bytes], *, is_async: bool = False, **options: Any) -> Any:
     """Predict a batch with either client."""
     if not is_async:
@@ -141,6 +147,7 @@ def test_a_rejection_is_retried_when_the_service_says(
     scripted.outcomes = [
         rejection("UNAVAILABLE", 503, "overloaded", retry_after="0"),
         rejection("RESOURCE_EXHAUSTED", 429, "too-many-requests", retry_after="0"),
+        proxy_rejection(503),
         answer([ROW]),
     ]
     url = f"grpc://127.0.0.1:{scripted.port}"
@@ -151,6 +158,7 @@ def test_a_rejection_is_retried_when_the_service_says(
     ("outcome", "status", "kind"),
     [
         ((grpc.StatusCode.UNAVAILABLE, "busy", {}), None, ""),
+        (proxy_rejection(502), 502, ""),
         ((grpc.StatusCode.UNIMPLEMENTED, "busy", {}), 501, ""),
         (rejection("INVALID_ARGUMENT", 422, "image", x_request_id="r1"), 422, "image"),
         (rejection("DEADLINE_EXCEEDED", 408, "too-slow"), 408, "too-slow"),
@@ -162,7 +170,7 @@ def test_images_that_may_have_been_predicted_are_not_sent_again(
     scripted: ScriptedService, outcome: Any, status: int | None, kind: str
 ) -> None:
     scripted.outcomes = [outcome, answer([ROW])]
-    with pytest.raises(ServiceError, match="busy") as caught:
+    with pytest.raises(ServiceError, match=r"busy$") as caught:
         predict(f"grpc://127.0.0.1:{scripted.port}", [b""])
     assert (caught.value.status, caught.value.kind) == (status, kind)
     assert caught.value.request_id == outcome[2].get("x-request-id", "")

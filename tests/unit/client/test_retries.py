@@ -165,6 +165,15 @@ def test_the_policy_bounds_attempts_and_waits(options: Any, waits: list[float]) 
     assert error.retry_after == 10
 
 
+def test_only_the_services_own_problems_have_a_kind(waits: list[float]) -> None:
+    problem = {"type": "about:blank", "title": "Bad Gateway", "detail": "The service ended."}
+    transport, _ = scripted(httpx.Response(502, json=problem), httpx.Response(404, text="<html>"))
+    for message in (r"\(502\): The service ended\.", r"\(404\): Not Found"):
+        with pytest.raises(ServiceError, match=message) as caught:
+            predict(transport, is_async=False)
+        assert caught.value.kind == ""
+
+
 def test_retry_after_may_be_a_date(waits: list[float]) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
     past = "Wed, 21 Oct 2015 07:28:00 GMT"
