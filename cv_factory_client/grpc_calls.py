@@ -45,7 +45,7 @@ class GrpcCalls:
     def __init__(
         self, url: str, api_key: str | None, timeout: float, ca: Path | None, *, is_async: bool
     ) -> None:
-        """Check the arguments; the channel is opened by the first call.
+        """Open a channel; it connects with the first call.
 
         Raises:
             ClientConfigError: The URL is malformed, or the key or the CA certificate cannot be
@@ -58,6 +58,9 @@ class GrpcCalls:
         self._timeout = timeout
         self._ca = read_ca(ca).encode() if ca else None
         self._api: Any = grpc.aio if is_async else grpc
+        if not is_async:
+            # Here, so that threads that call at once share one.
+            _ = self._channel
 
     @cached_property
     def _channel(self) -> Any:
@@ -92,7 +95,7 @@ class GrpcCalls:
     def model_info(self) -> Call[ModelInfo]:
         """Return the call that describes the model."""
         request = message_class("ModelMetadataRequest")()
-        return Call(self._method("ModelMetadata", request), _parse_model_info)
+        return Call(self._method("ModelMetadata", request), self._parse_model_info)
 
     def is_ready(self) -> Call[bool]:
         """Return the call that tells whether the service is ready."""
@@ -147,7 +150,23 @@ class GrpcCalls:
             rows = [json.loads(text) for text in _read_texts(response)]
             return [parse_prediction(row, common) for row in rows]
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise ServiceError(f"{self._url} is not a prediction service ({error!r}).") from None
+            raise self._unknown_service(error) from None
+
+    def _parse_model_info(self, response: Any) -> ModelInfo:
+        details = {
+            "platform": response.platform,
+            "inputs": {tensor.name: tuple(tensor.shape) for tensor in response.inputs},
+            "outputs": {tensor.name: tuple(tensor.shape) for tensor in response.outputs},
+        }
+        version = ", ".join(response.versions)
+        try:
+            _, height, width, channels = details["inputs"]["pixels"]
+        except (KeyError, ValueError) as error:
+            raise self._unknown_service(error) from None
+        return ModelInfo(response.name, version, (), (height, width, channels), details)
+
+    def _unknown_service(self, error: Exception) -> ServiceError:
+        return ServiceError(f"{self._url} is not a prediction service ({error!r}).")
 
 
 def _read_metadata(failure: Any) -> dict[str, str]:
@@ -166,18 +185,6 @@ def _read_texts(response: Any) -> list[bytes]:
         start = first + int.from_bytes(data[start:first], "little")
         texts.append(data[first:start])
     return texts
-
-
-def _parse_model_info(response: Any) -> ModelInfo:
-    pixels = next(tensor for tensor in response.inputs if tensor.name == "pixels")
-    _, height, width, channels = pixels.shape
-    details = {
-        "platform": response.platform,
-        "inputs": {tensor.name: tuple(tensor.shape) for tensor in response.inputs},
-        "outputs": {tensor.name: tuple(tensor.shape) for tensor in response.outputs},
-    }
-    version = ", ".join(response.versions)
-    return ModelInfo(response.name, version, (), (height, width, channels), details)
 
 
 def _parse_url(url: str) -> tuple[str, str, bool]:

@@ -133,10 +133,13 @@ def test_a_model_is_described_by_its_metadata(scripted: ScriptedService) -> None
         message_class("ServerReadyResponse")(ready=True),
         message_class("ServerReadyResponse")(ready=False),
         message_class("ModelMetadataResponse")(name="m", versions=["7"], inputs=inputs),
+        message_class("ModelMetadataResponse")(name="of another server", inputs=inputs[:1]),
     ]
     with PredictionClient(f"grpc://localhost:{scripted.port}") as client:
         assert [client.is_ready(), client.is_ready()] == [True, False]
         info = client.model_info()
+        with pytest.raises(ServiceError, match="is not a prediction service"):
+            client.model_info()
     assert (info.model, info.version, info.input_shape) == ("m", "7", (8, 9, 1))
 
 
