@@ -1,0 +1,244 @@
+"""The proxy's routes: clients that stay with a version, copies, TLS, HTTP/2, gRPC and WebSocket."""
+
+import http.client
+import json
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from websockets.http11 import Request, Response
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
+
+from cv_factory.deployment.local.routes import Backend, Routes
+from cv_factory.deployment.traffic import Sticky, TlsFiles
+from cv_factory.errors import ConfigError
+from cv_factory.processes.log_rotation import rotate_file
+from tests.support.certificates import CertificateAuthority
+from tests.support.waiting import wait_until
+from tests.unit.deployment.test_proxy import Echo, EchoServer, RunningProxy, running_proxy
+
+#: Of each request to a server: its name and the headers.
+_SEEN: list[tuple[str, dict[str, str]]] = []
+
+
+class Recorder(Echo):
+    """Keeps the headers of all requests with a body."""
+
+    def _body(self) -> bytes:
+        name = self.server.name  # type: ignore[attr-defined]
+        _SEEN.append((name, {key.lower(): value for key, value in self.headers.items()}))
+        return super()._body()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
+    # Longer than the path of a Unix socket may be.
+    with running_proxy(tmp_path_factory.mktemp("proxy") / ("long" * 25)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[EchoServer, EchoServer]]:
+    pair = EchoServer("old", Recorder), EchoServer("new", Recorder)
+    yield pair
+    for server in pair:
+        server.shutdown()
+
+
+def route(proxy: RunningProxy, *backends: Backend, **settings: Any) -> None:
+    proxy.process.set_routes(Routes(backends=backends, **settings), 20)
+
+
+def send(client: http.client.HTTPConnection, headers: dict[str, str]) -> str:
+    """Send a request and return which server answered."""
+    client.request("POST", "/predict?key=secret", body=b"image", headers=headers)
+    response = client.getresponse()
+    assert (response.status, response.read()) == (200, b"image")
+    return str(response.headers["X-Server"])
+
+
+def test_a_client_on_the_canary_stays_there_while_its_share_grows(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    old, new = servers
+    client = proxy.connect()
+    on_canary: set[int] = set()
+    for share in (0.1, 0.3, 0.6):
+        sticky = Sticky("header", "X-User")
+        route(proxy, old.backend(1 - share), new.backend(share), sticky=sticky)
+        now = {n for n in range(200) if send(client, {"X-User": f"user {n}"}) == "new"}
+        assert on_canary <= now
+        assert abs(len(now) / 200 - share) < 0.1
+        on_canary = now
+    route(proxy, old.backend(0.5), new.backend(0.5), sticky=Sticky("api_key"))
+    for n in range(10):
+        bearer = send(client, {"Authorization": f"Bearer key{n}"})
+        assert [bearer] * 3 == [send(client, {"X-API-Key": f"key{n}"}) for _ in range(3)]
+    route(proxy, old.backend(0.5), new.backend(0.5), sticky=Sticky("cookie", "id"))
+    answers = {send(client, {"Cookie": f"a={n}; id=7"}) for n in range(10)}
+    assert len(answers) == 1
+    assert {send(client, {"Cookie": f"id={n}"}) for n in range(30)} == {"old", "new"}
+
+
+def test_a_shadow_gets_copies_and_no_one_sees_its_answers(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    shadow = EchoServer("shadow", Recorder)
+    copied = replace(shadow.backend(0.0), arm="shadow", mirror_share=1.0)
+    route(proxy, servers[0].backend(1.0), copied)
+    client = proxy.connect()
+    _SEEN.clear()
+    forged = {"X-Forwarded-For": "203.0.113.7"}
+    assert {send(client, forged) for _ in range(20)} == {"old"}
+    assert send(client, {"X-Request-ID": "mine"}) == "old"
+    wait_until(lambda: len(_SEEN) == 42)
+    requests, copies = (
+        {h["x-request-id"]: h["x-forwarded-for"].split(",")[-1] for n, h in _SEEN if n == name}
+        for name in ("old", "shadow")
+    )
+    assert "mine" in requests
+    assert requests == copies
+    assert set(copies.values()) == {"127.0.0.1"}
+    shadow.shutdown()
+    shadow.server_close()
+    assert {send(client, {}) for _ in range(20)} == {"old"}
+
+
+def test_a_renewed_certificate_is_served_and_connections_stay(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer], tmp_path: Path
+) -> None:
+    authority = CertificateAuthority(tmp_path)
+    tls = TlsFiles(*authority.issue())
+    route(proxy, servers[0].backend(1.0), tls=tls)
+    assert (proxy.folder / "sds.json").stat().st_mode & 0o077 == 0
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+
+    def handshake() -> tuple[str | None, bytes | None]:
+        address = ("127.0.0.1", proxy.port)
+        with ssl_connection(context, address) as connection:
+            return connection.selected_alpn_protocol(), connection.getpeercert(binary_form=True)
+
+    protocol, first = handshake()
+    assert protocol == "h2"
+    old = ssl.create_default_context(cafile=str(authority.file))
+    kept = http.client.HTTPSConnection("127.0.0.1", proxy.port, context=old, timeout=20)
+    assert send(kept, {}) == "old"
+    tls.key.write_text("damaged")
+    with pytest.raises(ConfigError, match="server\\.key"):
+        route(proxy, servers[1].backend(1.0), tls=tls)
+    assert handshake()[1] == first
+    authority.issue()
+    wait_until(lambda: handshake()[1] != first)
+    assert send(kept, {}) == "old"
+    route(proxy, servers[0].backend(1.0))
+    assert send(proxy.connect(), {}) == "old"
+
+
+def ssl_connection(context: ssl.SSLContext, address: tuple[str, int]) -> ssl.SSLSocket:
+    client = socket.create_connection(address, timeout=20)
+    return context.wrap_socket(client, server_hostname=address[0])
+
+
+def test_grpc_streams_and_websockets_pass_and_outlive_a_change(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    with grpc_server("old") as old, grpc_server("new") as new, websocket_server() as port:
+        route(proxy, Backend("old", port, 1.0, old))
+        with (
+            grpc.insecure_channel(f"127.0.0.1:{proxy.port}") as channel,
+            connect(f"ws://127.0.0.1:{proxy.port}/ws", proxy=None) as websocket,
+        ):
+            more = threading.Event()
+            answers = stream(channel, more)
+            assert next(answers) == b"old 1"
+            second = replace(servers[1].backend(1.0), grpc_port=new)
+            change = threading.Thread(target=route, args=(proxy, second))
+            change.start()
+            wait_until(lambda: unary(channel) == b"new x")
+            websocket.send(b"still here")
+            assert websocket.recv(timeout=20) == b"still here"
+            more.set()
+            assert list(answers) == [b"old 2"]
+            websocket.close()
+            change.join()
+            route(proxy, replace(second, grpc_port=None))
+            with pytest.raises(grpc.RpcError) as refused:
+                unary(channel)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def stream(channel: grpc.Channel, more: threading.Event) -> Iterator[bytes]:
+    def requests() -> Iterator[bytes]:
+        yield b"1"
+        more.wait(20)
+        yield b"2"
+
+    return iter(channel.stream_stream("/test.Echo/Echo")(requests(), timeout=20))
+
+
+def unary(channel: grpc.Channel) -> bytes:
+    return b"".join(channel.stream_stream("/test.Echo/Echo")(iter([b"x"]), timeout=20))
+
+
+@contextmanager
+def grpc_server(name: str) -> Iterator[int]:
+    """Serve gRPC that answers each message with the name and the message; yield the port."""
+
+    def echo(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for request in requests:
+            yield name.encode() + b" " + request
+
+    methods = {"Echo": grpc.stream_stream_rpc_method_handler(echo)}
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None)
+
+
+@contextmanager
+def websocket_server() -> Iterator[int]:
+    """Serve WebSockets that get back what they sent, and health checks; yield the port."""
+
+    def echo(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    def answer_checks(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(200, "") if request.path == "/readyz" else None
+
+    with serve(echo, "127.0.0.1", 0, process_request=answer_checks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.socket.getsockname()[1]
+
+
+def test_the_access_log_has_no_secret_and_is_rotated(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    route(proxy, servers[0].backend(1.0))
+    client, log = proxy.connect(), proxy.folder / "access.log"
+    headers = {"Authorization": "Bearer secret", "X-API-Key": "secret", "X-Request-ID": "logged"}
+    assert send(client, headers) == "old"
+    wait_until(lambda: '"logged"' in log.read_text())
+    entry = next(e for e in map(json.loads, log.read_text().splitlines()) if "logged" in e.values())
+    assert (entry["path"], entry["status"], entry["address"]) == ("/predict", 200, "127.0.0.1")
+    assert "secret" not in log.read_text()
+    (envoy,) = proxy.supervisor.children()
+    assert rotate_file(log, max_bytes=1, max_files=2)
+    envoy.send_signal(signal.SIGUSR1)
+    wait_until(log.exists)
+    assert "logged" in log.with_name("access.log.1").read_text()
