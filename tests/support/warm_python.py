@@ -28,11 +28,14 @@ from typing import Any, NoReturn
 
 import sqlalchemy
 import sqlalchemy.orm
+from mlflow.utils import requirements_utils
 
 #: Not onnxruntime, which starts a thread when it is imported: a fork has no such thread to end.
 PACKAGES = (
     "git",
     "great_expectations",
+    "httpx",
+    "matplotlib.backends.backend_agg",
     "matplotlib.pyplot",
     "mlflow",
     "mlflow.pyfunc",
@@ -40,21 +43,28 @@ PACKAGES = (
     "mlflow.store.tracking.sqlalchemy_store",
     "numba",
     "onnxscript",
+    "opentelemetry.sdk.trace",
     "pandas",
     "pyarrow.parquet",
     "safetensors.torch",
     "scipy.stats",
     "skl2onnx",
+    "sklearn.datasets",
     "sklearn.linear_model",
     "sklearn.model_selection",
     "torch",
     "zenml.client",
+    "zenml.deployers",
     "zenml.entrypoints.entrypoint",
+    "zenml.execution.step.utils",
     "zenml.integrations.mlflow.experiment_trackers",
     "zenml.integrations.mlflow.model_registries",
+    "zenml.log_stores",
+    "zenml.login.credentials_store",
     "zenml.materializers",
     "zenml.orchestrators.local.local_orchestrator",
     "zenml.pipelines",
+    "zenml.sandboxes",
     "zenml.zen_stores.sql_zen_store",
 )
 _STEP_MODULE = "stacks.step_entrypoint"
@@ -86,6 +96,8 @@ def main(folder: Path) -> None:
     """
     for name in PACKAGES:
         importlib.import_module(name)
+    # What MLflow reads of every installed package when it saves its first model.
+    requirements_utils._init_modules_to_packages_map()
     sqlalchemy.orm.configure_mappers()
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_sync)
     # The garbage collector of a fork would touch, and so copy, every page that the imports filled.
