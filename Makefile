@@ -23,8 +23,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
 dev_extras := dev sources backbones heif
-# Tests of run.py wait for processes that start: two at once take little more than half the time.
-workers := --numprocesses logical --maxprocesses 4 --dist worksteal
+# tests/conftest.py says how many.
+workers := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 help:  ## list the targets
 	@echo "CV Factory: labelled images in, a gated, traceable predictor out."
