@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         # Several workers share the cores, and small networks gain nothing from a second thread.
         "OMP_NUM_THREADS": "1",
+        # UMAP maps sixty images here: compiling it takes all of the time.
+        "NUMBA_OPT": "0",
     }
     os.environ.update(environment)
     # In the background of a script, this process and all that it starts would ignore Ctrl-C.
@@ -46,21 +48,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help=text)
 
 
-#: Projects in the order in which their tests run, from the one that takes longest to make.
-_PROJECTS = ("trained_project", "registry_history", "project", "pristine_project")
+#: Projects that take long to make, longest first: one worker has all tests that need them.
+_TRAINED = ("trained_project", "registry_history")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder, and put first what takes longest.
-
-    A worker that has finished steals from the end of another's list (``--dist worksteal``), so
-    that tests of one project stay together in one worker.
-    """
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    """Mark tests by their folder, and put first what takes longest."""
     for item in items:
         kind = item.path.relative_to(ROOT / "tests").parts[0]
         if kind in ("unit", "e2e"):
             item.add_marker(kind)
-    items.sort(key=_rank)
+    yield  # those that are not selected leave the list
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = _arrange(items, workers)
+
+
+def _arrange(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return the tests in an order that keeps workers busy.
+
+    With ``--dist worksteal`` each worker begins with an equal part of the list, and takes from the
+    end of another's when it has finished. The first part begins with the tests of trained projects,
+    the second with the other tests of commands, so that no long test is left for the end.
+    """
+    commands = [item for item in items if item.get_closest_marker("e2e")]
+    trained = [i for i in commands if _rank(i)[0] < len(_TRAINED)]
+    others = sorted((i for i in commands if i not in trained), key=_rank)
+    rest = [item for item in items if item not in commands]
+    n_first = max(0, len(items) // workers - len(trained))
+    return [*sorted(trained, key=_rank), *rest[:n_first], *others, *rest[n_first:]]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,11 +105,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return CloudScheduling(config, log)
 
 
-def _rank(item: pytest.Item) -> tuple[int, bool]:
-    if not isinstance(item, pytest.Function) or item.get_closest_marker("e2e") is None:
-        return len(_PROJECTS), False
-    positions = (i for i, name in enumerate(_PROJECTS) if name in item.fixturenames)
-    return next(positions, len(_PROJECTS)), item.get_closest_marker("slow") is None
+def _rank(item: pytest.Item) -> tuple[int, bool, bool]:
+    """Sort by the project, then slow tests, then those that need ZenML, before the others."""
+    names = item.fixturenames if isinstance(item, pytest.Function) else []
+    project = next((i for i, name in enumerate(_TRAINED) if name in names), len(_TRAINED))
+    return project, item.get_closest_marker("slow") is None, "project" not in names
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
