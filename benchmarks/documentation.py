@@ -149,6 +149,7 @@ def pca(result: Figures) -> str:
     )
 
 
+_TITLES = {"small_cnn": "small CNN, 28x28 PNG", "resnet18": "ResNet18, 64x64 PNG"}
 _SERVERS = {
     "cv_factory": "**this service**",
     "mlflow_torch": "MLflow, torch",
@@ -160,12 +161,12 @@ _SERVERS = {
 
 def serving_resnet18(result: Figures) -> str:
     """Servers of ResNet18."""
-    return _servers("ResNet18, 64x64 PNG", result["resnet18"])
+    return _servers(_TITLES["resnet18"], result["resnet18"])
 
 
 def serving_small_cnn(result: Figures) -> str:
     """Servers of the small CNN."""
-    return _servers("small CNN, 28x28 PNG", result["small_cnn"])
+    return _servers(_TITLES["small_cnn"], result["small_cnn"])
 
 
 def _servers(title: str, measured: Figures) -> str:
@@ -243,6 +244,21 @@ _PERCENTILES = ("p50_ms", "p99_ms")
 _MODELS = {"small_cnn": "small CNN", "resnet18": "ResNet18"}
 
 
+def serving_tensors(result: Figures) -> str:
+    """Batches of 8 images in every form of a request."""
+    rows = [
+        [name, *(f"{_median(result[model]['figures'][name], 'images'):,.0f}" for model in _TITLES)]
+        for name in result["small_cnn"]["figures"]
+    ]
+    rounds = len(next(iter(result["small_cnn"]["figures"].values())))
+    text = f"Images/s over 8 connections, medians of {rounds} rounds."
+    return f"{text}\n\n{_table(('batches of 8', *_TITLES.values()), rows)}"
+
+
+def _median(samples: Sequence[Figures], key: str) -> float:
+    return float(np.median([sample[key] for sample in samples]))
+
+
 def training_speed(result: Figures) -> str:
     """Seconds to the exported predictor of Fashion-MNIST, against textbook scripts."""
     ours = Spread.of(result["ours_seconds"])
@@ -267,6 +283,7 @@ FIGURES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "serving_resnet18": (serving_resnet18, "serving.json"),
     "serving_small_cnn": (serving_small_cnn, "serving.json"),
     "serving_overload": (serving_overload, "serving_overload.json"),
+    "serving_tensors": (serving_tensors, "serving_tensors.json"),
     "serving_camera": (serving_camera, "serving_camera.json"),
     "training_speed": (training_speed, "training_speed.json"),
 }

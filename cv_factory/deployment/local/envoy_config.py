@@ -6,6 +6,7 @@ See https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -136,8 +137,12 @@ def _endpoint(backend: Backend, port: int, share: float, status: str) -> Json:
         "health_status": status,
         "load_balancing_weight": max(1, round(share * _TOTAL_WEIGHT)),
         # By its name, not its port: it keeps its clients when it is started again.
-        "metadata": {"filter_metadata": {"envoy.lb": {"hash_key": backend.name}}},
+        "metadata": _endpoint_metadata(hash_key=backend.name, version=backend.version),
     }
+
+
+def _endpoint_metadata(**fields: str) -> Json:
+    return {"filter_metadata": {"envoy.lb": fields}}
 
 
 def clusters(routes: Routes) -> list[Json]:
@@ -158,6 +163,10 @@ def _service_cluster(cluster: str, sticky: Sticky | None) -> Json:
     return {
         **_cluster(cluster, cluster),
         **(policy if sticky else {"lb_policy": "ROUND_ROBIN"}),
+        "lb_subset_config": {
+            "fallback_policy": "ANY_ENDPOINT",
+            "subset_selectors": [{"keys": ["version"]}],
+        },
         "type": "EDS",
         "eds_cluster_config": {"eds_config": _file_source(eds_file(cluster))},
         # Envoy would answer with services that fail their checks, and go on with removed ones.
@@ -248,6 +257,7 @@ def route_table(routes: Routes) -> Json:
             "match": {"prefix": "/", "grpc": {}},
             "route": {**_route(GRPC, routes), "idle_timeout": "0s", **_mirrors(GRPC, routes)},
         },
+        *_version_routes(routes),
         {
             "match": {"prefix": "/", "headers": is_post},
             "route": {**_route(HTTP, routes), **_mirrors(HTTP, routes)},
@@ -260,6 +270,20 @@ def route_table(routes: Routes) -> Json:
         request_headers_to_add=[_CLIENT_ADDRESS],
         virtual_hosts=[{"name": "model", "domains": ["*"], "routes": table}],
     )
+
+
+def _version_routes(routes: Routes) -> Iterable[Json]:
+    """Yield the routes of requests that name their version (Open Inference Protocol over REST)."""
+    versions = {b.version for b in routes.backends if b.weight > 0 and b.version}
+    if len(versions) == 1:
+        return
+    for version in sorted(versions):
+        pattern = f"/v2/models/[^/]+/versions/{re.escape(version)}(/.*)?"
+        subset = {"metadata_match": _endpoint_metadata(version=version)}
+        yield {
+            "match": {"safe_regex": {"regex": pattern}},
+            "route": {**_route(HTTP, routes), **subset},
+        }
 
 
 def _route(cluster: str, routes: Routes) -> Json:

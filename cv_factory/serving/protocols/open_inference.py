@@ -113,7 +113,8 @@ class OutputTensor:
         """Return the elements in binary, as in ``InputTensor.data``."""
         if self.datatype == "FP32":
             return self.values.astype(_FP32).tobytes()
-        encoded = [text.encode() for text in self.to_list()]
+        # A class is named after its folder, whose name may be no UTF-8.
+        encoded = [text.encode(errors="surrogateescape") for text in self.to_list()]
         return b"".join(len(e).to_bytes(_LENGTH_BYTES, "little") + e for e in encoded)
 
 

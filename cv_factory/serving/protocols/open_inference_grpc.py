@@ -166,7 +166,7 @@ class OpenInferenceGrpc:
             else:
                 elements = tensor.to_list()
                 if tensor.datatype == "BYTES":
-                    elements = [text.encode() for text in elements]
+                    elements = [text.encode(errors="surrogateescape") for text in elements]
                 getattr(output.contents, _CONTENTS[tensor.datatype]).extend(elements)
         return response
 

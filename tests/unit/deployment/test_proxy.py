@@ -98,8 +98,8 @@ class EchoServer(ThreadingHTTPServer):
         self.name = name
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def backend(self, weight: float) -> Backend:
-        return Backend(self.name, self.server_port, weight)
+    def backend(self, weight: float, version: str = "") -> Backend:
+        return Backend(self.name, self.server_port, weight, version=version)
 
 
 class RunningProxy:
@@ -189,6 +189,20 @@ def test_a_canary_is_given_its_share_request_by_request(
     client = proxy.connect()
     counts = Counter(send_request(client) for _ in range(100))
     assert abs(counts["new"] - 25) <= 1
+
+
+@pytest.mark.slow
+def test_a_request_that_names_its_version_is_given_to_it(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    old, new = servers
+    proxy.route(old.backend(0.9, "7"), new.backend(0.1, "8"))
+    client = proxy.connect()
+    for path in ("/v2/models/digits/versions/8", "/v2/models/digits/versions/8/infer?a=b"):
+        assert {send_request(client, path=path) for _ in range(20)} == {"new"}
+    # No such version: whoever answers says so.
+    path = "/v2/models/digits/versions/88/infer"
+    assert Counter(send_request(client, path=path) for _ in range(20)) == {"old": 18, "new": 2}
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from cv_factory.errors import ArtifactError
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
 from cv_factory.serving.logging.prediction_log import read_predictions
+from cv_factory.serving.protocols.open_inference import OutputTensor
 from cv_factory.serving.protocols.open_inference_rest import LENGTH_HEADER
 from tests.support.digits_service import (
     DigitsService,
@@ -145,6 +146,12 @@ def test_a_request_selects_outputs_their_form_and_classes() -> None:
     [ranked] = classes.json()["outputs"]
     assert (ranked["datatype"], ranked["shape"]) == ("BYTES", [2, 2])
     assert ranked["data"][::2] == [f"{v:.6f}:{i}:{i}" for v, i in zip(values, best, strict=True)]
+
+
+def test_a_label_that_is_no_utf8_is_returned_as_it_is() -> None:
+    label = OutputTensor("label", np.array(["caf\udce9", ""], object))
+    assert (label.datatype, label.shape) == ("BYTES", (2,))
+    assert label.to_bytes() == bytes_tensor(b"caf\xe9", b"")
 
 
 def test_an_answer_names_its_request_predictions_and_version(tmp_path: Path) -> None:
