@@ -29,8 +29,9 @@ _REVISION = 1
 _MAX_HEAD_KIB = 64
 _HEAD_TIMEOUT, _IDLE_TIMEOUT, _STREAM_IDLE_TIMEOUT = "10s", "75s", "300s"
 _CONNECT_TIMEOUT = "5s"
-#: For so long the rest of a request is read that was answered before its end.
-_LINGER_TIMEOUT = "10s"
+#: For so long the rest of a request is read that was answered before its end. Clients of WebSockets
+#: wait for it, too, since they let the server close the connection.
+_LINGER_TIMEOUT = "1s"
 #: Beyond the file descriptors that a process may have, so that Envoy does not warn of no limit.
 _MAX_CONNECTIONS = 2**20
 #: Services close a connection that was idle for 5 s: one that could be closing is not used again.
@@ -412,6 +413,7 @@ def _connection_manager() -> Json:
         use_remote_address=True,
         skip_xff_append=True,  # see _CLIENT_ADDRESS
         delayed_close_timeout=_LINGER_TIMEOUT,
+        proxy_100_continue=True,  # the services refuse a body that is too large before it is sent
         # Copies for a shadow have the same id, so one is made where the client sends none.
         preserve_external_request_id=True,
         server_header_transformation="PASS_THROUGH",

