@@ -351,6 +351,21 @@ def test_what_is_in_flight_is_answered_when_the_proxy_ends(
         assert send_request(http.client.HTTPConnection("127.0.0.1", moved.port)) == "old"
 
 
+def test_a_proxy_of_another_release_is_replaced_and_one_of_this_is_not(
+    own_proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    own_proxy.route(servers[0].backend(1.0))
+    first = own_proxy.supervisor.pid
+    (own_proxy.folder / "bootstrap.json").unlink()  # releases before Envoy had none
+    own_proxy.process.check_port()
+    own_proxy.route(servers[0].backend(1.0))
+    second = own_proxy.supervisor.pid
+    assert first != second
+    assert send_request(own_proxy.connect()) == "old"
+    own_proxy.route(servers[0].backend(0.5), servers[1].backend(0.5))
+    assert own_proxy.supervisor.pid == second
+
+
 def accepts_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=20).close()
