@@ -2,8 +2,8 @@
 
 The default small CNN on 28x28, one worker, API keys and logs on. ``wrk`` (Debian: wrk) asks for
 SECONDS (default 3) at 1, 8 and 32 connections over loopback, in ROUNDS (default 3) of alternating
-order; on few cores client, proxy and service share them. The proxy before Envoy, in one run with it:
-``results/proxy_own_and_envoy.json``.
+order; on few cores client, proxy and service share them. The proxy before Envoy, in one run with
+it: ``results/proxy_own_and_envoy.json``.
 Run: python -m benchmarks.proxy_overhead [ROUNDS [SECONDS]]
 """
 
