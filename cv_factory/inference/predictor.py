@@ -184,6 +184,8 @@ class Prediction:
     @classmethod
     def concatenate(cls, batches: Sequence[Self]) -> Self:
         """Return the outputs of some batches as those of one."""
+        if len(batches) == 1:
+            return batches[0]
         arrays = zip(*(b._arrays() for b in batches), strict=True)
         return cls(*(np.concatenate(parts) for parts in arrays))
 
