@@ -74,7 +74,9 @@ class MicroBatcher(Generic[T, R]):
         with self._lock:
             self._queue.extend(zip(items, futures, strict=True))
             has_idle_thread = self._idle_threads > 0
-        if has_idle_thread:
+        if has_idle_thread and len(self._queue) >= self._max_batch:
+            self._dispatch()
+        elif has_idle_thread:
             # Not at once: items that arrive in one iteration of the event loop form one batch.
             loop.call_soon(self._dispatch)
         if len(futures) == 1:

@@ -91,3 +91,22 @@ def test_lone_items_run_on_the_event_loop_where_they_are_short_and_nothing_else_
         never.close()
 
     asyncio.run(work())
+
+
+def test_a_full_batch_does_not_wait_for_the_event_loop() -> None:
+    has_started = threading.Event()
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        has_started.set()
+        return items
+
+    async def block_the_loop() -> bool:
+        return has_started.wait(60)
+
+    async def work() -> None:
+        batcher = MicroBatcher(run, max_batch=2, queue_size=12)
+        results = await asyncio.gather(batcher([1, 2]), block_the_loop())
+        batcher.close()
+        assert results == [[1, 2], True]
+
+    asyncio.run(work())
