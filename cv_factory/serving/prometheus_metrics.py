@@ -3,8 +3,8 @@
 import os
 import threading
 from collections.abc import Callable
-from functools import cache
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import (
