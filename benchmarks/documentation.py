@@ -156,6 +156,7 @@ _SERVERS = {
     "mlflow_onnx": "MLflow, ONNX Runtime",
     "fastapi": "FastAPI, ONNX Runtime",
     "bentoml": "BentoML's API route",
+    "mlserver": "MLServer, ONNX Runtime",
 }
 
 

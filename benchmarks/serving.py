@@ -3,7 +3,8 @@
 Each round starts every server once, in alternating order, and loads it with ``wrk`` (Debian: wrk)
 at 1, 8 and 32 connections over loopback. Ours runs with an API key, rate limits and logs on.
 ROUNDS (default 2), SECONDS of load (default 4), NAMES of models (resnet18, small_cnn) and of what
-it is compared with (mlflow_torch, mlflow_onnx, fastapi, bentoml); all of each by default.
+it is compared with (mlflow_torch, mlflow_onnx, fastapi, bentoml, mlserver); all of each by default.
+MLServer needs other versions of packages: it is installed into an environment of its own.
 Run: python -m benchmarks.serving [ROUNDS [SECONDS [NAME …]]]
 """
 
@@ -32,7 +33,7 @@ from benchmarks.harness import (
     parse_arguments,
     save_result,
 )
-from benchmarks.serving_baselines import FOLDER, mlflow_body
+from benchmarks.serving_baselines import FOLDER, mlflow_body, mlserver_body
 from benchmarks.serving_models import SIZES, write_bundle
 from cv_factory.config.serving import ServingConfig
 from cv_factory.processes.ports import find_free_port
@@ -40,7 +41,7 @@ from cv_factory.serving.auth.api_keys import FILE_VARIABLE, add_key
 
 CONNECTIONS = (1, 8, 32)
 OURS = "cv_factory"
-BASELINES = ("mlflow_torch", "mlflow_onnx", "fastapi", "bentoml")
+BASELINES = ("mlflow_torch", "mlflow_onnx", "fastapi", "bentoml", "mlserver")
 _START_SECONDS = 300.0
 
 
@@ -88,6 +89,10 @@ def server(name: str, folder: Path, port: int) -> Server:
         os.environ[FOLDER] = str(folder)
         body.write_text(mlflow_body(name.removeprefix("mlflow_")), encoding="utf-8")
         return Server(command, env, "/invocations", "application/json", body)
+    if name == "mlserver":
+        body = folder / "mlserver.json"
+        body.write_text(mlserver_body(image), encoding="utf-8")
+        return Server(command, env, "/v2/models/model/infer", "application/json", body)
     return Server(command, env, "/predict", binary, image)
 
 
@@ -132,7 +137,8 @@ def _wait(
             continue
         if response.status_code == httpx.codes.OK:
             return
-        if response.status_code < 500:
+        # MLServer answers 400 until its model is loaded.
+        if response.status_code < 500 and "not ready yet" not in response.text:
             raise BenchmarkError(f"{url} answers {response.status_code}: {response.text[:500]}")
     raise BenchmarkError(f"{' '.join(target.command)} did not answer.")
 

@@ -6,10 +6,12 @@ All decode with Pillow to the model's size, and answer the label and all probabi
 
 import base64
 import io
+import json
 import os
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.serving_models import SIZES, network
+from cv_factory.processes.ports import find_free_port
 
 FOLDER = "BENCHMARK_FOLDER"
+# Its workers ask uvloop for the current event loop, which later versions do not create.
+_MLSERVER_REQUIREMENTS = ("mlserver==1.7.1", "uvloop<0.22", "onnxruntime", "pillow")
 
 
 def folder() -> Path:
@@ -127,13 +132,44 @@ def save_mlflow(kind: str, target: Path) -> None:
 
 def mlflow_body(kind: str) -> str:
     """Return the JSON that MLflow's server is sent: numbers for torch, base64 for the pyfunc."""
-    import json
-
     content = (folder() / "image.png").read_bytes()
     if kind == "torch":
         image = read_pixels(Image.open(io.BytesIO(content)))[None]
         return json.dumps({"inputs": (image.transpose(0, 3, 1, 2) / 255).round(6).tolist()})
     return json.dumps({"inputs": [base64.b64encode(content).decode()]})
+
+
+def mlserver_body(image: Path) -> str:
+    """Return the request of the Open Inference Protocol that MLServer is sent."""
+    data = [base64.b64encode(image.read_bytes()).decode()]
+    return json.dumps(
+        {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": data}]}
+    )
+
+
+def serve_mlserver(place: Path, port: int) -> int:
+    """Serve with MLServer's defaults, from an environment that the first call installs."""
+    environment = place.parent / "mlserver_environment"
+    if not environment.exists():
+        venv.create(environment, with_pip=True)
+        install = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *_MLSERVER_REQUIREMENTS], check=True)
+    models = place / "mlserver"
+    models.mkdir(exist_ok=True)
+    model = {
+        "name": "model",
+        "implementation": "serving_mlserver_model.Classifier",
+        "parameters": {"uri": str(place / "model.onnx")},
+    }
+    (models / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+    ports = {"HTTP": port, "GRPC": find_free_port(), "METRICS": find_free_port()}
+    env = {
+        **os.environ,
+        **{f"MLSERVER_{name}_PORT": str(number) for name, number in ports.items()},
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    command = [str(environment / "bin" / "mlserver"), "start", str(models)]
+    return subprocess.run(command, env=env).returncode
 
 
 def main() -> int:
@@ -154,6 +190,8 @@ def main() -> int:
         service: Any = serving_baselines.Stock
         service.inject_config()
         serve_http(service, host="127.0.0.1", port=port)
+    elif name == "mlserver":
+        return serve_mlserver(Path(place), port)
     else:
         kind = name.removeprefix("mlflow_")
         target = Path(place) / f"mlflow_{kind}"
