@@ -14,7 +14,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from PIL import Image
 
 
-class Classifier(MLModel):
+class Classifier(MLModel):  # type: ignore[misc]
     """Decodes and scores the image of a request of the Open Inference Protocol."""
 
     async def load(self) -> bool:
@@ -26,8 +26,8 @@ class Classifier(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         [text] = payload.inputs[0].data
         _, height, width, channels = self._session.get_inputs()[0].shape
-        image = Image.open(io.BytesIO(base64.b64decode(text)))
-        image = image.convert("L" if channels == 1 else "RGB")
+        opened = Image.open(io.BytesIO(base64.b64decode(text)))
+        image = opened.convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = image.resize((width, height))
         pixels = np.asarray(image, np.uint8).reshape(1, height, width, channels)
