@@ -1,6 +1,7 @@
 """The clients against an application in this process: images, batches, errors, TLS."""
 
 import asyncio
+import json
 import ssl
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from cli.main import command
 from cv_factory.serving.application import Application
 from cv_factory_client import (
     AsyncPredictionClient,
@@ -106,10 +109,17 @@ def test_batches_are_bounded_in_number_and_bytes_and_read_lazily() -> None:
             next(client.predict_many([b""], batch_size=0))
 
 
-class _Ready(BaseHTTPRequestHandler):
+class _Service(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+        row = {"id": "1", "label": "3", "probabilities": {"3": 0.75}}
+        answer = {"predictions": [row], "model": "digits", "version": "7"}
+        self.wfile.write(json.dumps(answer).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -120,7 +130,7 @@ def https_port(tmp_path: Path) -> Iterator[int]:
     certificate, key = CertificateAuthority(tmp_path).issue()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with HTTPServer(("127.0.0.1", 0), _Ready) as server:
+    with HTTPServer(("127.0.0.1", 0), _Service) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         yield server.server_port
@@ -137,6 +147,10 @@ def test_a_service_with_a_certificate_of_ones_own_ca(https_port: int, tmp_path: 
     with PredictionClient(url, ca=ca) as client:
         assert client.is_ready()
     assert asyncio.run(is_ready())
+    (tmp_path / "3.png").write_bytes(IMAGES[3])
+    arguments = ["predict", str(tmp_path / "3.png"), "--url", url, "--ca", str(ca)]
+    printed = CliRunner().invoke(command, arguments, catch_exceptions=False).output
+    assert printed.endswith("3.png: 3  75.0%  digits version 7  prediction 1\n")
     with PredictionClient(url) as client:  # a retry would not help: no wait
         with pytest.raises(ServiceError, match=r"VERIFY_FAILED.*name the CA's file") as caught:
             client.predict(b"")

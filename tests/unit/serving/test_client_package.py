@@ -41,4 +41,4 @@ def test_pip_installs_it_and_it_predicts_over_http_and_grpc(
     urls = [service.url, f"grpc://{service.grpc_address}"]
     command = [python, "-I", "-c", _PREDICT, *urls, str(service.image), service.key]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["True 3 3", "True 3 3", "['grpcio', 'httpx']"], done.stderr
+    assert done.stdout.splitlines() == ["True 8 8", "True 8 8", "['grpcio', 'httpx']"], done.stderr

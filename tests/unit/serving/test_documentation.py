@@ -50,9 +50,19 @@ def test_tritons_client(service: DigitsService) -> None:
         if "triton" in code
     )
     over_http = over_http.replace(URL.removeprefix("http://"), service.url.removeprefix("http://"))
-    over_grpc = over_grpc.replace("127.0.0.1:3001", service.grpc_address)
+    over_grpc = over_grpc.replace(GRPC, service.grpc_address)
     assert run(over_http, service).startswith("[b'8'] [[")
     assert run(over_grpc, service).splitlines() == ["[b'8']", "[b'8']"]
+
+
+def test_the_client(service: DigitsService) -> None:
+    [code] = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+        if "PredictionClient" in code
+    ]
+    code = code.replace(URL, service.url).replace("api_key=None", f"api_key={service.key!r}")
+    assert run(f"python - <<'END'\n{code}\nEND", service).startswith("8 {'8': ")
 
 
 def test_run_py_predicts_alike_over_http_and_grpc_and_with_the_bundle(
