@@ -39,7 +39,7 @@ def fuzzed_requests(seed: int, n: int) -> Iterator[FuzzedRequest]:
         if rng.random() < 0.15:
             content_type = rng.choice(_TYPES)
         if rng.random() < 0.2 and body:
-            body = _damaged(body, rng)
+            body = damage(body, rng)
         yield FuzzedRequest(rng.choice(_PATHS), content_type, body)
 
 
@@ -61,7 +61,8 @@ def _json(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     return "application/json", (rng.choice(_JSON) % text).encode()
 
 
-def _damaged(body: bytes, rng: random.Random) -> bytes:
+def damage(body: bytes, rng: random.Random) -> bytes:
+    """Return a body with a changed bit, or with some bytes less or more."""
     damaged = bytearray(body)
     at = rng.randrange(len(damaged))
     kind = rng.randrange(3)

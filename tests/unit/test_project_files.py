@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+import cv_factory
 from tests.support.paths import ROOT
 
 _WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -129,3 +131,8 @@ def test_the_index_names_files_that_exist() -> None:
 
 def test_the_devcontainer_is_json() -> None:
     json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+
+
+def test_the_library_names_the_release() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cv_factory.__version__ == project["version"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, FailFast, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -217,7 +218,11 @@ def parse_inference(body: bytes, head_length: int | None, model: OpenInferenceMo
         images = model.parse_images([InputTensor(IMAGE, "BYTES", (1,), [body])])
         return Inference(None, images, outputs, [True] * len(outputs))
     try:
-        request = _Request.model_validate_json(body if head_length is None else body[:head_length])
+        # In a third of the time that pydantic's own parser needs for arrays of pixels.
+        content = orjson.loads(body if head_length is None else body[:head_length])
+        request = _Request.model_validate(content)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, "json", f"the body is not valid JSON: {error}") from None
     except ValidationError as error:
         raise ProblemError(400, "json", _describe_first(error)) from None
     for tensor in chain[_Tensor](request.inputs, request.outputs):

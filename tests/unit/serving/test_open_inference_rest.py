@@ -4,10 +4,13 @@ import asyncio
 import base64
 import gzip
 import json
+import random
 import re
 import subprocess
 import sys
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,8 +39,10 @@ from tests.support.digits_service import (
     digits_bundle,
     post_image,
 )
+from tests.support.fuzzing import mutated
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
+from tests.support.request_fuzzing import damage
 
 INFER = "/v2/models/digits/infer"
 CLASSES = [str(n) for n in range(10)]
@@ -263,9 +268,24 @@ def test_unusable_requests_are_rejected_with_their_reasons(
             response = client.post(INFER, **request)
             assert list(response.json()) == ["error"]
             # The parser's own text depends on its version.
-            detail = re.sub(r"(?<=Invalid JSON: ).*", "…", response.json()["error"])
+            detail = re.sub(r"(?<=is not valid JSON: ).*", "…", response.json()["error"])
             lines.append(f"{name}: {response.status_code} {detail}\n")
     golden("open_inference_problems.txt", "".join(lines))
+
+
+def test_damaged_binary_requests_cause_no_server_error() -> None:
+    rng = random.Random(7)
+    statuses: Counter[int] = Counter()
+    with app_client(log={"requests": False}) as client, warnings.catch_warnings():
+        # Pillow warns of damaged metadata.
+        warnings.simplefilter("ignore")
+        for image in mutated(7, 300):
+            request = binary_request("image", "BYTES", [1], bytes_tensor(image))
+            if rng.random() < 0.5:
+                request["content"] = damage(request["content"], rng)
+            statuses[client.post(INFER, **request).status_code] += 1
+    assert min(statuses[200], statuses[400], statuses[422]) > 10, statuses
+    assert set(statuses) <= {200, 400, 413, 422}
 
 
 def test_every_error_has_the_form_of_the_protocol(
