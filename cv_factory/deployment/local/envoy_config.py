@@ -216,12 +216,15 @@ def _static_cluster(name: str, address: Json, protocol: str, filters: Sequence[J
 
 
 def _cluster(name: str, protocol: str, filters: Sequence[Json] = ()) -> Json:
-    version = "http2_protocol_options" if protocol == GRPC else "http_protocol_options"
+    protocol_options: Json = {"http_protocol_options": {}}
+    if protocol == GRPC:
+        # The workers of a service share its port, and each connection is of one of them.
+        protocol_options = {"http2_protocol_options": {"max_concurrent_streams": 4}}
     limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     options = _typed(
         _HTTP_OPTIONS,
         common_http_protocol_options={"idle_timeout": _REUSE_TIMEOUT},
-        explicit_http_config={version: {}},
+        explicit_http_config=protocol_options,
         http_filters=list(filters),
     )
     return {

@@ -32,21 +32,21 @@ class GrpcServer:
     """Server of the Open Inference Protocol; call ``stop`` when it is no longer needed."""
 
     def __init__(
-        self, service: OpenInferenceGrpc, is_ready: Callable[[], bool], limits: LimitsConfig
+        self, methods: OpenInferenceGrpc, is_ready: Callable[[], bool], limits: LimitsConfig
     ) -> None:
         """Prepare; ``start`` listens.
 
         Args:
-            service: The methods.
+            methods: Of the protocol.
             is_ready: Called in a thread for each health check.
             limits: Bounds of messages and of the time until one is answered.
         """
-        self._service = service
+        self._methods = methods
         self._health = _Health(is_ready)
         self._grace_period_s = limits.answer_seconds
         options = [*_OPTIONS, ("grpc.max_receive_message_length", limits.max_body_bytes)]
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((service.handlers(),))
+        self._server.add_generic_rpc_handlers((methods.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, _reflected_pool())
@@ -72,7 +72,7 @@ class GrpcServer:
     async def stop(self) -> None:
         """Answer the requests that have arrived, and no others."""
         await self._health.enter_graceful_shutdown()
-        self._service.stop_streams()
+        self._methods.stop_streams()
         await self._server.stop(self._grace_period_s)
 
 

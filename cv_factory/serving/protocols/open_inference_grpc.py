@@ -180,11 +180,14 @@ class OpenInferenceGrpc:
             stream.write_record(self._log)
             await stream.abort(problem)
         answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(self._window)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_write_answers(context, answers))
-            async for call in self._read_stream(stream):
-                await answers.put(tasks.create_task(self._answer_in_stream(call)))
-            await answers.put(None)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_write_answers(context, answers))
+                async for call in self._read_stream(stream):
+                    await answers.put(tasks.create_task(self._answer_in_stream(call)))
+                await answers.put(None)
+        except* grpc.aio.InternalError:
+            pass  # the client is gone
         if self._is_stopping.is_set():
             await stream.abort(ProblemError(503, "stopping", "the service stops; connect again"))
 

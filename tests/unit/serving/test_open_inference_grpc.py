@@ -407,3 +407,29 @@ def test_stopping_answers_what_has_arrived_and_ends_streams(
                 next(stream)
             requests.put(None)
     assert problem(end.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "stopping")
+
+
+def test_a_stream_whose_client_is_gone_ends_without_an_error() -> None:
+    app = Application(digits_bundle())
+    request = infer_request(IMAGES[0]).SerializeToString()
+
+    class GoneContext:
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        def peer(self) -> str:
+            return "ipv4:127.0.0.1:4000"
+
+        async def read(self) -> Any:
+            return request
+
+        async def write(self, _message: bytes) -> None:
+            raise grpc.aio.InternalError
+
+    async def stream() -> None:
+        await app.build_grpc_server()._methods._stream(None, GoneContext())
+
+    try:
+        asyncio.run(stream())
+    finally:
+        app.close()
