@@ -94,4 +94,7 @@ if __name__ == "__main__":
     else:
         activate_only_stack_integrations()
         stop_interrupted_steps()
-        print("RESULT " + json.dumps({how: outcome(how) for how in sys.argv[1:]}))
+        outcomes = {}
+        for how in sys.argv[1:]:
+            outcomes[how] = outcome(how)
+            print("RESULT " + json.dumps(outcomes), flush=True)
