@@ -231,16 +231,17 @@ async def measure(folder: Path, n_requests: int, n_changes: int) -> dict[str, ob
         _, n_changes = await asyncio.gather(
             load.run(), change_routes(proxy, backends, load, n_changes)
         )
-        processes = [psutil.Process(running_pid(proxy))]
-        processes += processes[0].children()
+        seconds = time.monotonic() - begin
+        supervisor = psutil.Process(running_pid(proxy))
+        resident = [p.memory_info().rss / 1e6 for p in (supervisor, *supervisor.children())]
         return {
-            "seconds": time.monotonic() - begin,
+            "seconds": seconds,
             "changes": n_changes,
             "sent": dict(load.sent),
             "lost": dict(load.lost),
             "sticky": await measure_stickiness(proxy, backends),
             "restart_seconds": await measure_restarts(proxy),
-            "resident_mb": [process.memory_info().rss / 1e6 for process in processes],
+            "resident_mb": resident,
         }
     finally:
         proxy.remove(5.0)

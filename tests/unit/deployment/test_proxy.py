@@ -483,6 +483,24 @@ def test_a_killed_proxy_is_started_again(
     assert send_request(proxy.connect()) == "new"
 
 
+def test_a_damaged_file_changes_nothing_of_what_serves(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    proxy.route(servers[0].backend(1.0))
+    for name in ("rds.json", "eds-http.json", "lds.json"):
+        damaged = proxy.folder / "damaged"
+        damaged.write_text('{"resources": [')
+        damaged.replace(proxy.folder / name)
+    log = proxy.folder / "envoy.log"
+    wait_until(lambda: log.exists() and log.read_text().count("config update") >= 3, 20)
+    assert send_request(proxy.connect()) == "old"
+    (serving,) = proxy.supervisor.children()
+    serving.kill()
+    psutil.wait_procs([serving])
+    wait_until(lambda: accepts_connections(proxy.port))
+    assert send_request(proxy.connect()) == "old"
+
+
 def test_a_supervisor_without_work_sleeps(proxy: RunningProxy) -> None:
     """Its proxy was killed thrice by the tests before; polls of 20 ms are 50 switches a second."""
     switches = proxy.supervisor.num_ctx_switches().voluntary - proxy.switches_at_start
