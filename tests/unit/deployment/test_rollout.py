@@ -1,4 +1,4 @@
-"""A client stays with its version while a canary's share grows: through a real proxy."""
+"""Sticky clients and shadows, through a real proxy."""
 
 import http.client
 from pathlib import Path
@@ -7,11 +7,12 @@ import pytest
 
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.deployment.traffic import Sticky
-from tests.unit.deployment.test_proxy import EchoServer, running_proxy
+from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
+from tests.unit.deployment.test_proxy import EchoServer, running_proxy, send_request
 
 pytestmark = pytest.mark.slow
 
-N_CLIENTS = 250
+N_CLIENTS = 150
 #: By what a client is known, and the header of client N.
 STICKY = {
     Sticky("header", "X-User"): ("X-User", "user-{}"),
@@ -44,6 +45,22 @@ def test_no_client_moves_back_while_the_canary_grows(tmp_path: Path) -> None:
     finally:
         for server in servers:
             server.shutdown()
+
+
+def test_a_shadow_that_is_gone_or_answers_nothing_is_noticed_by_no_client(tmp_path: Path) -> None:
+    server = EchoServer("stable")
+    try:
+        with running_proxy(tmp_path / "front") as proxy, listen(LOOPBACK, 0) as silent:
+            ports = silent.getsockname()[1], find_free_port()
+            shadows = (Backend(str(p), p, 0.0, arm="shadow", mirror_share=1.0) for p in ports)
+            proxy.route(server.backend(1.0), *shadows)
+            client = proxy.connect()
+            assert [send_request(client, path="/predict") for _ in range(20)] == ["stable"] * 20
+            # Nor do copies that are never answered keep a version from being replaced.
+            proxy.route(server.backend(1.0))
+            assert send_request(client) == "stable"
+    finally:
+        server.shutdown()
 
 
 def canary(server: EchoServer, share: float) -> Backend:
