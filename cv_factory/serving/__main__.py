@@ -67,7 +67,7 @@ def serve(bundle: Path, host: str, port: int, grpc_port: int | None = None) -> N
         _check_address(host, grpc_port, "--grpc-port")
         os.environ[GRPC_PORT_VARIABLE] = str(grpc_port)
         # Workers share the port; while one is replaced, no other program is to take it.
-        reserved = reserve_port(host, grpc_port)
+        reservation = reserve_port(host, grpc_port)
     os.environ[BUNDLE_VARIABLE] = str(bundle.absolute())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     directory = create_server_directory(os.getpid())
@@ -88,7 +88,7 @@ def serve(bundle: Path, host: str, port: int, grpc_port: int | None = None) -> N
             raise CVFactoryError(error_file.read_text(encoding="utf-8"))
     finally:
         if grpc_port is not None:
-            reserved.close()
+            reservation.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -40,7 +40,7 @@ class ServiceMetrics:
         self._registry = registry = CollectorRegistry()
         # Looked up with each request: the cache is faster than the search for the labels' child.
         self._requests = cache(Counter(
-            "cv_factory_requests", "Requests of every protocol", ("route", "status"), registry=registry
+            "cv_factory_requests", "Requests", ("route", "status"), registry=registry
         ).labels)  # fmt: skip
         self._problems = Counter(
             "cv_factory_problems", "Requests answered with a problem", ("kind",), registry=registry

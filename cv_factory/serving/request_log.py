@@ -15,10 +15,10 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAX_PATH = 200
 
 
-def make_request_id(sent: str | None, generator: random.Random) -> str:
+def make_request_id(client_id: str | None, generator: random.Random) -> str:
     """Return the id that a client has sent if it is safe to log, else a new one."""
-    if sent is not None and REQUEST_ID.fullmatch(sent):
-        return sent
+    if client_id is not None and REQUEST_ID.fullmatch(client_id):
+        return client_id
     return f"{generator.getrandbits(128):032x}"
 
 

@@ -94,11 +94,11 @@ def test_images_and_pixels_give_what_the_predictor_gives(
         labels = [label.decode() for label in result.as_numpy("label")]
         assert labels == [str(p.argmax()) for p in expected.probabilities]
         assert result.as_numpy("features") is None
-    wanted = [
+    outputs = [
         triton.InferRequestedOutput("features"),
         triton.InferRequestedOutput("probabilities", class_count=2),
     ]
-    result = client.infer("digits", encoded(*IMAGES), outputs=wanted)
+    result = client.infer("digits", encoded(*IMAGES), outputs=outputs)
     np.testing.assert_array_equal(result.as_numpy("features"), expected.features)
     assert result.as_numpy("label") is None
     assert result.as_numpy("probabilities")[0, 0].decode().endswith(f":{labels[0]}")
@@ -230,17 +230,17 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_an_error(
 ) -> None:
     answers: queue.Queue[Any] = queue.Queue()
     client.start_stream(lambda result, error: answers.put(error or result))
-    sent = [IMAGES[n % 2] for n in range(40)]
-    sent[20] = b"no image"
-    for number, image in enumerate(sent):
+    images = [IMAGES[n % 2] for n in range(40)]
+    images[20] = b"no image"
+    for number, image in enumerate(images):
         client.async_stream_infer("digits", encoded(image), request_id=str(number))
-    received = [answers.get() for _ in sent]
+    results = [answers.get() for _ in images]
     client.stop_stream()
-    assert "the image cannot be used" in received.pop(20).message()
+    assert "the image cannot be used" in results.pop(20).message()
     numbers = [number for number in range(40) if number != 20]
-    assert [r.get_response().id for r in received] == [str(number) for number in numbers]
+    assert [r.get_response().id for r in results] == [str(number) for number in numbers]
     alone = [client.infer("digits", encoded(image)).as_numpy("label") for image in IMAGES]
-    assert [r.as_numpy("label") for r in received] == [alone[number % 2] for number in numbers]
+    assert [r.as_numpy("label") for r in results] == [alone[number % 2] for number in numbers]
 
 
 def test_tritons_asynchronous_client_predicts(address: str) -> None:
