@@ -161,8 +161,8 @@ def _deploy_command(name: str, version: int) -> str:
 def describe_deployment(deployment: Deployment) -> str:
     """Return the served version, its verification, and commands to try it."""
     d = deployment
-    given = {"stable": "", "canary": f", {d.share:.0%} of the requests"}
-    share = given.get(d.arm, f", copies of {d.share:.0%} of the requests")
+    given = {"stable": "", "canary": f", {d.share:.0%}", "shadow": f", copies of {d.share:.0%}"}
+    share = f"{given[d.arm]} of the requests" if given[d.arm] else ""
     lines = [f"\nServed: {d.model_name} version {d.version} ({d.stage}{share}) at {d.url}"]
     if d.verification is not None:
         lines.append(

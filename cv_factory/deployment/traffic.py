@@ -100,9 +100,8 @@ class Traffic:
             was_canary = name in self.shares and self.shares[name].arm == "canary"
             arm: Arm = "canary" if was_canary and len(weights) > 1 else "stable"
             shares[name] = Share(weight / total, arm)
-        for name in self.shadows.keys() - weights.keys():
-            shares[name] = self.shares[name]
-        return replace(self, shares=shares)
+        shadows = {n: s for n, s in self.shares.items() if s.arm == "shadow" and n not in weights}
+        return replace(self, shares={**shares, **shadows})
 
     def all_to(self, name: str) -> "Traffic":
         """Return the traffic of one service that is given all requests, without shadows."""
