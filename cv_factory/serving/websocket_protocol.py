@@ -19,7 +19,7 @@ CLOSE_TIMEOUT_S = 2.0
 #: Keys of the ASGI message ``websocket.accept`` that bound each message of the connection.
 MAX_MESSAGE_BYTES, MESSAGE_SECONDS = "max_message_bytes", "message_seconds"
 #: Close codes (RFC 6455, 7.4.1).
-TOO_SLOW, TOO_BIG, RESTART = 1008, 1009, 1012
+TOO_SLOW, TOO_BIG, RESTART, _NO_UTF8 = 1008, 1009, 1012, 1007
 
 
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -63,6 +63,13 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the application."""
         self._stop_message_timer()
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:  # uvicorn 0.54 logs a traceback
+                self.conn.fail(_NO_UTF8, "a text message is not UTF-8")
+                self.handle_parser_exception()
+                return
         super().send_receive_event_to_app()
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -100,6 +107,11 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()
+
+    def handle_ping(self) -> None:
+        """Answer a ping, unless it came with a message that ended the connection."""
+        if not self.close_sent:
+            super().handle_ping()
 
     def handle_close(self, event: Any) -> None:
         """Answer a close frame."""

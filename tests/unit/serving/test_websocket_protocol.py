@@ -63,6 +63,11 @@ async def shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
 
 
+def close_frame(code: int, reason: bytes) -> bytes:
+    """Return a service's close frame."""
+    return bytes((0x88, 2 + len(reason))) + struct.pack(">H", code) + reason
+
+
 async def flood(writer: asyncio.StreamWriter) -> None:
     """Send pings until the connection ends."""
     while True:
@@ -169,7 +174,7 @@ def test_a_client_that_sends_messages_is_alive_though_it_answers_no_ping() -> No
     converse(echo, client, ws_ping_interval=0.01, ws_ping_timeout=0.01)
 
 
-def test_a_client_that_does_not_read_the_close_frame_is_ended(
+def test_a_client_that_does_not_read_theclose_frame_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(websocket_protocol, "CLOSE_TIMEOUT_S", 0.05)
@@ -187,6 +192,19 @@ def test_a_client_that_does_not_read_the_close_frame_is_ended(
     converse(rejecting, client, ws_ping_interval=0.05, ws_ping_timeout=0.05)
 
 
+def test_text_that_is_not_utf8_ends_the_connection_with_all_that_came_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await shake_hands(reader, writer)
+        writer.write(b"\x81\x81" + _ZERO_MASK + b"\xff" + _PING + frame(b"later"))
+        assert (await reader.read()).endswith(close_frame(1007, b"a text message is not UTF-8"))
+        writer.close()
+
+    converse(echo, client)
+    assert caplog.records == []
+
+
 def test_the_reason_of_a_rejection_arrives_while_the_message_is_sent() -> None:
     async def bounded(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -202,7 +220,8 @@ def test_the_reason_of_a_rejection_arrives_while_the_message_is_sent() -> None:
         for _ in range(100):
             writer.write(frame(bytes(60_000)))
             await writer.drain()
-        assert struct.pack(">H", 1009) in await reader.read()
+        reason = b"frame with 60000 bytes exceeds limit of 1000 bytes"
+        assert await reader.read() == close_frame(1009, reason)
         writer.close()
 
     converse(bounded, client)
