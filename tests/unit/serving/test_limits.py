@@ -3,14 +3,17 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.application import Application
+from cv_factory.serving.inference_engine import Pixels
 from tests.support.digits_service import (
     app_client,
     digit_png,
@@ -68,13 +71,31 @@ def test_too_many_images_are_rejected() -> None:
     assert (response.status_code, problem_kind(response)) == (413, "too-many-images")
 
 
-def test_requests_beyond_the_queue_are_rejected_and_the_others_answered() -> None:
+def test_requests_beyond_the_queue_are_rejected_and_the_others_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     app = Application(
         digits_bundle(batching={"max_batch": 2, "queue_size": 4}, limits={"max_images": 4})
     )
+    batcher, has_rejected = app._predictions._engine._batcher, threading.Event()
+    run = batcher._run
+
+    def run_later(images: Sequence[Pixels]) -> Sequence[ImageScores]:
+        has_rejected.wait(60)
+        return run(images)
+
+    monkeypatch.setattr(batcher, "_run", run_later)
+
+    async def release() -> None:
+        while not app._predictions._n_delayed_rejections:
+            await asyncio.sleep(0)
+        has_rejected.set()
 
     async def flood() -> list[httpx.Response]:
-        return await asyncio.gather(*(send(app, digit_png(n % 10)) for n in range(60)))
+        released = asyncio.create_task(release())
+        responses = await asyncio.gather(*(send(app, digit_png(n % 10)) for n in range(60)))
+        await released
+        return responses
 
     responses = asyncio.run(flood())
     app.close()
