@@ -48,10 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help=text)
 
 
-#: Projects that take long to make, longest first: one worker has all tests that need them.
-_TRAINED = ("trained_project", "registry_history")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
@@ -70,15 +66,28 @@ def _arrange(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """Return the tests in an order that keeps workers busy.
 
     With ``--dist worksteal`` each worker begins with an equal part of the list, and takes from the
-    end of another's when it has finished. The first part begins with the tests of trained projects,
-    the second with the other tests of commands, so that no long test is left for the end.
+    end of another's when it has finished. So parts begin with the tests of commands, those of one
+    project together: it takes long to make, and no long test is left for the end.
     """
-    commands = [item for item in items if item.get_closest_marker("e2e")]
-    trained = [i for i in commands if _rank(i)[0] < len(_TRAINED)]
-    others = sorted((i for i in commands if i not in trained), key=_rank)
-    rest = [item for item in items if item not in commands]
-    n_first = max(0, len(items) // workers - len(trained))
-    return [*sorted(trained, key=_rank), *rest[:n_first], *others, *rest[n_first:]]
+    groups: dict[str, list[pytest.Item]] = {
+        "trained_project": [],
+        "": [],  # those that need ZenML alone, then those of a fresh clone
+        "registry_history": [],
+    }
+    rest: list[pytest.Item] = []
+    for item in items:
+        names = item.fixturenames if isinstance(item, pytest.Function) else []
+        project = next((name for name in groups if name in names), "")
+        (groups[project] if item.get_closest_marker("e2e") else rest).append(item)
+    groups[""].sort(key=lambda item: "project" not in item.fixturenames)  # type: ignore[attr-defined]
+    order: list[pytest.Item] = []
+    for worker in range(workers):
+        size = (len(items) - len(order)) // (workers - worker)
+        part = [item for group in list(groups.values())[worker::workers] for item in group]
+        n_others = max(0, size - len(part))
+        order += [*part, *rest[:n_others]]
+        del rest[:n_others]
+    return order + rest
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -103,13 +112,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return cloud if nodeid.startswith(cloud) else str(super()._split_scope(nodeid))
 
     return CloudScheduling(config, log)
-
-
-def _rank(item: pytest.Item) -> tuple[int, bool, bool]:
-    """Sort by the project, then slow tests, then those that need ZenML, before the others."""
-    names = item.fixturenames if isinstance(item, pytest.Function) else []
-    project = next((i for i, name in enumerate(_TRAINED) if name in names), len(_TRAINED))
-    return project, item.get_closest_marker("slow") is None, "project" not in names
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
