@@ -13,13 +13,15 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from cv_factory.deployment.local.routes import Backend
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key, revoke_key
 from cv_factory.serving.logging.json_lines import configure_event_logging
 from cv_factory.serving.prediction_service import PredictionService
 from cv_factory.serving.protocols.websocket import check_origin, parse_request_id
-from tests.support.digits_service import digit_png, digits_bundle, problem_kind
+from tests.support.digits_service import DigitsService, digit_png, digits_bundle, problem_kind
 from tests.support.loopback_server import LoopbackServer, listen
+from tests.unit.deployment.test_proxy import running_proxy
 
 Session = Callable[["Service"], Awaitable[None]]
 
@@ -224,6 +226,30 @@ def test_web_pages_of_other_origins_connect_where_they_are_named() -> None:
             assert (status, problem["title"]) == (403, "origin")
 
     run(session)
+
+
+@pytest.mark.slow
+def test_web_pages_connect_through_the_proxy(service: DigitsService, tmp_path: Path) -> None:
+    port = int(service.url.rpartition(":")[2])
+    subprotocols = ["cv-factory.v1", f"key.{service.key}"]
+
+    async def predict(origin: str, address: str) -> str:
+        async with connect(
+            f"ws://{address}/ws", origin=origin, subprotocols=subprotocols, proxy=None,
+            close_timeout=0.01,
+        ) as socket:  # fmt: skip
+            await socket.recv()
+            await socket.send(digit_png())
+            return str((await receive(socket))["predictions"][0]["label"])
+
+    with running_proxy(tmp_path) as proxy:
+        proxy.route(Backend("digits", port, 1.0))
+        address = f"127.0.0.1:{proxy.port}"
+        assert asyncio.run(predict(f"http://{address}", address)) == "0"
+        with pytest.raises(InvalidStatus) as refused:
+            asyncio.run(predict("https://evil.example", address))
+    assert b"name it in access.origins" in bytes(refused.value.response.body or b"")
+    assert service.key not in service.output.read_text()
 
 
 def test_there_are_no_more_connections_than_allowed() -> None:
