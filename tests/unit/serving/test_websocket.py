@@ -234,10 +234,9 @@ def test_web_pages_connect_through_the_proxy(service: DigitsService, tmp_path: P
     subprotocols = ["cv-factory.v1", f"key.{service.key}"]
 
     async def predict(origin: str, address: str) -> str:
-        async with connect(
-            f"ws://{address}/ws", origin=origin, subprotocols=subprotocols, proxy=None,
-            close_timeout=0.01,
-        ) as socket:  # fmt: skip
+        page: dict[str, Any] = {"origin": origin, "subprotocols": subprotocols}
+        url = f"ws://{address}/ws"
+        async with connect(url, proxy=None, close_timeout=0.01, **page) as socket:
             await socket.recv()
             await socket.send(digit_png())
             return str((await receive(socket))["predictions"][0]["label"])
