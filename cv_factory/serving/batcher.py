@@ -41,7 +41,8 @@ class MicroBatcher(Generic[T, R]):
         """Prepare the queue; threads start with the first items.
 
         Args:
-            run: Computes one result an item of a batch; called in the batcher's threads.
+            run: Computes one result an item of a batch; called in the batcher's threads, and
+                on the event loop for a lone item.
             max_batch: Maximum number of items in one call.
             queue_size: Maximum number of waiting items, besides those that run.
             threads: Maximum number of concurrent calls.
@@ -74,7 +75,7 @@ class MicroBatcher(Generic[T, R]):
         with self._lock:
             self._queue.extend(zip(items, futures, strict=True))
             has_idle_thread = self._idle_threads > 0
-        if has_idle_thread and len(self._queue) >= self._max_batch:
+        if has_idle_thread and len(self._queue) >= self._max_batch > 1:
             self._dispatch()
         elif has_idle_thread:
             # Not at once: items that arrive in one iteration of the event loop form one batch.

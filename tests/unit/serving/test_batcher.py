@@ -86,6 +86,11 @@ def test_lone_items_run_on_the_event_loop_where_they_are_short_and_nothing_else_
         is_released.set()
         assert list(await both) == [["thread"], ["thread"]]
         batcher.close()
+        single = MicroBatcher(run, max_batch=1, queue_size=12, threads=2, max_inline_s=3600)
+        assert await single(["first"]) == ["thread"]
+        two = await asyncio.gather(single(["one of two"]), single(["the other"]))
+        assert list(two) == [["thread"], ["thread"]]
+        single.close()
         never = MicroBatcher(run, max_batch=8, queue_size=12)
         assert [await never(["lone"]) for _ in range(2)] == [["thread"], ["thread"]]
         never.close()
