@@ -44,6 +44,12 @@ def test_uvicorn_waits_for_heads_without_end_and_bentoml_chooses_its_protocol() 
     assert not any("head" in n and "timeout" in n for n in parameters), "set uvicorn's own timeout"
 
 
+def test_uvicorn_waits_for_websocket_messages_without_end() -> None:
+    options = {name for name in inspect.signature(Config).parameters if name.startswith("ws_")}
+    bounds = {"ws_max_size", "ws_max_queue", "ws_ping_interval", "ws_ping_timeout"}
+    assert options == bounds | {"ws_per_message_deflate"}, "see BoundedWebSocketProtocol"
+
+
 def worker_options() -> set[str]:
     """Return the names of the arguments with which BentoML's worker configures uvicorn."""
     [call] = re.findall(
