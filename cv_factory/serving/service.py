@@ -77,13 +77,13 @@ class PredictorService:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def serve_grpc(self) -> None:
         """Serve gRPC beside HTTP, if the environment names a port for it."""
-        port = grpc_port()
-        if port is None:
-            return
         from cv_factory.serving.auth.access import listening_hosts
 
-        self.grpc = self.app.build_grpc_server()
         try:
+            port = grpc_port()
+            if port is None:
+                return
+            self.grpc = self.app.build_grpc_server()
             await self.grpc.start(listening_hosts(), port)
         except ConfigError as error:
             log_event("cannot-start", logging.ERROR, detail=str(error))

@@ -29,6 +29,7 @@ from cv_factory.serving.logging.json_lines import configure_event_logging
 from cv_factory.serving.protocols.grpc_calls import _client_address
 from cv_factory.serving.protocols.grpc_server import GrpcServer
 from cv_factory.serving.protocols.open_inference_messages import SERVICE, message_class
+from cv_factory.serving.service_environment import GRPC_PORT_VARIABLE, grpc_port
 from tests.support.digits_service import digit_png, digits_bundle
 from tests.support.grpc_service import served_over_grpc
 from tests.support.predictors import digits_predictor
@@ -205,12 +206,16 @@ def test_access_rates_and_the_request_log_are_those_of_http(
             with pytest.raises(grpc.RpcError) as error:
                 send(channel, method, message, *metadata)
             errors.append(error.value)
+        with pytest.raises(grpc.RpcError) as error:
+            next(channel.stream_stream(f"/{SERVICE}/{STREAM}")(iter([])))
+        errors.append(error.value)
         metrics = TestClient(app).get("/metrics").text
     assert [problem(error)[:2] for error in errors] == [
         (grpc.StatusCode.UNAUTHENTICATED, "unauthorized"),
         (grpc.StatusCode.UNAUTHENTICATED, "unauthorized"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-requests"),
         (grpc.StatusCode.PERMISSION_DENIED, "forbidden"),
+        (grpc.StatusCode.UNAUTHENTICATED, "unauthorized"),
     ]
     limited = dict(errors[2].trailing_metadata())
     assert 0 < int(limited["retry-after"]) <= 100
@@ -218,11 +223,11 @@ def test_access_rates_and_the_request_log_are_those_of_http(
     log = capsys.readouterr().err
     assert key not in log
     lines = [json.loads(line) for line in log.splitlines() if '"gRPC"' in line]
-    # The writer of an earlier test's application may still write its last lines.
-    [first, *others] = lines[[line["request_id"] for line in lines].index("mine") :]
+    # The service that other tests share writes its lines a moment later.
+    [first, *others] = [line for line in lines if line["key"] != "anyone"]
     assert (first["request_id"], first["address"], first["key"]) == ("mine", "10.0.0.1", "ann")
     assert (first["method"], first["path"]) == ("gRPC", f"/{SERVICE}/ModelInfer")
-    assert [line["status"] for line in (first, *others)] == [200, 401, 401, 429, 403]
+    assert [line["status"] for line in (first, *others)] == [200, 401, 401, 429, 403, 401]
     assert others[0]["request_id"] == dict(errors[0].trailing_metadata())["x-request-id"]
     assert f'route="/{SERVICE}/ModelInfer",status="429"}} 1.0' in metrics
 
@@ -435,3 +440,13 @@ def test_a_stream_whose_client_is_gone_ends_without_an_error() -> None:
         asyncio.run(stream())
     finally:
         app.close()
+
+
+def test_a_port_in_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, port in {"": None, "3001": 3001}.items():
+        monkeypatch.setenv(GRPC_PORT_VARIABLE, text)
+        assert grpc_port() == port
+    for text in ("0", "65536", "http"):
+        monkeypatch.setenv(GRPC_PORT_VARIABLE, text)
+        with pytest.raises(ConfigError, match=f"={text} is no port"):
+            grpc_port()
