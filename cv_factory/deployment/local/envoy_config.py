@@ -40,8 +40,8 @@ _REUSE_TIMEOUT = "3s"
 _NO_LIMIT = 2**31
 #: Weights are whole numbers of this sum.
 _TOTAL_WEIGHT = 1_000_000
-#: Points of the hash ring: shares of clients are exact to some 0.1 points.
-_RING_SIZE = 2**17
+#: Points of the hash ring, built at each start: shares of clients are exact to some 0.4 points.
+_RING_SIZE = 2**15
 #: The address of a client is the last value of this header, and services believe no other. Envoy's
 #: own way puts an address of this machine in the place of a loopback address.
 _CLIENT_ADDRESS = {
