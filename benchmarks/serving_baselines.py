@@ -169,7 +169,8 @@ def serve_mlserver(place: Path, port: int) -> int:
         "PYTHONPATH": str(Path(__file__).parent),
     }
     command = [str(environment / "bin" / "mlserver"), "start", str(models)]
-    return subprocess.run(command, env=env).returncode
+    # It keeps its metrics in the working directory.
+    return subprocess.run(command, env=env, cwd=place).returncode
 
 
 def main() -> int:

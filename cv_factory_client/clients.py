@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from cv_factory_client.addresses import hide_password
 from cv_factory_client.batches import Batch, split_batches
 from cv_factory_client.calls import Call, Calls
 from cv_factory_client.errors import ClientConfigError, ServiceError
@@ -247,7 +248,16 @@ def _open_calls(
     *,
     is_async: bool,
 ) -> Calls:
-    """Return the calls of the URL's protocol, whose package is imported where it is used."""
+    """Return the calls of the URL's protocol, whose package is imported where it is used.
+
+    Raises:
+        ClientConfigError: See ``PredictionClient``.
+    """
+    if ca is not None and not url.lower().startswith(("https://", "grpcs://")):
+        raise ClientConfigError(
+            f"{hide_password(url)} does not take a CA certificate: with one, the URL begins with "
+            "https:// or grpcs://."
+        )
     if transport is None and url.lower().startswith(("grpc://", "grpcs://")):
         try:
             from cv_factory_client.grpc_calls import GrpcCalls

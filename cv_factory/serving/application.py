@@ -121,9 +121,9 @@ class Application:
         """Handle one ASGI connection."""
         await self._middleware(scope, receive, send)
 
-    def is_ready(self) -> bool:
+    async def is_ready(self) -> bool:
         """Whether the golden samples are predicted as at export; logs why not."""
-        return self._predictions.is_ready()
+        return await self._predictions.is_ready()
 
     def build_grpc_server(self) -> "GrpcServer":
         """Return a gRPC server of the same predictions, which is not started yet."""

@@ -5,6 +5,7 @@ it is batched with those of other requests.
 """
 
 import asyncio
+import hashlib
 import random
 import uuid
 from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ class InferenceEngine:
             )
         except ValueError as error:
             raise ConfigError(f"postprocessor: {error}.") from None
+        self._golden_digests = {_digest(image) for image in self._predictor.golden.images}
         self._n_decoding = 0
         self._queue_size = batching.queue_size
         self._batcher: MicroBatcher[Pixels, ImageScores] = MicroBatcher(
@@ -102,10 +104,9 @@ class InferenceEngine:
 
     async def are_golden_samples(self, images: Sequence[bytes | Pixels]) -> bool:
         """Whether images, encoded so that they can be decoded or not, are golden samples."""
-        golden = self._predictor.golden.images
         for image in images:
             pixels = await self.decode_in_executor(image) if isinstance(image, bytes) else image
-            if not (pixels == golden).all((1, 2, 3)).any():
+            if _digest(pixels) not in self._golden_digests:
                 return False
         return True
 
@@ -180,6 +181,10 @@ def decode_input(image: bytes, contract: Contract, limits: LimitsConfig) -> Pixe
         max_aspect_ratio=limits.max_aspect_ratio,
         value_range=contract.value_range,
     ).pixels
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _is_small(image: bytes) -> bool:

@@ -1,11 +1,12 @@
 """The predictor call behind every protocol: access, capacity, rates, cache, engine, records.
 
-It knows no protocol: a door such as HTTP or gRPC names the caller, hands over the images, and
-translates the ``ProblemError`` of a rejected request.
+It knows no protocol: those of HTTP, gRPC and WebSocket name the caller, hand over the images, and
+translate the ``ProblemError`` of a rejected request.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from cv_factory.serving.service_environment import ServiceState
 InputImage = bytes | Pixels
 ReadImages = Callable[[], Awaitable[Sequence[InputImage]]]
 _REJECTION_DELAY_S = 0.2
+#: Seconds after which a request with many small images lets others use the event loop.
+_MAX_BLOCK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class PredictionService:
         self._engine = InferenceEngine(bundle, on_batch=metrics.observe_batch)
         self.cache = ResponseCache(bundle, on_lookup=metrics.count_cache_lookup)
         self._state = state
+        self._readiness: asyncio.Task[bool] | None = None
         self._log = PredictionLog.open(bundle, metrics.count_dropped, is_restart=is_restart)
 
     @property
@@ -86,18 +90,18 @@ class PredictionService:
         """Number of images that wait for the graph or are decoded."""
         return self._engine.queue_length
 
-    def verify_golden_samples(self) -> None:
-        """Predict the golden samples and compare them with their values at export.
+    async def is_ready(self) -> bool:
+        """Whether the golden samples are predicted as at export; logs why not.
 
-        Raises:
-            ArtifactError: They differ.
+        Anybody may ask, so that calls at the same time share one run of the graph.
         """
-        self._engine.verify_golden_samples()
+        if self._readiness is None or self._readiness.done():
+            self._readiness = asyncio.create_task(asyncio.to_thread(self._verify_golden_samples))
+        return await asyncio.shield(self._readiness)
 
-    def is_ready(self) -> bool:
-        """Whether the golden samples are predicted as at export; logs why not."""
+    def _verify_golden_samples(self) -> bool:
         try:
-            self.verify_golden_samples()
+            self._engine.verify_golden_samples()
         except ArtifactError as error:
             log_event("not-ready", logging.ERROR, detail=str(error))
             return False
@@ -179,7 +183,11 @@ class PredictionService:
 
     async def _decode(self, images: Sequence[InputImage]) -> list[Pixels]:
         decoded = []
+        block_end = time.perf_counter() + _MAX_BLOCK_S
         for position, image in enumerate(images):
+            if time.perf_counter() >= block_end:
+                await asyncio.sleep(0)
+                block_end = time.perf_counter() + _MAX_BLOCK_S
             if not isinstance(image, bytes):
                 decoded.append(self._check_pixels(image, position))
                 continue

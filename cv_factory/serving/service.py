@@ -70,9 +70,9 @@ class PredictorService:
         self.app = _open_application_with_retries()
         compat.tune_interpreter()
 
-    def __is_ready__(self) -> bool:
+    async def __is_ready__(self) -> bool:
         """Whether the golden samples are predicted as at export."""
-        return self.app.is_ready()
+        return await self.app.is_ready()
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def serve_grpc(self) -> None:

@@ -114,9 +114,7 @@ class AccessControl:
         if self.is_open:
             return ANONYMOUS
         if credential is None:
-            raise _unauthorized(
-                "send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
-            )
+            raise _unauthorized(_HOW_TO_AUTHENTICATE)
         principal = await self._authenticate(credential)
         if not principal.has_role(role):
             raise ProblemError(403, "forbidden", f"{principal.name} lacks the role {role!r}")

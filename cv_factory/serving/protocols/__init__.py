@@ -1,1 +1,1 @@
-"""Protocols of the service besides its own REST routes: doors to one ``PredictionService``."""
+"""Protocols of the service besides its own REST routes; all call one ``PredictionService``."""

@@ -157,9 +157,9 @@ def record_call(call: Call, log: RequestLog) -> Iterator[None]:
         raise
     except Exception:  # noqa: BLE001 (gRPC would send its text to the client)
         _log.exception("%s failed, request id %s", call.path, call.record.request_id)
-        fault = internal_error(call.record.request_id)
-        call.fail(fault)
-        raise fault from None
+        # Counted as over HTTP.
+        call.record.status, call.record.problem = 500, "internal"
+        raise internal_error(call.record.request_id) from None
     finally:
         call.write_record(log)
 

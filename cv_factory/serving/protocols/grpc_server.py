@@ -3,8 +3,7 @@
 It runs in the event loop of the worker, beside HTTP; the workers of a service share its port.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -32,13 +31,16 @@ class GrpcServer:
     """Server of the Open Inference Protocol; call ``stop`` when it is no longer needed."""
 
     def __init__(
-        self, methods: OpenInferenceGrpc, is_ready: Callable[[], bool], limits: LimitsConfig
+        self,
+        methods: OpenInferenceGrpc,
+        is_ready: Callable[[], Awaitable[bool]],
+        limits: LimitsConfig,
     ) -> None:
         """Prepare; ``start`` listens.
 
         Args:
             methods: Of the protocol.
-            is_ready: Called in a thread for each health check.
+            is_ready: Called for each health check.
             limits: Bounds of messages and of the time until one is answered.
         """
         self._methods = methods
@@ -79,13 +81,13 @@ class GrpcServer:
 class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
     """gRPC's health service, whose checks predict the golden samples."""
 
-    def __init__(self, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, is_ready: Callable[[], Awaitable[bool]]) -> None:
         super().__init__()
         self._is_ready = is_ready
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         """Return whether a service is ready."""
-        is_ready = await asyncio.to_thread(self._is_ready)
+        is_ready = await self._is_ready()
         statuses = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             await self.set(name, statuses.SERVING if is_ready else statuses.NOT_SERVING)

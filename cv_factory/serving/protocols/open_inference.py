@@ -1,10 +1,9 @@
 """Tensors and metadata of the Open Inference Protocol v2, as REST and gRPC share them.
 
-It knows neither HTTP nor protobuf: a door hands over input tensors, and encodes output tensors.
+It knows neither HTTP nor protobuf: their modules hand over input tensors and encode output tensors.
 Specification: https://github.com/kserve/open-inference-protocol; the extensions are Triton's.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
+from cv_factory.serving.json_encoder import encode_json
 from cv_factory.serving.postprocessors import round_unfamiliarity
 from cv_factory.serving.postprocessors.ranked import DECIMALS
 from cv_factory.serving.prediction_service import InputImage
@@ -239,18 +239,17 @@ class OpenInferenceModel:
             )
 
     def _parse_pixels(self, tensor: InputTensor) -> list[InputImage]:
-        data = tensor.data
-        if not isinstance(data, bytes):
-            try:
-                data = bytes(_flatten(data))
-            except (TypeError, ValueError):
-                raise invalid_tensor(
-                    f"the elements of {PIXELS!r} must be integers from 0 to 255"
-                ) from None
+        data = tensor.data if isinstance(tensor.data, bytes) else _flatten(tensor.data)
         n_elements = prod(tensor.shape)
         if len(data) != n_elements:
             raise invalid_tensor(_wrong_size(tensor, len(data), n_elements))
-        return list(np.frombuffer(data, np.uint8).reshape(tensor.shape))
+        try:
+            pixels = np.frombuffer(bytes(data), np.uint8)
+        except (TypeError, ValueError):
+            raise invalid_tensor(
+                f"the elements of {PIXELS!r} must be integers from 0 to 255"
+            ) from None
+        return list(pixels.reshape(tensor.shape))
 
     def _build_values(
         self, results: Sequence[ScoredImage], output: RequestedOutput
@@ -258,7 +257,7 @@ class OpenInferenceModel:
         if output.name == LABEL:
             return np.array([result.output.label or "" for result in results], object)
         if output.name == PREDICTION:
-            return np.array([json.dumps(result.to_dict()) for result in results], object)
+            return np.array([encode_json(r.to_dict()).decode() for r in results], object)
         if output.name == FEATURES:
             return np.array([result.scores.features for result in results], np.float64)
         if output.name == UNFAMILIARITY:

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from typing import Any
 
@@ -16,7 +16,7 @@ from cv_factory.serving.auth.access import AccessControl
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.prediction_service import InputImage, PredictionService
-from cv_factory.serving.problem_details import ProblemError
+from cv_factory.serving.problem_details import ProblemError, overloaded_error
 from cv_factory.serving.protocols.grpc_calls import Call, record_call
 from cv_factory.serving.protocols.open_inference import (
     EXTENSIONS,
@@ -26,7 +26,6 @@ from cv_factory.serving.protocols.open_inference import (
     InputTensor,
     OpenInferenceModel,
     RequestedOutput,
-    TensorMetadata,
     invalid_tensor,
 )
 from cv_factory.serving.protocols.open_inference_messages import SERVICE, message_class
@@ -56,6 +55,8 @@ class OpenInferenceGrpc:
         self._protects_metadata = "model_info" in bundle.serving.access.protect
         self._body_seconds = bundle.serving.limits.body_seconds
         self._window = bundle.serving.batching.max_batch
+        self._max_streams = bundle.serving.limits.max_requests
+        self._n_streams = 0
         self._random = random.Random()
         self._is_stopping = asyncio.Event()
 
@@ -97,16 +98,12 @@ class OpenInferenceGrpc:
         return message_class("ServerLiveResponse")(live=True)
 
     async def _server_ready(self, _call: Call) -> Any:
-        return message_class("ServerReadyResponse")(
-            ready=await asyncio.to_thread(self._predictions.is_ready)
-        )
+        return message_class("ServerReadyResponse")(ready=await self._predictions.is_ready())
 
     async def _model_ready(self, call: Call) -> Any:
         request = await call.read(message_class("ModelReadyRequest"), self._body_seconds)
         self._model.check_model(request.name, request.version)
-        return message_class("ModelReadyResponse")(
-            ready=await asyncio.to_thread(self._predictions.is_ready)
-        )
+        return message_class("ModelReadyResponse")(ready=await self._predictions.is_ready())
 
     async def _server_metadata(self, _call: Call) -> Any:
         return message_class("ServerMetadataResponse")(
@@ -123,8 +120,8 @@ class OpenInferenceGrpc:
             name=self._model.name,
             versions=[self._model.version],
             platform=PLATFORM,
-            inputs=[_describe(tensor) for tensor in self._model.inputs],
-            outputs=[_describe(tensor) for tensor in self._model.outputs],
+            inputs=[asdict(tensor) for tensor in self._model.inputs],
+            outputs=[asdict(tensor) for tensor in self._model.outputs],
         )
 
     async def _model_infer(self, call: Call) -> Any:
@@ -174,12 +171,13 @@ class OpenInferenceGrpc:
         """Answer the requests of a stream in their order, some of them at a time."""
         stream = Call.open(context, f"/{SERVICE}/{_STREAM}", self._random)
         try:
-            await self._access.identify(stream.caller.credential, "predict")
+            await self._admit_stream(stream)
         except ProblemError as problem:
             stream.fail(problem)
             stream.write_record(self._log)
             await stream.abort(problem)
         answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(self._window)
+        self._n_streams += 1
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_write_answers(context, answers))
@@ -188,8 +186,22 @@ class OpenInferenceGrpc:
                 await answers.put(None)
         except* grpc.aio.InternalError:
             pass  # the client is gone
+        finally:
+            self._n_streams -= 1
         if self._is_stopping.is_set():
             await stream.abort(ProblemError(503, "stopping", "the service stops; connect again"))
+
+    async def _admit_stream(self, stream: Call) -> None:
+        """Authenticate who opens a stream.
+
+        Raises:
+            ProblemError: They may not, or there are too many streams.
+        """
+        self._access.check_address_rate_limit(stream.caller.address)
+        principal = await self._access.identify(stream.caller.credential, "predict")
+        stream.record.principal_name = principal.name
+        if self._n_streams >= self._max_streams:
+            raise overloaded_error()
 
     async def _read_stream(self, stream: Call) -> AsyncIterator[Call]:
         """Yield the requests of a stream until it ends or the service stops."""
@@ -267,7 +279,3 @@ def _parse_output(output: Any) -> RequestedOutput:
             f"output {output.name[:80]!r} cannot be written to shared memory: request it without"
         )
     return RequestedOutput(output.name, output.parameters["classification"].int64_param)
-
-
-def _describe(tensor: TensorMetadata) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}

@@ -1,8 +1,8 @@
 """Open Inference Protocol v2 over REST, with Triton's binary tensors and classification."""
 
-import asyncio
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Annotated, Any
 
@@ -30,7 +30,6 @@ from cv_factory.serving.protocols.open_inference import (
     InputTensor,
     OpenInferenceModel,
     RequestedOutput,
-    TensorMetadata,
     invalid_tensor,
 )
 from cv_factory.serving.request_parsing import read_body, read_caller
@@ -43,6 +42,7 @@ MODEL = f"{PREFIX}/models/{{model}}"
 VERSION = f"{MODEL}/versions/{{version}}"
 #: Header with the length of the JSON that binary tensors follow; 0 where the body is one image.
 LENGTH_HEADER = "inference-header-content-length"
+_LENGTH = re.compile(r"[0-9]{1,19}")
 
 
 class _Parameters(BaseModel):
@@ -165,8 +165,8 @@ class OpenInferenceRest:
                 "name": self._model.name,
                 "versions": [self._model.version],
                 "platform": PLATFORM,
-                "inputs": [_describe(tensor) for tensor in self._model.inputs],
-                "outputs": [_describe(tensor) for tensor in self._model.outputs],
+                "inputs": [asdict(tensor) for tensor in self._model.inputs],
+                "outputs": [asdict(tensor) for tensor in self._model.outputs],
             }
         )
 
@@ -191,7 +191,7 @@ class OpenInferenceRest:
         Raises:
             ProblemError: 503: they are not predicted as at export.
         """
-        if not await asyncio.to_thread(self._predictions.is_ready):
+        if not await self._predictions.is_ready():
             raise ProblemError(
                 503, "not-ready", "the golden samples are predicted differently than at export"
             )
@@ -275,7 +275,7 @@ async def _read_inference(
     request: Request, model: OpenInferenceModel, limits: LimitsConfig
 ) -> Inference:
     length = request.headers.get(LENGTH_HEADER)
-    if length is not None and not (length.isascii() and length.isdecimal()):
+    if length is not None and not _LENGTH.fullmatch(length):
         raise invalid_tensor(f"the header {LENGTH_HEADER} is {length[:20]!r}: it must be a number")
     body = await read_body(request, limits)
     head_length = None if length is None else int(length)
@@ -322,7 +322,3 @@ def _describe_first(error: ValidationError) -> str:
     place = ".".join(map(str, problem["loc"])) or "the body"
     is_no_object = problem["type"] == "model_type"
     return f"{place}: {'must be an object' if is_no_object else describe(problem)}"
-
-
-def _describe(tensor: TensorMetadata) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}

@@ -39,7 +39,7 @@ SUBPROTOCOL = "cv-factory.v1"
 _KEY_PREFIX = "key."
 _METHOD = "WEBSOCKET"
 _GOING_AWAY, _UNSUPPORTED, _POLICY, _FAULT = 1001, 1003, 1008, 1011
-_MAX_NAME_BYTES = 200
+_MAX_NAME_LENGTH = 200
 _BAD_NAME = 'a text message must be {"request_id": "1 to 64 of A-Z a-z 0-9 . _ -"}'
 #: What the protocol rejected before the application had it, by its close code.
 _REJECTIONS = {TOO_BIG: (413, "body-too-large"), TOO_SLOW: (408, "too-slow")}
@@ -265,7 +265,7 @@ def check_origin(headers: Mapping[str, str], origins: Sequence[str]) -> None:
 
 def parse_request_id(text: str) -> str | None:
     """Return the id in a text message such as ``{"request_id": "camera-17"}``; None if invalid."""
-    if len(text) > _MAX_NAME_BYTES:
+    if len(text) > _MAX_NAME_LENGTH:
         return None
     try:
         content = json.loads(text)

@@ -175,6 +175,14 @@ def test_a_ca_file_that_is_none_is_refused(
         PredictionClient("https://127.0.0.1:9", ca=ca)
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_ca_of_an_address_without_tls_is_refused(scheme: str, tmp_path: Path) -> None:
+    CertificateAuthority(tmp_path)
+    with pytest.raises(ClientConfigError, match="begins with https:// or grpcs://") as caught:
+        PredictionClient(f"{scheme}://user:secret@a.example", ca=tmp_path / "ca.pem")
+    assert "secret" not in str(caught.value)
+
+
 def test_another_web_server_is_no_prediction_service() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>"))
     with PredictionClient(

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -126,6 +127,45 @@ def test_concurrent_requests_are_limited() -> None:
     statuses = [response.status_code for response in asyncio.run(crowd())]
     app.close()
     assert statuses == [503, 422, 422, 200]
+
+
+def test_many_small_images_leave_the_event_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cv_factory.serving.prediction_service._MAX_BLOCK_S", 0.0)
+    app = Application(digits_bundle())
+    decode = app._predictions._engine.decode
+    order = []
+
+    def decode_and_note(image: bytes) -> Pixels:
+        order.append("decode")
+        return decode(image)
+
+    async def note() -> None:
+        order.append("other")
+
+    async def work() -> None:
+        await asyncio.gather(app._predictions._decode([digit_png()] * 3), note())
+
+    monkeypatch.setattr(app._predictions._engine, "decode", decode_and_note)
+    asyncio.run(work())
+    app.close()
+    assert order.index("other") < 2
+
+
+def test_questions_for_readiness_at_the_same_time_share_one_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Application(digits_bundle())
+    verify = Mock()
+    monkeypatch.setattr(app._predictions._engine, "verify_golden_samples", verify)
+
+    async def ask() -> list[bool]:
+        return await asyncio.gather(*(app.is_ready() for _ in range(8)))
+
+    assert asyncio.run(ask()) == [True] * 8
+    assert verify.call_count == 1
+    asyncio.run(ask())
+    assert verify.call_count == 2
+    app.close()
 
 
 def test_a_delayed_rejection_holds_no_place_and_few_are_delayed(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -21,7 +22,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from starlette.testclient import TestClient
 
-from cv_factory.errors import ConfigError
+from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
@@ -250,6 +251,36 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_an_error(
     assert [r.as_numpy("label") for r in results] == [alone[number % 2] for number in numbers]
 
 
+@pytest.mark.parametrize(
+    ("serving", "code", "kind"),
+    [
+        ({"limits": {"max_requests": 1}}, grpc.StatusCode.UNAVAILABLE, "overloaded"),
+        (
+            {"rate": {"per_address": 0.01}},
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "too-many-requests",
+        ),
+    ],
+)
+def test_a_stream_is_refused_beyond_the_limits(
+    serving: dict[str, Any], code: grpc.StatusCode, kind: str
+) -> None:
+    requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    requests.put(infer_request(IMAGES[0]).SerializeToString())
+    with (
+        served_over_grpc(Application(digits_bundle(**serving))) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        open_stream = channel.stream_stream(f"/{SERVICE}/{STREAM}")
+        first = open_stream(iter(requests.get, None))
+        next(first)
+        with pytest.raises(grpc.RpcError) as error:
+            next(open_stream(iter(())))
+        requests.put(None)
+        assert list(first) == []
+        assert problem(error.value)[:2] == (code, kind)
+
+
 def test_tritons_asynchronous_client_predicts(address: str) -> None:
     async def infer() -> Any:
         async with triton_aio.InferenceServerClient(address) as client:
@@ -276,7 +307,8 @@ def test_a_service_that_answers_otherwise_than_at_export_is_not_ready(
 ) -> None:
     app = Application(digits_bundle())
     with served_over_grpc(app) as address, grpc.insecure_channel(address) as channel:
-        monkeypatch.setattr(app._predictions, "is_ready", lambda: False)
+        verify = Mock(side_effect=ArtifactError("different"))
+        monkeypatch.setattr(app._predictions._engine, "verify_golden_samples", verify)
         health = health_pb2_grpc.HealthStub(channel)
         answer = health.Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -368,6 +400,8 @@ def test_a_fault_of_the_service_is_not_described_to_clients(
         pytest.raises(grpc.RpcError) as error,
     ):
         send(channel, "ModelInfer", b"", ("x-request-id", "r1"))
+    metrics = TestClient(app).get("/metrics").text
+    assert 'cv_factory_problems_total{kind="internal"} 1.0' in metrics
     assert problem(error.value) == (
         grpc.StatusCode.INTERNAL,
         "internal-server-error",

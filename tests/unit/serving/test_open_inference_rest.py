@@ -246,6 +246,7 @@ BAD_REQUESTS: dict[str, dict[str, Any]] = {
     "shared memory": infer_request({**PIXELS, "parameters": {"shared_memory_region": "a"}}),
     "no header": infer_request({**PIXELS, "parameters": {"binary_data_size": 64}}),
     "a header that is no number": {"content": b"{}", "headers": {LENGTH_HEADER: "-1"}},
+    "a header of too many digits": {"content": b"{}", "headers": {LENGTH_HEADER: "9" * 5000}},
     "a header beyond the body": {"content": b"{}", "headers": {LENGTH_HEADER: "3"}},
     "binary data of no input": {
         "content": b'{"inputs": []}' + bytes(8), "headers": {LENGTH_HEADER: "14"}
