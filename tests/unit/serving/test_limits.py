@@ -133,7 +133,7 @@ def test_many_small_images_leave_the_event_loop_to_others(monkeypatch: pytest.Mo
     monkeypatch.setattr("cv_factory.serving.prediction_service._MAX_BLOCK_S", 0.0)
     app = Application(digits_bundle())
     decode = app._predictions._engine.decode
-    order = []
+    order: list[str] = []
 
     def decode_and_note(image: bytes) -> Pixels:
         order.append("decode")

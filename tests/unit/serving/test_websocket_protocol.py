@@ -174,7 +174,7 @@ def test_a_client_that_sends_messages_is_alive_though_it_answers_no_ping() -> No
     converse(echo, client, ws_ping_interval=0.01, ws_ping_timeout=0.01)
 
 
-def test_a_client_that_does_not_read_theclose_frame_is_ended(
+def test_a_client_that_does_not_read_the_close_frame_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(websocket_protocol, "CLOSE_TIMEOUT_S", 0.05)
