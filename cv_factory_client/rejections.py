@@ -52,4 +52,6 @@ def parse_retry_after(value: str) -> float | None:
         at = email.utils.parsedate_to_datetime(value)
     except ValueError:
         return None
+    # "-0000" is read as no time zone.
+    at = at.replace(tzinfo=at.tzinfo or UTC)
     return max(0.0, (at - datetime.now(UTC)).total_seconds())
