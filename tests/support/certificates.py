@@ -29,9 +29,11 @@ class CertificateAuthority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str = "server") -> tuple[Path, Path]:
+    def issue(
+        self, name: str = "server", curve: ec.EllipticCurve | None = None
+    ) -> tuple[Path, Path]:
         """Write the certificate and key of a server on this machine, and return their files."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve or ec.SECP256R1())
         names = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
         certificate = (
             _builder(_name(name), self._name, key)

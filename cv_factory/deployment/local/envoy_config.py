@@ -38,6 +38,11 @@ _MAX_CONNECTIONS = 2**20
 _REUSE_TIMEOUT = "3s"
 #: The services limit themselves, and say so in words.
 _NO_LIMIT = 2**31
+_LIMITS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+#: Scrapes at once: a thread each in the supervisor.
+_MAX_SCRAPES = 4
+#: Copies at once and seconds of each, beyond which a shadow that hangs is sent no more.
+_MAX_COPIES, _COPY_TIMEOUT = 64, "60s"
 #: Weights are whole numbers of this sum.
 _TOTAL_WEIGHT = 1_000_000
 #: Points of the hash ring, built at each start: shares of clients are exact to some 0.4 points.
@@ -154,7 +159,10 @@ def clusters(routes: Routes) -> list[Json]:
         for cluster in (HTTP, GRPC)
         for backend, port in _shadows(routes, cluster)
     ]
-    metrics = _static_cluster(METRICS, {"pipe": {"path": METRICS_SOCKET}}, HTTP)
+    metrics = {
+        **_cluster(METRICS, HTTP, max_connections=_MAX_SCRAPES),
+        **_static_address(METRICS, {"pipe": {"path": METRICS_SOCKET}}),
+    }
     return [*services, *shadows, metrics]
 
 
@@ -203,27 +211,37 @@ def _shadow_cluster(name: str, port: int, protocol: str) -> Json:
             "typed_config": _typed("extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
         },
     ]
-    return _static_cluster(name, _address(LOOPBACK, port), protocol, filters)
+    options = {"max_stream_duration": _COPY_TIMEOUT}
+    return {
+        **_cluster(name, protocol, filters, options, max_requests=_MAX_COPIES),
+        **_static_address(name, _address(LOOPBACK, port)),
+        # With a limit, a client's body would wait for a shadow that does not read its copy.
+        "per_connection_buffer_limit_bytes": _NO_LIMIT,
+    }
 
 
-def _static_cluster(name: str, address: Json, protocol: str, filters: Sequence[Json] = ()) -> Json:
+def _static_address(name: str, address: Json) -> Json:
     lb_endpoints = [{"endpoint": {"address": address}}]
     return {
-        **_cluster(name, protocol, filters),
         "type": "STATIC",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": lb_endpoints}]},
     }
 
 
-def _cluster(name: str, protocol: str, filters: Sequence[Json] = ()) -> Json:
+def _cluster(
+    name: str,
+    protocol: str,
+    filters: Sequence[Json] = (),
+    common_options: Json | None = None,
+    **limits: int,
+) -> Json:
     protocol_options: Json = {"http_protocol_options": {}}
     if protocol == GRPC:
         # The workers of a service share its port, and each connection is of one of them.
         protocol_options = {"http2_protocol_options": {"max_concurrent_streams": 4}}
-    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     options = _typed(
         _HTTP_OPTIONS,
-        common_http_protocol_options={"idle_timeout": _REUSE_TIMEOUT},
+        common_http_protocol_options={"idle_timeout": _REUSE_TIMEOUT, **(common_options or {})},
         explicit_http_config=protocol_options,
         http_filters=list(filters),
     )
@@ -231,7 +249,7 @@ def _cluster(name: str, protocol: str, filters: Sequence[Json] = ()) -> Json:
         "@type": f"{_TYPE_PREFIX}config.cluster.v3.Cluster",
         "name": name,
         "connect_timeout": _CONNECT_TIMEOUT,
-        "circuit_breakers": {"thresholds": [dict.fromkeys(limits, _NO_LIMIT)]},
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_LIMITS, _NO_LIMIT) | limits]},
         "typed_extension_protocol_options": {f"envoy.{_HTTP_OPTIONS}": options},
     }
 

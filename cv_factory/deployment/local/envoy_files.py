@@ -44,6 +44,8 @@ def write_files(
     files = {ROUTES: routes.to_json(), **certificate, **files}
     with file_lock(folder / ROUTES):
         replace_files(folder, files)
+        if routes.tls is None:
+            (folder / CERTIFICATE).unlink(missing_ok=True)  # it holds a private key
 
 
 def rewrite_files(folder: Path, address: tuple[str, int]) -> None:
@@ -81,4 +83,6 @@ def read_certificate(tls: TlsFiles) -> str:
         ConfigError: They cannot be used.
     """
     check_tls_files(tls)
-    return secret(*(path.read_text(encoding="ascii") for path in (tls.certificate, tls.key)))
+    # Only comments between the certificates can be anything else than ASCII.
+    texts = (path.read_text("ascii", errors="replace") for path in (tls.certificate, tls.key))
+    return secret(*texts)

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -14,10 +15,12 @@ import psutil
 from cv_factory.config.serving import LogConfig
 from cv_factory.deployment.local.envoy_admin import AdminError, EnvoyAdmin, Host
 from cv_factory.deployment.local.envoy_config import BOOTSTRAP, ENVOY_LOG, bootstrap
-from cv_factory.deployment.local.envoy_files import replace_files, write_files
+from cv_factory.deployment.local.envoy_files import write_files
 from cv_factory.deployment.local.os_errors import translate_os_errors
 from cv_factory.deployment.local.routes import ROUTES, Backend, Routes
 from cv_factory.deployment.local.service_process import service_environment
+from cv_factory.deployment.local.tls import client_context
+from cv_factory.deployment.traffic import TlsFiles
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
 from cv_factory.processes.log_tail import read_log_tail
@@ -67,7 +70,8 @@ class ProxyProcess:
                 answer what they were given.
 
         Raises:
-            DaemonError: The port is taken, or the proxy does not react.
+            DaemonError: The port is taken, the proxy does not react, or Envoy does not take the
+                certificate.
             ConfigError: The certificate cannot be used.
         """
         self.check_port()
@@ -77,14 +81,16 @@ class ProxyProcess:
             self.folder.mkdir(parents=True, exist_ok=True)
         if self._is_on_port:
             self._change(before, routes, drain_timeout_s)
-            return
-        # Written before the other one ends: a full disk stops nothing that serves.
-        with translate_os_errors(self.folder):
-            replace_files(self.folder, {BOOTSTRAP: bootstrap()})
-        self._write(routes, str(routes.generation))
-        self.stop(drain_timeout_s)
-        self._start()
-        self._await_version(str(routes.generation))
+        else:
+            # Before the other one ends: a full disk stops nothing that serves. The supervisor
+            # writes the bootstrap: until then, another one is known as such, should this process be
+            # killed.
+            self._write(routes, str(routes.generation))
+            self.stop(drain_timeout_s)
+            self._start()
+            self._await_version(str(routes.generation))
+        if routes.tls is not None and routes.tls != before.tls:
+            self._await_certificate(routes.tls)
 
     def check_port(self) -> None:
         """Check that the proxy runs on its port, or can.
@@ -131,12 +137,14 @@ class ProxyProcess:
 
     @property
     def _is_on_port(self) -> bool:
-        """Whether it runs on its port, with what this release starts Envoy with."""
+        """Whether it runs on its host and port, with what this release starts Envoy with."""
         process = self.running
         if process is None or process.port != self.port:
             return False
-        with suppress(FileNotFoundError):
-            return (self.folder / BOOTSTRAP).read_text(encoding="utf-8") == bootstrap()
+        with suppress(FileNotFoundError, psutil.Error):
+            is_on_host = self.host in psutil.Process(process.pid).cmdline()
+            started_with = (self.folder / BOOTSTRAP).read_text(encoding="utf-8")
+            return is_on_host and started_with == bootstrap()
         return False
 
     @property
@@ -204,6 +212,23 @@ class ProxyProcess:
         if not poll_until(is_in_force, _REACTION_TIMEOUT_S, interval_s=_POLL_INTERVAL_S):
             log = read_log_tail(self.folder / ENVOY_LOG, 20)
             raise DaemonError(f"The proxy does not accept its configuration:\n{log}")
+
+    def _await_certificate(self, tls: TlsFiles) -> None:
+        """Wait until clients are shown a certificate: Envoy knows fewer kinds than OpenSSL."""
+
+        def is_shown() -> bool:
+            address = resolve_address(self.host), self.port
+            with suppress(OSError), socket.create_connection(address, _CHECK_TIMEOUT_S) as client:
+                client_context(tls).wrap_socket(client).close()
+                return True
+            return False
+
+        if not poll_until(is_shown, _CHECK_TIMEOUT_S):
+            log = read_log_tail(self.folder / ENVOY_LOG, 20)
+            raise DaemonError(
+                f"The proxy does not take the certificate {tls.certificate}: it must be valid now, "
+                f"with a key of RSA (2048 bits or more) or ECDSA (P-256, P-384).\n{log}"
+            )
 
     def _await_hosts(
         self, backends: Collection[Backend], condition: Callable[[Host], bool], timeout_s: float

@@ -68,4 +68,6 @@ class Routes:
         except FileNotFoundError:
             return cls()
         except (ValueError, ValidationError) as error:
-            raise ArtifactError(f"{path} is damaged ({error}).") from None
+            raise ArtifactError(
+                f"{path} is damaged ({error}): delete it, and deploy the model again."
+            ) from None

@@ -90,6 +90,8 @@ class Supervisor:
     def _start(self) -> int:
         try:
             rewrite_files(self._folder, self._address)
+            self._certificate_version = None
+            self.renew_certificate()
         except (CVFactoryError, OSError) as error:
             sys.stderr.write(f"The files of Envoy stay as they are: {error}\n")
         (self._folder / ADMIN_SOCKET).unlink(missing_ok=True)
@@ -107,18 +109,29 @@ class Supervisor:
             if rotate_file(self._folder / name, *self._log_limits):
                 os.kill(pid, signal.SIGUSR1)  # opens both again
         try:
-            self._renew_certificate()
+            self.renew_certificate()
         except (CVFactoryError, OSError) as error:
             sys.stderr.write(f"The certificate in use stays: {error}\n")
 
-    def _renew_certificate(self) -> None:
+    def renew_certificate(self) -> None:
+        """Write the certificate for Envoy if its files have changed.
+
+        Raises:
+            ConfigError: It cannot be used.
+            OSError: It cannot be written, such as on a full disk.
+        """
         tls = Routes.load(self._folder / ROUTES).tls
         if tls is None:
             return
         version = _file_version(tls.certificate), _file_version(tls.key)
         if version != self._certificate_version:
             self._certificate_version = version  # one that cannot be used is reported once
-            replace_files(self._folder, {CERTIFICATE: read_certificate(tls)})
+            certificate = read_certificate(tls)
+            try:
+                replace_files(self._folder, {CERTIFICATE: certificate})
+            except OSError:
+                self._certificate_version = None  # what a full disk does not take is tried again
+                raise
 
 
 def _file_version(path: Path) -> tuple[int, int, int] | None:

@@ -54,5 +54,10 @@ def test_a_shadow_is_sent_copies_of_posts_and_grpc_calls_alone() -> None:
         if "safe_regex" not in route["match"]
     ]
     assert mirrors == [[], [("shadow-grpc-three", 250_000)], [("shadow-http-three", 250_000)], []]
-    names = [c["name"] for c in resources(dynamic_files(ROUTES, "a", "::", 1), CLUSTERS)]
+    clusters = resources(dynamic_files(ROUTES, "a", "::", 1), CLUSTERS)
+    names = [c["name"] for c in clusters]
     assert names == ["http", "grpc", "shadow-http-three", "shadow-grpc-three", "metrics"]
+    # A shadow that hangs costs no more than some copies, nor scrapes more than some threads.
+    limits = [c["circuit_breakers"]["thresholds"][0] for c in clusters]
+    assert [n["max_requests"] for n in limits] == [2**31, 2**31, 64, 64, 2**31]
+    assert [n["max_connections"] for n in limits] == [2**31, 2**31, 2**31, 2**31, 4]

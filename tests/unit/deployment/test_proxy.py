@@ -352,18 +352,30 @@ def test_what_is_in_flight_is_answered_when_the_proxy_ends(
 
 
 def test_a_proxy_of_another_release_is_replaced_and_one_of_this_is_not(
-    own_proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+    own_proxy: RunningProxy,
+    servers: tuple[EchoServer, EchoServer],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def interrupt(process: ProxyProcess, drain_timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
     own_proxy.route(servers[0].backend(1.0))
     first = own_proxy.supervisor.pid
     (own_proxy.folder / "bootstrap.json").unlink()  # releases before Envoy had none
     own_proxy.process.check_port()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ProxyProcess, "stop", interrupt)
+        own_proxy.route(servers[0].backend(1.0))
     own_proxy.route(servers[0].backend(1.0))
     second = own_proxy.supervisor.pid
     assert first != second
     assert send_request(own_proxy.connect()) == "old"
     own_proxy.route(servers[0].backend(0.5), servers[1].backend(0.5))
     assert own_proxy.supervisor.pid == second
+    # On another host it is another one, too: the supervisor keeps the address that it began with.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ProxyProcess, "stop", interrupt)
+        replace(own_proxy.process, host="127.0.0.2").set_routes(Routes(), 20)
 
 
 def accepts_connections(port: int) -> bool:

@@ -14,21 +14,41 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.http11 import Request, Response
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
+from cv_factory.deployment.local import proxy_process
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.deployment.traffic import Sticky, TlsFiles
 from cv_factory.errors import ConfigError
+from cv_factory.processes.daemon import DaemonError
 from cv_factory.processes.log_rotation import rotate_file
+from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from tests.support.certificates import CertificateAuthority
 from tests.support.waiting import wait_until
-from tests.unit.deployment.test_proxy import Echo, EchoServer, RunningProxy, running_proxy
+from tests.unit.deployment.test_proxy import (
+    Echo,
+    EchoServer,
+    RunningProxy,
+    accepts_connections,
+    running_proxy,
+    send_request,
+)
 
 #: Of each request to a server: its name and the headers.
 _SEEN: list[tuple[str, dict[str, str]]] = []
+#: By what a client is known, and the header of client N.
+_STICKY = {
+    Sticky("header", "X-User"): ("X-User", "user-{}"),
+    Sticky("cookie", "session"): ("Cookie", "theme=dark; session=s{}"),
+    Sticky("api_key"): ("Authorization", "Bearer key-{}"),
+}
+_N_CLIENTS = 150
+_REQUEST_ID = "5b2ed7a0-0c1e-4b1b-8b57-6e3d6a1f4c21"
 
 
 class Recorder(Echo):
@@ -67,27 +87,31 @@ def send(client: http.client.HTTPConnection, headers: dict[str, str]) -> str:
     return str(response.headers["X-Server"])
 
 
-def test_a_client_on_the_canary_stays_there_while_its_share_grows(
+@pytest.mark.slow
+def test_no_client_moves_back_while_the_canary_grows(
     proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
 ) -> None:
     old, new = servers
     client = proxy.connect()
-    on_canary: set[int] = set()
-    for share in (0.1, 0.3, 0.6):
-        sticky = Sticky("header", "X-User")
-        route(proxy, old.backend(1 - share), new.backend(share), sticky=sticky)
-        now = {n for n in range(200) if send(client, {"X-User": f"user {n}"}) == "new"}
-        assert on_canary <= now
-        assert abs(len(now) / 200 - share) < 0.1
-        on_canary = now
-    route(proxy, old.backend(0.5), new.backend(0.5), sticky=Sticky("api_key"))
-    for n in range(10):
-        bearer = send(client, {"Authorization": f"Bearer key{n}"})
-        assert [bearer] * 3 == [send(client, {"X-API-Key": f"key{n}"}) for _ in range(3)]
-    route(proxy, old.backend(0.5), new.backend(0.5), sticky=Sticky("cookie", "id"))
-    answers = {send(client, {"Cookie": f"a={n}; id=7"}) for n in range(10)}
-    assert len(answers) == 1
-    assert {send(client, {"Cookie": f"id={n}"}) for n in range(30)} == {"old", "new"}
+
+    def find_on_canary(name: str, values: list[str]) -> set[str]:
+        return {value for value in values if send(client, {name: value}) == "new"}
+
+    for sticky, (name, value) in _STICKY.items():
+        before = set[str]()
+        clients = [value.format(number) for number in range(_N_CLIENTS)]
+        for share in (0.1, 0.4):
+            route(proxy, old.backend(1 - share), new.backend(share), sticky=sticky)
+            on_canary = find_on_canary(name, clients)
+            assert before <= on_canary
+            # Five standard deviations of a binomial distribution.
+            margin = 5 * (_N_CLIENTS * share * (1 - share)) ** 0.5
+            assert abs(len(on_canary) - _N_CLIENTS * share) < margin
+            before = on_canary
+        assert find_on_canary(name, clients) == before, "each again"
+    # The same key in the other header is the same client.
+    keys = [value.removeprefix("Bearer ") for value in clients]
+    assert {f"Bearer {key}" for key in find_on_canary("X-API-Key", keys)} == before
 
 
 def test_a_shadow_gets_copies_and_no_one_sees_its_answers(
@@ -98,15 +122,15 @@ def test_a_shadow_gets_copies_and_no_one_sees_its_answers(
     route(proxy, servers[0].backend(1.0), copied)
     client = proxy.connect()
     _SEEN.clear()
-    forged = {"X-Forwarded-For": "203.0.113.7"}
+    forged = {"X-Forwarded-For": "203.0.113.7", "X-Envoy-External-Address": "203.0.113.8"}
     assert {send(client, forged) for _ in range(20)} == {"old"}
-    assert send(client, {"X-Request-ID": "mine"}) == "old"
+    assert send(client, {"X-Request-ID": _REQUEST_ID}) == "old"
     wait_until(lambda: len(_SEEN) == 42)
     requests, copies = (
         {h["x-request-id"]: h["x-forwarded-for"].split(",")[-1] for n, h in _SEEN if n == name}
         for name in ("old", "shadow")
     )
-    assert "mine" in requests
+    assert _REQUEST_ID in requests
     assert requests == copies
     assert set(copies.values()) == {"127.0.0.1"}
     shadow.shutdown()
@@ -114,8 +138,28 @@ def test_a_shadow_gets_copies_and_no_one_sees_its_answers(
     assert {send(client, {}) for _ in range(20)} == {"old"}
 
 
+@pytest.mark.slow
+def test_a_shadow_that_is_gone_or_answers_nothing_is_noticed_by_no_client(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    with listen(LOOPBACK, 0) as silent:
+        ports = silent.getsockname()[1], find_free_port()
+        shadows = (Backend(str(p), p, 0.0, arm="shadow", mirror_share=1.0) for p in ports)
+        route(proxy, servers[0].backend(1.0), *shadows)
+        client = proxy.connect()
+        # More than the buffers of sockets take, so that a copy could hold it up.
+        assert send_request(client, bytes(12 * 2**20), "/predict") == "old"
+        assert [send(client, {}) for _ in range(20)] == ["old"] * 20
+        # Nor do copies that are never answered keep the routes from being changed.
+        route(proxy, servers[0].backend(1.0))
+        assert send(client, {}) == "old"
+
+
 def test_a_renewed_certificate_is_served_and_connections_stay(
-    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer], tmp_path: Path
+    proxy: RunningProxy,
+    servers: tuple[EchoServer, EchoServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     authority = CertificateAuthority(tmp_path)
     tls = TlsFiles(*authority.issue())
@@ -141,8 +185,20 @@ def test_a_renewed_certificate_is_served_and_connections_stay(
     authority.issue()
     wait_until(lambda: handshake()[1] != first)
     assert send(kept, {}) == "old"
+    (proxy.folder / "sds.json").write_text("damaged")
+    (envoy,) = proxy.supervisor.children()
+    envoy.kill()
+    psutil.wait_procs([envoy])
+    wait_until(lambda: accepts_connections(proxy.port))
+    assert handshake()[1] not in (None, first)
     route(proxy, servers[0].backend(1.0))
     assert send(proxy.connect(), {}) == "old"
+    assert not (proxy.folder / "sds.json").exists(), "the key is not left behind"
+    monkeypatch.setattr(proxy_process, "_CHECK_TIMEOUT_S", 0.2)
+    unusable = TlsFiles(*authority.issue("koblitz", ec.SECP256K1()))
+    with pytest.raises(DaemonError, match=r"does not take the certificate .*koblitz\.pem"):
+        route(proxy, servers[0].backend(1.0), tls=unusable)
+    route(proxy, servers[0].backend(1.0))
 
 
 def ssl_connection(context: ssl.SSLContext, address: tuple[str, int]) -> ssl.SSLSocket:
@@ -166,6 +222,7 @@ def test_grpc_streams_and_websockets_pass_and_outlive_a_change(
             change = threading.Thread(target=route, args=(proxy, second))
             change.start()
             wait_until(lambda: unary(channel) == b"new x")
+            assert _SEEN[-1][1]["x-forwarded-for"] == "203.0.113.7,127.0.0.1"
             websocket.send(b"still here")
             assert websocket.recv(timeout=20) == b"still here"
             more.set()
@@ -188,7 +245,9 @@ def stream(channel: grpc.Channel, more: threading.Event) -> Iterator[bytes]:
 
 
 def unary(channel: grpc.Channel) -> bytes:
-    return b"".join(channel.stream_stream("/test.Echo/Echo")(iter([b"x"]), timeout=20))
+    forged = (("x-forwarded-for", "203.0.113.7"),)
+    call = channel.stream_stream("/test.Echo/Echo")
+    return b"".join(call(iter([b"x"]), timeout=20, metadata=forged))
 
 
 @contextmanager
@@ -196,6 +255,7 @@ def grpc_server(name: str) -> Iterator[int]:
     """Serve gRPC that answers each message with the name and the message; yield the port."""
 
     def echo(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        _SEEN.append((name, {key: str(value) for key, value in context.invocation_metadata()}))
         for request in requests:
             yield name.encode() + b" " + request
 

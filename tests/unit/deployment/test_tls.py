@@ -1,5 +1,7 @@
 """A certificate is checked before a proxy uses it, and the deployer trusts that one alone."""
 
+import errno
+import os
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +10,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cv_factory.deployment.local import supervisor
+from cv_factory.deployment.local.envoy_config import CERTIFICATE
+from cv_factory.deployment.local.envoy_files import read_certificate, write_files
+from cv_factory.deployment.local.routes import Routes
+from cv_factory.deployment.local.supervisor import Supervisor
 from cv_factory.deployment.local.tls import check_tls_files, client_context
 from cv_factory.deployment.traffic import TlsFiles
 from cv_factory.errors import ConfigError
@@ -52,6 +59,32 @@ def test_the_very_certificate_is_trusted_without_its_authority_and_for_any_name(
     handshake(server=one, client=one)
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(server=two, client=one)
+
+
+def test_a_certificate_may_have_comments_in_any_encoding(
+    files: tuple[TlsFiles, TlsFiles], tmp_path: Path
+) -> None:
+    commented = tmp_path / "commented.pem"
+    commented.write_bytes("Gerät\n".encode("latin-1") + files[0].certificate.read_bytes())
+    assert "BEGIN CERTIFICATE" in read_certificate(TlsFiles(commented, files[0].key))
+
+
+def test_a_renewed_certificate_that_a_full_disk_does_not_take_is_tried_again(
+    files: tuple[TlsFiles, TlsFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path, files: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_files(tmp_path, Routes(tls=files[0]), "1", ("127.0.0.1", 3000))
+    certificate = tmp_path / CERTIFICATE
+    certificate.unlink()
+    renewing = Supervisor(tmp_path, [], ("127.0.0.1", 3000), (1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "replace_files", fail)
+        with pytest.raises(OSError, match="No space left"):
+            renewing.renew_certificate()
+    renewing.renew_certificate()
+    assert "BEGIN CERTIFICATE" in certificate.read_text()
 
 
 def handshake(server: TlsFiles, client: TlsFiles) -> None:
