@@ -38,12 +38,14 @@ def write_files(
         ConfigError: The certificate cannot be used.
         OSError: A file cannot be written, such as on a full disk.
     """
-    # The certificate before the listener that refers to it.
-    certificate = {CERTIFICATE: read_certificate(routes.tls)} if routes.tls is not None else {}
     files = dynamic_files(routes, version, *address, draining)
-    files = {ROUTES: routes.to_json(), **certificate, **files}
     with file_lock(folder / ROUTES):
-        replace_files(folder, files)
+        certificate: dict[str, str] = {}
+        # The one in use stays, even if its files are lost: the supervisor renews it.
+        if routes.tls is not None and routes.tls != Routes.load(folder / ROUTES).tls:
+            certificate[CERTIFICATE] = read_certificate(routes.tls)
+        # The certificate before the listener that refers to it.
+        replace_files(folder, {ROUTES: routes.to_json(), **certificate, **files})
         if routes.tls is None:
             (folder / CERTIFICATE).unlink(missing_ok=True)  # it holds a private key
 
