@@ -5,7 +5,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -79,18 +79,24 @@ class ProxyProcess:
         routes = replace(routes, generation=before.generation + 1)
         with translate_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        if self._is_on_port:
-            self._change(before, routes, drain_timeout_s)
-        else:
-            # Before the other one ends: a full disk stops nothing that serves. The supervisor
-            # writes the bootstrap: until then, another one is known as such, should this process be
-            # killed.
-            self._write(routes, str(routes.generation))
-            self.stop(drain_timeout_s)
-            self._start()
-            self._await_version(str(routes.generation))
-        if routes.tls is not None and routes.tls != before.tls:
-            self._await_certificate(routes.tls)
+        version = str(routes.generation)
+        with ExitStack() as undo:
+            # What Envoy refused would be refused again as the routes before the next change.
+            restored = replace(before, generation=routes.generation)
+            undo.callback(self._write, restored, f"{version}-refused")
+            if self._is_on_port:
+                self._change(before, routes, drain_timeout_s)
+            else:
+                # Before the other one ends: a full disk stops nothing that serves. The supervisor
+                # writes the bootstrap: until then another one is known as such, should this process
+                # be killed.
+                self._write(routes, version)
+                self.stop(drain_timeout_s)
+                self._start()
+                self._await_version(version)
+            if routes.tls is not None and routes.tls != before.tls:
+                self._await_certificate(routes.tls)
+            undo.pop_all()
 
     def check_port(self) -> None:
         """Check that the proxy runs on its port, or can.
@@ -187,7 +193,6 @@ class ProxyProcess:
             self._write(before, f"{version}-added", added)
             self._await_version(f"{version}-added")
             if not self._await_hosts(added, lambda host: host.is_healthy, _CHECK_TIMEOUT_S):
-                self._write(before, f"{version}-refused")
                 names = ", ".join(backend.name for backend in added)
                 raise DaemonError(f"The proxy cannot reach {names}: see the log of the service.")
         self._write(routes, version, removed)

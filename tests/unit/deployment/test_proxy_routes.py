@@ -193,15 +193,23 @@ def test_a_renewed_certificate_is_served_and_connections_stay(
     envoy.kill()
     psutil.wait_procs([envoy])
     wait_until(lambda: accepts_connections(proxy.port))
-    assert handshake()[1] not in (None, first)
+    second = handshake()[1]
+    assert second not in (None, first)
+    unusable = TlsFiles(*authority.issue("koblitz", ec.SECP256K1()))
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy_process, "_CHECK_TIMEOUT_S", 0.2)
+        with pytest.raises(DaemonError, match=r"does not take the certificate .*koblitz\.pem"):
+            route(proxy, servers[1].backend(1.0), tls=unusable)
+    assert handshake()[1] == second
     route(proxy, servers[0].backend(1.0))
     assert send(proxy.connect(), {}) == "old"
     assert not (proxy.folder / "sds.json").exists(), "the key is not left behind"
-    monkeypatch.setattr(proxy_process, "_CHECK_TIMEOUT_S", 0.2)
-    unusable = TlsFiles(*authority.issue("koblitz", ec.SECP256K1()))
-    with pytest.raises(DaemonError, match=r"does not take the certificate .*koblitz\.pem"):
-        route(proxy, servers[0].backend(1.0), tls=unusable)
-    route(proxy, servers[0].backend(1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy_process, "_REACTION_TIMEOUT_S", 0.5)
+        with pytest.raises(DaemonError, match="Failed to load certificate chain"):
+            route(proxy, servers[0].backend(1.0), tls=unusable)
+    route(proxy, servers[1].backend(1.0))
+    assert send(proxy.connect(), {}) == "new"
 
 
 def ssl_connection(context: ssl.SSLContext, address: tuple[str, int]) -> ssl.SSLSocket:
