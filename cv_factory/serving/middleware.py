@@ -1,6 +1,7 @@
 """Middleware of requests and WebSocket handshakes: id, log, metrics, headers, rest of a body."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -16,6 +17,8 @@ from cv_factory.serving.request_log import RequestContext, RequestLog, make_requ
 
 RequestHandler = Callable[[Request], Awaitable[Response]]
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
+#: An answer waits for the rest of a body while parts of it come in shorter intervals.
+_IDLE_SECONDS = 1.0
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
@@ -38,11 +41,12 @@ class _RequestBody:
         self.is_complete = not message.get("more_body", False)
         return message
 
-    async def discard(self, seconds: float) -> None:
-        """Read the rest for up to some seconds."""
+    async def discard(self, seconds: float, idle_seconds: float = math.inf) -> None:
+        """Read the rest for up to some seconds, and only while parts of it come often enough."""
+        deadline = time.perf_counter() + seconds
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not self.is_complete:
+            while not self.is_complete:
+                async with asyncio.timeout(min(idle_seconds, deadline - time.perf_counter())):
                     await self.receive()
 
 
@@ -50,7 +54,8 @@ class RequestMiddleware:
     """ASGI middleware that identifies, logs and counts requests, and reads bodies to their end.
 
     A response that is sent before the body is complete, such as a 401 or 413, would often be lost:
-    closing a connection with unread bytes resets it, and many clients read only after they sent.
+    closing a connection with unread bytes resets it, as proxies do that have such a response, and
+    many clients read only after they sent.
     """
 
     def __init__(
@@ -86,17 +91,27 @@ class RequestMiddleware:
             await self._app(scope, receive, self._record_handshake(scope, send, start))
             return
         body = _RequestBody(receive)
+        head: Message = {}
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal head
             if message["type"] == "http.response.start":
                 context.status = message["status"]
                 _add_headers(message, context)
-            elif not message.get("more_body", False):
+                head = message
+                return
+            is_last = not message.get("more_body", False)
+            if is_last:
                 context.seconds = time.perf_counter() - start
-                if not body.is_complete and _has_body(scope):
-                    await send({**message, "more_body": True})
-                    await body.discard(max(0.0, self._body_seconds - context.seconds))
-                    message = {"type": "http.response.body"}
+                if not body.is_complete and _has_body(scope) and not _awaits_continue(scope):
+                    await body.discard(self._body_seconds - context.seconds, _IDLE_SECONDS)
+            if head:
+                head, sent = {}, head
+                await send(sent)
+            if is_last and not body.is_complete and _has_body(scope):
+                await send({**message, "more_body": True})
+                await body.discard(self._body_seconds - (time.perf_counter() - start))
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
@@ -138,6 +153,11 @@ def _add_headers(message: Message, context: RequestContext) -> None:
 def _has_body(scope: Scope) -> bool:
     """Whether the head of a request announces a body (RFC 9112, 6.3)."""
     return any(name in _BODY_HEADERS for name, _ in scope["headers"])
+
+
+def _awaits_continue(scope: Scope) -> bool:
+    """Whether the client sends the body only when it is asked to (RFC 9110, 10.1.1)."""
+    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 def _client_request_id(scope: Scope) -> str | None:
