@@ -1,5 +1,7 @@
 """An endpoint: real BentoML services that are verified, replaced, killed and stopped wholly."""
 
+import http.client
+import json
 import os
 import re
 import shutil
@@ -122,6 +124,19 @@ def test_an_update_under_load_loses_no_request(served: LocalEndpoint) -> None:
     assert set(versions[seen:]) == {"2"}
     assert all(own == sorted(own) for own in by_client), "never back to the old one"
     assert len(versions) > 100
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_client_that_sends_too_much_reads_why(served: LocalEndpoint, is_chunked: bool) -> None:
+    part, n_parts = b"z" * 100_000, 150
+    body = iter([part] * n_parts) if is_chunked else part * n_parts
+    for _ in range(3):
+        client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        client.request("POST", "/predict", body, {"Content-Type": "image/png"},
+                       encode_chunked=is_chunked)  # fmt: skip
+        response = client.getresponse()
+        assert (response.status, json.load(response)["title"]) == (413, "body too large")
+        body = iter([part] * n_parts) if is_chunked else body
 
 
 def test_a_failed_verification_leaves_the_old_service_alone(
