@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 from zenml.client import Client
+from cv_factory.config.deployment import EndpointConfig
+from cv_factory.deployment.traffic import Traffic
 from cv_factory.errors import StackError
 from registry import deployments
 from cv_factory.deployment.local.endpoint import LocalEndpoint
@@ -78,8 +80,11 @@ class FakeDeployer:
     def services(self, model_name):
         return self.deployed
 
-    def weights(self, model_name):
-        return {{}}
+    def check_settings(self, model_name, settings):
+        pass
+
+    def traffic(self, model_name):
+        return Traffic({{}})
 
     def deploy(self, bundle, port):
         self.deployed = [SimpleNamespace(
@@ -101,7 +106,7 @@ bundle = SimpleNamespace(
 )
 deployer, deployments.active_deployer = FakeDeployer(), lambda: deployer
 try:
-    deployments.deploy(bundle, None, None, "Ann", "why")
+    deployments.deploy(bundle, EndpointConfig(), "Ann", "why")
 except StackError as error:
     print(error)
 """

@@ -1,6 +1,7 @@
 """WebSocket connections that a client does not use as it should, over real sockets."""
 
 import asyncio
+import logging
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -201,6 +202,7 @@ def test_text_that_is_not_utf8_ends_the_connection_with_all_that_came_with_it(
         assert (await reader.read()).endswith(close_frame(1007, b"a text message is not UTF-8"))
         writer.close()
 
+    caplog.set_level(logging.WARNING)
     converse(echo, client)
     assert caplog.records == []
 
