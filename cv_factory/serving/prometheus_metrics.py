@@ -77,19 +77,8 @@ class ServiceMetrics:
             registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
         self._dropped = Counter("cv_factory_log_dropped", "Log lines dropped", registry=registry)
-        Gauge(
-            "cv_factory_workers", "Workers that answer requests",
-            registry=registry, multiprocess_mode="livesum",
-        ).set(1)  # fmt: skip
-        Gauge(
-            "cv_factory_workers_configured", "Workers that should answer requests",
-            registry=registry, multiprocess_mode="max",
-        ).set(workers)  # fmt: skip
         self._is_closing = threading.Event()
-        Gauge(
-            "cv_factory_model", "Served model", ("model", "version"),
-            registry=registry, multiprocess_mode="max",
-        ).labels(model, version).set(1)  # fmt: skip
+        _register_constants(registry, model, version, workers)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count a request and its duration."""
@@ -150,6 +139,24 @@ class ServiceMetrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _register_constants(
+    registry: CollectorRegistry, model: str, version: str, workers: int
+) -> None:
+    """Register what does not change while a worker lives."""
+    Gauge(
+        "cv_factory_workers", "Workers that answer requests",
+        registry=registry, multiprocess_mode="livesum",
+    ).set(1)  # fmt: skip
+    Gauge(
+        "cv_factory_workers_configured", "Workers that should answer requests",
+        registry=registry, multiprocess_mode="max",
+    ).set(workers)  # fmt: skip
+    Gauge(
+        "cv_factory_model", "Served model", ("model", "version"),
+        registry=registry, multiprocess_mode="max",
+    ).labels(model, version).set(1)  # fmt: skip
 
 
 def _remove_gauges_of_dead_workers(folder: Path) -> None:
