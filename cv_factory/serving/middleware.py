@@ -31,21 +31,27 @@ def get_request_context(scope: MutableMapping[str, Any]) -> RequestContext:
 class _RequestBody:
     """ASGI ``receive`` that knows whether the whole body has been read."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
         self._receive = receive
-        self.is_complete = False
+        self._is_complete = False
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the head announced a body of which a part has not been read."""
+        return not self._is_complete and _has_body(self._scope)
 
     async def receive(self) -> Message:
         """Return the next message."""
         message = await self._receive()
-        self.is_complete = not message.get("more_body", False)
+        self._is_complete = not message.get("more_body", False)
         return message
 
     async def discard(self, seconds: float, idle_seconds: float = math.inf) -> None:
         """Read the rest for up to some seconds, and only while parts of it come often enough."""
         deadline = time.perf_counter() + seconds
         with suppress(TimeoutError):
-            while not self.is_complete:
+            while not self._is_complete:
                 async with asyncio.timeout(min(idle_seconds, deadline - time.perf_counter())):
                     await self.receive()
 
@@ -90,7 +96,7 @@ class RequestMiddleware:
         if scope["type"] == "websocket":
             await self._app(scope, receive, self._record_handshake(scope, send, start))
             return
-        body = _RequestBody(receive)
+        body = _RequestBody(scope, receive)
         head: Message = {}
 
         async def send_with_headers(message: Message) -> None:
@@ -103,12 +109,12 @@ class RequestMiddleware:
             is_last = not message.get("more_body", False)
             if is_last:
                 context.seconds = time.perf_counter() - start
-                if not body.is_complete and _has_body(scope) and not _awaits_continue(scope):
+                if body.is_unread and not _awaits_continue(scope):
                     await body.discard(self._body_seconds - context.seconds, _IDLE_SECONDS)
             if head:
                 head, sent = {}, head
                 await send(sent)
-            if is_last and not body.is_complete and _has_body(scope):
+            if is_last and body.is_unread:
                 await send({**message, "more_body": True})
                 await body.discard(self._body_seconds - (time.perf_counter() - start))
                 message = {"type": "http.response.body"}

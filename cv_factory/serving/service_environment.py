@@ -85,7 +85,7 @@ def served_file(server_pid: int) -> Path:
 
 
 class ServiceState:
-    """Stage of the served version and its arm in a rollout, as whoever deployed it says.
+    """Stage of the served version and its arm in a rollout, from the file that the deployer writes.
 
     The file is read again only when it was replaced, so that each prediction can name its arm.
     """
@@ -94,7 +94,7 @@ class ServiceState:
         """Read nothing yet.
 
         Args:
-            file: JSON; None where nobody says.
+            file: JSON; None where there is none.
         """
         self._file = file
         self._version: tuple[int, ...] = ()

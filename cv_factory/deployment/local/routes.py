@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -54,7 +55,7 @@ class Routes:
 
     def to_json(self) -> str:
         """Return the text of the file."""
-        return canonical_json(TypeAdapter(type(self)).dump_python(self, mode="json"))
+        return canonical_json(_adapter().dump_python(self, mode="json"))
 
     @classmethod
     def load(cls, path: Path) -> "Routes":
@@ -64,10 +65,16 @@ class Routes:
             ArtifactError: It is damaged.
         """
         try:
-            return TypeAdapter(cls).validate_python(json.loads(path.read_bytes()))
+            return _adapter().validate_python(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return cls()
         except (ValueError, ValidationError) as error:
             raise ArtifactError(
                 f"{path} is damaged ({error}): delete it, and deploy the model again."
             ) from None
+
+
+@cache
+def _adapter() -> TypeAdapter[Routes]:
+    # Building one takes a millisecond, and the supervisor reads the file every second.
+    return TypeAdapter(Routes)
