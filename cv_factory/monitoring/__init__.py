@@ -1,0 +1,1 @@
+"""Monitoring: predictions and labels from the field against the reference, and what follows."""
