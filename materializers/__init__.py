@@ -8,6 +8,7 @@ from materializers.dataset import ImageDatasetMaterializer
 from materializers.deployment import DeploymentMaterializer
 from materializers.evaluation import EvaluationMaterializer
 from materializers.model import TrainedModelMaterializer
+from materializers.monitoring_report import MonitoringReportMaterializer
 from materializers.predictions import BatchPredictionsMaterializer
 from materializers.predictor import PredictorMaterializer
 from materializers.registration import RegistrationMaterializer
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationMaterializer",
     "FittedTransformMaterializer",
     "ImageDatasetMaterializer",
+    "MonitoringReportMaterializer",
     "PredictorMaterializer",
     "RegistrationMaterializer",
     "SearchResultMaterializer",

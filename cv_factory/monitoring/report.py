@@ -1,0 +1,239 @@
+"""MonitoringReport: what the detectors say of a window of predictions, and what is recommended."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import TypeAdapter
+
+from cv_factory.artifacts.artifact import Artifact
+from cv_factory.monitoring.finding import Finding, Kind, Status
+
+Action = Literal["none", "alert", "rollback", "retrain"]
+_EVIDENTLY = "evidently.html"
+#: Stands for an infinite evidence in JSON, which has no infinity.
+_LARGEST = 1e300
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Labels of one version on one day (UTC).
+
+    Attributes:
+        day: ISO 8601.
+        version: Of the model.
+        n_predictions: Number of predictions.
+        n_labels: Number of those that have a label.
+    """
+
+    day: str
+    version: str
+    n_predictions: int
+    n_labels: int
+
+    @property
+    def share(self) -> float:
+        """Share of the predictions that have a label."""
+        return self.n_labels / self.n_predictions
+
+
+@dataclass(frozen=True)
+class AccuracyEstimate:
+    """Accuracy as estimated without labels.
+
+    Attributes:
+        estimator: Such as ``cbpe``.
+        accuracy: Estimate, as a share of 1.
+        expected_error: How far it may be off, in shares of 1, as measured on corrupted test images;
+            None if that was not measured.
+        n: Number of predictions.
+    """
+
+    estimator: str
+    accuracy: float
+    expected_error: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class TimeBucket:
+    """Predictions of one span of time.
+
+    Attributes:
+        start: ISO 8601 (UTC).
+        n_predictions: Number of predictions.
+        n_labels: Number of those that have a label.
+        confidence: Mean probability of the predicted class; None without predictions.
+        class_shares: Share of each predicted class; empty without predictions.
+        estimated_accuracy: Without labels, by the report's first estimate; None if there is none.
+        accuracy: Of the labeled predictions; None without labels.
+        statistics: Mean of each of ``cv_factory.inference.reference.STATISTICS``; None where it was
+            not measured.
+    """
+
+    start: str
+    n_predictions: int
+    n_labels: int
+    confidence: float | None = None
+    class_shares: tuple[float, ...] = ()
+    estimated_accuracy: float | None = None
+    accuracy: float | None = None
+    statistics: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to do, and why.
+
+    Attributes:
+        action: What the findings recommend; the loop and people decide.
+        reasons: One sentence each.
+    """
+
+    action: Action
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the reference lets expect of the figures of a window.
+
+    Attributes:
+        n_images: Number of held-out images.
+        accuracy: Their accuracy.
+        confidence: Their mean probability of the predicted class.
+        class_shares: Their share of each predicted class.
+    """
+
+    n_images: int
+    accuracy: float
+    confidence: float
+    class_shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MonitoringReport(Artifact):
+    """Verdict on one window of a version's predictions.
+
+    Attributes:
+        model_name: The registered model.
+        version: Number of the version.
+        created: When it was made, ISO 8601 (UTC).
+        source: Description of what was read.
+        start: Time of the first prediction, ISO 8601 (UTC); None without predictions.
+        end: Time of the last one.
+        n_predictions: Number of predictions in the window.
+        n_distinct: Number of those that repeat no earlier image.
+        n_labels: Number of distinct predictions with a label that counts as evidence.
+        n_refused: Number of images that could not be predicted; None if unknown.
+        class_names: K names.
+        findings: One or several for each detector.
+        estimates: Of the accuracy without labels, the most accurate estimator first.
+        recommendation: What to do.
+        baseline: What the reference lets expect; None if the version has no reference.
+        coverage: Labels by day and version.
+        timeline: Figures by span of time, oldest first.
+        remarks: What a reader should know of how predictions and labels were read.
+        evidently_html: Evidently's page; None if it was not made.
+    """
+
+    KIND: ClassVar[str] = "monitoring_report"
+
+    model_name: str
+    version: int
+    created: str
+    source: str
+    start: str | None
+    end: str | None
+    n_predictions: int
+    n_distinct: int
+    n_labels: int
+    n_refused: int | None
+    class_names: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    estimates: tuple[AccuracyEstimate, ...]
+    recommendation: Recommendation
+    baseline: Baseline | None = None
+    coverage: tuple[Coverage, ...] = ()
+    timeline: tuple[TimeBucket, ...] = ()
+    remarks: tuple[str, ...] = ()
+    evidently_html: str | None = None
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        """Findings that are alarms."""
+        return tuple(finding for finding in self.findings if finding.status == "alarm")
+
+    @property
+    def status(self) -> Status:
+        """``alarm`` if there is one, ``not_enough_evidence`` if no detector could say anything."""
+        statuses = {finding.status for finding in self.findings}
+        if "alarm" in statuses:
+            return "alarm"
+        return "silent" if "silent" in statuses else "not_enough_evidence"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as JSON values: all but timeline and pages."""
+        fields = asdict(self)
+        del fields["timeline"], fields["evidently_html"]
+        verdict: dict[str, Any] = _as_json({"status": self.status, **fields})
+        return verdict
+
+    def _write_files(self, directory: Path) -> dict[str, str | None]:
+        if self.evidently_html is None:
+            return {}
+        (directory / _EVIDENTLY).write_text(self.evidently_html, encoding="utf-8")
+        return {_EVIDENTLY: None}
+
+    def _header(self) -> dict[str, Any]:
+        fields = asdict(self)
+        fields["evidently_html"] = self.evidently_html is not None
+        header: dict[str, Any] = _as_json(fields)
+        return header
+
+    @classmethod
+    def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
+        page = None
+        if body["evidently_html"]:
+            page = (directory / _EVIDENTLY).read_text(encoding="utf-8")
+        fields = {**body, "evidently_html": page}
+        report: Self = TypeAdapter(cls).validate_python(fields)
+        return report
+
+
+def recommend(
+    findings: Sequence[Finding], act_on: Sequence[Kind], *, has_predecessor: bool
+) -> Recommendation:
+    """Return what findings recommend.
+
+    An alarm of a kind that may act recommends a rollback where the input looks as it did at
+    training, so that the version itself is to blame, and another one can be gone back to; else a
+    retraining. Other alarms are for people.
+
+    Args:
+        findings: Of one window.
+        act_on: Kinds of alarm that may act.
+        has_predecessor: Whether another version was in production before.
+    """
+    alarms = [finding for finding in findings if finding.status == "alarm"]
+    if not alarms:
+        return Recommendation("none")
+    reasons = tuple(f"{finding.detector}: {finding.summary}" for finding in alarms)
+    kinds = {finding.kind for finding in alarms}
+    if kinds.isdisjoint(act_on):
+        return Recommendation("alert", reasons)
+    has_drift = "drift" in kinds or "quality" in kinds
+    return Recommendation("rollback" if has_predecessor and not has_drift else "retrain", reasons)
+
+
+def _as_json(value: Any) -> Any:
+    """Return nested values with lists for tuples; a number that JSON lacks becomes one it has."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else math.copysign(_LARGEST, value)
+    return value
