@@ -419,6 +419,19 @@ def deployed_bundle(model_name: str) -> Bundle | None:
     return None
 
 
+def log_folders(model_name: str) -> list[Path]:
+    """Return the folders into which the deployed services of a model log predictions."""
+    deployer = find_deployer()
+    if deployer is None:
+        return []
+    bundles = (
+        deployer.service_endpoint(service).load_bundle(service.service_name)
+        for service in deployer.services(model_name)
+        if service.is_deployed
+    )
+    return sorted({Path(b.serving.log.predictions) for b in bundles if b.serving.log.predictions})
+
+
 def _target_traffic(deployment: Deployment) -> Traffic:
     """Return the traffic with a deployment's service and, beside a canary or shadow, the previous.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from cv_factory.errors import ConfigError
 from cv_factory.serving.logging.prediction_log import find_prediction
-from registry.deployments import find_deployer
+from registry.deployments import log_folders
 
 
 def find_logged_prediction(
@@ -22,7 +22,7 @@ def find_logged_prediction(
     Raises:
         ConfigError: No log has it, there is no log, or another model answered.
     """
-    folders = [folder] if folder else _folders(model_name)
+    folders = [folder] if folder else log_folders(model_name)
     if not folders:
         raise ConfigError(
             f"No service of {model_name} writes a prediction log (serving.log.predictions). "
@@ -39,15 +39,3 @@ def find_logged_prediction(
             f"{model_name}. Add --model {prediction['model']}"
         )
     return prediction
-
-
-def _folders(model_name: str) -> list[Path]:
-    deployer = find_deployer()
-    if deployer is None:
-        return []
-    bundles = (
-        deployer.service_endpoint(service).load_bundle(service.service_name)
-        for service in deployer.services(model_name)
-        if service.is_deployed
-    )
-    return sorted({Path(b.serving.log.predictions) for b in bundles if b.serving.log.predictions})

@@ -176,9 +176,14 @@ def _size_and_last_write(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def find_log_files(folder: Path) -> list[Path]:
+    """Return the files of a prediction log, the oldest first."""
+    return sorted(folder.glob(_FILES))
+
+
 def read_predictions(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the predictions of a folder, oldest file first; incomplete lines are skipped."""
-    for file in sorted(folder.glob(_FILES)):
+    for file in find_log_files(folder):
         # A running service may prune files meanwhile.
         with suppress(FileNotFoundError), file.open(encoding="utf-8") as lines:
             for line in lines:

@@ -1,0 +1,133 @@
+"""Reader of predictions, wherever they were logged: a window of them from tables."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cv_factory.data.image_manifest import STRING
+from cv_factory.inference.reference import STATISTICS
+from cv_factory.monitoring.prediction_table import get_matrix, parse_class_names
+from cv_factory.monitoring.window import Window, build_rows
+
+_TEXTS = ("id", "version", "arm", "request_id", "key", "image_hmac")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Predictions that a window is to hold.
+
+    Attributes:
+        model_name: The model.
+        start: Time of the first; None for no bound. With a time zone.
+        end: Time before which the last was; None for no bound. With a time zone.
+        version: Number of their version, as text; None for all.
+    """
+
+    model_name: str
+    start: datetime | None = None
+    end: datetime | None = None
+    version: str | None = None
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """Return the rows of a table that belong to it."""
+        mask = pc.equal(table.column("model"), self.model_name)
+        time = table.column("time")
+        if self.start is not None:
+            mask = pc.and_(mask, pc.greater_equal(time, pa.scalar(self.start, time.type)))
+        if self.end is not None:
+            mask = pc.and_(mask, pc.less(time, pa.scalar(self.end, time.type)))
+        if self.version is not None:
+            mask = pc.and_(mask, pc.equal(table.column("version"), self.version))
+        return table.filter(mask)
+
+
+def build_window(
+    tables: Iterable[pa.Table], selection: Selection, class_names: Sequence[str]
+) -> Window:
+    """Build a window; a line that two tables hold is taken once.
+
+    Args:
+        tables: See ``cv_factory.monitoring.prediction_table``; read one after the other.
+        selection: What to take of them.
+        class_names: Names of the columns of ``probabilities``, followed by those of further
+            classes that a table has.
+
+    Returns:
+        The predictions in order of time. Where versions have different numbers of features, the
+        last of the shorter ones are NaN.
+    """
+    parts: list[pa.Table] = []
+    names, n_refused, knows_refused = list(class_names), 0, False
+    for table in tables:
+        rows = selection.apply(table)
+        names += [name for name in parse_class_names(rows) if name not in names]
+        is_refused = pc.equal(rows.column("event"), "refused")
+        n_refused += pc.sum(is_refused).as_py() or 0
+        # Lines of schema version 1 have no sampling probability, and know no refused images.
+        knows_refused |= rows.column("sampling_probability").null_count < rows.num_rows
+        parts.append(rows.filter(pc.is_null(rows.column("event"))))
+    order = _order([part.select(["id", "time"]) for part in parts])
+    columns = _scalar_columns(parts, order)
+    probabilities, features = _matrices(parts, order, names)
+    rows = build_rows(names, probabilities, **columns)
+    return Window(rows, probabilities, features, tuple(names), n_refused if knows_refused else None)
+
+
+def _order(parts: Sequence[pa.Table]) -> npt.NDArray[np.int64]:
+    """Return the positions of distinct predictions in the concatenated parts, by time."""
+    if not parts:
+        return np.zeros(0, np.int64)
+    table = pa.concat_tables(parts)
+    repeated = pd.Series(pd.array(table.column("id"), dtype=STRING)).duplicated().to_numpy(bool)
+    positions = np.flatnonzero(~repeated)
+    time = table.column("time").cast(pa.int64()).to_numpy()[positions]
+    return positions[np.argsort(time, kind="stable")]
+
+
+def _scalar_columns(
+    parts: Sequence[pa.Table], order: npt.NDArray[np.int64]
+) -> dict[str, pd.Series]:
+    """Return the columns of ``build_rows`` that are no lists."""
+    if not parts:
+        return {}
+    scalars = [name for name in parts[0].column_names if name not in ("probabilities", "features")]
+    table = pa.concat_tables([part.select(scalars) for part in parts]).take(pa.array(order))
+    columns = {name: pd.Series(pd.array(table.column(name), dtype=STRING)) for name in _TEXTS}
+    for name in ("unfamiliarity", *STATISTICS):
+        columns[name] = pd.Series(table.column(name).to_numpy())
+    columns["time"] = table.column("time").to_pandas()
+    columns["is_abstained"] = pd.Series(table.column("label").is_null().to_numpy())
+    columns["is_cached"] = pd.Series(pc.fill_null(table.column("cached"), False).to_numpy())
+    sampling = pc.fill_null(table.column("sampling_probability"), 1.0)
+    columns["sampling_probability"] = pd.Series(sampling.to_numpy())
+    return columns
+
+
+def _matrices(
+    parts: list[pa.Table], order: npt.NDArray[np.int64], names: Sequence[str]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return probabilities and features in ``order``; empties ``parts`` to save memory."""
+    n = sum(part.num_rows for part in parts)
+    place = np.full(n, -1, np.int64)
+    place[order] = np.arange(len(order))
+    n_features = max((get_matrix(p.slice(0, 1), "features").shape[1] for p in parts), default=0)
+    probabilities = np.zeros((len(order), len(names)), np.float32)
+    features = np.full((len(order), n_features), np.nan, np.float32)
+    while parts:
+        part = parts.pop()
+        own, place = place[len(place) - part.num_rows :], place[: len(place) - part.num_rows]
+        is_taken = own >= 0
+        columns = [names.index(name) for name in parse_class_names(part)]
+        if part.num_rows:
+            probabilities[own[is_taken][:, None], columns] = get_matrix(part, "probabilities")[
+                is_taken
+            ]
+            values = get_matrix(part, "features")[is_taken]
+            features[own[is_taken], : values.shape[1]] = values
+    return probabilities, features
