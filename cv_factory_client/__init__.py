@@ -5,7 +5,7 @@ It needs httpx, and grpcio for ``grpc://`` addresses; it imports nothing of the 
 
 from cv_factory_client.clients import AsyncPredictionClient, PredictionClient
 from cv_factory_client.errors import ClientConfigError, ClientError, ServiceError
-from cv_factory_client.results import ImagePrediction, ModelInfo
+from cv_factory_client.results import ImagePrediction, Label, ModelInfo
 from cv_factory_client.retries import RetryPolicy
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ClientConfigError",
     "ClientError",
     "ImagePrediction",
+    "Label",
     "ModelInfo",
     "PredictionClient",
     "RetryPolicy",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from cv_factory_client.errors import ServiceError
-from cv_factory_client.results import ImagePrediction, ModelInfo
+from cv_factory_client.results import ImagePrediction, Label, ModelInfo
 
 T = TypeVar("T")
 
@@ -31,6 +31,13 @@ class Calls(Protocol):
 
     def predict(self, images: Sequence[bytes]) -> Call[list[ImagePrediction]]:
         """Return the call that predicts encoded images."""
+
+    def feedback(self, labels: Sequence[Label]) -> Call[int]:
+        """Return the call that stores labels, and tells how many were accepted.
+
+        Raises:
+            ClientConfigError: The protocol has no such call.
+        """
 
     def model_info(self) -> Call[ModelInfo]:
         """Return the call that describes the model."""

@@ -12,7 +12,7 @@ from cv_factory_client.addresses import hide_password
 from cv_factory_client.batches import Batch, split_batches
 from cv_factory_client.calls import Call, Calls
 from cv_factory_client.errors import ClientConfigError, ServiceError
-from cv_factory_client.results import ImagePrediction, ModelInfo
+from cv_factory_client.results import ImagePrediction, Label, ModelInfo
 from cv_factory_client.retries import RetryPolicy, RetryState
 
 if TYPE_CHECKING:
@@ -109,6 +109,17 @@ class PredictionClient:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def feedback(self, labels: Sequence[Label]) -> int:
+        """Give the true classes of images that were predicted before; return how many were stored.
+
+        All of a call are stored or none. Giving them twice has no effect: the last label counts.
+
+        Raises:
+            ServiceError: The service cannot be reached, or rejects the labels.
+            ClientConfigError: The client uses gRPC.
+        """
+        return self._call(self._calls.feedback(labels), is_idempotent=True) if labels else 0
+
     def model_info(self) -> ModelInfo:
         """Return the description of the served model.
 
@@ -199,6 +210,10 @@ class AsyncPredictionClient:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
+
+    async def feedback(self, labels: Sequence[Label]) -> int:
+        """Give the true classes of images; see ``PredictionClient.feedback``."""
+        return await self._call(self._calls.feedback(labels), is_idempotent=True) if labels else 0
 
     async def model_info(self) -> ModelInfo:
         """Return the description of the served model; see ``PredictionClient.model_info``."""

@@ -20,7 +20,7 @@ from cv_factory_client.credentials import check_api_key, read_ca
 from cv_factory_client.errors import ClientConfigError, ServiceError
 from cv_factory_client.open_inference_messages import SERVICE, message_class
 from cv_factory_client.rejections import rejection_error
-from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
+from cv_factory_client.results import ImagePrediction, Label, ModelInfo, parse_prediction
 
 _LENGTH_BYTES = 4
 _PORTS = {"grpc": 80, "grpcs": 443}
@@ -91,6 +91,16 @@ class GrpcCalls:
             outputs=[{"name": "prediction"}],
         )
         return Call(self._method("ModelInfer", request), self._parse_predictions)
+
+    def feedback(self, labels: Sequence[Label]) -> Call[int]:
+        """Refuse: labels are given over HTTP.
+
+        Raises:
+            ClientConfigError: Always.
+        """
+        raise ClientConfigError(
+            "Labels are given over HTTP: create the client with the http:// or https:// address."
+        )
 
     def model_info(self) -> Call[ModelInfo]:
         """Return the call that describes the model."""

@@ -3,6 +3,7 @@
 import re
 import ssl
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cv_factory_client.calls import Call
 from cv_factory_client.credentials import check_api_key, read_ca
 from cv_factory_client.errors import ClientConfigError, ServiceError
 from cv_factory_client.rejections import rejection_error
-from cv_factory_client.results import ImagePrediction, ModelInfo, parse_prediction
+from cv_factory_client.results import ImagePrediction, Label, ModelInfo, parse_prediction
 
 
 class HttpCalls:
@@ -83,6 +84,11 @@ class HttpCalls:
             post = partial(self.client.post, "/predict/batch", files=files)
         return Call(post, self._parse_predictions)
 
+    def feedback(self, labels: Sequence[Label]) -> Call[int]:
+        """Return the call that stores labels, and tells how many were accepted."""
+        body = {"labels": [asdict(label) for label in labels]}
+        return Call(partial(self.client.post, "/feedback", json=body), self._parse_accepted)
+
     def model_info(self) -> Call[ModelInfo]:
         """Return the call that describes the model."""
         return Call(partial(self.client.get, "/model-info"), self._parse_model_info)
@@ -110,6 +116,13 @@ class HttpCalls:
             common["cached"] = body.get("cached", False)
             return [parse_prediction(row, common) for row in body["predictions"]]
         except (AttributeError, KeyError, TypeError) as error:
+            raise self._unknown_service(error) from None
+
+    def _parse_accepted(self, response: httpx.Response) -> int:
+        body = self._parse(response)
+        try:
+            return int(body["accepted"])
+        except (KeyError, TypeError) as error:
             raise self._unknown_service(error) from None
 
     def _parse_model_info(self, response: httpx.Response) -> ModelInfo:

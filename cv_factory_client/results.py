@@ -49,6 +49,26 @@ class ModelInfo:
     details: dict[str, Any] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Label:
+    """True class of an image that was predicted before.
+
+    Attributes:
+        label: Name of the class.
+        prediction_id: Id of the prediction; this or ``image_hmac``.
+        image_hmac: HMAC of the image in the prediction log.
+        source: ``person:NAME``, ``system:NAME`` or ``model:NAME/VERSION``; None for the system
+            that the API key belongs to.
+        is_blind: Whether whoever labelled did not see the prediction.
+    """
+
+    label: str
+    prediction_id: str | None = None
+    image_hmac: str | None = None
+    source: str | None = None
+    is_blind: bool = False
+
+
 _FIELDS = {field.name for field in fields(ImagePrediction)}
 
 

@@ -50,6 +50,9 @@ class LimitsConfig(Section):
     max_images: int = Field(
         32, ge=1, le=4096, description="maximum number of images in one request"
     )
+    max_labels: int = Field(
+        1000, ge=1, le=100_000, description="maximum number of labels in one request of feedback"
+    )
     max_pixels: int = Field(
         50_000_000,
         ge=1,
@@ -78,10 +81,13 @@ class WebSocketConfig(Section):
 
 
 class RateConfig(Section):
-    """Rate limits in images a second, for keys without a limit of their own."""
+    """Rate limits in images a second, for keys without a limit of their own, and in labels."""
 
     per_key: float | None = Field(None, gt=0.0, description="images/s; unlimited if not given")
     per_address: float | None = Field(None, gt=0.0, description="images/s; unlimited if not given")
+    labels_per_key: float | None = Field(
+        None, gt=0.0, description="labels/s of feedback; unlimited if not given"
+    )
     burst_seconds: float = Field(
         2.0, gt=0.0, le=3600.0, description="burst, in seconds of the rate"
     )

@@ -20,6 +20,7 @@ from cv_factory.serving.auth.access import AccessControl, read_credential
 from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.auth.principal import Role
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.feedback import FEEDBACK_PATH, FeedbackEndpoint
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.json_encoder import encode_json
 from cv_factory.serving.logging.json_lines import EVENT_LOGGER, AsyncLineWriter
@@ -157,7 +158,9 @@ class Application:
             self._request_log,
             self._describe_predictions,
         )
+        feedback = FeedbackEndpoint(self._bundle.serving, self._access, self._metrics)
         return [
+            Route(FEEDBACK_PATH, feedback.handle, methods=["POST"]),
             Route("/predict", predict(RAW_IMAGE, FORM), methods=["POST"]),
             Route("/predict/batch", predict(FORM, JSON), methods=["POST"]),
             Route("/invocations", predict(RAW_IMAGE, FORM, JSON), methods=["POST"]),

@@ -6,6 +6,7 @@ from typing import Any
 from cv_factory.data.encode import encode_png
 from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.feedback import FEEDBACK_PATH
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.postprocessors import PostprocessedPrediction
 from cv_factory.serving.protocols import open_inference_openapi
@@ -24,6 +25,7 @@ _PROBLEMS = {
 }
 #: Other image types are accepted as well.
 _RAW_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
+_EXAMPLE_ID = "8c5f9a3e-0d6b-4d0c-9a6e-2f1f6f0f5a11"
 _FILE_SCHEMA = {"type": "string", "format": "binary"}
 _BASE64_SCHEMA = {"type": "string", "contentEncoding": "base64"}
 
@@ -51,6 +53,7 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
         "/predict": _prediction_operation(predict, raw | form, bundle),
         "/predict/batch": _prediction_operation(batch, form | json, bundle),
         "/invocations": _prediction_operation(invocations, raw | form | json, bundle),
+        FEEDBACK_PATH: _feedback_operation(bundle),
         "/model-info": _get_operation("model", "Describe the served model", "application/json"),
         "/model-card": _get_operation("model", "Model card", "text/html"),
         "/samples": _get_operation("model", "Images to try, as PNG in base64", "application/json"),
@@ -74,6 +77,7 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
             "schemas": {
                 "Problem": _problem_schema(),
                 "Predictions": _predictions_schema(bundle),
+                "Feedback": _feedback_schema(bundle.serving.limits.max_labels),
                 **open_inference_openapi.build_schemas(),
             },
             "securitySchemes": schemes,
@@ -82,11 +86,51 @@ def build_openapi(bundle: Bundle, *, is_open: bool) -> dict[str, Any]:
     }
 
 
-def _prediction_operation(summary: str, content: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+def _feedback_operation(bundle: Bundle) -> dict[str, Any]:
+    label = bundle.predictor.contract.class_names[0]
+    example = {"labels": [{"prediction_id": _EXAMPLE_ID, "label": label, "source": "person:ann"}]}
+    body = {"schema": {"$ref": "#/components/schemas/Feedback"}, "example": example}
+    stored = _object_schema({"accepted": {"type": "integer"}}, ["accepted"])
+    success = {"description": "stored", "content": {"application/json": {"schema": stored}}}
+    return {
+        "post": {
+            "tags": ["predictions"],
+            "summary": "Give the true classes of images that were predicted before",
+            "requestBody": {"required": True, "content": {"application/json": body}},
+            "responses": {"200": success, **_problem_responses()},
+        }
+    }
+
+
+def _feedback_schema(max_labels: int) -> dict[str, Any]:
+    text: dict[str, Any] = {
+        "label": "name of the class",
+        "prediction_id": "of the answer; this or image_hmac",
+        "image_hmac": "of the image in the prediction log",
+        "source": "person:NAME, system:NAME or model:NAME/VERSION; system:KEY if not given",
+        "is_blind": "true if whoever labelled did not see the prediction",
+    }
+    properties = {
+        name: {"type": "boolean" if name == "is_blind" else "string", "description": description}
+        for name, description in text.items()
+    }
+    labels = {
+        "type": "array",
+        "items": _object_schema(properties, ["label"]),
+        "minItems": 1,
+        "maxItems": max_labels,
+    }
+    return _object_schema({"labels": labels}, ["labels"])
+
+
+def _problem_responses() -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    problems = {
+    return {
         str(status): {"description": text, "content": problem} for status, text in _PROBLEMS.items()
     }
+
+
+def _prediction_operation(summary: str, content: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
     predictions = {
         "schema": {"$ref": "#/components/schemas/Predictions"},
         "example": _example_predictions(bundle),
@@ -97,7 +141,7 @@ def _prediction_operation(summary: str, content: dict[str, Any], bundle: Bundle)
             "tags": ["predictions"],
             "summary": summary,
             "requestBody": {"required": True, "content": content},
-            "responses": {"200": success, **problems},
+            "responses": {"200": success, **_problem_responses()},
         }
     }
 
@@ -161,7 +205,7 @@ def _example_predictions(bundle: Bundle) -> dict[str, Any]:
     score = None if golden.unfamiliarity is None else float(golden.unfamiliarity[0])
     ranked = {names[best]: round(float(probabilities[best]), 6)}
     prediction = ScoredImage(
-        "8c5f9a3e-0d6b-4d0c-9a6e-2f1f6f0f5a11",
+        _EXAMPLE_ID,
         PostprocessedPrediction(names[best], ranked),
         ImageScores(probabilities, golden.features[0], score),
     ).to_dict()

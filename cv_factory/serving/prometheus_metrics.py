@@ -76,6 +76,7 @@ class ServiceMetrics:
             "cv_factory_websocket_connections", "Open WebSocket connections of all workers",
             registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
+        self._labels = Counter("cv_factory_labels", "Labels received", registry=registry)
         self._dropped = Counter("cv_factory_log_dropped", "Log lines dropped", registry=registry)
         self._is_closing = threading.Event()
         _register_constants(registry, model, version, workers)
@@ -110,6 +111,10 @@ class ServiceMetrics:
     def count_dropped(self, n: int) -> None:
         """Count log lines that are lost."""
         self._dropped.inc(n)
+
+    def count_labels(self, n: int) -> None:
+        """Count labels of predictions that were received and stored."""
+        self._labels.inc(n)
 
     def start_sampling(self, queue_length: Callable[[], int]) -> None:
         """Update the queue's gauge once a second, in a thread: any worker may answer for all."""

@@ -126,7 +126,7 @@ class DigitsService(ServiceProcess):
     """A service of the digits that requires an API key.
 
     Attributes:
-        folder: Holds ``bundle``, ``keys.json``, ``samples/3/1.png`` and ``output``.
+        folder: Holds ``bundle``, ``keys.json``, ``log``, ``samples/3/1.png`` and ``output``.
         image: The sample.
         key: An API key with the role ``admin``.
         grpc_address: Host and port of gRPC.
@@ -136,7 +136,8 @@ class DigitsService(ServiceProcess):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "bundle").mkdir()
-        digits_bundle(has_familiarity=True, limits={"max_body_bytes": 100_000}).save(
+        log = {"predictions": str(folder / "log")}
+        digits_bundle(has_familiarity=True, limits={"max_body_bytes": 100_000}, log=log).save(
             folder / "bundle"
         )
         self.image = folder / "samples" / "3" / "1.png"

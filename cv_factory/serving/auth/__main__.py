@@ -7,6 +7,7 @@ import click
 
 from cv_factory.errors import print_error
 from cv_factory.serving.auth.api_keys import add_key, read_keys, revoke_key
+from cv_factory.serving.auth.principal import Role
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
@@ -20,10 +21,14 @@ def main() -> None:
 @_FILE
 @click.argument("name")
 @click.option("--admin", is_flag=True, help="Grant the role admin, which opens protected pages.")
+@click.option(
+    "--feedback", is_flag=True, help="Grant the role feedback in place of predict: give labels."
+)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Limit in images a second.")
-def add(file: Path, name: str, admin: bool, rate: float | None) -> None:
+def add(file: Path, name: str, admin: bool, feedback: bool, rate: float | None) -> None:
     """Create a key called NAME and print it; it is not stored and cannot be shown again."""
-    click.echo(add_key(file, name, ["admin"] if admin else ["predict"], rate))
+    role: Role = "admin" if admin else "feedback" if feedback else "predict"
+    click.echo(add_key(file, name, [role], rate))
 
 
 @main.command()

@@ -74,6 +74,7 @@ class AccessControl:
         self._worker_fraction = 1.0 / config.workers
         self._address_limiter = RateLimiter(config.rate.burst_seconds)
         self._key_limiter = RateLimiter(config.rate.burst_seconds)
+        self._label_limiter = RateLimiter(config.rate.burst_seconds)
         self._tokens = None
         if config.access.jwt is not None:
             from cv_factory.serving.auth.tokens import TokenVerifier
@@ -105,6 +106,15 @@ class AccessControl:
         if rate is not None:
             self._take(self._key_limiter, principal.name, rate, n, principal.name)
 
+    def check_label_rate_limit(self, principal: Principal, n: int) -> None:
+        """Count ``n`` labels of a principal.
+
+        Raises:
+            ProblemError: 429: it exceeds ``rate.labels_per_key``.
+        """
+        if (rate := self._rate.labels_per_key) is not None:
+            self._take(self._label_limiter, principal.name, rate, n, principal.name, "labels")
+
     async def identify(self, credential: str | None, role: Role) -> Principal:
         """Return the authenticated principal of an API key or token.
 
@@ -120,9 +130,17 @@ class AccessControl:
             raise ProblemError(403, "forbidden", f"{principal.name} lacks the role {role!r}")
         return principal
 
-    def _take(self, limiter: RateLimiter, name: str, rate: float, n: int, subject: str) -> None:
+    def _take(
+        self,
+        limiter: RateLimiter,
+        name: str,
+        rate: float,
+        n: int,
+        subject: str,
+        unit: str = "images",
+    ) -> None:
         if wait := limiter.take(name, rate * self._worker_fraction, n):
-            detail = f"{subject} is limited to {rate:g} images a second"
+            detail = f"{subject} is limited to {rate:g} {unit} a second"
             headers = {"Retry-After": str(math.ceil(wait))}
             raise ProblemError(429, "too-many-requests", detail, headers)
 

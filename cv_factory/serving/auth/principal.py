@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["predict", "admin"]
+Role = Literal["predict", "feedback", "admin"]
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,4 @@ class Principal:
 
 
 #: Every client of a service without access control.
-ANONYMOUS = Principal("anyone", frozenset({"predict", "admin"}))
+ANONYMOUS = Principal("anyone", frozenset({"predict", "feedback", "admin"}))

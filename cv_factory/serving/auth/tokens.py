@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import jwt
@@ -15,7 +15,7 @@ import jwt
 from cv_factory.config.serving import JWTConfig
 from cv_factory.errors import ConfigError
 from cv_factory.serving.addresses import hide_password
-from cv_factory.serving.auth.principal import Principal
+from cv_factory.serving.auth.principal import Principal, Role
 from cv_factory.serving.http_client import open_http_client
 from cv_factory.serving.logging.json_lines import log_event
 
@@ -160,4 +160,4 @@ def _parse_roles(claim: Any) -> frozenset[str]:
     names = claim.split() if isinstance(claim, str) else claim
     if not isinstance(names, list):
         return frozenset()
-    return frozenset(name for name in names if name in ("predict", "admin"))
+    return frozenset(name for name in names if name in get_args(Role))

@@ -130,7 +130,7 @@ class PredictionLog:
             fcntl.flock(file, fcntl.LOCK_SH)
             is_linked = _is_linked(file)
             if is_linked:
-                _write_all(file, lines.encode())
+                write_all(file, lines.encode())
         if not is_linked:
             self._append(lines)
 
@@ -156,7 +156,7 @@ def _is_linked(file: IO[bytes]) -> bool:
     return os.fstat(file.fileno()).st_nlink > 0
 
 
-def _write_all(file: FileIO, content: bytes) -> None:
+def write_all(file: FileIO, content: bytes) -> None:
     """Append all of the content or, as on a full disk, nothing."""
     size = os.fstat(file.fileno()).st_size
     try:

@@ -38,9 +38,10 @@ def run(line: str, service: DigitsService) -> str:
 
 def test_curl(service: DigitsService) -> None:
     lines = command_lines("curl")
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
-        assert "digits" in run(line.replace(URL, service.url), service), line
+        expected = '{"accepted":1}' if "/feedback" in line else "digits"
+        assert expected in run(line.replace(URL, service.url), service), line
 
 
 def test_tritons_client(service: DigitsService) -> None:
@@ -56,13 +57,13 @@ def test_tritons_client(service: DigitsService) -> None:
 
 
 def test_the_client(service: DigitsService) -> None:
-    [code] = [
-        code
+    predict, give_label = (
+        re.sub("api_key=[^)]+", f"api_key={service.key!r}", code.replace(URL, service.url))
         for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
         if "PredictionClient" in code
-    ]
-    code = code.replace(URL, service.url).replace("api_key=None", f"api_key={service.key!r}")
-    assert run(f"python - <<'END'\n{code}\nEND", service).startswith("8 {'8': ")
+    )
+    assert run(f"python - <<'END'\n{predict}\nEND", service).startswith("8 {'8': ")
+    run(f"python - <<'END'\n{give_label}\nEND", service)
 
 
 def test_run_py_predicts_alike_over_http_and_grpc_and_with_the_bundle(
