@@ -1,4 +1,4 @@
-"""Storage of the audit log: small files that are created once and never changed."""
+"""Storage of the audit log and the alert log: small files, created once and never changed."""
 
 import os
 import re
@@ -138,8 +138,8 @@ def _translate_errors(folder: str, errors: tuple[type[Exception], ...]) -> Itera
 
 def _store_error(folder: str, error: Exception) -> ArtifactError:
     return ArtifactError(
-        f"The audit log in {folder} cannot be reached ({error}). Check the artifact store of the "
-        "active stack and your permissions: zenml artifact-store describe"
+        f"The log in {folder} cannot be reached ({error}). Check the artifact store of the active "
+        "stack and your permissions: zenml artifact-store describe"
     )
 
 
@@ -152,8 +152,13 @@ def has_log(store: "BaseArtifactStore", model_name: str) -> bool:
 
 def open_log_files(store: "BaseArtifactStore", model_name: str) -> LogFiles:
     """Return the folder of a model's audit log in an artifact store."""
+    return open_folder(store, f"{_FOLDER}/{model_name}")
+
+
+def open_folder(store: "BaseArtifactStore", name: str) -> LogFiles:
+    """Return a folder of files that are created once each in an artifact store."""
     from zenml.utils.io_utils import is_remote
 
     if is_remote(store.path):
-        return RemoteLogFiles(store, f"{store.path.rstrip('/')}/{_FOLDER}/{model_name}")
-    return LocalLogFiles(Path(store.path) / _FOLDER / model_name)
+        return RemoteLogFiles(store, f"{store.path.rstrip('/')}/{name}")
+    return LocalLogFiles(Path(store.path) / name)

@@ -34,6 +34,8 @@ OWN_FLAVORS = (
         ("bentoml", "boto3", "s3fs"),
         "aws",
     ),
+    OwnFlavor("alerter", "webhook", "stacks.flavors.webhook.WebhookAlerterFlavor"),
+    OwnFlavor("alerter", "email", "stacks.flavors.email.EmailAlerterFlavor"),
     OwnFlavor("step_operator", "launcher", "stacks.flavors.launcher.LauncherFlavor"),
     OwnFlavor(
         "orchestrator",

@@ -1,0 +1,148 @@
+"""Alerts through the alerter of the active stack: one message for each change of an incident.
+
+A message is logged in the stack's artifact store before it is delivered, and waits there while the
+receiver is down: the next alert, or ``run.py alerts --deliver``, delivers it, in order. One that is
+delivered twice, since a process died in between, has the same id. Any ZenML alerter will do.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+
+from cv_factory.artifacts.files import file_lock
+from cv_factory.errors import ArtifactError
+from cv_factory.monitoring.alert import Alert
+from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
+from cv_factory.monitoring.redaction import redact
+from registry.alert_log import AlertLog
+from registry.audit.log_files import open_folder
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "cv_factory_alerts"
+#: What alerters of ZenML and others raise; ours raise ``DeliveryError``.
+_ALERTER_ERRORS = (RuntimeError, ValueError, TypeError, OSError)
+
+
+@runtime_checkable
+class Alerter(Protocol):
+    """An alerter of ours, such as the flavor ``webhook``, which is given more than a text."""
+
+    def deliver(self, message: AlertMessage) -> None:
+        """Deliver a message, with retries.
+
+        Raises:
+            DeliveryError: The receiver is down, or refuses it (``RefusedAlertError``).
+        """
+
+
+def send_alerts(alerts: Sequence[Alert], model_name: str) -> None:
+    """Announce what changes an incident: it begins, worsens or ends; repetitions say nothing.
+
+    Where nothing can be delivered now, that is logged, and the messages wait: what called this goes
+    on.
+
+    Args:
+        alerts: Secrets in their texts are masked.
+        model_name: Becomes the label ``model``.
+    """
+    _send([_prepare(alert, {"model": model_name}) for alert in alerts], is_event=False)
+
+
+def send_event(alert: Alert) -> bool:
+    """Announce what is no incident, such as a text; return whether nothing waits any more."""
+    return _send([_prepare(alert, {})], is_event=True)
+
+
+def deliver_pending() -> int:
+    """Deliver the messages that wait, in their order; return how many were.
+
+    Raises:
+        ArtifactError: The log cannot be read or written.
+        DeliveryError: The receiver is still down.
+    """
+    log = open_alert_log()
+    with _delivery_lock():
+        pending = log.pending()
+        deliver = _select_alerter() if pending else None
+        for entry in pending:
+            if deliver is None:
+                logger.warning("Not sent, since the stack has no alerter: %s", entry.message.title)
+                log.mark(entry.number, "unsent")
+                continue
+            try:
+                deliver(entry.message)
+            except RefusedAlertError as error:
+                logger.error("Alert %d is not delivered: %s", entry.number, error)
+                log.mark(entry.number, "refused")
+            else:
+                log.mark(entry.number, "sent")
+    return len(pending)
+
+
+def open_alert_log() -> AlertLog:
+    """Return the alert log of the active stack."""
+    return AlertLog(open_folder(Client().active_stack.artifact_store, FOLDER))
+
+
+def _send(alerts: Sequence[Alert], *, is_event: bool) -> bool:
+    """Log and deliver; return whether nothing waits any more."""
+    try:
+        log, now = open_alert_log(), datetime.now(UTC)
+        entries = [log.add(alert, now, is_event=is_event) for alert in alerts]
+        if not any(entries):
+            return True
+        deliver_pending()
+        return True
+    except DeliveryError as error:
+        logger.error("An alert waits until its receiver takes it: %s", error)
+    except (ArtifactError, OSError) as error:
+        titles = "; ".join(alert.summary for alert in alerts)
+        logger.error("Alerts are not sent (%s): %s", error, titles)
+    return False
+
+
+def _prepare(alert: Alert, labels: dict[str, str]) -> Alert:
+    return replace(
+        alert,
+        summary=redact(alert.summary),
+        detail=redact(alert.detail),
+        labels={**labels, **alert.labels},
+    )
+
+
+def _select_alerter() -> Callable[[AlertMessage], None] | None:
+    """Return what delivers a message through the active stack, None where it has no alerter."""
+    alerter: Any = Client().active_stack.alerter
+    if alerter is None:
+        return None
+    if isinstance(alerter, Alerter):
+        return alerter.deliver
+
+    def post(message: AlertMessage) -> None:
+        try:
+            is_posted = alerter.post(message.render_text())
+        except _ALERTER_ERRORS as error:
+            raise DeliveryError(
+                f"The alerter {alerter.name} failed: {redact(str(error))}"
+            ) from None
+        if not is_posted:
+            raise DeliveryError(f"The alerter {alerter.name} did not post it: see the log above.")
+
+    return post
+
+
+@contextmanager
+def _delivery_lock() -> Iterator[None]:
+    """Keep two processes of this machine from delivering the same message."""
+    folder = Path(GlobalConfiguration().local_stores_path) / "alerts"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / "delivery"):
+        yield
