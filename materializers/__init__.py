@@ -11,6 +11,7 @@ from materializers.model import TrainedModelMaterializer
 from materializers.monitoring_report import MonitoringReportMaterializer
 from materializers.predictions import BatchPredictionsMaterializer
 from materializers.predictor import PredictorMaterializer
+from materializers.reference import ReferenceMaterializer
 from materializers.registration import RegistrationMaterializer
 from materializers.report import DataReportMaterializer
 from materializers.search import SearchResultMaterializer
@@ -27,6 +28,7 @@ __all__ = [
     "ImageDatasetMaterializer",
     "MonitoringReportMaterializer",
     "PredictorMaterializer",
+    "ReferenceMaterializer",
     "RegistrationMaterializer",
     "SearchResultMaterializer",
     "SplitMaterializer",

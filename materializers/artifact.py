@@ -19,7 +19,7 @@ from zenml.metadata.metadata_types import MetadataType
 from zenml.utils import io_utils
 
 from cv_factory.artifacts.artifact import Artifact
-from cv_factory.artifacts.remote import download_artifact, upload_artifact
+from cv_factory.artifacts.remote import artifact_exists, download_artifact, upload_artifact
 from cv_factory.errors import ArtifactError
 from cv_factory.reporting.html_page import render_html
 from cv_factory.reporting.page import Block, Header, Table, facts_table
@@ -53,6 +53,8 @@ class ArtifactMaterializer(BaseMaterializer):
         with TemporaryDirectory(prefix="cv-factory-") as temporary:
             data.save(Path(temporary))
             for kind, folder in _headers(type(data)):
+                if not (Path(temporary) / folder).exists():
+                    continue
                 uri = os.path.join(self.uri, folder).rstrip("/")
                 upload_artifact(Path(temporary) / folder, kind, self._filesystem, uri)
 
@@ -69,8 +71,11 @@ class ArtifactMaterializer(BaseMaterializer):
             return data_type.load(Path(self.uri))
         with TemporaryDirectory(prefix="cv-factory-") as temporary:
             for kind, folder in _headers(data_type):
-                (Path(temporary) / folder).mkdir(exist_ok=True)
                 uri = os.path.join(self.uri, folder).rstrip("/")
+                is_optional = folder in data_type.OPTIONAL_PARTS
+                if is_optional and not artifact_exists(self._filesystem, uri, kind):
+                    continue
+                (Path(temporary) / folder).mkdir(exist_ok=True)
                 download_artifact(self._filesystem, uri, kind, Path(temporary) / folder)
             return data_type.load(Path(temporary))
 

@@ -4,6 +4,7 @@ from zenml import pipeline
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.training import TrainingPipelineConfig
+from steps.build_reference import build_reference
 from steps.evaluate import evaluate
 from steps.export import export
 from steps.export_float import export_float
@@ -44,6 +45,9 @@ def training(
     )
     predictor = export(*export_inputs, config.export, config_fingerprint, float_predictor)
     evaluation = evaluate(predictor, dataset, parts, config.evaluate, float_predictor)
+    reference = build_reference(
+        predictor, dataset, parts, config.evaluate.robustness_images, config.evaluate.seed
+    )
     register(
         predictor,
         evaluation,
@@ -56,5 +60,6 @@ def training(
         train=config.train,
         config=config.registration,
         lineage=lineage,
+        reference=reference,
         search_result=search_result,
     )

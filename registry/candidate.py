@@ -15,6 +15,7 @@ from cv_factory.data.split import Split
 from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.reference import Reference
 from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 from registry import versions
@@ -26,6 +27,7 @@ class RegistrationCandidate:
     """A predictor with everything that decides on its registration and shows on its card.
 
     ``settings`` are those of its training, with the batch size that it chose if none was given.
+    ``reference`` is None where an earlier release trained it.
     """
 
     predictor: Predictor
@@ -36,6 +38,7 @@ class RegistrationCandidate:
     report: DataReport
     settings: TrainConfig
     card: CardConfig = field(default_factory=CardConfig)
+    reference: Reference | None = None
 
 
 def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
@@ -55,6 +58,7 @@ def load_candidate(version: ModelVersionResponse) -> RegistrationCandidate:
         report=versions.load_linked_artifact(version, "data_report", DataReport),
         card=CardConfig.model_validate(version.run_metadata.get(versions.CARD, {})),
         settings=settings.resolve(len(split.train)),
+        reference=versions.load_reference(version),
     )
 
 

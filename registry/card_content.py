@@ -92,6 +92,7 @@ def build_card_content(
         approver=_format_decision(approval) if approval else None,
         overrides=[describe_override(override) for override in overrides],
         statements=candidate.card,
+        estimator_errors=candidate.reference.estimator_errors if candidate.reference else (),
         warnings=_warnings(candidate),
         pictures=_pictures(candidate),
     )

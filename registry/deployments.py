@@ -243,6 +243,7 @@ def build_bundle(
     return Bundle(
         predictor,
         serving,
+        reference=versions.load_reference(registry.get_version(number)),
         card_html=_card(registry, number, standing),
         overrides=[describe_override(override) for override in standing.overrides],
         **metadata,

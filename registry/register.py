@@ -155,6 +155,9 @@ def _find_or_create(
     is_own = versions.predictor_fingerprint(version) == predictor
     if not is_own or not versions.is_complete(version):
         _complete_version(registry, version, candidate, lineage, provenance, run)
+    elif version.get_artifact(versions.REFERENCE) is None:  # an earlier release registered it
+        reference = {versions.REFERENCE: run.artifact_version_ids[versions.REFERENCE]}
+        versions.link_artifacts(version, reference, None)
     return versions.get_version(registry.model_name, version.number), present is None
 
 

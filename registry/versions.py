@@ -21,6 +21,7 @@ from zenml.utils.pagination_utils import depaginate
 from cv_factory.config.suggestion import suggest
 from cv_factory.errors import ArtifactError, CVFactoryError
 from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.reference import Reference
 from cv_factory.progress import quiet_loggers
 from registry.artifact_loader import load_artifact
 from registry.audit.log_files import has_log
@@ -29,6 +30,8 @@ _ArtifactT = TypeVar("_ArtifactT")
 
 #: Name under which a version's predictor is linked to it.
 PREDICTOR = "predictor"
+#: Name under which its reference for monitoring is linked to it.
+REFERENCE = "reference"
 #: Metadata of a version under this prefix are test metrics.
 METRIC_PREFIX = "test_"
 #: Metadata of a version under this prefix are versions of installed packages.
@@ -171,6 +174,19 @@ def load_linked_artifact(
 def load_predictor(version: ModelVersionResponse) -> Predictor:
     """Load the predictor that is linked to a version; raises as ``load_linked_artifact``."""
     return load_linked_artifact(version, PREDICTOR, Predictor)
+
+
+def load_reference(version: ModelVersionResponse) -> Reference | None:
+    """Load the reference for monitoring that is linked to a version.
+
+    None if an earlier release trained it: training again with the same settings links one.
+
+    Raises:
+        ArtifactError: Its files are gone or damaged.
+    """
+    if version.get_artifact(REFERENCE) is None:
+        return None
+    return load_linked_artifact(version, REFERENCE, Reference)
 
 
 def create_version(model_name: str, fingerprint: str, description: str) -> ModelVersionResponse:

@@ -15,6 +15,7 @@ from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.registration import Registration
 from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.reference import Reference
 from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 
@@ -32,6 +33,7 @@ def register(
     train: TrainConfig,
     config: RegisterConfig,
     lineage: dict[str, str],
+    reference: Reference,
     search_result: SearchResult | None = None,
 ) -> Annotated[Registration, "registration"]:
     """Register a candidate. Never cached: its verdict depends on what is in production."""
@@ -43,7 +45,15 @@ def register(
         len(split.train)
     )
     candidate = RegistrationCandidate(
-        predictor, evaluation, trained_model, dataset, split, data_report, settings, config.card
+        predictor,
+        evaluation,
+        trained_model,
+        dataset,
+        split,
+        data_report,
+        settings,
+        config.card,
+        reference,
     )
-    reference = build_run_reference(get_step_context())
-    return register_candidate(candidate, gates, evaluate, config, lineage, reference)
+    run = build_run_reference(get_step_context())
+    return register_candidate(candidate, gates, evaluate, config, lineage, run)

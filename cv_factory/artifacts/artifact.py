@@ -20,6 +20,8 @@ class Artifact(ABC):
     VERIFY_LARGE_FILES: ClassVar[bool] = False
     #: Artifacts inside this one, by the name of their subdirectory.
     PARTS: ClassVar[Mapping[str, "type[Artifact]"]] = {}
+    #: Those that may be absent.
+    OPTIONAL_PARTS: ClassVar[frozenset[str]] = frozenset()
 
     def save(self, directory: Path) -> None:
         """Write the artifact's files and then its header into an existing directory."""

@@ -51,9 +51,7 @@ def download_artifact(filesystem: Any, uri: str, kind: str, directory: Path) -> 
         ArtifactError: The store cannot be reached, or the artifact is incomplete or damaged.
     """
     header = f"{kind}.json"
-    with _translate_store_errors(filesystem, f"{uri}/{header}", "read"):
-        is_complete = filesystem.exists(f"{uri}/{header}")
-    if not is_complete:
+    if not artifact_exists(filesystem, uri, kind):
         raise ArtifactError(
             f"{uri}/{header} does not exist: the artifact is incomplete or lies elsewhere."
         )
@@ -67,6 +65,16 @@ def download_artifact(filesystem: Any, uri: str, kind: str, directory: Path) -> 
         verify_files(directory, kind)
     except ArtifactError as error:
         raise ArtifactError(f"{error} It was fetched from {uri}.") from None
+
+
+def artifact_exists(filesystem: Any, uri: str, kind: str) -> bool:
+    """Return whether an object store holds an artifact of this kind in a folder.
+
+    Raises:
+        ArtifactError: The store cannot be reached.
+    """
+    with _translate_store_errors(filesystem, f"{uri}/{kind}.json", "read"):
+        return bool(filesystem.exists(f"{uri}/{kind}.json"))
 
 
 def _announce(verb: str, name: str, size: int) -> None:

@@ -13,13 +13,15 @@ from cv_factory.config.problems import describe_error
 from cv_factory.config.serving import IS_STORED, ServingConfig
 from cv_factory.errors import ArtifactError
 from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.reference import Reference
 
-_PREDICTOR, _SERVING, _CARD = "predictor", "serving.json", "card.html"
+_PREDICTOR, _REFERENCE = "predictor", "reference"
+_SERVING, _CARD = "serving.json", "card.html"
 
 
 @dataclass(frozen=True)
 class Bundle(Artifact):
-    """Predictor, model card and serving settings: what a service starts from.
+    """Predictor, model card, reference and serving settings: what a service starts from.
 
     Attributes:
         predictor: The predictor.
@@ -34,10 +36,16 @@ class Bundle(Artifact):
         metrics: Metrics on the test split, by name.
         overrides: Gates that the predictor failed and that a person overrode, a line each.
         card_html: Model card as a self-contained HTML page.
+        reference: What ``monitoring`` compares predictions with; None if an earlier release trained
+            the predictor.
     """
 
     KIND: ClassVar[str] = "bundle"
-    PARTS: ClassVar[Mapping[str, type[Artifact]]] = {_PREDICTOR: Predictor}
+    PARTS: ClassVar[Mapping[str, type[Artifact]]] = {
+        _PREDICTOR: Predictor,
+        _REFERENCE: Reference,
+    }
+    OPTIONAL_PARTS: ClassVar[frozenset[str]] = frozenset({_REFERENCE})
 
     predictor: Predictor
     serving: ServingConfig
@@ -51,10 +59,14 @@ class Bundle(Artifact):
     metrics: Mapping[str, float] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     card_html: str | None = None
+    reference: Reference | None = None
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
         (directory / _PREDICTOR).mkdir()
         self.predictor.save(directory / _PREDICTOR)
+        if self.reference is not None:
+            (directory / _REFERENCE).mkdir()
+            self.reference.save(directory / _REFERENCE)
         serving = canonical_json(self.serving.model_dump(mode="json"))
         (directory / _SERVING).write_text(serving, encoding="utf-8")
         files: dict[str, str | None] = {_SERVING: None}
@@ -77,6 +89,7 @@ class Bundle(Artifact):
             "has_card": self.card_html is not None,
             # Keeps the bytes of bundles without.
             **({"overrides": list(self.overrides)} if self.overrides else {}),
+            **({"has_reference": True} if self.reference is not None else {}),
         }
 
     @classmethod
@@ -86,7 +99,12 @@ class Bundle(Artifact):
             raise ArtifactError(f"{directory} holds another predictor than bundle.json says.")
         has_card = body.pop("has_card", False)
         card = (directory / _CARD).read_text(encoding="utf-8") if has_card else None
-        return cls(predictor, read_serving(directory / _SERVING), card_html=card, **body)
+        has_reference = body.pop("has_reference", False)
+        reference = Reference.load(directory / _REFERENCE) if has_reference else None
+        if reference and reference.predictor_fingerprint != predictor.fingerprint:
+            raise ArtifactError(f"{directory / _REFERENCE} is of another predictor.")
+        serving = read_serving(directory / _SERVING)
+        return cls(predictor, serving, card_html=card, reference=reference, **body)
 
 
 def read_serving(path: Path) -> ServingConfig:

@@ -17,7 +17,7 @@ from tests.support.store import snapshot
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 
 _STEPS = {"ingest", "split", "validate_data", "fit_transform", "train", "export", "evaluate",
-          "register"}  # fmt: skip
+          "build_reference", "register"}  # fmt: skip
 
 
 def test_the_pipeline_runs_to_a_registered_model(

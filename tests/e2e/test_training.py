@@ -29,6 +29,7 @@ STEPS = {
     "train",
     "export",
     "evaluate",
+    "build_reference",
     "register",
 }
 #: What each step stores, besides pictures.
@@ -45,6 +46,7 @@ FILES = {
         "samples.npz",
         "evaluation.json",
     },
+    "reference": {"test.npz", "validation.npz", "reference.json"},
     "registration": {
         "registration.json",
         "provenance.json",
@@ -60,6 +62,7 @@ PICTURES = {
     "trained_model": {"training_curves.png"},
     "predictor": {"golden.png"},
     "evaluation": {"confusion_matrix.png", "report.html"},
+    "reference": {"summary.html"},
     "registration": {"card.html"},
 }
 
@@ -204,7 +207,7 @@ def test_nothing_stored_is_a_pickle(trained_project: Project) -> None:
 
 def test_a_second_run_is_cached_and_registers_nothing_new(trained_project: Project) -> None:
     output = training(trained_project)
-    assert "7 of 8 steps" in output
+    assert "8 of 9 steps" in output
     assert "registered before: nothing new" in output
     content = snapshot(trained_project)
     assert cached_steps(content) == STEPS - {"register"}
@@ -234,7 +237,7 @@ def test_a_killed_training_resumes_to_the_same_predictor_bytes(
     assert 12 <= int(checkpoint[2]) < 30
     assert "epoch 11/30" not in output
     assert not training_.exists(), "checkpoints are removed after success"
-    assert "0 of 8 steps" in output
+    assert "0 of 9 steps" in output
     assert "registered before: nothing new" in output
     content = snapshot(trained_project)
     second = Path(content["steps"]["export"]["outputs"]["predictor"]["uri"])
@@ -259,7 +262,7 @@ def test_the_cache_sees_the_library_and_the_configuration(trained_project: Proje
     assert planned_cached(plan) == data_steps
     changed = "Not cached: fit_transform, since cv_factory/transforms/pca.py changed since commit"
     assert changed in " ".join(plan.split())
-    assert "3 of 8 steps: ingest, split, validate_data" in quickly(trained_project)
+    assert "3 of 9 steps: ingest, split, validate_data" in quickly(trained_project)
     assert cached_steps(snapshot(trained_project)) == data_steps
     edit("cv_factory/evaluation/plots/style.py")
     assert planned("gates=[{metric: accuracy, min: 0.5}]") == everything, "pictures and gates"

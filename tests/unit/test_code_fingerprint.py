@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 
 SECTIONS = sorted(path.stem for path in (ROOT / "cv_factory/config").glob("[!_]*.py"))
 ALL = {"ingest", "split", "validate_data", "fit_transform", "search", "train", "export_float",
-       "export", "evaluate"}  # fmt: skip
+       "export", "evaluate", "build_reference"}  # fmt: skip
 MODEL = {"search", "train", "export_float", "export"}
 #: The cached steps that a file of ``config/`` makes stale; no step for those that are not listed.
 STALE = {
@@ -22,13 +22,13 @@ STALE = {
     "transform": {"fit_transform", "search"},
     "model": MODEL,
     "model_section": MODEL,
-    "plugins": MODEL | {"ingest", "evaluate"},
-    "suggestion": MODEL | {"ingest", "evaluate"},
+    "plugins": MODEL | {"ingest", "evaluate", "build_reference"},
+    "suggestion": MODEL | {"ingest", "evaluate", "build_reference"},
     "secrets": {"ingest"},
     "train": {"search", "train"},
     "search": {"search"},
     "export": {"export_float", "export"},
-    "evaluate": {"evaluate"},
+    "evaluate": {"evaluate", "build_reference"},
     "section": ALL,
 }
 

@@ -17,6 +17,7 @@ from cv_factory.evaluation.reports.evaluation_report import (
     quality_sections,
     weak_points,
 )
+from cv_factory.inference.reference import EstimatorError
 from cv_factory.reporting import html_page, markdown_page
 from cv_factory.reporting.page import (
     Badge,
@@ -70,6 +71,7 @@ class CardContent:
         packages: Versions by package name.
         statements: What only people can say: owner, use, harm, origin of the data.
         overrides: Gates that a person overrode, who and why; a sentence each.
+        estimator_errors: How far estimates of the accuracy without labels were off.
         warnings: What a person should know before deciding; a sentence each.
         pictures: Further PNG by caption, such as training curves; shown in the HTML only.
     """
@@ -90,6 +92,7 @@ class CardContent:
     approver: str | None = None
     statements: CardConfig = field(default_factory=CardConfig)
     overrides: Sequence[str] = ()
+    estimator_errors: Sequence[EstimatorError] = ()
     warnings: Sequence[str] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -114,6 +117,7 @@ class CardContent:
         return _with_content(
             ("Model", [facts_table(self.model)]),
             *self.quality_sections,
+            ("Accuracy without labels", _estimator_blocks(self.estimator_errors)),
             ("Data validation", [_data_check_table(self.data_checks)]),
             ("Training", [facts_table(self.training)]),
             ("Pictures", [Picture(c, partial(bytes, png)) for c, png in self.pictures.items()]),
@@ -200,6 +204,39 @@ def _data_blocks(content: CardContent) -> list[Block]:
 def _data_check_table(checks: Sequence[DataCheck]) -> Table:
     rows = tuple((check.name, Badge(check.status), check.detail) for check in checks)
     return Table(("expectation", "verdict", "observed"), rows)
+
+
+def _estimator_blocks(errors: Sequence[EstimatorError]) -> list[Block]:
+    """Return a table of the largest error of each estimator on each kind of images, in points."""
+    if not errors:
+        return []
+    estimators = sorted({row.estimator for row in errors})
+    kinds = list(dict.fromkeys(row.corruption for row in errors))
+    rows = []
+    for kind in kinds:
+        of_kind = [row for row in errors if row.corruption == kind]
+        largest = (_largest_error(of_kind, estimator) for estimator in estimators)
+        name = "as they are" if kind == "none" else kind.replace("_", " ")
+        accuracies = [row.accuracy for row in of_kind]
+        rows.append((name, _percent_range(accuracies), *largest))
+    text = (
+        "Monitoring estimates the accuracy where there are no labels. On "
+        f"{errors[0].n_images:,} test images, corrupted at three severities, an estimate was off "
+        "by at most so many points; in the field it may be off by as much, or by more where images "
+        "change in another way."
+    )
+    header = ("images", "accuracy", *(name.replace("_", " ") for name in estimators))
+    return [Text(text), Table(header, tuple(rows))]
+
+
+def _largest_error(errors: Sequence[EstimatorError], estimator: str) -> str:
+    error = max((row.error for row in errors if row.estimator == estimator), key=abs)
+    return f"{100 * error:+.1f}"
+
+
+def _percent_range(shares: Sequence[float]) -> str:
+    low, high = min(shares), max(shares)
+    return f"{low:.1%}" if low == high else f"{low:.1%} to {high:.1%}"
 
 
 def _lineage_blocks(content: CardContent) -> list[Block]:

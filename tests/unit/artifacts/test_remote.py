@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from cv_factory.artifacts.transfer import fetch_file
 from cv_factory.config.serving import ServingConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ArtifactError
+from cv_factory.monitoring.build_reference import build_reference
 from cv_factory.serving.bundle import Bundle
 from tests.support.datasets import dataset_of
 from tests.support.fault_proxy import FaultProxy
@@ -134,16 +136,20 @@ def in_s3(store_in_s3: Any) -> Any:
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize("has_reference", [False, True])
 def test_a_bundle_in_a_bucket_comes_back_whole_or_not_at_all(
-    s3: S3Server, store_in_s3: Any, tmp_path: Path
+    s3: S3Server, store_in_s3: Any, tmp_path: Path, has_reference: bool
 ) -> None:
     from materializers.bundle import BundleMaterializer
 
-    predictor, _, _ = digits_predictor("logistic_regression")
+    predictor, dataset, split = digits_predictor("logistic_regression")
     before = set((tmp_path / "tmp").iterdir())
     made = "2026-01-01T00:00:00+00:00"
     bundle = Bundle(predictor, ServingConfig(), "digits", "7", made, card_html="<h1>Digits</h1>")
-    place = f"s3://{BUCKET}/build_bundle/bundle/7"
+    if has_reference:
+        bundle = replace(bundle, reference=build_reference(predictor, dataset, split, 0, 0))
+    folder = f"build_bundle/bundle/{has_reference}"
+    place = f"s3://{BUCKET}/{folder}"
     BundleMaterializer(place, artifact_store=store_in_s3).save(bundle)
     assert set((tmp_path / "tmp").iterdir()) == before
     materializer = BundleMaterializer(place, artifact_store=store_in_s3)
@@ -153,8 +159,11 @@ def test_a_bundle_in_a_bucket_comes_back_whole_or_not_at_all(
     answered = loaded.predictor.predict(predictor.golden.images)
     np.testing.assert_array_equal(answered.probabilities, predictor.golden.probabilities)
 
-    for name in ("predictor/predictor.onnx", "predictor/contract.json", "serving.json"):
-        key = f"build_bundle/bundle/7/{name}"
+    assert (loaded.reference is not None) == has_reference
+
+    names = ["predictor/predictor.onnx", "predictor/contract.json", "serving.json"]
+    for name in [*names, *(["reference/test.npz"] if has_reference else [])]:
+        key = f"{folder}/{name}"
         content = s3.client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
         s3.client().put_object(Bucket=BUCKET, Key=key, Body=flip(content))
         with pytest.raises(ArtifactError, match=name.rpartition("/")[2]):

@@ -23,6 +23,7 @@ from cv_factory.evaluation.reports.model_card import (
     render_html,
     render_markdown,
 )
+from cv_factory.inference.reference import EstimatorError
 from cv_factory.reporting import html_page, markdown_page
 from cv_factory.reporting.page import Header, Sections, Table
 
@@ -90,7 +91,12 @@ class Page(HTMLParser):
 
 
 def test_markdown_wording(golden):
-    golden("model_card.md", render_markdown(content()))
+    errors = [
+        EstimatorError("cbpe", "none", 0, 500, 0.97, 0.965),
+        EstimatorError("cbpe", "gaussian_blur", 1, 500, 0.9, 0.89),
+        EstimatorError("cbpe", "gaussian_blur", 2, 500, 0.8, 0.812),
+    ]
+    golden("model_card.md", render_markdown(content(estimator_errors=errors)))
 
 
 @pytest.mark.parametrize("render", [render_markdown, render_html])

@@ -21,6 +21,7 @@ from cli.main import command
 from cv_factory.data.decode import decode
 from cv_factory.data.encode import encode_png
 from cv_factory.errors import ArtifactError, ConfigError
+from cv_factory.monitoring.build_reference import build_reference
 from cv_factory.serving.application import Application
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
 from cv_factory.serving.bundle import Bundle
@@ -378,6 +379,24 @@ def test_a_bundle_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     assert loaded.serving == bundle.serving
     assert loaded.predictor.fingerprint == bundle.predictor.fingerprint
     assert (loaded.model_name, loaded.version) == ("digits", "7")
+
+
+def test_a_bundle_holds_the_reference_of_its_own_predictor(tmp_path: Path) -> None:
+    predictor, dataset, split = digits_predictor("logistic_regression")
+    reference = build_reference(predictor, dataset, split, corrupted_images=0, seed=0)
+    folders = [tmp_path / name for name in ("without", "with", "foreign")]
+    references = [None, reference, replace(reference, predictor_fingerprint="f" * 64)]
+    for folder, held in zip(folders, references, strict=True):
+        folder.mkdir()
+        replace(digits_bundle(), reference=held).save(folder)
+    assert Bundle.load(folders[0]).reference is None
+    assert "reference" not in (folders[0] / "bundle.json").read_text(), "bytes as before"
+    loaded = Bundle.load(folders[1]).reference
+    assert loaded is not None
+    assert loaded.class_names == dataset.class_names
+    np.testing.assert_array_equal(loaded.test.probabilities, reference.test.probabilities)
+    with pytest.raises(ArtifactError, match="reference is of another predictor"):
+        Bundle.load(folders[2])
 
 
 def test_a_service_names_the_gates_that_a_person_overrode(tmp_path: Path) -> None:

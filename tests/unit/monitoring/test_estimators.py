@@ -1,0 +1,105 @@
+"""Estimates of the accuracy without labels: of calibrated outputs, and of the corruption suite."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cv_factory.evaluation.corruptions import SEVERITIES, corruption_names
+from cv_factory.inference.reference import EstimatorError, Reference
+from cv_factory.monitoring.build_reference import MAX_IMAGES, build_reference
+from cv_factory.monitoring.estimator_errors import best_estimator, expected_error
+from cv_factory.monitoring.estimators import estimate_accuracy, estimator_names
+from tests.support.monitoring import calibrated_outputs
+from tests.support.predictors import digits_predictor
+
+ESTIMATORS = ("atc", "cbpe", "difference_of_confidences")
+
+
+def reference_with(*errors: EstimatorError) -> Reference:
+    outputs = calibrated_outputs(20)
+    return Reference(("a", "b", "c"), "f", outputs, outputs, errors)
+
+
+def error(
+    estimate: float, accuracy: float, severity: int = 1, name: str = "cbpe"
+) -> EstimatorError:
+    return EstimatorError(name, "jpeg", severity, 100, accuracy, estimate)
+
+
+def test_every_module_is_an_estimator() -> None:
+    assert estimator_names() == ESTIMATORS
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("cbpe", 0.01), ("difference_of_confidences", 0.01), ("atc", 0.1)]
+)
+def test_a_fall_of_the_accuracy_is_estimated(name: str, tolerance: float) -> None:
+    validation = calibrated_outputs(20_000, seed=1)
+    same, harder = calibrated_outputs(20_000, seed=2), calibrated_outputs(20_000, 0.5, seed=3)
+    assert same.accuracy - harder.accuracy > 0.1, "the shift does harm"
+    estimate = estimate_accuracy(name, validation, same.probabilities)
+    assert estimate == pytest.approx(same.accuracy, abs=0.01)
+    estimate = estimate_accuracy(name, validation, harder.probabilities)
+    assert estimate == pytest.approx(harder.accuracy, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("is_right", [True, False])
+def test_estimates_stay_shares_where_all_answers_are_right_or_wrong(
+    name: str, is_right: bool
+) -> None:
+    outputs = calibrated_outputs(50)
+    labels = outputs.predicted if is_right else (outputs.predicted + 1) % 3
+    estimate = estimate_accuracy(name, replace(outputs, labels=labels), outputs.probabilities)
+    assert estimate == pytest.approx(float(is_right), abs=1e-6)
+
+
+def test_equal_confidences_share_one_calibrated_value() -> None:
+    probabilities = np.tile(np.array([[0.7, 0.2, 0.1]], np.float32), (4, 1))
+    outputs = replace(
+        calibrated_outputs(4), labels=np.array([0, 0, 0, 1]), probabilities=probabilities
+    )
+    assert estimate_accuracy("cbpe", outputs, probabilities[:1]) == pytest.approx(0.75)
+
+
+def test_the_expected_error_grows_as_the_estimate_falls() -> None:
+    reference = reference_with(
+        error(0.95, 0.94, severity=0), error(0.9, 0.95), error(0.6, 0.3), error(0.6, 0.0, name="x")
+    )
+    assert expected_error(reference, "cbpe", 0.99) == pytest.approx(0.01)
+    assert expected_error(reference, "cbpe", 0.9) == pytest.approx(0.05)
+    assert expected_error(reference, "cbpe", 0.2) == pytest.approx(0.3), "below all that was tried"
+    assert expected_error(reference, "cbpe") == pytest.approx(0.3)
+    assert expected_error(reference, "atc") is None
+    assert best_estimator(reference) == "cbpe"
+    assert best_estimator(reference_with()) is None
+
+
+def test_a_reference_holds_both_parts_and_the_errors_of_every_corruption() -> None:
+    predictor, dataset, split = digits_predictor("logistic_regression")
+    reference = build_reference(predictor, dataset, split, corrupted_images=40, seed=0)
+    np.testing.assert_array_equal(reference.test.labels, dataset.labels[split.test])
+    np.testing.assert_array_equal(reference.validation.labels, dataset.labels[split.validation])
+    expected = predictor.predict(dataset.images[split.test])
+    np.testing.assert_allclose(reference.test.probabilities, expected.probabilities, atol=1e-6)
+    brightness = dataset.manifest["brightness"].to_numpy()[split.test]
+    np.testing.assert_array_equal(reference.test.statistics[:, 2], brightness)
+    kinds = {(row.corruption, row.severity) for row in reference.estimator_errors}
+    assert kinds == {("none", 0), *((n, s) for n in corruption_names() for s in SEVERITIES)}
+    assert len(reference.estimator_errors) == len(kinds) * len(ESTIMATORS)
+    assert {row.n_images for row in reference.estimator_errors} == {40}
+    for row in reference.estimator_errors:
+        error = expected_error(reference, row.estimator, row.estimate)
+        assert error is not None
+        assert error >= abs(row.error), "the stated band covers what was measured"
+
+
+def test_a_large_part_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{build_reference.__module__}.MAX_IMAGES", 10)
+    predictor, dataset, split = digits_predictor("logistic_regression")
+    reference = build_reference(predictor, dataset, split, corrupted_images=0, seed=0)
+    assert (len(reference.test), len(reference.validation)) == (10, 10)
+    assert reference.test.labels[[0, -1]].tolist() == dataset.labels[split.test[[0, -1]]].tolist()
+    assert reference.estimator_errors == ()
+    assert MAX_IMAGES == 10_000
