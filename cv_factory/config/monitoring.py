@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cv_factory.config.detectors import DetectorsConfig
 from cv_factory.config.secrets import Location, StorageOptions
 from cv_factory.config.section import Problem, RegisteredName, Section, refuse
 
@@ -100,5 +101,6 @@ class MonitoringPipelineConfig(Section):
 
     model: MonitoredModelConfig = MonitoredModelConfig()
     window: WindowConfig = WindowConfig()
+    detectors: DetectorsConfig = DetectorsConfig()
     labels: MonitoringLabelsConfig = MonitoringLabelsConfig()
     report: ReportConfig = ReportConfig()
