@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from tests.unit.monitoring.conftest import draw_outputs, to_window
 Draw = Callable[..., Window]
 
 
-def find(reference: Reference | None, window: Window, **settings: dict) -> dict[str, Finding]:
-    findings = run_detectors(reference, window, DetectorsConfig(**settings))
+def find(
+    reference: Reference | None, window: Window, **settings: dict[str, Any]
+) -> dict[str, Finding]:
+    findings = run_detectors(reference, window, DetectorsConfig.model_validate(settings))
     return {finding.detector: finding for finding in findings}
 
 
@@ -70,7 +73,7 @@ def test_another_versions_reference_is_not_compared_with(
     ],
 )
 def test_drift_is_found_and_named(
-    reference: Reference, draw_window: Draw, settings: dict, culprit: str
+    reference: Reference, draw_window: Draw, settings: dict[str, Any], culprit: str
 ) -> None:
     finding = find(reference, draw_window(1000, 4, **settings))["martingale"]
     assert finding.status == "alarm"
@@ -107,7 +110,7 @@ def test_a_disabled_detector_is_left_out(reference: Reference, draw_window: Draw
 
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="evidense"):
-        DetectorsConfig(martingale={"evidense": 10.0})
+        DetectorsConfig.model_validate({"martingale": {"evidense": 10.0}})
 
 
 def test_refused_and_unlike_images_are_an_alarm(reference: Reference, draw_window: Draw) -> None:
