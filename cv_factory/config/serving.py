@@ -125,6 +125,16 @@ class AccessConfig(Section):
     jwt: JWTConfig | None = None
 
 
+class ImageLogConfig(Section):
+    """Images that are kept of a sample of the predictions, for labels and retraining."""
+
+    folder: str = Field(min_length=1, description="folder of the images, for their owner alone")
+    share: float = Field(
+        gt=0.0, le=1.0, description="share of the distinct images, chosen by their HMAC"
+    )
+    days: float = Field(30.0, gt=0.0, description="days after which an image is removed")
+
+
 class LogConfig(Section):
     """Request, prediction and output logs."""
 
@@ -151,6 +161,12 @@ class LogConfig(Section):
         10_000,
         ge=1,
         description="maximum number of queued predictions; beyond it, they are dropped",
+    )
+    sampling: float = Field(
+        1.0, gt=0.0, le=1.0, description="share of the predictions that are logged"
+    )
+    images: ImageLogConfig | None = Field(
+        None, description="images of logged predictions to keep; none if not given"
     )
 
 
@@ -228,6 +244,11 @@ class ServingConfig(Section):
                 ("batching", "runs"),
                 f"is {batching.runs}, but batching.threads, which the runs share, is "
                 f"{batching.threads}: set it to {batching.threads} or less",
+            )
+        if log.images is not None and log.predictions is None:
+            yield Problem(
+                ("log", "images"),
+                "needs log.predictions: images are named by their HMAC in the prediction log",
             )
         if log.prediction_files is not None and log.prediction_files <= self.workers:
             yield Problem(

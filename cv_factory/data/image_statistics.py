@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +35,21 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
     """
     step = max(1, _BLOCK_PIXELS // max(1, images.shape[1] * images.shape[2]))
     starts = range(0, max(1, len(images)), step)
-    blocks = [_of_block(images[start : start + step]) for start in starts]
+    lumas = (_luma(images[start : start + step]) for start in starts)
+    blocks = [(*_luma_statistics(luma), _perceptual_hash(luma)) for luma in lumas]
     return ImageStatistics(*(np.concatenate(columns) for columns in zip(*blocks, strict=True)))
 
 
-def _of_block(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
-    luma = _luma(images)
+def pixel_statistics(
+    images: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return brightness, contrast and sharpness of a few images, as ``image_statistics`` does."""
+    return _luma_statistics(_luma(images))
+
+
+def _luma_statistics(
+    luma: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     laplacian = (
         4 * luma[:, 1:-1, 1:-1]
         - luma[:, :-2, 1:-1]
@@ -53,7 +61,6 @@ def _of_block(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
         luma.mean(axis=(1, 2), dtype=np.float32),
         luma.std(axis=(1, 2), dtype=np.float32),
         np.abs(laplacian).mean(axis=(1, 2), dtype=np.float32) / np.float32(4),
-        _perceptual_hash(luma),
     )
 
 

@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from cv_factory.config.serving import LimitsConfig
 from cv_factory.cpu import available_cpus
-from cv_factory.data.decode import decode, read_header
+from cv_factory.data.decode import DecodedImage, decode, read_header
 from cv_factory.errors import ConfigError, ImageError
 from cv_factory.inference.predictor import Contract, ImageScores
 from cv_factory.serving.batcher import MicroBatcher
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.logging.image_facts import LoggedImage
 from cv_factory.serving.postprocessors import (
     PostprocessedPrediction,
     build_image_postprocessor,
@@ -40,12 +41,16 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One prediction: id, postprocessed output, the scores behind it, and if it was cached."""
+    """One prediction: id, postprocessed output, the scores behind it, and if it was cached.
+
+    ``image`` is for the prediction log; None where there is none.
+    """
 
     id: str
     output: PostprocessedPrediction
     scores: ImageScores
     is_cached: bool = False
+    image: LoggedImage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as it stands in an answer."""
@@ -105,7 +110,10 @@ class InferenceEngine:
     async def are_golden_samples(self, images: Sequence[bytes | Pixels]) -> bool:
         """Whether images, encoded so that they can be decoded or not, are golden samples."""
         for image in images:
-            pixels = await self.decode_in_executor(image) if isinstance(image, bytes) else image
+            if isinstance(image, bytes):
+                pixels = (await self.decode_in_executor(image)).pixels
+            else:
+                pixels = image
             if _digest(pixels) not in self._golden_digests:
                 return False
         return True
@@ -116,20 +124,23 @@ class InferenceEngine:
         Raises:
             ImageError: The image cannot be decoded, or exceeds the limits; the message says why.
         """
+        return self._decode(image).pixels
+
+    def _decode(self, image: bytes) -> DecodedImage:
         return decode_input(image, self._predictor.contract, self._limits)
 
-    async def decode_in_executor(self, image: bytes) -> Pixels:
+    async def decode_in_executor(self, image: bytes) -> DecodedImage:
         """Decode one image; a large one in a thread, so as not to block the event loop.
 
         Raises:
             ImageError: See ``decode``.
         """
         if _is_small(image):
-            return self.decode(image)
+            return self._decode(image)
         loop = asyncio.get_running_loop()
         self._n_decoding += 1
         try:
-            return await loop.run_in_executor(self._decoder, self.decode, image)
+            return await loop.run_in_executor(self._decoder, self._decode, image)
         finally:
             self._n_decoding -= 1
 
@@ -142,14 +153,23 @@ class InferenceEngine:
         """Whether the queue takes another image."""
         return self.queue_length < self._queue_size
 
-    async def predict(self, images: Sequence[Pixels]) -> list[ScoredImage]:
+    async def predict(
+        self, images: Sequence[Pixels], logged: Sequence[LoggedImage | None] | None = None
+    ) -> list[ScoredImage]:
         """Predict decoded images.
+
+        Args:
+            images: The predictor's input, each uint8 ``(H, W, C)``.
+            logged: What the prediction log is to hold of each; None for nothing.
 
         Raises:
             QueueFullError: They do not fit into the queue.
         """
         scores = await self._batcher(images)
-        return [ScoredImage(self._new_id(), self._postprocess(s), s) for s in scores]
+        return [
+            ScoredImage(self._new_id(), self._postprocess(s), s, image=image)
+            for s, image in zip(scores, logged or [None] * len(images), strict=True)
+        ]
 
     def close(self) -> None:
         """Stop the threads."""
@@ -166,8 +186,8 @@ class InferenceEngine:
         return self._predictor.predict(np.stack(images)).rows()
 
 
-def decode_input(image: bytes, contract: Contract, limits: LimitsConfig) -> Pixels:
-    """Decode an image to a predictor's input, uint8 ``(H, W, C)``, with ingestion's decoder.
+def decode_input(image: bytes, contract: Contract, limits: LimitsConfig) -> DecodedImage:
+    """Decode an image to a predictor's input, with ingestion's decoder.
 
     Raises:
         ImageError: It cannot be decoded, or exceeds the limits; the message says why.
@@ -180,7 +200,7 @@ def decode_input(image: bytes, contract: Contract, limits: LimitsConfig) -> Pixe
         max_pixels=limits.max_pixels,
         max_aspect_ratio=limits.max_aspect_ratio,
         value_range=contract.value_range,
-    ).pixels
+    )
 
 
 def _digest(pixels: Pixels) -> bytes:

@@ -7,16 +7,18 @@ translate the ``ProblemError`` of a rejected request.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from cv_factory.data.decode import DecodedImage, ImageHeader
 from cv_factory.errors import ArtifactError, ImageError
 from cv_factory.serving.auth.access import AccessControl
 from cv_factory.serving.auth.principal import Principal
 from cv_factory.serving.batcher import QueueFullError
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.inference_engine import InferenceEngine, Pixels, ScoredImage
+from cv_factory.serving.logging.image_facts import LoggedImage
 from cv_factory.serving.logging.json_lines import log_event
 from cv_factory.serving.logging.prediction_log import PredictionLog
 from cv_factory.serving.problem_details import ProblemError, overloaded_error
@@ -31,6 +33,8 @@ ReadImages = Callable[[], Awaitable[Sequence[InputImage]]]
 _REJECTION_DELAY_S = 0.2
 #: Seconds after which a request with many small images lets others use the event loop.
 _MAX_BLOCK_S = 0.005
+#: Kind of the problem that an image cannot be decoded, or is none of the model's inputs.
+_IMAGE_PROBLEM = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class PredictionService:
         self._state = state
         self._readiness: asyncio.Task[bool] | None = None
         self._log = PredictionLog.open(bundle, metrics.count_dropped, is_restart=is_restart)
+        self._keeps_images = bundle.serving.log.images is not None
 
     @property
     def queue_length(self) -> int:
@@ -138,7 +143,7 @@ class PredictionService:
         context.principal_name = principal.name
         results = None
         if self._engine.has_capacity() and self._n_active < self._limits.max_requests:
-            with suppress(QueueFullError, TimeoutError):
+            with suppress(QueueFullError, TimeoutError), self._log_refused(principal, context):
                 results = await self._handle_admitted(
                     principal, read_images, context, may_use_cache
                 )
@@ -179,9 +184,16 @@ class PredictionService:
 
     async def _compute(self, images: Sequence[InputImage]) -> list[ScoredImage]:
         async with asyncio.timeout(self._limits.answer_seconds):
-            return await self._engine.predict(await self._decode(images))
+            decoded = await self._decode(images)
+            logged = None if self._log is None else list(map(self._describe, images, decoded))
+            return await self._engine.predict([image.pixels for image in decoded], logged)
 
-    async def _decode(self, images: Sequence[InputImage]) -> list[Pixels]:
+    def _describe(self, image: InputImage, decoded: DecodedImage) -> LoggedImage:
+        content = image if isinstance(image, bytes) and self._keeps_images else None
+        header = decoded.header
+        return LoggedImage(header.width, header.height, decoded.pixels, content)
+
+    async def _decode(self, images: Sequence[InputImage]) -> list[DecodedImage]:
         decoded = []
         block_end = time.perf_counter() + _MAX_BLOCK_S
         for position, image in enumerate(images):
@@ -195,24 +207,32 @@ class PredictionService:
                 decoded.append(await self._engine.decode_in_executor(image))
             except ImageError as error:
                 subject = "the image" if len(images) == 1 else f"image {position}"
-                raise ProblemError(422, "image", f"{subject} cannot be used: {error}") from None
+                raise _refused_image(f"{subject} cannot be used: {error}") from None
         return decoded
 
-    def _check_pixels(self, pixels: Pixels, position: int) -> Pixels:
+    def _check_pixels(self, pixels: Pixels, position: int) -> DecodedImage:
         if pixels.shape != self._input_shape:
-            raise ProblemError(
-                422,
-                "image",
+            raise _refused_image(
                 f"image {position} cannot be used: its pixels have shape {pixels.shape}, and the "
                 f"model takes {self._input_shape} (height, width, channels)",
             )
-        return pixels
+        return DecodedImage(pixels, ImageHeader(pixels.shape[1], pixels.shape[0], "pixels"))
 
     def _record(self, results: list[ScoredImage], principal: Principal, request_id: str) -> None:
         for result in results:
             self._metrics.count_prediction(result.output.label, result.scores.is_unfamiliar)
             if self._log is not None:
                 self._log.put(result, principal.name, request_id, self._state.arm)
+
+    @contextmanager
+    def _log_refused(self, principal: Principal, context: RequestContext) -> Iterator[None]:
+        """Log that an image could not be used, where that is raised in the block."""
+        try:
+            yield
+        except ProblemError as problem:
+            if problem.kind == _IMAGE_PROBLEM and self._log is not None:
+                self._log.put_refused(principal.name, context.request_id, self._state.arm)
+            raise
 
     async def _delay_rejection(self) -> ProblemError:
         """Return the 503 for an overloaded service after a short delay.
@@ -228,3 +248,7 @@ class PredictionService:
             finally:
                 self._n_delayed_rejections -= 1
         return overloaded_error()
+
+
+def _refused_image(detail: str) -> ProblemError:
+    return ProblemError(422, _IMAGE_PROBLEM, detail)

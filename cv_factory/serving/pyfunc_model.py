@@ -49,7 +49,7 @@ class PyfuncModel:
 
     def _decode(self, image: bytes, row: int) -> Pixels:
         try:
-            return decode_input(image, self._predictor.contract, self._limits)
+            return decode_input(image, self._predictor.contract, self._limits).pixels
         except ImageError as error:
             raise ImageError(f"image {row} cannot be used: {error}") from None
 

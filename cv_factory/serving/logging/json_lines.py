@@ -53,9 +53,10 @@ def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
     EVENT_LOGGER.log(level, "%s", line)
 
 
-def timestamp() -> str:
-    """Return the present time: ISO 8601, UTC, milliseconds."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+def timestamp(seconds: float | None = None) -> str:
+    """Return a time in seconds since 1970, or the present one: ISO 8601, UTC, milliseconds."""
+    moment = time.time() if seconds is None else seconds
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 class AsyncLineWriter:
@@ -66,6 +67,7 @@ class AsyncLineWriter:
         write: Callable[[str], None],
         max_waiting: int = 10_000,
         on_drop: Callable[[int], None] = lambda n: None,
+        encode: Callable[[list[Any]], list[Mapping[str, Any]]] | None = None,
     ) -> None:
         """Start the thread.
 
@@ -73,23 +75,35 @@ class AsyncLineWriter:
             write: Writes one or more lines; called in the thread.
             max_waiting: Maximum queue length; further records are dropped.
             on_drop: Called with the number of records that are lost.
+            encode: Returns what the lines of some queued records say, each JSON-serializable;
+                called in the thread. None where the records are that.
         """
         self._write = write
+        self._encode = encode
         self._max_waiting = max_waiting
         self._on_drop = on_drop
         self.dropped = 0
-        self._queue: deque[Mapping[str, Any]] = deque()
+        self._queue: deque[Any] = deque()
         self._is_closing = threading.Event()
         self._last_report = -math.inf
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
-    def put(self, record: Mapping[str, Any]) -> None:
-        """Queue a JSON-serializable record, or drop it if the queue is full."""
-        if len(self._queue) < self._max_waiting:
-            self._queue.append(record)
+    def put(self, record: Any) -> None:
+        """Queue a record, or drop it if the queue is full."""
+        if self.is_full:
+            self.drop()
         else:
-            self._drop(1)
+            self._queue.append(record)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue takes no other record."""
+        return len(self._queue) >= self._max_waiting
+
+    def drop(self) -> None:
+        """Count a record that is lost."""
+        self._drop(1)
 
     def close(self) -> None:
         """Write what is queued and stop the thread."""
@@ -102,15 +116,17 @@ class AsyncLineWriter:
         self._flush()
 
     def _flush(self) -> None:
-        lines = []
+        records = []
         while self._queue:
-            lines.append(encode_json(self._queue.popleft()) + b"\n")
-        if not lines:
+            records.append(self._queue.popleft())
+        if not records:
             return
         try:
-            self._write(b"".join(lines).decode())
+            entries = records if self._encode is None else self._encode(records)
+            if entries:
+                self._write(b"".join(encode_json(entry) + b"\n" for entry in entries).decode())
         except OSError as error:
-            self._drop(len(lines))
+            self._drop(len(records))
             self._report(error)
 
     def _drop(self, n: int) -> None:

@@ -280,8 +280,8 @@ def test_the_declared_range_goes_with_the_dataset_and_the_contract(tmp_path: Pat
 
 def test_a_service_reads_by_the_range_of_the_contract() -> None:
     contract = Contract(24, 32, 1, ("a", "b"), 2, {}, {}, value_range=TWELVE_BITS)
-    pixels = decode_input(png16(RAMP[..., None]), contract, ServingConfig().limits)
-    np.testing.assert_allclose(pixels[..., 0], RAMP / 4095 * 255, atol=1.1)
+    image = decode_input(png16(RAMP[..., None]), contract, ServingConfig().limits)
+    np.testing.assert_allclose(image.pixels[..., 0], RAMP / 4095 * 255, atol=1.1)
 
 
 @pytest.mark.parametrize("value_range", [[4095, 0], [1, 1], [0], [0, float("inf")]])

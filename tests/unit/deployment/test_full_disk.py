@@ -17,7 +17,11 @@ from cv_factory.processes import daemon
 from cv_factory.processes.daemon import DaemonError
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.inference_engine import ScoredImage
-from cv_factory.serving.logging.prediction_log import PredictionLog, read_predictions
+from cv_factory.serving.logging.prediction_log import (
+    PredictionLog,
+    find_log_files,
+    read_predictions,
+)
 from cv_factory.serving.postprocessors import PostprocessedPrediction
 from tests.support.waiting import wait_until
 from tests.unit.deployment.test_endpoint import START, find_processes, make_bundle, predict
@@ -80,7 +84,9 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
     small_disk: Path,
 ) -> None:
     folder = small_disk / "predictions"
-    log = PredictionLog(folder, "digits", "1", LogConfig(prediction_files=2))
+    log = PredictionLog(
+        folder, "digits", "1", LogConfig(prediction_files=2), class_names=list("0123456789")
+    )
     scores = ImageScores(np.full(10, 0.1, np.float32), np.full(10, 0.1, np.float32))
 
     def put(name: str) -> None:
@@ -102,7 +108,7 @@ def test_a_full_disk_cuts_no_line_of_the_prediction_log_and_begins_no_file(
         put("after")
     finally:
         log.close()
-    (file,) = folder.iterdir()
+    (file,) = find_log_files(folder)
     assert b"cut" not in file.read_bytes()
     assert [p["id"] for p in read_predictions(folder)] == ["before", "after"]
 
