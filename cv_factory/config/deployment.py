@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from cv_factory.config.rollout import RolloutConfig
 from cv_factory.config.section import Problem, RegisteredName, Section, refuse
 from cv_factory.config.serving import ServingConfig
 
@@ -120,3 +121,16 @@ class DeploymentPipelineConfig(Section):
     model: DeployedModelConfig = DeployedModelConfig()
     serving: ServingConfig = ServingConfig()
     endpoint: EndpointConfig = EndpointConfig()
+    rollout: RolloutConfig | None = Field(
+        None,
+        description="give the version the requests in steps, each on evidence, where another one "
+        "is in production; null for all at once",
+    )
+
+    @model_validator(mode="after")
+    def _check_rollout(self) -> "DeploymentPipelineConfig":
+        if self.rollout is not None and self.endpoint.arm != "stable":
+            name = f"{self.endpoint.arm}_share"
+            message = "the steps of the rollout say so: remove it, or rollout"
+            refuse([Problem(("endpoint", name), message)])
+        return self

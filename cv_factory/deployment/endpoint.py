@@ -11,7 +11,9 @@ from typing import Literal
 
 from cv_factory.deployment.traffic import Traffic
 from cv_factory.deployment.verify import VerificationResult
+from cv_factory.errors import StackError
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.service_counters import ServiceCounters
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,20 @@ class EndpointView(ABC):
     @abstractmethod
     def describe(self, name: str) -> dict[str, str | None]:
         """Return what people want to know of a service, by upper-case key."""
+
+    def counters(self) -> dict[str, ServiceCounters]:
+        """Return what each service that is given requests or copies has counted, by its name.
+
+        A service that does not answer is left out.
+
+        Raises:
+            StackError: Endpoints of this kind count nothing by service.
+        """
+        raise StackError(
+            "The endpoints of this stack's model deployer do not count what a rollout compares: "
+            "remove rollout. A canary is set with endpoint.canary_share, and its alarms are those "
+            "of the platform, such as CloudWatch's."
+        )
 
     def healthcheck_url(self, name: str) -> str | None:
         """Return the URL at which this very service says whether it is ready; None if none."""

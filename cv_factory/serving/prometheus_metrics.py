@@ -18,7 +18,22 @@ from prometheus_client import (
 
 from cv_factory.serving.service_environment import METRICS_VARIABLE
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Upper bounds of the durations of requests that are counted together.
+REQUEST_SECONDS_BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SAMPLE_INTERVAL_S = 1.0
 
@@ -47,7 +62,7 @@ class ServiceMetrics:
         )
         self._seconds = cache(Histogram(
             "cv_factory_request_seconds", "Duration of a request", ("route",),
-            buckets=_SECONDS, registry=registry,
+            buckets=REQUEST_SECONDS_BUCKETS, registry=registry,
         ).labels)  # fmt: skip
         self._predictions = cache(Counter(
             "cv_factory_predictions", "Predicted images by label", ("label",), registry=registry

@@ -13,12 +13,15 @@ from pathlib import Path
 import httpx
 
 from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
+from cv_factory.deployment.local.envoy_admin import AdminError, EnvoyAdmin
+from cv_factory.deployment.local.metrics import count_requests
 from cv_factory.deployment.local.proxy_process import TAG_SUFFIX, ProxyProcess
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.deployment.local.service_process import ServiceProcess, service_environment
 from cv_factory.deployment.local.tls import client_context
 from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.deployment.verify import VerificationResult
+from cv_factory.errors import StackError
 from cv_factory.processes import daemon
 from cv_factory.processes.daemon import Daemon, DaemonError
 from cv_factory.processes.log_tail import LogReader
@@ -26,6 +29,7 @@ from cv_factory.processes.ports import LOOPBACK
 from cv_factory.serving.auth.access import check_exposure
 from cv_factory.serving.auth.api_keys import ApiKeyStore
 from cv_factory.serving.bundle import Bundle
+from cv_factory.serving.service_counters import ServiceCounters
 
 _LOG_POLL_INTERVAL_S = 0.2
 #: Where this machine's clients reach a proxy that listens on all interfaces.
@@ -155,6 +159,19 @@ class LocalEndpoint(Endpoint):
         if name in traffic.shares and not self.is_open:
             return ServiceHealth("unreachable", "the proxy before it is gone; start it again")
         return ServiceHealth("serving", f"is given {traffic.describe(name)} of the requests")
+
+    def counters(self) -> dict[str, ServiceCounters]:
+        """Return what each service has counted, as it and the proxy say.
+
+        Raises:
+            StackError: The proxy does not answer.
+        """
+        routes = self._proxy.routes
+        keys = {backend: self._service(backend.name).probe_key for backend in routes.backends}
+        try:
+            return count_requests(routes, keys, EnvoyAdmin(self._proxy.folder).get)
+        except AdminError as error:
+            raise StackError(f"The requests of each version are not counted: {error}") from None
 
     def healthcheck_url(self, name: str) -> str | None:
         """Return the URL at which this very service says whether it is ready."""

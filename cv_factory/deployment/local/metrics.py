@@ -7,6 +7,7 @@ which service a scrape would be routed to. Who may read them, the services decid
 import json
 import socketserver
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.processes.ports import LOOPBACK
+from cv_factory.serving.service_counters import ServiceCounters, parse_counters
 
 #: Headers of a scrape that the services see: who asks, from where, under which request id.
 _PASSED_ON = ("authorization", "x-api-key", "x-forwarded-for", "x-request-id")
@@ -67,11 +69,41 @@ def scrape_model(
     for backend, text in texts.items():
         _add(metrics, text_string_to_metric_families(text), _labels(model, backend))
     _add(metrics, _service_states(model, routes.backends, texts.keys()), {})
-    hosts = json.loads(query_envoy("/clusters?format=json"))["cluster_statuses"]
-    _add(metrics, _forwarded_requests(model, routes.backends, hosts), {})
+    forwarded = _forwarded_requests(model, routes.backends, _clusters(query_envoy))
+    _add(metrics, forwarded, {})
     statistics = query_envoy(f"/stats/prometheus?usedonly&filter={_PROXY_STATISTICS}")
     _add(metrics, _without_missing_certificate(statistics), {"model": model})
     return Response(200, {"Content-Type": CONTENT_TYPE_LATEST}, _render(metrics.values()))
+
+
+def count_requests(
+    routes: Routes, keys: Mapping[Backend, str | None], query_envoy: Callable[[str], str]
+) -> dict[str, ServiceCounters]:
+    """Return what each service and the proxy have counted, by the name of the service.
+
+    One that does not answer, or refuses its metrics, is left out: what it lacks would look like
+    requests that were fast.
+
+    Args:
+        routes: The services.
+        keys: Of those that ask for one.
+        query_envoy: Returns what Envoy's administration interface answers to a path.
+    """
+    errors: Counter[str] = Counter()
+    for backend, _, values in _host_statistics(routes.backends, _clusters(query_envoy)):
+        errors[backend.name] += int(values.get("rq_error", 0))
+    counters = {}
+    for backend in routes.backends:
+        key = keys.get(backend)
+        answer = _scrape_service(backend, {"x-api-key": key} if key else {})
+        if answer is not None and answer.status == 200:
+            metrics = answer.body.decode()
+            counters[backend.name] = parse_counters(metrics, errors[backend.name])
+    return counters
+
+
+def _clusters(query_envoy: Callable[[str], str]) -> Any:
+    return json.loads(query_envoy("/clusters?format=json"))["cluster_statuses"]
 
 
 def _scrape_service(backend: Backend, headers: Mapping[str, str]) -> Response | None:
@@ -114,17 +146,23 @@ def _forwarded_requests(
         ),
         ("rq_active", ""): Metric("cv_factory_proxy_in_flight", "Those not answered yet", "gauge"),
     }
-    by_port = {b.port: (b, "http") for b in backends} | {b.grpc_port: (b, "grpc") for b in backends}
-    for host in (host for cluster in clusters for host in cluster.get("host_statuses", ())):
-        port = host["address"].get("socket_address", {}).get("port_value")
-        if port is None or port not in by_port:
-            continue
-        backend, protocol = by_port[port]
+    for backend, protocol, values in _host_statistics(backends, clusters):
         labels = {**_labels(model, backend), "protocol": protocol}
-        values = {stat["name"]: float(stat.get("value", 0)) for stat in host["stats"]}
         for (statistic, suffix), metric in metrics.items():
             metric.add_sample(metric.name + suffix, labels, values.get(statistic, 0.0))
     return metrics.values()
+
+
+def _host_statistics(
+    backends: Iterable[Backend], clusters: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[Backend, str, dict[str, float]]]:
+    """Yield Envoy's statistics of each service, by protocol."""
+    by_port = {b.port: (b, "http") for b in backends} | {b.grpc_port: (b, "grpc") for b in backends}
+    for host in (host for cluster in clusters for host in cluster.get("host_statuses", ())):
+        port = host["address"].get("socket_address", {}).get("port_value")
+        if port is not None and port in by_port:
+            statistics = {s["name"]: float(s.get("value", 0)) for s in host["stats"]}
+            yield *by_port[port], statistics
 
 
 def _without_missing_certificate(text: str) -> Iterator[Metric]:

@@ -93,6 +93,12 @@ class ServiceProcess:
         return str(header["version"])
 
     @property
+    def probe_key(self) -> str | None:
+        """Key that verifies it and reads its metrics; None where it asks for none."""
+        file = self.folder / _PROBE_KEY
+        return file.read_text(encoding="utf-8") if file.exists() else None
+
+    @property
     def is_ready(self) -> bool:
         """Whether it runs and reports that it is ready."""
         process = self.running
@@ -149,8 +155,8 @@ class ServiceProcess:
         Raises:
             VerificationError: An answer is missing, wrong, or of another version.
         """
-        key = self.folder / _PROBE_KEY
-        headers = {"X-API-Key": key.read_text(encoding="utf-8")} if key.exists() else {}
+        key = self.probe_key
+        headers = {"X-API-Key": key} if key is not None else {}
         return verify_golden_samples(
             url, bundle, timeout=_REQUEST_TIMEOUT_S, headers=headers, transport=transport
         )
@@ -215,7 +221,7 @@ class ServiceProcess:
         probe.touch(mode=0o600)
         probe.write_text(key, encoding="utf-8")
         configured = KeyFile.model_validate_json(environment.get(TEXT_VARIABLE) or '{"keys": []}')
-        stored = StoredKey(name="deployer", sha256=hash_key(key))
+        stored = StoredKey(name="deployer", sha256=hash_key(key), roles=["predict", "admin"])
         return {TEXT_VARIABLE: KeyFile(keys=[*configured.keys, stored]).model_dump_json()}
 
     def _await_ready(self, process: Daemon, timeout_s: float) -> None:
