@@ -361,8 +361,27 @@ def withdraw(registry: ModelRegistry, number: int, who: str | None, why: str) ->
     Raises:
         TransitionRefusedError: It is neither on the active stack.
     """
+    deployer = active_deployer()
+    withdrawn, serving = redirect_requests(registry, number)
+    # Before the services are gone: the command can be given again where this fails.
+    detail = {"version": number, "predictor": withdrawn[0].config.predictor}
+    registry.log.record("withdrawn", who, why, detail)
+    for service in withdrawn:
+        deployer.remove(service)
+    return tuple(service.config.model_version for service in serving)
+
+
+def redirect_requests(registry: ModelRegistry, number: int) -> tuple[list[Service], list[Service]]:
+    """Give what a canary or shadow is given to the others; its service goes on running.
+
+    Returns:
+        Its services, and those that are given the requests now.
+
+    Raises:
+        TransitionRefusedError: It is neither on the active stack.
+    """
     deployer, name = active_deployer(), registry.model_name
-    services = {str(service.uuid): service for service in deployer.services(name)}
+    services: dict[str, Service] = {str(s.uuid): s for s in deployer.services(name)}
     withdrawn = [s for s in services.values() if s.config.model_version == str(number)]
     traffic = deployer.traffic(name)
     others = traffic.only(traffic.shares.keys() - {str(service.uuid) for service in withdrawn})
@@ -373,12 +392,7 @@ def withdraw(registry: ModelRegistry, number: int, who: str | None, why: str) ->
             f"python run.py status --model {name}"
         )
     deployer.set_traffic(name, others)
-    # Before the services are gone: the command can be given again where this fails.
-    detail = {"version": number, "predictor": withdrawn[0].config.predictor}
-    registry.log.record("withdrawn", who, why, detail)
-    for service in withdrawn:
-        deployer.remove(service)
-    return tuple(service.config.model_version for service in serving)
+    return withdrawn, serving
 
 
 def served_url(version: ModelVersionResponse, settings: EndpointConfig) -> str | None:
@@ -439,22 +453,16 @@ def _target_traffic(deployment: Deployment) -> Traffic:
     Raises:
         TransitionRefusedError: There is nothing that a canary or shadow could stand beside.
     """
-    before, own = deployment.replaced, deployment.service_id
     if deployment.arm == "stable":
-        return before.all_to(own)
-    others = before.only(before.shares.keys() - {own})
-    if not others.weights:
+        return deployment.replaced.all_to(deployment.service_id)
+    try:
+        share = Share(deployment.share, deployment.arm)
+        return deployment.replaced.beside_others(deployment.service_id, share)
+    except ValueError:
         raise TransitionRefusedError(
             f"endpoint.{deployment.arm}_share needs a deployed version in production, and there is "
             f"none. Remove endpoint.{deployment.arm}_share."
-        )
-    rest = 1.0 - deployment.share if deployment.arm == "canary" else 1.0
-    scaled = {
-        name: share if share.arm == "shadow" else replace(share, fraction=share.fraction * rest)
-        for name, share in others.shares.items()
-    }
-    # The first of them says at which port the proxy listens.
-    return replace(before, shares={own: Share(deployment.share, deployment.arm), **scaled})
+        ) from None
 
 
 def _load_service(deployer: ModelDeployer, deployment: Deployment) -> tuple[Service, Endpoint]:

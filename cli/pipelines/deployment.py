@@ -13,6 +13,7 @@ from cv_factory.config.deployment import (
     DeploymentPipelineConfig,
     EndpointConfig,
 )
+from cv_factory.config.rollout import RolloutConfig
 from cv_factory.deployment.deployment import Deployment
 
 if TYPE_CHECKING:
@@ -46,13 +47,17 @@ def _deploy_next(
     options: RunOptions,
 ) -> int:
     from registry.deployments import active_deployer, next_version, served_url
+    from registry.rollouts import require_no_rollout
 
+    require_no_rollout(registry)
     version = next_version(registry, config.model.version)
     title = f"{registry.model_name} version {version.number} ({version.stage})"
     url = served_url(version, config.endpoint) if version.stage == "production" else None
     if url is not None:
         click.echo(f"Nothing to do: {title} is served at {url}.")
         return 0
+    if config.rollout is not None:
+        config = _plan_rollout(config, config.rollout, version)
     if options.dry_run:
         active_deployer().check_settings(registry.model_name, config.endpoint)
         click.echo(f"Would run {', '.join(step_names('deployment'))} with {title}.")
@@ -61,6 +66,25 @@ def _deploy_next(
     return deploy_version(
         config, zenml, version, "deployed", is_rollback=False, debug=options.debug
     )
+
+
+def _plan_rollout(
+    config: DeploymentPipelineConfig, rollout: RolloutConfig, version: "ModelVersionResponse"
+) -> DeploymentPipelineConfig:
+    """Return the configuration of the first step, or of a whole deployment without a rollout.
+
+    Raises:
+        StackError: The endpoints of the active stack cannot compare versions.
+    """
+    from registry.rollouts import can_compare
+
+    if version.stage == "production" or not can_compare(version.model.name):
+        click.echo("No rollout: no other version is served that this one could be compared with.")
+        return config.model_copy(update={"rollout": None})
+    first = rollout.steps[0]
+    share = {"shadow_share": 1.0} if first == "shadow" else {"canary_share": first}
+    endpoint = config.endpoint.model_copy(update=share)
+    return config.model_copy(update={"endpoint": endpoint})
 
 
 def deploy_version(
@@ -98,7 +122,12 @@ def deploy_version(
     finished_run = run_to_end(deployment, zenml, *arguments, debug=debug)
     if finished_run is not None:
         last_step = "promote" if config.endpoint.arm == "stable" else "smoke_test"
-        click.echo(describe_deployment(load_output(finished_run, last_step, Deployment)))
+        deployed = load_output(finished_run, last_step, Deployment)
+        if config.rollout is not None:
+            from cli.rollouts import start_rollout
+
+            start_rollout(deployed, config.rollout, who, why)
+        click.echo(describe_deployment(deployed))
         # Such as an earlier version that another stack goes on serving.
         for line in describe_problems(load_status(version.model.name)):
             click.echo(line)

@@ -180,6 +180,9 @@ class Endpoint(EndpointView):
             CVFactoryError: It is damaged, or cannot be read.
         """
 
+    def set_rollout(self, name: str, text: str) -> None:
+        """Attach what became of the last rollout to a service, where services can report it."""
+
     @abstractmethod
     def set_stage(self, name: str, stage: str) -> None:
         """Attach the stage of its version to a service."""

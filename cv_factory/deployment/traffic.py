@@ -112,6 +112,23 @@ class Traffic:
         rest = replace(self, shares={n: s for n, s in self.shares.items() if n in names})
         return rest.with_weights(rest.weights)
 
+    def beside_others(self, name: str, share: Share) -> "Traffic":
+        """Return the traffic with a canary or shadow of this share, beside what answers without it.
+
+        Raises:
+            ValueError: Nothing else answers.
+        """
+        others = self.only(self.shares.keys() - {name})
+        if not others.weights:
+            raise ValueError(f"nothing answers beside {name}")
+        rest = 1.0 - share.fraction if share.arm == "canary" else 1.0
+        scaled = {
+            other: s if s.arm == "shadow" else replace(s, fraction=s.fraction * rest)
+            for other, s in others.shares.items()
+        }
+        # The first of them says at which port the proxy listens.
+        return replace(self, shares={name: share, **scaled})
+
     def renamed(self, names: Mapping[str, str]) -> "Traffic":
         """Return the traffic with other names of the services, without those that have none."""
         shares = {names[name]: share for name, share in self.shares.items() if name in names}

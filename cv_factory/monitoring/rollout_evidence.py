@@ -5,9 +5,11 @@ The file outlives the process that looks, so that the next look goes on where th
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from cv_factory.artifacts.files import canonical_json, write_atomic
 from cv_factory.errors import ArtifactError
@@ -20,6 +22,21 @@ from cv_factory.monitoring.sequential.two_rates import (
 from cv_factory.serving.prometheus_metrics import REQUEST_SECONDS_BUCKETS
 from cv_factory.serving.service_counters import ServiceCounters
 
+
+class _Stored(TypedDict):
+    """``RolloutEvidence`` as its file holds it."""
+
+    entry: int
+    step_index: int
+    step_requests: int
+    version: ServiceCounters
+    production: ServiceCounters
+    log_errors: list[float]
+    log_latency: list[list[float]]
+    counters: dict[str, ServiceCounters]
+
+
+_STORED = TypeAdapter(_Stored)
 #: Largest factor by which one look may raise the evidence of latency: a version that stalls once is
 #: slow for many requests, which do not depend on each other's outcome alone.
 _MAX_FACTOR_OF_A_LOOK = 5.0
@@ -104,17 +121,17 @@ class RolloutEvidence:
             ArtifactError: It is damaged.
         """
         try:
-            stored = _CONTENT.validate_json(file.read_bytes())
-            evidence = cls(
-                **stored | {n: np.asarray(stored[n]) for n in ("log_errors", "log_latency")}
-            )
+            stored = _STORED.validate_json(file.read_bytes())
         except FileNotFoundError:
             return cls(entry)
-        except (ValidationError, KeyError, TypeError) as error:
+        except ValidationError as error:
             raise ArtifactError(
                 f"{file} is damaged ({error}): delete it, and the evidence of the rollout begins "
                 "anew."
             ) from None
+        arrays = {name: np.array(stored[name]) for name in ("log_errors", "log_latency")}
+        values: dict[str, Any] = dict(stored) | arrays
+        evidence = cls(**values)
         return evidence if evidence.entry == entry else cls(entry)
 
 

@@ -239,6 +239,8 @@ class Application:
             "model": bundle.model_name,
             "version": bundle.version,
             "stage": self._state.stage,
+            "arm": self._state.arm,
+            "rollout": self._state.rollout,
             "classes": contract.class_names,
             "input": {"height": height, "width": width, "channels": channels},
             "familiarity": contract.familiarity and asdict(contract.familiarity),

@@ -110,6 +110,11 @@ class ServiceState:
         """Arm of the service: ``stable``, ``canary``, ``shadow``; None as for ``stage``."""
         return self._read("arm")
 
+    @property
+    def rollout(self) -> str | None:
+        """What became of the model's last rollout, for people; None as for ``stage``."""
+        return self._read("rollout")
+
     def _read(self, key: str) -> str | None:
         if self._file is None:
             return None

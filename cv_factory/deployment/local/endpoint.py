@@ -148,6 +148,10 @@ class LocalEndpoint(Endpoint):
         """Attach the stage of its version to a service, which reports it."""
         self._service(name).set_state(stage=stage)
 
+    def set_rollout(self, name: str, text: str) -> None:
+        """Attach what became of the last rollout to a service, which reports it."""
+        self._service(name).set_state(rollout=text)
+
     def health(self, name: str) -> ServiceHealth:
         """Return the health of a service, by its process and what it answers."""
         service = self._service(name)

@@ -170,7 +170,7 @@ class ServiceProcess:
         return Bundle.load(self._bundle_folder)
 
     def set_state(self, **values: str) -> None:
-        """Write the ``stage`` of its version or its ``arm``, which it reads when they change.
+        """Write ``stage``, ``arm`` or ``rollout`` of its version, which it reads when they change.
 
         Raises:
             DaemonError: The disk is full.

@@ -1,0 +1,321 @@
+"""Rollouts: the steps by which a version is given the requests of a model, on evidence.
+
+The audit log holds each step, so that any process can go on where another one stopped; what the
+services counted since is in a file beside the lock of the deployments.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zenml.config.global_config import GlobalConfiguration
+
+from cv_factory.config.rollout import RolloutConfig, Step
+from cv_factory.deployment.deployment import Deployment
+from cv_factory.deployment.traffic import Share
+from cv_factory.errors import CVFactoryError
+from cv_factory.monitoring.alert import Alert
+from cv_factory.monitoring.rollout import (
+    Comparison,
+    RolloutDecision,
+    RolloutState,
+    compare,
+    decide,
+)
+from cv_factory.monitoring.rollout_evidence import RolloutEvidence
+from cv_factory.serving.service_counters import ServiceCounters
+from registry import deployments
+from registry.alerts import send_alerts
+from registry.audit.rollouts import replay_rollout
+from registry.model_registry import ModelRegistry
+from registry.permissions import TransitionRefusedError
+
+logger = logging.getLogger(__name__)
+
+#: The incident of a rollout that is held or was rolled back; one of a model at a time.
+_INCIDENT = "rollout"
+
+
+def load_rollout(registry: ModelRegistry) -> RolloutState | None:
+    """Return the active rollout of a model; None if there is none.
+
+    Raises:
+        ArtifactError: The audit log was changed or cut.
+    """
+    return replay_rollout(registry.log.check())
+
+
+def require_rollout(registry: ModelRegistry) -> RolloutState:
+    """Return the active rollout of a model.
+
+    Raises:
+        TransitionRefusedError: There is none.
+    """
+    state = load_rollout(registry)
+    if state is None:
+        name = registry.model_name
+        raise TransitionRefusedError(
+            f"{name} has no rollout. It begins with a deployment: python run.py --pipeline "
+            f"deployment --model {name} --set 'rollout={{}}'"
+        )
+    return state
+
+
+def require_no_rollout(registry: ModelRegistry) -> None:
+    """Refuse a deployment while another version is rolled out.
+
+    Raises:
+        TransitionRefusedError: One is.
+    """
+    state = load_rollout(registry)
+    if state is not None:
+        name = registry.model_name
+        raise TransitionRefusedError(
+            f"{name} version {state.version} is being rolled out ({describe_step(state.step)}). "
+            f"See python run.py rollout status --model {name}, or end it: python run.py rollout "
+            f"abort --reason WHY --model {name}"
+        )
+
+
+def can_compare(model_name: str) -> bool:
+    """Return whether a version is served that another one can be compared with.
+
+    Raises:
+        StackError: The endpoints of the active stack count nothing by version.
+    """
+    deployer = deployments.active_deployer()
+    services = deployer.services(model_name)
+    if not services or not deployer.traffic(model_name).weights:
+        return False
+    deployer.service_endpoint(services[0]).counters()
+    return True
+
+
+def begin_rollout(
+    registry: ModelRegistry,
+    deployment: Deployment,
+    config: RolloutConfig,
+    who: str | None,
+    why: str,
+) -> RolloutState:
+    """Begin a rollout with the version that was just deployed as its first step."""
+    detail = {
+        "version": int(deployment.version),
+        "predictor": deployment.predictor,
+        "service": deployment.service_id,
+        "rollout": config.model_dump(mode="json"),
+    }
+    registry.log.record("rollout_started", who, why, detail)
+    state = require_rollout(registry)
+    _announce(registry.model_name, state, "resolved", f"version {state.version} is rolled out")
+    look(registry, state)
+    return state
+
+
+def look(registry: ModelRegistry, state: RolloutState) -> RolloutDecision:
+    """Add what was counted since the last look to the evidence, and return what is to be done.
+
+    Raises:
+        CVFactoryError: The counters, or the predictions and labels, cannot be read.
+    """
+    now = datetime.now(UTC)
+    file = _evidence_file(registry.model_name)
+    evidence = RolloutEvidence.load(file, state.entry).begin_step(state.step_index)
+    deployer = deployments.active_deployer()
+    services = {str(s.uuid): s for s in deployer.services(registry.model_name)}
+    own = services.get(state.service)
+    if own is None or not own.is_running:
+        reason = f"version {state.version} does not answer: see python run.py status"
+        action = "hold" if state.hold_reason is None else "wait"
+        return RolloutDecision(action, "not_enough_evidence", reason)  # type: ignore[arg-type]
+    counters = deployer.service_endpoint(own).counters()
+    evidence = _observe(evidence, counters, own.service_name, state.config)
+    evidence.save(file)
+    comparisons = compare(evidence, state.config)
+    accuracy = _compare_accuracy(registry, state)
+    if accuracy is not None:
+        comparisons = (*comparisons, accuracy)
+    return decide(state, comparisons, evidence.step_requests, now)
+
+
+def take_step(
+    registry: ModelRegistry,
+    state: RolloutState,
+    decision: RolloutDecision,
+    who: str | None,
+    why: str,
+) -> RolloutState:
+    """Take the next step, which is not production, and record it with its evidence first.
+
+    Raises:
+        LogConflictError: Another process wrote to the audit log meanwhile; nothing was done.
+        CVFactoryError: The traffic cannot be changed; the next look does it.
+    """
+    entries = registry.log.check()
+    if replay_rollout(entries) != state:
+        raise TransitionRefusedError(
+            "The rollout has changed meanwhile: see python run.py rollout status"
+        )
+    index = state.step_index + 1
+    detail = {**_detail(state, decision), "step": index, "share": state.config.steps[index]}
+    registry.log.append(entries, "rollout_step", who, why, detail)
+    taken = require_rollout(registry)
+    apply_step(registry, taken)
+    _announce(registry.model_name, taken, "resolved", "goes on")
+    return taken
+
+
+def apply_step(registry: ModelRegistry, state: RolloutState) -> None:
+    """Give the version what its present step says, unless it has it."""
+    deployer, name = deployments.active_deployer(), registry.model_name
+    traffic = deployer.traffic(name)
+    share = Share(1.0, "shadow") if state.step == "shadow" else Share(state.step, "canary")
+    present = traffic.shares.get(state.service)
+    if present is not None and present.arm == share.arm:
+        given = traffic.weights.get(state.service, present.fraction)
+        if abs(given - share.fraction) < 1e-6:
+            return
+    deployer.set_traffic(name, traffic.beside_others(state.service, share))
+
+
+def hold_rollout(
+    registry: ModelRegistry,
+    state: RolloutState,
+    who: str | None,
+    why: str,
+    decision: RolloutDecision | None = None,
+) -> None:
+    """Hold a rollout: no step is taken until somebody does; it is still rolled back on harm."""
+    registry.log.record("rollout_held", who, why, _detail(state, decision))
+    _announce(registry.model_name, state, "firing", f"is held: {why}")
+
+
+def abort_rollout(
+    registry: ModelRegistry,
+    state: RolloutState,
+    who: str | None,
+    why: str,
+    decision: RolloutDecision | None = None,
+) -> tuple[str, ...]:
+    """Give all requests to the version in production again, and prove it with golden samples.
+
+    The requests come first: where the process ends then, the next look goes on. A version that is
+    worse, as a decision says, leaves staging.
+
+    Returns:
+        The versions that are given the requests now.
+    """
+    deployer, name, number = deployments.active_deployer(), registry.model_name, state.version
+    withdrawn: Sequence[Any] = ()
+    serving: Sequence[Any] = ()
+    if any(str(s.uuid) == state.service for s in deployer.services(name)):
+        withdrawn, serving = deployments.redirect_requests(registry, number)
+    proof = [_verify(deployer, service) for service in serving]
+    detail = {**_detail(state, decision), "verification": proof}
+    registry.log.record("rollout_aborted", who, why, detail)
+    text = f"version {number} was rolled back at {describe_step(state.step)}: {why}"
+    for service in serving:
+        deployer.service_endpoint(service).set_rollout(service.service_name, text)
+    for service in withdrawn:
+        deployer.remove(service)
+    if decision is not None and registry.stages().get(number) == "staging":
+        registry.reject(number, who, f"rolled back: {why}")
+    _announce(name, state, "firing", f"was rolled back: {why} {' '.join(proof)}", "critical")
+    return tuple(service.config.model_version for service in serving)
+
+
+def finish_rollout(
+    registry: ModelRegistry,
+    state: RolloutState,
+    decision: RolloutDecision,
+    who: str | None,
+    why: str,
+) -> None:
+    """Record that the version is in production by a rollout, and on which evidence."""
+    registry.log.record("rollout_finished", who, why, _detail(state, decision))
+    _announce(registry.model_name, state, "resolved", "is in production")
+
+
+def describe_step(step: Step) -> str:
+    """Return a step for people."""
+    return "shadow" if step == "shadow" else f"{step:.4g} of the requests"
+
+
+def _observe(
+    evidence: RolloutEvidence,
+    counters: dict[str, ServiceCounters],
+    own_name: str,
+    config: RolloutConfig,
+) -> RolloutEvidence:
+    """Return the evidence with what was counted since the last look, if both arms answered."""
+    if own_name not in counters or len(counters) < 2:
+        return evidence
+    # A service that was not there at the last look counts from now on.
+    deltas = {n: c.since(evidence.counters.get(n, c)) for n, c in counters.items()}
+    own = deltas.pop(own_name)
+    others = sum(deltas.values(), ServiceCounters())
+    max_ratio = config.latency.max_ratio if config.latency else 1.0
+    return replace(evidence.observe(own, others, max_ratio), counters=counters)
+
+
+def _compare_accuracy(registry: ModelRegistry, state: RolloutState) -> Comparison | None:
+    """Return what labels say; None where the configuration or the log has no place for them."""
+    limits = state.config.accuracy
+    if limits is None or not deployments.log_folders(registry.model_name):
+        if limits is not None and limits.is_required:
+            reason = "accuracy: no predictions are logged, so none can be labelled."
+            return Comparison("accuracy", "not_enough_evidence", reason, 0.0, 1.0)
+        return None
+    # pandas: half a second that a rollout without labels does not need.
+    from cv_factory.monitoring.rollout_accuracy import compare_accuracy, count_accuracy
+    from registry.monitoring_store import load_window
+
+    production = [n for n, stage in registry.stages().items() if stage == "production"]
+    window = load_window(registry.model_name, start=state.begun)
+    counts = count_accuracy(window, str(state.version), str(*production))
+    return compare_accuracy(counts, limits)
+
+
+def _verify(deployer: deployments.ModelDeployer, service: deployments.Service) -> str:
+    """Return what the golden samples say of a service at the model's address."""
+    endpoint = deployer.service_endpoint(service)
+    version = service.config.model_version
+    try:
+        result = endpoint.verify(service.service_name, endpoint.load_bundle(service.service_name))
+    except CVFactoryError as error:
+        logger.error("Version %s, which has the requests again: %s", version, error)
+        return f"Version {version} does not answer as it should: {error}"
+    return f"Version {version} answered {result.n_samples} golden samples."
+
+
+def _detail(state: RolloutState, decision: RolloutDecision | None) -> dict[str, Any]:
+    """Return what the audit log is to hold beside the reason."""
+    detail: dict[str, Any] = {"version": state.version, "rollout_entry": state.entry}
+    if decision is not None:
+        detail["verdict"] = decision.verdict
+        detail["evidence"] = [asdict(comparison) for comparison in decision.comparisons]
+    return detail
+
+
+def _announce(
+    model_name: str, state: RolloutState, status: Any, text: str, severity: Any = "warning"
+) -> None:
+    alert = Alert(
+        _INCIDENT,
+        status,
+        severity,
+        f"Rollout of {model_name} version {state.version} {text}"[:500],
+        f"See: python run.py rollout status --model {model_name}",
+        {"version": str(state.version)},
+    )
+    with suppress(CVFactoryError):  # it is logged; a rollback must not depend on it
+        send_alerts([alert], model_name)
+
+
+def _evidence_file(model_name: str) -> Path:
+    stores = Path(GlobalConfiguration().local_stores_path)
+    return stores / "deployments" / f"{model_name}.rollout.json"
