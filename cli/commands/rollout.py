@@ -34,7 +34,7 @@ def _deciding(function: Callable[..., int]) -> Callable[..., int]:
 @STACK_OPTION
 @JSON_OPTION
 def status(model_name: str | None, stack: str | None, as_json: bool) -> int:
-    """Show the step, what each measure says, and what it lacks."""
+    """Show the step, and what each measure says."""
     registry = open_registry(model_name, stack)
     from cli.rollouts import find_watcher
     from registry.rollouts import load_rollout, look
@@ -92,7 +92,10 @@ def advance(
 @reason_option()
 @_deciding
 def hold(why: str, who: str | None, model_name: str | None, stack: str | None) -> int:
-    """Take no step until `advance`; a version that is worse is still rolled back."""
+    """Take no step until `advance`.
+
+    A version that is worse is still rolled back.
+    """
     registry = open_registry(model_name, stack)
     from registry.deployments import lock_deployments
     from registry.rollouts import hold_rollout, require_rollout
@@ -108,7 +111,10 @@ def hold(why: str, who: str | None, model_name: str | None, stack: str | None) -
 @reason_option()
 @_deciding
 def abort(why: str, who: str | None, model_name: str | None, stack: str | None) -> int:
-    """Give all requests to the version in production again; golden samples verify it."""
+    """End the rollout without promotion.
+
+    All requests go to the version in production again, which golden samples verify.
+    """
     registry = open_registry(model_name, stack)
     from registry.deployments import lock_deployments
     from registry.rollouts import abort_rollout, require_rollout
@@ -130,7 +136,7 @@ def abort(why: str, who: str | None, model_name: str | None, stack: str | None) 
 @MODEL_OPTION
 @STACK_OPTION
 def watch(model_name: str | None, stack: str | None) -> int:
-    """Look every few seconds, and act on the evidence, until the rollout ends."""
+    """Act on the evidence until the rollout ends, looking every few seconds."""
     registry = open_registry(model_name, stack)
     from cli.rollouts import watch as watch_rollout
 
