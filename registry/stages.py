@@ -5,22 +5,17 @@ logged first, every write can be repeated, and the next command completes an int
 or undoes one that had not changed anything. The log's numbering lets only one transition begin.
 """
 
-import os
-import socket
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import psutil
-
+from registry import process_owner
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.permissions import TransitionRefusedError
 
 STAGES = ("none", "staging", "production", "archived")
-#: Age at which an open transition that another machine began counts as abandoned. One from the
-#: future does as well: a clock was set.
+#: Age at which an open transition that another machine began counts as abandoned.
 LEASE_S = 300.0
 
 
@@ -128,7 +123,7 @@ class StageTransitions:
             **(detail or {}),
             "action": action,
             "changes": [asdict(change) for change in changes],
-            "owner": _current_process(),
+            "owner": process_owner.current_process(),
         }
         intent = self._log.append(entries, "intent", who, why, intent_detail)
         _ACTIVE_INTENTS.add(intent.number)
@@ -230,37 +225,8 @@ def _plan_changes(
     return (*archived, StageChange(version, stages[version], to_stage))
 
 
-def _current_process() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "process_started": _start_time(os.getpid()),
-        "begun": time.time(),
-    }
-
-
 def _is_in_progress(intent: AuditEntry) -> bool:
     owner = intent.detail["owner"]
-    if owner["host"] != socket.gethostname():
-        return abs(time.time() - float(owner["begun"])) < LEASE_S
-    if owner["process"] != os.getpid():
-        return _is_process_alive(owner["process"], owner.get("process_started"))
-    return intent.number in _ACTIVE_INTENTS
-
-
-def _is_process_alive(process_id: int, start_time: float | None) -> bool:
-    """Return whether the process that started then still runs; process ids are reused.
-
-    None, of an earlier release, is the start of none that runs: an intent can be completed twice.
-    """
-    try:
-        return start_time is not None and abs(_start_time(process_id) - start_time) < 2.0
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _start_time(process_id: int) -> float:
-    """Return the seconds from the machine's start to that of a process: no clock changes them."""
-    created = float(psutil.Process(process_id).create_time())
-    # Linux alone derives the time of creation from that of the machine's start.
-    return created - psutil.boot_time() if psutil.LINUX else created
+    if process_owner.is_current(owner):
+        return intent.number in _ACTIVE_INTENTS
+    return process_owner.is_running(owner, LEASE_S)

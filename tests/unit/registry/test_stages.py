@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cv_factory.errors import ArtifactError
-from registry import stages
+from registry import process_owner
 from registry.audit.log import AuditLog, LogConflictError
 from registry.audit.log_files import LocalLogFiles, RemoteLogFiles
 from registry.audit.state import replay
@@ -180,13 +180,13 @@ def test_a_transition_of_a_living_process_is_left_alone(tmp_path, monkeypatch):
         promote(stores)
     stores.kill_before = None
     # As if it were another process of this machine, first alive and then dead.
-    monkeypatch.setattr("registry.stages.os.getpid", lambda: -1)
+    monkeypatch.setattr("registry.process_owner.os.getpid", lambda: -1)
     with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
         promote(stores, 3)
     step_clock(monkeypatch)
     with pytest.raises(TransitionRefusedError, match="ada is moving versions right now"):
         promote(stores, 3)
-    monkeypatch.setattr(stages, "_is_process_alive", lambda process, start: False)
+    monkeypatch.setattr(process_owner, "_is_process_alive", lambda process, start: False)
     assert stores.transitions().recover().result == "undone"
 
 
@@ -196,11 +196,11 @@ def test_a_transition_of_another_machine_is_left_alone_for_a_while(tmp_path, mon
     with pytest.raises(Killed):
         promote(stores)
     stores.kill_before = None
-    monkeypatch.setattr("registry.stages.socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr("registry.process_owner.socket.gethostname", lambda: "elsewhere")
     with pytest.raises(TransitionRefusedError):
         stores.transitions().recover()
     # That machine's clock was an hour ahead, and was set since.
-    monkeypatch.setattr("registry.stages.time.time", lambda: time.monotonic() - 3600)
+    monkeypatch.setattr("registry.process_owner.time.time", lambda: time.monotonic() - 3600)
     assert stores.transitions().recover().result == "done"
 
 

@@ -1,0 +1,311 @@
+"""Decides what a tick of the loop does next, from what is known of a model, and gives reasons.
+
+Pure: the same state, configuration and time give the same decision, so that a tick may come late
+or twice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from cv_factory.config.loop import LoopConfig, RetrainConfig
+from cv_factory.monitoring.finding import Finding
+
+Action = Literal[
+    "none", "wait", "monitor", "retrain", "stop_retraining", "start_rollout", "continue_rollout"
+]
+#: What became of a retraining. ``passed`` waits for its rollout; ``not_started`` trained nothing.
+Outcome = Literal[
+    "running",
+    "not_started",
+    "interrupted",
+    "failed",
+    "refused",
+    "unchanged",
+    "passed",
+    "promoted",
+    "withdrawn",
+]
+_FAILURES = ("interrupted", "failed", "refused", "unchanged", "withdrawn")
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Training that the loop has begun.
+
+    Attributes:
+        id: Number of the audit entry that holds its intent.
+        started: UTC.
+        outcome: See ``Outcome``.
+        version: Number of the version that it registered; None if none.
+    """
+
+    id: int
+    started: datetime
+    outcome: Outcome
+    version: int | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its challenger will not serve."""
+        return self.outcome in _FAILURES
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it has used the labels of its time: training on them again changes nothing."""
+        return self.outcome in ("refused", "unchanged", "passed", "promoted", "withdrawn")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Last monitoring report on the version in production.
+
+    Attributes:
+        time: When it was made, UTC.
+        findings: What its detectors say of that version.
+    """
+
+    time: datetime
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """Version in staging.
+
+    Attributes:
+        version: Its number.
+        refusal: Why it may not be deployed, such as a missing approval; empty if it may.
+    """
+
+    version: int
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """What a tick decides on.
+
+    Attributes:
+        production: Number of the version in production; None if there is none.
+        production_since: When it was trained, UTC.
+        challenger: The version in staging, if there is one.
+        rollout: Number of the version whose rollout is in progress; None without one.
+        retrainings: Those that the loop began, the oldest first.
+        reset: Number of the audit entry after which failures count: of a person's decision to go
+            on, or of the last promotion; 0 without one.
+        is_stopped: Whether the stop after the present failures is logged.
+        evidence: None without a report on the version in production.
+        monitored: When the monitoring pipeline ran last, on whichever version, UTC; None if never.
+        n_new_labels: Labels that may train, and that no training has used.
+    """
+
+    production: int | None
+    production_since: datetime | None = None
+    challenger: Challenger | None = None
+    rollout: int | None = None
+    retrainings: tuple[Retraining, ...] = ()
+    reset: int = 0
+    is_stopped: bool = False
+    evidence: Evidence | None = None
+    monitored: datetime | None = None
+    n_new_labels: int = 0
+
+    @property
+    def failures(self) -> int:
+        """Number of the challengers that failed since the last reset."""
+        return sum(r.has_failed for r in self.retrainings if r.id > self.reset)
+
+    @property
+    def started(self) -> list[Retraining]:
+        """Retrainings that did train, or do, the oldest first."""
+        return [r for r in self.retrainings if r.outcome != "not_started"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of an action.
+
+    Attributes:
+        rule: Its name, such as ``cooldown``.
+        is_met: Whether it lets the action happen.
+        reason: One sentence with the figures.
+    """
+
+    rule: str
+    is_met: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a tick does, and why.
+
+    Attributes:
+        action: See ``Action``.
+        reason: One sentence, for the audit log too.
+        version: Number of the version that it is about; None if about none.
+        checks: Every condition that was looked at.
+    """
+
+    action: Action
+    reason: str
+    version: int | None = None
+    checks: tuple[Check, ...] = ()
+
+
+def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
+    """Return the next action: at most one, what concerns clients first.
+
+    Retraining comes before monitoring: where ticks are as rare as monitoring runs, each tick would
+    monitor and none act on it.
+    """
+    if state.retrainings and state.retrainings[-1].outcome == "running":
+        started = state.retrainings[-1].started
+        return Decision("wait", f"a retraining is in progress since {_format_time(started)}")
+    if state.rollout is not None:
+        reason = f"the rollout of version {state.rollout} is in progress"
+        return Decision("continue_rollout", reason, state.rollout)
+    if state.failures >= config.retrain.max_failed_challengers and not state.is_stopped:
+        reason = f"{state.failures} challengers in a row failed: the loop retrains no more"
+        return Decision("stop_retraining", reason)
+    rollout = tuple(_check_rollout(state, config))
+    if all(check.is_met for check in rollout):
+        assert state.challenger is not None
+        reason = f"version {state.challenger.version} passed its gates"
+        return Decision("start_rollout", reason, state.challenger.version, rollout)
+    retrain = tuple(_check_retraining(state, config.retrain, now))
+    monitor = _check_monitoring(state, config, now)
+    checks = (*rollout, *retrain, monitor)
+    if all(check.is_met for check in retrain):
+        return Decision("retrain", retrain[0].reason, state.production, checks)
+    if monitor.is_met:
+        return Decision("monitor", monitor.reason, state.production, checks)
+    unmet = next(check for check in retrain if not check.is_met)
+    return Decision("none", f"{unmet.reason}; {monitor.reason}", state.production, checks)
+
+
+def _check_rollout(state: LoopState, config: LoopConfig) -> Iterator[Check]:
+    challenger = state.challenger
+    trained = {r.version for r in state.retrainings if r.outcome == "passed"}
+    if challenger is None or challenger.version not in trained:
+        yield Check("challenger", False, "no version of a retraining is in staging")
+        return
+    number = challenger.version
+    yield Check("challenger", True, f"version {number} of a retraining is in staging")
+    yield Check(
+        "rollout enabled",
+        config.rollout.enabled,
+        "rollout.enabled is true"
+        if config.rollout.enabled
+        else f"rollout.enabled is false: a person rolls version {number} out",
+    )
+    yield Check(
+        "deployable",
+        not challenger.refusal,
+        challenger.refusal or f"version {number} may be deployed",
+    )
+
+
+def _check_retraining(state: LoopState, config: RetrainConfig, now: datetime) -> Iterator[Check]:
+    """Yield the conditions of a retraining; the first one is its cause."""
+    alarm = _check_alarm(state, config, now)
+    age = _check_age(state, config, now)
+    cause = alarm if alarm.is_met or not age.is_met else age
+    yield cause
+    required = config.min_labels_on_alarm if cause is alarm else config.min_new_labels
+    yield Check(
+        "new labels",
+        state.n_new_labels >= required,
+        f"{state.n_new_labels} of {required} new labels that may train",
+    )
+    yield _check_cooldown(state, config, now)
+    yield _check_budget(state, config, now)
+    waiting = state.challenger
+    yield Check(
+        "no challenger",
+        waiting is None,
+        "no version is in staging"
+        if waiting is None
+        else f"version {waiting.version} in staging is to be promoted or rejected first",
+    )
+    yield Check(
+        "not stopped",
+        state.failures < config.max_failed_challengers,
+        f"{state.failures} of {config.max_failed_challengers} challengers in a row failed",
+    )
+    yield Check(
+        "retraining enabled",
+        config.enabled,
+        f"retrain.enabled is {str(config.enabled).lower()}",
+    )
+
+
+def _check_alarm(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
+    evidence = state.evidence
+    if state.production is None:
+        return Check("alarm", False, "no version is in production")
+    if evidence is None:
+        return Check("alarm", False, f"no monitoring report on version {state.production}")
+    if now - evidence.time > timedelta(hours=config.max_evidence_hours):
+        reason = f"the last report, of {_format_time(evidence.time)}, is too old to decide"
+        return Check("alarm", False, reason)
+    alarms = [finding for finding in evidence.findings if finding.status == "alarm"]
+    acting = [finding for finding in alarms if finding.kind in config.act_on]
+    if acting:
+        return Check("alarm", True, "; ".join(f"{f.detector}: {f.summary}" for f in acting))
+    reason = f"no alarm of a kind that retrains ({', '.join(config.act_on) or 'none'})"
+    if alarms:
+        reason += f"; alarms that only alert: {', '.join(f.detector for f in alarms)}"
+    return Check("alarm", False, reason)
+
+
+def _check_age(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
+    since = state.production_since
+    if config.after_days is None or since is None:
+        return Check("age", False, "the age of the version in production retrains nothing")
+    days = (now - since) / timedelta(days=1)
+    reason = f"version {state.production} is {days:.1f} days old, of {config.after_days:g}"
+    return Check("age", days >= config.after_days, reason)
+
+
+def _check_cooldown(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
+    if not state.started:
+        return Check("cooldown", True, "the loop has trained nothing yet")
+    # A start in the future, after a step of the clock, counts as now.
+    hours = max((now - state.started[-1].started) / timedelta(hours=1), 0.0)
+    reason = f"{hours:.1f} of {config.cooldown_hours:g} hours since the last training began"
+    return Check("cooldown", hours >= config.cooldown_hours, reason)
+
+
+def _check_budget(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
+    since = now - timedelta(days=config.budget_days)
+    n = sum(retraining.started > since for retraining in state.started)
+    reason = f"{n} of {config.budget_trainings} trainings in {config.budget_days:g} days"
+    return Check("budget", n < config.budget_trainings, reason)
+
+
+def _check_monitoring(state: LoopState, config: LoopConfig, now: datetime) -> Check:
+    every = config.monitoring.every_hours
+    if state.production is None:
+        return Check("monitoring due", False, "no version is in production")
+    if state.monitored is None:
+        return Check("monitoring due", True, "the model was never monitored")
+    hours = max((now - state.monitored) / timedelta(hours=1), 0.0)
+    reason = f"monitored {hours:.1f} hours ago, every {every:g}"
+    return Check("monitoring due", hours >= every, reason)
+
+
+def parse_labels_since(retrainings: Sequence[Retraining], trained: datetime) -> datetime:
+    """Return the time after which labels are new to the model.
+
+    Args:
+        retrainings: Those that the loop began.
+        trained: When the version in production was trained.
+    """
+    return max([trained, *(r.started for r in retrainings if r.has_learned)])
+
+
+def _format_time(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC")
