@@ -1,7 +1,6 @@
 """Decides what a tick of the loop does next, from what is known of a model, and gives reasons.
 
-Pure: the same state, configuration and time give the same decision, so that a tick may come late
-or twice.
+Pure: a tick may come late or twice, since the same state and time give the same decision.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,7 @@ from typing import Literal
 from cv_factory.config.loop import LoopConfig, RetrainConfig
 from cv_factory.monitoring.finding import Finding
 
-Action = Literal[
-    "none", "wait", "monitor", "retrain", "stop_retraining", "start_rollout", "continue_rollout"
-]
+Action = Literal["none", "wait", "retrain", "stop_retraining", "start_rollout", "continue_rollout"]
 #: What became of a retraining. ``passed`` waits for its rollout; ``not_started`` trained nothing.
 Outcome = Literal[
     "running",
@@ -155,12 +152,20 @@ class Decision:
     checks: tuple[Check, ...] = ()
 
 
-def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
-    """Return the next action: at most one, what concerns clients first.
+def check_monitoring(state: LoopState, config: LoopConfig, now: datetime) -> Check:
+    """Return whether the monitoring pipeline is due; a tick decides on the report that it makes."""
+    every = config.monitoring.every_hours
+    if state.production is None:
+        return Check("monitoring due", False, "no version is in production")
+    if state.monitored is None:
+        return Check("monitoring due", True, "the model was never monitored")
+    hours = max((now - state.monitored) / timedelta(hours=1), 0.0)
+    reason = f"monitored {hours:.1f} hours ago, every {every:g}"
+    return Check("monitoring due", hours >= every, reason)
 
-    Retraining comes before monitoring: where ticks are as rare as monitoring runs, each tick would
-    monitor and none act on it.
-    """
+
+def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
+    """Return the next action: at most one, what concerns clients first."""
     if state.retrainings and state.retrainings[-1].outcome == "running":
         started = state.retrainings[-1].started
         return Decision("wait", f"a retraining is in progress since {_format_time(started)}")
@@ -176,14 +181,12 @@ def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
         reason = f"version {state.challenger.version} passed its gates"
         return Decision("start_rollout", reason, state.challenger.version, rollout)
     retrain = tuple(_check_retraining(state, config.retrain, now))
-    monitor = _check_monitoring(state, config, now)
-    checks = (*rollout, *retrain, monitor)
+    checks = (*rollout, *retrain)
     if all(check.is_met for check in retrain):
         return Decision("retrain", retrain[0].reason, state.production, checks)
-    if monitor.is_met:
-        return Decision("monitor", monitor.reason, state.production, checks)
-    unmet = next(check for check in retrain if not check.is_met)
-    return Decision("none", f"{unmet.reason}; {monitor.reason}", state.production, checks)
+    # Of a challenger that waits, people have to know why.
+    unmet = [check for check in (rollout if rollout[0].is_met else retrain) if not check.is_met]
+    return Decision("none", unmet[0].reason, state.production, checks)
 
 
 def _check_rollout(state: LoopState, config: LoopConfig) -> Iterator[Check]:
@@ -286,18 +289,7 @@ def _check_budget(state: LoopState, config: RetrainConfig, now: datetime) -> Che
     return Check("budget", n < config.budget_trainings, reason)
 
 
-def _check_monitoring(state: LoopState, config: LoopConfig, now: datetime) -> Check:
-    every = config.monitoring.every_hours
-    if state.production is None:
-        return Check("monitoring due", False, "no version is in production")
-    if state.monitored is None:
-        return Check("monitoring due", True, "the model was never monitored")
-    hours = max((now - state.monitored) / timedelta(hours=1), 0.0)
-    reason = f"monitored {hours:.1f} hours ago, every {every:g}"
-    return Check("monitoring due", hours >= every, reason)
-
-
-def parse_labels_since(retrainings: Sequence[Retraining], trained: datetime) -> datetime:
+def find_label_cutoff(retrainings: Sequence[Retraining], trained: datetime) -> datetime:
     """Return the time after which labels are new to the model.
 
     Args:
