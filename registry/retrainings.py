@@ -5,9 +5,9 @@ run: ZenML refuses a second run of that name, and what became of a training that
 by it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 from cv_factory.monitoring.decisions import Outcome, Retraining
 from registry import process_owner
@@ -17,6 +17,8 @@ from registry.audit.state import parse_verdicts
 INTENDED, FINISHED = "retraining_intended", "retraining_finished"
 STOPPED, RESUMED = "retraining_stopped", "retraining_resumed"
 
+#: Names of the runs that this process waits for.
+_ACTIVE_RUNS: set[str] = set()
 #: What became of a run that its process does not wait for any more, by its name.
 RunOutcome = Callable[[str], Outcome]
 
@@ -44,11 +46,25 @@ def read_retrainings(
     return tuple(retrainings)
 
 
+@contextmanager
+def active_run(run_name: str) -> Iterator[None]:
+    """Mark a run as one that this process waits for, during the block."""
+    _ACTIVE_RUNS.add(run_name)
+    try:
+        yield
+    finally:
+        _ACTIVE_RUNS.discard(run_name)
+
+
 def find_unfinished(entries: Sequence[AuditEntry]) -> AuditEntry | None:
     """Return the intent of a retraining without an end, if there is one."""
-    closed = {entry.detail["intent"] for entry in entries if entry.kind == FINISHED}
-    intents = [entry for entry in entries if entry.kind == INTENDED]
-    return next((intent for intent in intents if intent.number not in closed), None)
+    intents = (entry for entry in entries if entry.kind == INTENDED)
+    return next((intent for intent in intents if is_unfinished(intent, entries)), None)
+
+
+def is_unfinished(intent: AuditEntry, entries: Sequence[AuditEntry]) -> bool:
+    """Return whether a log holds no end of a retraining."""
+    return all(e.kind != FINISHED or e.detail["intent"] != intent.number for e in entries)
 
 
 def find_result(
@@ -92,13 +108,15 @@ def _read_end(
 ) -> tuple[Outcome, int | None]:
     if end is not None:
         return end.detail["outcome"], end.detail.get("version")
-    owner = intent.detail["owner"]
-    if process_owner.is_running(owner, lease_s):
+    owner, run_name = intent.detail["owner"], intent.detail["run_name"]
+    if process_owner.is_current(owner):
+        is_running = run_name in _ACTIVE_RUNS
+    else:
+        is_running = process_owner.is_running(owner, lease_s)
+    if is_running:
         return "running", None
-    outcome, version = find_result(intent.detail["run_name"], entries)
-    if outcome is not None:
-        return outcome, version
-    return run_outcome(intent.detail["run_name"]), None
+    outcome, version = find_result(run_name, entries)
+    return (run_outcome(run_name), None) if outcome is None else (outcome, version)
 
 
 def _follow_challenger(version: int, later: Sequence[AuditEntry]) -> Outcome:
@@ -121,13 +139,3 @@ _OUTCOMES: Mapping[str, Outcome] = {"promote": "promoted", "reject": "withdrawn"
 
 def _is_promotion(entry: AuditEntry) -> bool:
     return entry.kind == "intent" and entry.detail["action"] == "promote"
-
-
-def intent_detail(run_name: str, production: int | None, n_new_labels: int) -> dict[str, Any]:
-    """Return the detail of an intent that this process is going to carry out."""
-    return {
-        "run_name": run_name,
-        "production": production,
-        "n_new_labels": n_new_labels,
-        "owner": process_owner.current_process(),
-    }

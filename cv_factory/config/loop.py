@@ -1,6 +1,6 @@
 """The configuration of the loop: when ``run.py tick`` monitors, retrains and starts a rollout."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -19,21 +19,32 @@ class LoopMonitoringConfig(Section):
     """When the monitoring pipeline runs."""
 
     every_hours: float = Field(24.0, gt=0.0, description="least time between two runs")
+    max_report_hours: float = Field(
+        72.0, gt=0.0, description="age at which a report decides nothing any more"
+    )
     config: str = Field("configs/monitoring.yaml", min_length=1, description="of the pipeline")
 
 
+class RollbackConfig(Section):
+    """Whether a report's recommendation to roll back is carried out."""
+
+    enabled: bool = Field(True, description="false: the alarm retrains, where it may")
+    max_days: float = Field(
+        30.0,
+        gt=0.0,
+        description="time since its promotion in which a version is rolled back: one that served "
+        "well for longer is not to blame, and is trained again",
+    )
+
+
 class RetrainConfig(Section):
-    """When a challenger is trained. All conditions must hold."""
+    """When a challenger is trained. All conditions must hold.
+
+    The cause is a report that recommends it (``report.act_on`` of the monitoring pipeline), or age.
+    """
 
     enabled: bool = Field(True, description="false: ticks say what they would do, and only alert")
     config: str = Field("configs/training.yaml", min_length=1, description="of the pipeline")
-    act_on: list[Literal["harm", "performance", "drift", "quality"]] = Field(
-        ["harm"],
-        description="kinds of alarms that retrain; only harm rests on labels, the others alert",
-    )
-    max_evidence_hours: float = Field(
-        72.0, gt=0.0, description="age at which a monitoring report decides nothing any more"
-    )
     min_labels_on_alarm: int = Field(
         50,
         ge=1,
@@ -73,5 +84,6 @@ class LoopConfig(Section):
 
     model: LoopModelConfig = LoopModelConfig()
     monitoring: LoopMonitoringConfig = LoopMonitoringConfig()
+    rollback: RollbackConfig = RollbackConfig()
     retrain: RetrainConfig = RetrainConfig()
     rollout: LoopRolloutConfig = LoopRolloutConfig()

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from cv_factory.config.loop import LoopConfig, RetrainConfig
-from cv_factory.monitoring.finding import Finding
+from cv_factory.monitoring.report import Recommendation
 
 Action = Literal["none", "wait", "retrain", "stop_retraining", "start_rollout", "continue_rollout"]
 #: What became of a retraining. ``passed`` waits for its rollout; ``not_started`` trained nothing.
@@ -60,11 +60,11 @@ class Evidence:
 
     Attributes:
         time: When it was made, UTC.
-        findings: What its detectors say of that version.
+        recommendation: What its findings recommend.
     """
 
     time: datetime
-    findings: tuple[Finding, ...]
+    recommendation: Recommendation
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class LoopState:
 
     Attributes:
         production: Number of the version in production; None if there is none.
-        production_since: When it was trained, UTC.
+        trained: When the version in production was trained, UTC.
+        promoted: When it was promoted, UTC; None where a rollback, or nobody on the record, put it
+            there.
         challenger: The version in staging, if there is one.
         rollout: Number of the version whose rollout is in progress; None without one.
         retrainings: Those that the loop began, the oldest first.
@@ -99,7 +101,8 @@ class LoopState:
     """
 
     production: int | None
-    production_since: datetime | None = None
+    trained: datetime | None = None
+    promoted: datetime | None = None
     challenger: Challenger | None = None
     rollout: int | None = None
     retrainings: tuple[Retraining, ...] = ()
@@ -159,9 +162,9 @@ def check_monitoring(state: LoopState, config: LoopConfig, now: datetime) -> Che
         return Check("monitoring due", False, "no version is in production")
     if state.monitored is None:
         return Check("monitoring due", True, "the model was never monitored")
-    hours = max((now - state.monitored) / timedelta(hours=1), 0.0)
+    hours = (now - state.monitored) / timedelta(hours=1)
     reason = f"monitored {hours:.1f} hours ago, every {every:g}"
-    return Check("monitoring due", hours >= every, reason)
+    return Check("monitoring due", not 0.0 <= hours < every, reason)
 
 
 def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
@@ -172,6 +175,10 @@ def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
     if state.rollout is not None:
         reason = f"the rollout of version {state.rollout} is in progress"
         return Decision("continue_rollout", reason, state.rollout)
+    report = _check_report(state, config, now)
+    rollback = (report, *_check_rollback(state, config, now))
+    if all(check.is_met for check in rollback):
+        return Decision("rollback", report.reason, state.production, rollback)
     if state.failures >= config.retrain.max_failed_challengers and not state.is_stopped:
         reason = f"{state.failures} challengers in a row failed: the loop retrains no more"
         return Decision("stop_retraining", reason)
@@ -180,13 +187,47 @@ def decide(state: LoopState, config: LoopConfig, now: datetime) -> Decision:
         assert state.challenger is not None
         reason = f"version {state.challenger.version} passed its gates"
         return Decision("start_rollout", reason, state.challenger.version, rollout)
-    retrain = tuple(_check_retraining(state, config.retrain, now))
-    checks = (*rollout, *retrain)
+    retrain = tuple(_check_retraining(report, state, config.retrain, now))
+    checks = (*rollback[1:], *rollout, *retrain)
     if all(check.is_met for check in retrain):
         return Decision("retrain", retrain[0].reason, state.production, checks)
     # Of a challenger that waits, people have to know why.
     unmet = [check for check in (rollout if rollout[0].is_met else retrain) if not check.is_met]
     return Decision("none", unmet[0].reason, state.production, checks)
+
+
+def _check_report(state: LoopState, config: LoopConfig, now: datetime) -> Check:
+    """Return whether the last report, if it is young enough, recommends to act."""
+    if state.production is None:
+        return Check("report", False, "no version is in production")
+    if state.evidence is None:
+        return Check("report", False, f"no monitoring report on version {state.production}")
+    time, recommendation = state.evidence.time, state.evidence.recommendation
+    if now - time > timedelta(hours=config.monitoring.max_report_hours):
+        return Check("report", False, f"the report of {_format_time(time)} is too old to decide")
+    reasons = "; ".join(recommendation.reasons)
+    if recommendation.action in ("rollback", "retrain"):
+        return Check("report", True, reasons)
+    alarms = f", only alerts: {reasons}" if reasons else ": no alarm"
+    return Check("report", False, f"the report of {_format_time(time)} recommends nothing{alarms}")
+
+
+def _check_rollback(state: LoopState, config: LoopConfig, now: datetime) -> Iterator[Check]:
+    evidence, promoted = state.evidence, state.promoted
+    is_recommended = evidence is not None and evidence.recommendation.action == "rollback"
+    reason = "the report recommends a rollback" if is_recommended else "no rollback is recommended"
+    yield Check("rollback", is_recommended, reason)
+    yield Check(
+        "rollback enabled",
+        config.rollback.enabled,
+        f"rollback.enabled is {str(config.rollback.enabled).lower()}",
+    )
+    if promoted is None:
+        yield Check("young", False, "no promotion put the version into production")
+        return
+    days = (now - promoted) / timedelta(days=1)
+    reason = f"promoted {days:.1f} days ago, of {config.rollback.max_days:g}"
+    yield Check("young", days <= config.rollback.max_days, reason)
 
 
 def _check_rollout(state: LoopState, config: LoopConfig) -> Iterator[Check]:
@@ -211,13 +252,14 @@ def _check_rollout(state: LoopState, config: LoopConfig) -> Iterator[Check]:
     )
 
 
-def _check_retraining(state: LoopState, config: RetrainConfig, now: datetime) -> Iterator[Check]:
+def _check_retraining(
+    report: Check, state: LoopState, config: RetrainConfig, now: datetime
+) -> Iterator[Check]:
     """Yield the conditions of a retraining; the first one is its cause."""
-    alarm = _check_alarm(state, config, now)
     age = _check_age(state, config, now)
-    cause = alarm if alarm.is_met or not age.is_met else age
+    cause = report if report.is_met or not age.is_met else age
     yield cause
-    required = config.min_labels_on_alarm if cause is alarm else config.min_new_labels
+    required = config.min_labels_on_alarm if cause is report else config.min_new_labels
     yield Check(
         "new labels",
         state.n_new_labels >= required,
@@ -245,27 +287,8 @@ def _check_retraining(state: LoopState, config: RetrainConfig, now: datetime) ->
     )
 
 
-def _check_alarm(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
-    evidence = state.evidence
-    if state.production is None:
-        return Check("alarm", False, "no version is in production")
-    if evidence is None:
-        return Check("alarm", False, f"no monitoring report on version {state.production}")
-    if now - evidence.time > timedelta(hours=config.max_evidence_hours):
-        reason = f"the last report, of {_format_time(evidence.time)}, is too old to decide"
-        return Check("alarm", False, reason)
-    alarms = [finding for finding in evidence.findings if finding.status == "alarm"]
-    acting = [finding for finding in alarms if finding.kind in config.act_on]
-    if acting:
-        return Check("alarm", True, "; ".join(f"{f.detector}: {f.summary}" for f in acting))
-    reason = f"no alarm of a kind that retrains ({', '.join(config.act_on) or 'none'})"
-    if alarms:
-        reason += f"; alarms that only alert: {', '.join(f.detector for f in alarms)}"
-    return Check("alarm", False, reason)
-
-
 def _check_age(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
-    since = state.production_since
+    since = state.trained
     if config.after_days is None or since is None:
         return Check("age", False, "the age of the version in production retrains nothing")
     days = (now - since) / timedelta(days=1)
@@ -274,10 +297,11 @@ def _check_age(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
 
 
 def _check_cooldown(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
-    if not state.started:
+    # What was interrupted is tried again; the number of failures bounds how often.
+    started = [r.started for r in state.started if r.outcome != "interrupted"]
+    if not started:
         return Check("cooldown", True, "the loop has trained nothing yet")
-    # A start in the future, after a step of the clock, counts as now.
-    hours = max((now - state.started[-1].started) / timedelta(hours=1), 0.0)
+    hours = (now - started[-1]) / timedelta(hours=1)
     reason = f"{hours:.1f} of {config.cooldown_hours:g} hours since the last training began"
     return Check("cooldown", hours >= config.cooldown_hours, reason)
 
@@ -290,7 +314,7 @@ def _check_budget(state: LoopState, config: RetrainConfig, now: datetime) -> Che
 
 
 def find_label_cutoff(retrainings: Sequence[Retraining], trained: datetime) -> datetime:
-    """Return the time after which labels are new to the model.
+    """Return the time after which labels are new to the loop's trainings, UTC.
 
     Args:
         retrainings: Those that the loop began.
