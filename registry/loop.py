@@ -192,7 +192,7 @@ class Loop:
             outcome, version = retrainings.find_result(run_name, entries)
             if outcome is None:
                 outcome = "failed" if has_failed else self._actions.find_run_outcome(run_name)
-            if outcome == "running" or not retrainings.is_unfinished(intent, entries):
+            if outcome == "running" or retrainings.find_unfinished(entries) != intent:
                 return outcome
             self._actions.send([self._end_alert(outcome, version, run_name)])
             detail = {"intent": intent.number, "outcome": outcome}

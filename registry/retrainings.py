@@ -57,14 +57,13 @@ def active_run(run_name: str) -> Iterator[None]:
 
 
 def find_unfinished(entries: Sequence[AuditEntry]) -> AuditEntry | None:
-    """Return the intent of a retraining without an end, if there is one."""
-    intents = (entry for entry in entries if entry.kind == INTENDED)
-    return next((intent for intent in intents if is_unfinished(intent, entries)), None)
-
-
-def is_unfinished(intent: AuditEntry, entries: Sequence[AuditEntry]) -> bool:
-    """Return whether a log holds no end of a retraining."""
-    return all(e.kind != FINISHED or e.detail["intent"] != intent.number for e in entries)
+    """Return the intent of a retraining without an end: at most the last one."""
+    for entry in reversed(entries):
+        if entry.kind == FINISHED:
+            return None
+        if entry.kind == INTENDED:
+            return entry
+    return None
 
 
 def find_result(
@@ -72,13 +71,18 @@ def find_result(
 ) -> tuple[Outcome, int] | tuple[None, None]:
     """Return what the gates said of the version that a run registered, and its number.
 
-    None where it registered and judged nothing.
+    None where it judged nothing, or did not come to stage what passed: the next run of the same
+    images completes that, from the cache.
     """
-    for entry in reversed(entries):
-        if entry.kind in ("registered", "judged") and entry.who == run_name:
-            is_refused = any(v.status == "failed" for v in parse_verdicts(entry.detail))
-            return ("refused" if is_refused else "passed"), int(entry.detail["version"])
-    return None, None
+    judged = [e for e in entries if e.kind in ("registered", "judged") and e.who == run_name]
+    if not judged:
+        return None, None
+    version = int(judged[-1].detail["version"])
+    if any(verdict.status == "failed" for verdict in parse_verdicts(judged[-1].detail)):
+        return "refused", version
+    completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
+    is_staged = any(e.number in completed and e.who == run_name for e in entries)
+    return ("passed", version) if is_staged else (None, None)
 
 
 def find_reset(entries: Sequence[AuditEntry]) -> int:

@@ -11,7 +11,15 @@ from typing import Literal
 from cv_factory.config.loop import LoopConfig, RetrainConfig
 from cv_factory.monitoring.report import Recommendation
 
-Action = Literal["none", "wait", "retrain", "stop_retraining", "start_rollout", "continue_rollout"]
+Action = Literal[
+    "none",
+    "wait",
+    "continue_rollout",
+    "rollback",
+    "stop_retraining",
+    "start_rollout",
+    "retrain",
+]
 #: What became of a retraining. ``passed`` waits for its rollout; ``not_started`` trained nothing.
 Outcome = Literal[
     "running",
@@ -217,17 +225,19 @@ def _check_rollback(state: LoopState, config: LoopConfig, now: datetime) -> Iter
     is_recommended = evidence is not None and evidence.recommendation.action == "rollback"
     reason = "the report recommends a rollback" if is_recommended else "no rollback is recommended"
     yield Check("rollback", is_recommended, reason)
+    if not is_recommended:
+        return
     yield Check(
         "rollback enabled",
         config.rollback.enabled,
         f"rollback.enabled is {str(config.rollback.enabled).lower()}",
     )
     if promoted is None:
-        yield Check("young", False, "no promotion put the version into production")
+        yield Check("recent promotion", False, "no promotion put the version into production")
         return
     days = (now - promoted) / timedelta(days=1)
     reason = f"promoted {days:.1f} days ago, of {config.rollback.max_days:g}"
-    yield Check("young", days <= config.rollback.max_days, reason)
+    yield Check("recent promotion", days <= config.rollback.max_days, reason)
 
 
 def _check_rollout(state: LoopState, config: LoopConfig) -> Iterator[Check]:
