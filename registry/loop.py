@@ -7,7 +7,7 @@ of a training whose process was killed is read from the log and from ZenML by th
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -41,11 +41,14 @@ class LoopActions(Protocol):
     def train(self, run_name: str) -> None:
         """Run the training pipeline under this name, and register what it trains."""
 
+    def lock(self) -> AbstractContextManager[None]:
+        """Return the lock with which this process alone deploys the model."""
+
     def roll_back(self, why: str) -> None:
-        """Put the version before the present one into production."""
+        """Put the version before the present one into production, under the lock."""
 
     def start_rollout(self, version: int, why: str) -> None:
-        """Start the rollout of a version in staging."""
+        """Start the rollout of a version in staging, under the lock."""
 
     def continue_rollout(self) -> None:
         """Let the rollout in progress decide on its next step."""
@@ -142,11 +145,9 @@ class Loop:
         match decision.action:
             case "continue_rollout":
                 self._actions.continue_rollout()
-            case "rollback":
-                self._actions.roll_back(decision.reason)
-            case "start_rollout":
-                assert decision.version is not None
-                self._actions.start_rollout(decision.version, decision.reason)
+            case "rollback" | "start_rollout":
+                with self._actions.lock():
+                    self._deploy(decision, entries)
             case "stop_retraining":
                 # The alert first: it is sent once, however often a tick is killed in between.
                 self._actions.send([self._stop_alert("firing", decision.reason)])
@@ -154,6 +155,21 @@ class Loop:
             case "retrain":
                 return self._retrain(decision, entries)
         return None
+
+    def _deploy(self, decision: Decision, entries: Entries) -> None:
+        """Roll back or start a rollout, if nothing has happened since it was decided.
+
+        Raises:
+            LogConflictError: The log has grown, such as by a rollback of another process.
+        """
+        if self._log.check() != entries:
+            raise LogConflictError(
+                f"Another process changed {self._model_name} at the same time: nothing was begun."
+            )
+        if decision.action == "rollback":
+            self._actions.roll_back(decision.reason)
+        elif decision.version is not None:
+            self._actions.start_rollout(decision.version, decision.reason)
 
     def _retrain(self, decision: Decision, entries: Entries) -> Outcome:
         now = self._now()

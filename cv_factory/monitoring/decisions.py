@@ -277,13 +277,14 @@ def _check_retraining(
     )
     yield _check_cooldown(state, config, now)
     yield _check_budget(state, config, now)
-    waiting = state.challenger
+    failed = {r.version for r in state.retrainings if r.has_failed}
+    is_waiting = state.challenger is not None and state.challenger.version not in failed
     yield Check(
         "no challenger",
-        waiting is None,
-        "no version is in staging"
-        if waiting is None
-        else f"version {waiting.version} in staging is to be promoted or rejected first",
+        not is_waiting,
+        f"version {state.challenger.version} in staging is to be promoted or rejected first"
+        if state.challenger is not None and is_waiting
+        else "no version waits in staging",
     )
     yield Check(
         "not stopped",

@@ -152,6 +152,11 @@ def test_only_a_version_that_the_loop_trained_is_rolled_out() -> None:
     assert off.reason == "rollout.enabled is false: a person rolls version 2 out"
 
 
+def test_a_challenger_whose_rollout_was_aborted_stays_in_staging_and_prevents_nothing() -> None:
+    aborted = (retraining("withdrawn"),)
+    assert decide_with(retrainings=aborted, challenger=Challenger(2)).action == "retrain"
+
+
 def test_a_version_that_was_promoted_lately_is_rolled_back_where_a_report_recommends_it() -> None:
     back = Evidence(NOW, Recommendation("rollback", ("error_rise: worse",)))
     young: dict[str, Any] = {"evidence": back, "promoted": ago(days=2)}
