@@ -124,7 +124,7 @@ def interval(
     return min(low, value), max(high, value)
 
 
-def wilson(hits: int, n: int, confidence: float) -> tuple[float, float]:
+def wilson(hits: float, n: float, confidence: float) -> tuple[float, float]:
     """Return Wilson's (1927) interval of a share of ``hits`` in ``n``, n at least 1."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
     share = hits / n

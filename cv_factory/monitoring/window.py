@@ -30,9 +30,11 @@ PREDICTION_COLUMNS: dict[str, Any] = {
     "image_hmac": STRING,
     "sampling_probability": "float64",  # of the line being logged
 }
+#: Label of an image whose class is none of the model's: whatever was predicted is wrong.
+UNKNOWN_CLASS = -2
 #: Columns of the label of each prediction, as the join gives them.
 LABEL_COLUMNS: dict[str, Any] = {
-    "label": "int64",  # -1 where there is none
+    "label": "int64",  # -1 where there is none, UNKNOWN_CLASS where the model does not know it
     "label_source": STRING,  # such as a person's name, or model:NAME/VERSION
     "label_time": "datetime64[ms, UTC]",
     "is_blind": "bool",  # whoever labelled did not see the prediction
@@ -80,8 +82,14 @@ class Window:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """True classes, int64 ``(N,)``; -1 where there is no label."""
+        """True classes, int64 ``(N,)``; below 0 where there is none that the model knows."""
         return self.rows["label"].to_numpy()
+
+    @property
+    def has_label(self) -> npt.NDArray[np.bool_]:
+        """Whether there is a label, bool ``(N,)``; also of a class that the model does not know."""
+        has_label: npt.NDArray[np.bool_] = self.labels != -1
+        return has_label
 
     @property
     def statistics(self) -> npt.NDArray[np.float32]:
@@ -98,7 +106,7 @@ class Window:
         )
 
     def labeled(self) -> Self:
-        """Return the predictions that have a label."""
+        """Return the predictions that have a label of a class that the model knows."""
         return self.select(self.labels >= 0)
 
     def distinct(self) -> Self:
