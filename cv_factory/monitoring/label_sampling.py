@@ -126,8 +126,8 @@ def score_uncertainty(window: Window) -> _Doubles:
         return np.ones(len(window))
     second, first = np.partition(window.probabilities, -2, axis=1)[:, -2:].T.astype(np.float64)
     is_unfamiliar = window.rows["unfamiliarity"].to_numpy() > 1.0
-    scores: _Doubles = np.where(is_unfamiliar, 1.0, np.clip(1.0 - (first - second), 0.0, 1.0))
-    return scores
+    scores = np.where(is_unfamiliar, 1.0, np.clip(1.0 - (first - second), 0.0, 1.0))
+    return np.asarray(scores, np.float64)
 
 
 def find_disagreements(window: Window, images: npt.NDArray[np.int64]) -> _Doubles:
