@@ -139,8 +139,7 @@ def find_disagreements(window: Window, images: npt.NDArray[np.int64]) -> _Double
 
 
 def _max_by_image(values: _Doubles, images: npt.NDArray[np.int64]) -> _Doubles:
-    largest: _Doubles = pd.Series(values).groupby(images).max().to_numpy(np.float64)
-    return largest
+    return np.asarray(pd.Series(values).groupby(images).max(), np.float64)
 
 
 def _solve(
