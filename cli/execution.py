@@ -1,5 +1,6 @@
 """Runs a ZenML pipeline and waits for its end."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,9 +13,13 @@ from cli.library_logging import quiet_libraries
 from cli.pipeline_config import ZenMLConfig
 from cli.pipeline_options import pipeline_options
 from cli.run_plan import print_cache_misses
+from cv_factory.config.section import Section
 from cv_factory.errors import CVFactoryError, describe_system_error
+from registry.run_alerts import RunAlerts, report_end, report_error
 from stacks.compat.zenml_interrupts import stop_interrupted_steps
 from stacks.run_errors import PIPELINE_RUN_ERRORS
+
+_FAILURES: tuple[type[Exception], ...] = (CVFactoryError, *PIPELINE_RUN_ERRORS)
 
 
 def run_to_end(
@@ -32,7 +37,10 @@ def run_to_end(
     if not debug:
         quiet_libraries()
     stop_interrupted_steps()
-    configured = pipeline.with_options(**pipeline_options(zenml))
+    alerts = RunAlerts(pipeline.name, find_model_name(arguments[0]), zenml.alert_on_success)
+    is_synchronous = Client().active_stack.orchestrator.config.is_synchronous
+    options = pipeline_options(zenml) | alerts.options(is_synchronous=is_synchronous)
+    configured, start = pipeline.with_options(**options), datetime.now(UTC)
     try:
         print_cache_misses(pipeline, zenml, *arguments)
         run = configured(*arguments)
@@ -41,12 +49,23 @@ def run_to_end(
         if "Stopping steps" not in str(error):
             raise
         raise KeyboardInterrupt from error
-    except PIPELINE_RUN_ERRORS as error:
-        if debug:
+    except _FAILURES as error:
+        report_error(alerts, error, start)
+        if debug or isinstance(error, CVFactoryError):
             raise
         reason = describe_system_error(error) or f"{error} (--debug shows the traceback)"
         raise CVFactoryError(f"The run failed: {reason}") from error
     if run is None or not run.status.is_finished:
         click.echo("The run was submitted; watch it in the dashboard.")
         return None
-    return Client().get_pipeline_run(run.id)
+    run = Client().get_pipeline_run(run.id)
+    report_end(alerts, run)
+    return run
+
+
+def find_model_name(config: Section) -> str:
+    """Return the model that a pipeline's configuration names; empty where it names none."""
+    value: Any = config.model_dump(by_alias=True) if config.MODEL_NAME_KEY else None
+    for key in (config.MODEL_NAME_KEY or "").split("."):
+        value = value and value[key]
+    return value or ""

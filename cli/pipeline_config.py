@@ -34,6 +34,9 @@ class ZenMLConfig(Section):
     enable_cache: bool = True
     run_name: str | None = Field(None, min_length=1)
     tags: list[str] = Field([])
+    alert_on_success: bool = Field(
+        False, description="announce each success, not only the first one after a failure"
+    )
     resources: dict[str, StepResources] = Field(
         {}, description="by step name, such as train: {gpu_count: 1}"
     )

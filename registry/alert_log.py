@@ -6,15 +6,15 @@ incidents, and none is announced twice. A message waits until a second file mark
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 from cv_factory.artifacts.files import canonical_json
 from cv_factory.errors import ArtifactError
-from cv_factory.monitoring.alert import Alert
+from cv_factory.monitoring.alert import Alert, Severity
 from cv_factory.monitoring.alert_message import AlertMessage
 from registry.audit.log_files import LogFiles
 
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["sent", "refused", "unsent", "dropped"]
 #: More messages do not wait: the oldest are dropped, which is logged.
 MAX_PENDING = 1_000
-_SEVERITIES = ("info", "warning", "critical")
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,14 @@ class AlertLog:
         entries = [self._read(number) for number in (last.open.values() if last else ())]
         return sorted(entries, key=lambda entry: (entry.message.started, entry.number))
 
+    @property
+    def n_waiting(self) -> int:
+        """Number of messages that wait for their receiver."""
+        return len(self._waiting())
+
     def pending(self) -> list[LoggedAlert]:
         """Return the messages that wait, in their order; more than ``MAX_PENDING`` are dropped."""
-        names = set(self._files.names())
-        waiting = [n for n in _numbers(names) if _mark(n) not in names]
+        waiting = self._waiting()
         for number in waiting[:-MAX_PENDING]:
             logger.error(
                 "Alert %d is dropped: more than %d wait for their receiver. See: python run.py "
@@ -117,6 +120,10 @@ class AlertLog:
             outcome = self._load(mark)["outcome"] if mark in names else "waiting"
             yield self._read(number), outcome
 
+    def _waiting(self) -> list[int]:
+        names = set(self._files.names())
+        return [number for number in _numbers(names) if _mark(number) not in names]
+
     def _last(self) -> LoggedAlert | None:
         numbers = _numbers(self._files.names())
         return self._read(numbers[-1]) if numbers else None
@@ -137,8 +144,8 @@ def _is_change(alert: Alert, before: LoggedAlert | None) -> bool:
     """Whether an alert begins, worsens or ends an incident whose last message is ``before``."""
     if alert.status == "resolved" or before is None:
         return (alert.status == "resolved") != (before is None)
-    severity = before.message.alert.severity
-    return _SEVERITIES.index(alert.severity) > _SEVERITIES.index(severity)
+    severities = get_args(Severity)
+    return severities.index(alert.severity) > severities.index(before.message.alert.severity)
 
 
 def _serialize(entry: LoggedAlert) -> bytes:
@@ -154,5 +161,6 @@ def _mark(number: int) -> str:
     return f"{number:08d}.end.json"
 
 
-def _numbers(names: Any) -> list[int]:
+def _numbers(names: Iterable[str]) -> list[int]:
+    """Return the numbers of the entries among the names of files."""
     return sorted(int(name[:8]) for name in names if len(name) == len(_file(1)))

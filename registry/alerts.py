@@ -6,20 +6,23 @@ delivered twice, since a process died in between, has the same id. Any ZenML ale
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
+from prometheus_client import CollectorRegistry, Gauge
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 
 from cv_factory.artifacts.files import file_lock
-from cv_factory.errors import ArtifactError
-from cv_factory.monitoring.alert import Alert
+from cv_factory.errors import CVFactoryError
+from cv_factory.monitoring.alert import Alert, Severity
 from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
+from cv_factory.monitoring.metrics_file import metrics_folder, write_metrics
 from cv_factory.monitoring.redaction import redact
 from registry.alert_log import AlertLog
 from registry.audit.log_files import open_folder
@@ -51,14 +54,14 @@ def send_alerts(alerts: Sequence[Alert], model_name: str) -> None:
 
     Args:
         alerts: Secrets in their texts are masked.
-        model_name: Becomes the label ``model``.
+        model_name: Becomes the label ``model``; empty for none.
     """
-    _send([_prepare(alert, {"model": model_name}) for alert in alerts], is_event=False)
+    _send([_prepare(alert, model_name) for alert in alerts], is_event=False)
 
 
-def send_event(alert: Alert) -> bool:
-    """Announce what is no incident, such as a text; return whether nothing waits any more."""
-    return _send([_prepare(alert, {})], is_event=True)
+def send_event(alert: Alert, model_name: str = "") -> bool:
+    """Announce also what changes no incident, such as a text; return whether it was sent."""
+    return _send([_prepare(alert, model_name)], is_event=True)
 
 
 def deliver_pending() -> int:
@@ -87,6 +90,21 @@ def deliver_pending() -> int:
     return len(pending)
 
 
+def _write_metrics(log: AlertLog) -> None:
+    """Write what waits and what is open, where the environment names a folder."""
+    folder = metrics_folder()
+    if folder is None:
+        return
+    registry = CollectorRegistry()
+    text = "Messages that wait for their receiver"
+    Gauge("cv_factory_alerts_waiting", text, registry=registry).set(log.n_waiting)
+    is_open = Gauge("cv_factory_incidents", "Open incidents", ("severity",), registry=registry)
+    counts = Counter(entry.message.alert.severity for entry in log.open_incidents())
+    for severity in get_args(Severity):
+        is_open.labels(severity).set(counts[severity])
+    write_metrics(folder, "cv_factory_alerts", registry)
+
+
 def open_alert_log() -> AlertLog:
     """Return the alert log of the active stack."""
     return AlertLog(open_folder(Client().active_stack.artifact_store, FOLDER))
@@ -97,19 +115,23 @@ def _send(alerts: Sequence[Alert], *, is_event: bool) -> bool:
     try:
         log, now = open_alert_log(), datetime.now(UTC)
         entries = [log.add(alert, now, is_event=is_event) for alert in alerts]
-        if not any(entries):
+        if not any(entries) and not log.n_waiting:
             return True
-        deliver_pending()
+        try:
+            deliver_pending()
+        finally:
+            _write_metrics(log)
         return True
     except DeliveryError as error:
         logger.error("An alert waits until its receiver takes it: %s", error)
-    except (ArtifactError, OSError) as error:
+    except (CVFactoryError, *_ALERTER_ERRORS) as error:
         titles = "; ".join(alert.summary for alert in alerts)
-        logger.error("Alerts are not sent (%s): %s", error, titles)
+        logger.error("Alerts are not sent (%s): %s", redact(str(error)), titles)
     return False
 
 
-def _prepare(alert: Alert, labels: dict[str, str]) -> Alert:
+def _prepare(alert: Alert, model_name: str) -> Alert:
+    labels = {"model": model_name} if model_name else {}
     return replace(
         alert,
         summary=redact(alert.summary),

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+#: From the least on.
+Severity = Literal["info", "warning", "critical"]
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -21,7 +24,7 @@ class Alert:
 
     incident: str
     status: Literal["firing", "resolved"]
-    severity: Literal["info", "warning", "critical"]
+    severity: Severity
     summary: str
     detail: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,10 @@ _PATTERNS = (
     (re.compile(r"\b(cvf_|(?:AKIA|ASIA)|xox[a-z]-|gh[a-z]_|eyJ)[\w.-]{8,}"), MASK),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*-----|\Z)", re.S), MASK),
 )
-_ASSIGNMENT = re.compile(r"([\w.-]+)([\"']?\s*[=:]\s*[\"']?)([^\s\"',;&}{]{3,})")
+_ASSIGNMENT = re.compile(
+    r"([\w.-]+)([\"']?\s*[=:]\s*[\"']?)((?:(?:bearer|basic|token)\s+)?[^\s\"',;&}{]{3,})",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str, secrets: Iterable[str] = (), env: Mapping[str, str] | None = None) -> str:
@@ -31,17 +34,20 @@ def redact(text: str, secrets: Iterable[str] = (), env: Mapping[str, str] | None
         secrets: Values to mask.
         env: Environment; None for that of this process.
     """
+    # Names first: the value of a variable may be a word such as ``password``.
+    text = _ASSIGNMENT.sub(_mask_value, mask_secrets(text))
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
     variables = os.environ if env is None else env
     values = {value for name, value in variables.items() if is_secret_name(name)}
     # The longest first: one may be a part of another.
     for value in sorted(values.union(secrets), key=len, reverse=True):
         if len(value) >= _MIN_LENGTH:
             text = text.replace(value, MASK)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return _ASSIGNMENT.sub(_mask_value, mask_secrets(text))
+    return text
 
 
 def _mask_value(match: re.Match[str]) -> str:
     name, sign, _ = match.groups()
-    return f"{name}{sign}{MASK}" if is_secret_name(name) else match[0]
+    is_secret = is_secret_name(name) and not name.endswith("Error")  # such as a KeyError
+    return f"{name}{sign}{MASK}" if is_secret else match[0]

@@ -76,15 +76,18 @@ def test_a_full_disk_is_one_line_and_debug_shows_the_traceback(
 def test_a_step_that_outlives_its_interrupt_ends_the_run_as_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run_steps() -> None:
+    def run_steps(*_: object) -> None:
         raise IllegalOperationError("Stopping steps can not be transitioned to status `completed`.")
 
     monkeypatch.setattr(execution, "pipeline_options", lambda _: {})
     monkeypatch.setattr(execution, "print_cache_misses", lambda *_: None)
     monkeypatch.setattr(execution, "stop_interrupted_steps", lambda: None)
-    pipeline: Any = SimpleNamespace(with_options=lambda **_: run_steps)
+    orchestrator = SimpleNamespace(config=SimpleNamespace(is_synchronous=True))
+    stack = SimpleNamespace(orchestrator=orchestrator)
+    monkeypatch.setattr(execution, "Client", lambda: SimpleNamespace(active_stack=stack))
+    pipeline: Any = SimpleNamespace(name="training", with_options=lambda **_: run_steps)
     with pytest.raises(KeyboardInterrupt):
-        execution.run_to_end(pipeline, ZenMLConfig(), debug=True)
+        execution.run_to_end(pipeline, ZenMLConfig(), ZenMLConfig(), debug=True)
 
 
 def test_an_output_directory_that_cannot_be_written_is_named_with_the_reason(

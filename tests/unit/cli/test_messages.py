@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from zenml.enums import ExecutionStatus
 
 from cli import main
+from cli.commands.alerts import describe_alerts
 from cli.commands.history import describe_log
 from cli.commands.models import versions_table
 from cli.commands.trace import describe_chain, describe_checks
@@ -32,7 +33,10 @@ from cv_factory.evaluation.gates import GateVerdict
 from cv_factory.evaluation.registration import Registration
 from cv_factory.export.calibrate import calibrate
 from cv_factory.inference.batch_predictions import BatchPredictions
+from cv_factory.monitoring.alert import Alert
+from cv_factory.monitoring.alert_message import AlertMessage
 from cv_factory.training.stability import describe_instability
+from registry.alert_log import LoggedAlert
 from registry.audit.log import AuditEntry
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.next_step import DisplacedVersion
@@ -247,3 +251,18 @@ def test_wrong_usage(
         assert main.main() == 2
         texts.append(f"$ run.py {shlex.join(arguments)}\n{capsys.readouterr().err}")
     golden("wrong_usage.txt", "\n".join(texts).replace(str(ROOT), "ROOT"))
+
+
+def test_alerts(golden: Golden) -> None:
+    begin = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    drift = Alert("drift/digits/confidence", "firing", "warning", "Confidence has shifted")
+    failure = Alert(
+        "pipeline/training/digits", "resolved", "warning", "Pipeline training succeeded"
+    )
+    end = begin + timedelta(hours=1)
+    last = [
+        (LoggedAlert(3, AlertMessage("c", end, begin, drift), {}), "waiting"),
+        (LoggedAlert(2, AlertMessage("b", end, begin, failure), {}), "sent"),
+    ]
+    texts = [describe_alerts([last[0][0]], 1, last), describe_alerts([], 0, [])]
+    golden("alerts.txt", "\n\n".join(texts) + "\n")

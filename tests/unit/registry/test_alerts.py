@@ -12,6 +12,7 @@ import pytest
 
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
+from cv_factory.monitoring.metrics_file import FOLDER_VARIABLE, read_metric
 from registry import alert_log, alerts
 
 DRIFT = Alert("drift/digits/confidence", "firing", "warning", "Confidence has shifted.")
@@ -183,7 +184,7 @@ def test_an_alerter_of_others_gets_a_text(
     assert "The alerter chat" in caplog.text
     if error is None:
         alerts.send_alerts([], "digits")
-        assert alerts.deliver_pending() == 1
+        assert _outcomes() == ["sent"]
         assert "Look at the report.\n\nmodel: digits\nincident: drift/digits" in texts[-1]
 
 
@@ -211,3 +212,22 @@ def test_a_damaged_log_stops_nothing_and_is_loud(
     alerts.send_alerts([DRIFT], "digits")
     assert "Alerts are not sent (00000001.json of the alert log is damaged" in caplog.text
     assert "Confidence has shifted." in caplog.text
+
+
+def test_waiting_messages_and_open_incidents_are_metrics(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "metrics"))
+
+    def read(name: str, **labels: str) -> float | None:
+        return read_metric(tmp_path / "metrics", "cv_factory_alerts", name, labels)
+
+    receiver.error = DeliveryError("down")
+    alerts.send_alerts([DRIFT], "digits")
+    assert read("cv_factory_alerts_waiting") == 1
+    assert read("cv_factory_incidents", severity="warning") == 1
+    assert read("cv_factory_incidents", severity="critical") == 0
+    receiver.error = None
+    alerts.send_alerts([DRIFT], "digits")  # nothing new, but what waits is sent
+    assert read("cv_factory_alerts_waiting") == 0
+    assert len(receiver.messages) == 1
