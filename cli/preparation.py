@@ -77,15 +77,22 @@ def fingerprint_source(
 
     with open_source(config) as source:
         check(source)
-        parts = [source.fingerprint(), version("Pillow")]
-        if not source.has_versions:
-            parts.append(uuid.uuid4().hex)
-            click.echo(
-                f"Step ingest is not cached: {source.description} does not tell whether an image "
-                "changed. Later steps are cached if the images are the same.",
-                err=True,
-            )
-        return fingerprint(parts)
+        parts = [*_fingerprint_images(source), version("Pillow")]
+    if config.additional is not None:
+        with open_source(config.additional_config) as source:
+            parts += _fingerprint_images(source)
+    return fingerprint(parts)
+
+
+def _fingerprint_images(source: "ImageSource") -> list[str]:
+    if source.has_versions:
+        return [source.fingerprint()]
+    click.echo(
+        f"Step ingest is not cached: {source.description} does not tell whether an image "
+        "changed. Later steps are cached if the images are the same.",
+        err=True,
+    )
+    return [source.fingerprint(), uuid.uuid4().hex]
 
 
 def resolve_reference(config: ValidationConfig) -> ValidationConfig:

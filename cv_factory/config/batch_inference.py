@@ -51,6 +51,8 @@ class BatchInferencePipelineConfig(Section):
             for name in ("height", "width", "channels")
             if getattr(self.data, name) is not None
         )
+        if self.data.additional is not None:
+            refuse([Problem(("data", "additional"), "is for training: leave it out")])
         if self.output.storage_options and self.output.path is None:
             message = "belongs to output.path, which is not given: the artifact store has its own"
             refuse([Problem(("output", "storage_options"), message)])

@@ -232,6 +232,11 @@ class DataConfig(Section):
         "dvc: folder or manifest in the repository; {env:NAME} in a URL is read from the "
         "environment",
     )
+    additional: Location | None = Field(
+        None,
+        description="manifest of further images of the same classes, such as labelled ones from the "
+        "field, with its column split; the images of the source stay in their parts",
+    )
     data_dir: str | None = Field(
         None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"
     )
@@ -320,6 +325,13 @@ class DataConfig(Section):
     @property
     def _sections(self) -> tuple[str, ...]:
         return _SOURCE_SECTIONS.get(self.source, ())
+
+    @property
+    def additional_config(self) -> "DataConfig":
+        """Section for the images of ``additional``, which is given."""
+        shared = ("storage_options", "value_range", "max_pixels", "max_bytes", "max_aspect_ratio")
+        settings = {name: getattr(self, name) for name in (*shared, "max_unreadable_share")}
+        return DataConfig(source="manifest", path=self.additional, **settings)
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the settings that can change a result: not where named sets lie."""

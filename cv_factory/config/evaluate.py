@@ -18,6 +18,7 @@ SliceColumn = Literal[
     "sharpness",
     "official_split",
     "group",
+    "origin",  # original, additional: with data.additional
 ]
 
 

@@ -65,6 +65,9 @@ class TrainingPipelineConfig(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> "TrainingPipelineConfig":
         problems = [*_find_limit_problems(self.data, self.validation), *self._contradictions()]
+        if "origin" in self.evaluate.slices and self.data.additional is None:
+            message = "names origin, but no images are added: leave it out, or give data.additional"
+            problems.append(Problem(("evaluate", "slices"), message))
         if self.search is not None:
             problems += check_space(self.search, self.model, self.train)
         refuse(problems)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cv_factory.artifacts.npy_stream import NpyStreamWriter
 from cv_factory.config.data import DataConfig
+from cv_factory.data.additional_images import append_images
 from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.dataset import NO_LABEL, ImageDataset, ScratchFile, UnreadableImage
 from cv_factory.data.decode import GRAY_MODES, read_header
@@ -53,7 +54,15 @@ def ingest(config: DataConfig) -> ImageDataset:
             unreadable; the message lists them.
     """
     with open_source(config) as source:
-        return ingest_source(source, config)
+        dataset = ingest_source(source, config)
+    if config.additional is None:
+        return dataset
+    # Of the same size, and with the same black and white.
+    height, width, channels = dataset.image_shape
+    image_format = {"height": height, "width": width, "channels": channels}
+    added = config.additional_config.model_copy(update=image_format)
+    with open_source(added) as source:
+        return append_images(dataset, ingest_source(source, added))
 
 
 def ingest_source(source: ImageSource, config: DataConfig) -> ImageDataset:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from cv_factory.artifacts.arrays import load_npz
 from cv_factory.artifacts.artifact import Artifact
+from cv_factory.data.additional_images import ORIGIN, count_original_images
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.image_manifest import CHUNK, get_groups
 from cv_factory.errors import DataError
@@ -88,12 +89,18 @@ def split_dataset(dataset: ImageDataset, config: "SplitConfig") -> Split:
     its file names matter, and an image that is added moves few others. A part's size is met to
     within half of the largest such set in each class.
 
+    Images that were added to the dataset change nothing of this: they lie in the part that their
+    source says, or else in train.
+
     Images without a label are in no part, and a class that is too small is not in every part:
     ``validate_dataset`` reports and refuses both.
 
     Raises:
         DataError: A part is to have more images than there are.
     """
+    n_original = count_original_images(dataset)
+    if n_original < len(dataset):
+        return _place_additional(dataset, n_original, config)
     leakage_groups = _build_leakage_groups(dataset, config.seed)
     official = _official_parts(dataset, leakage_groups) if config.keep_official_test else {}
     sizes = {name: getattr(config, name) for name in ("test", "validation")}
@@ -106,6 +113,25 @@ def split_dataset(dataset: ImageDataset, config: "SplitConfig") -> Split:
     part_of_image = part_of_group[leakage_groups.by_image]
     part_of_image[dataset.labels < 0] = -1
     parts = {n: np.flatnonzero(part_of_image == k) for k, n in enumerate(SPLIT_NAMES)}
+    return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
+
+
+def _place_additional(dataset: ImageDataset, n_original: int, config: "SplitConfig") -> Split:
+    original = replace(
+        dataset,
+        images=dataset.images[:n_original],
+        manifest=dataset.manifest.iloc[:n_original].drop(columns=ORIGIN),
+        backing=None,
+    )
+    drawn = split_dataset(original, config)
+    official = dataset.manifest["official_split"].iloc[n_original:].to_numpy()
+    is_labeled = dataset.labels[n_original:] >= 0
+    parts = {}
+    for name, indices in drawn.items():
+        is_inside = official == name
+        if name == "train":
+            is_inside |= ~np.isin(official, SPLIT_NAMES)
+        parts[name] = np.append(indices, n_original + np.flatnonzero(is_inside & is_labeled))
     return Split(**parts, seed=config.seed, dataset_fingerprint=dataset.fingerprint)
 
 
