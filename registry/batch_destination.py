@@ -1,12 +1,10 @@
 """Output folder of batch predictions: the configured one, or one in the stack's store."""
 
-from zenml.client import Client
-from zenml.utils.io_utils import is_remote
-
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.batch_inference import OutputConfig
 from cv_factory.inference.batch import BatchJob
 from cv_factory.inference.batch_output import OutputFolder
+from registry.store_files import open_store_folder
 
 _FOLDER = "batch_predictions"
 
@@ -19,10 +17,5 @@ def open_output_folder(config: OutputConfig, job: BatchJob) -> OutputFolder:
     """
     if config.path is not None:
         return OutputFolder.open(config.path, config.storage_options)
-    store = Client().active_stack.artifact_store
     name = f"{job.model.name}-{job.model.version}-{fingerprint(job.identity)[:16]}"
-    root = f"{store.path.rstrip('/')}/{_FOLDER}/{name}"
-    if not is_remote(store.path):
-        return OutputFolder.open(root, {})
-    # ZenML's remote stores are fsspec's.
-    return OutputFolder(store.filesystem, root, root)  # type: ignore[attr-defined]
+    return open_store_folder(f"{_FOLDER}/{name}")

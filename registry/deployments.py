@@ -19,7 +19,7 @@ from zenml.services.service import ZENM_ENDPOINT_PREFIX
 from zenml.utils.pagination_utils import depaginate
 
 from cv_factory.config.deployment import EndpointConfig
-from cv_factory.config.serving import ServingConfig
+from cv_factory.config.serving import LogConfig, ServingConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.endpoint import Endpoint
 from cv_factory.deployment.lock import deployment_lock
@@ -436,15 +436,23 @@ def deployed_bundle(model_name: str) -> Bundle | None:
 
 def log_folders(model_name: str) -> list[Path]:
     """Return the folders into which the deployed services of a model log predictions."""
+    return sorted({Path(log.predictions) for log in _load_logs(model_name) if log.predictions})
+
+
+def image_folders(model_name: str) -> list[Path]:
+    """Return the folders in which the deployed services of a model keep images."""
+    images = (getattr(log, "images", None) for log in _load_logs(model_name))
+    return sorted({Path(section.folder) for section in images if section})
+
+
+def _load_logs(model_name: str) -> Iterator[LogConfig]:
     deployer = find_deployer()
     if deployer is None:
-        return []
-    bundles = (
-        deployer.service_endpoint(service).load_bundle(service.service_name)
-        for service in deployer.services(model_name)
-        if service.is_deployed
-    )
-    return sorted({Path(b.serving.log.predictions) for b in bundles if b.serving.log.predictions})
+        return
+    for service in deployer.services(model_name):
+        if service.is_deployed:
+            bundle = deployer.service_endpoint(service).load_bundle(service.service_name)
+            yield bundle.serving.log
 
 
 def _target_traffic(deployment: Deployment) -> Traffic:

@@ -3,8 +3,23 @@
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from cv_factory.inference.batch_output import OutputFolder
+
 if TYPE_CHECKING:
     from zenml.artifact_stores import BaseArtifactStore
+
+
+def open_store_folder(path: str) -> OutputFolder:
+    """Open a folder of the active stack's artifact store, which need not exist."""
+    from zenml.client import Client
+    from zenml.utils.io_utils import is_remote
+
+    store = Client().active_stack.artifact_store
+    root = f"{store.path.rstrip('/')}/{path}"
+    if not is_remote(store.path):
+        return OutputFolder.open(root, {})
+    # ZenML's remote stores are fsspec's.
+    return OutputFolder(store.filesystem, root, root)  # type: ignore[attr-defined]
 
 
 def write_atomic(store: "BaseArtifactStore", path: str, text: str) -> None:

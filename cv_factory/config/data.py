@@ -234,8 +234,8 @@ class DataConfig(Section):
     )
     additional: Location | None = Field(
         None,
-        description="manifest of further images of the same classes, such as labelled ones from the "
-        "field, with its column split; the images of the source stay in their parts",
+        description="manifest of further images of the same classes, such as labelled ones from "
+        "the field, with its column split; the images of the source stay in their parts",
     )
     data_dir: str | None = Field(
         None, description="where named data sets lie (also --data-dir, $CV_FACTORY_DATA)"

@@ -38,7 +38,7 @@ def append_images(dataset: ImageDataset, additional: ImageDataset) -> ImageDatas
     if new_names:
         raise DataError(
             f"{additional.source}: {dataset.source} has no {format_count(len(new_names), 'class')} "
-            f"{', '.join(new_names)}. Remove these images, or add images of the class to the source."
+            f"{', '.join(new_names)}. Remove these images, or add some of the class to the source."
         )
     pixels = additional.manifest["pixels_sha256"]
     is_known = pixels.isin(dataset.manifest["pixels_sha256"]) | pixels.duplicated()

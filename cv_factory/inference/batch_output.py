@@ -98,6 +98,22 @@ class OutputFolder:
                 f"Cannot write {self.root}/{name} ({error}): check its space and permissions."
             ) from None
 
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            OutputError: It cannot be removed.
+        """
+        try:
+            if self._filesystem is None:
+                (Path(self._path) / name).unlink(missing_ok=True)
+            elif self._filesystem.exists(f"{self._path}/{name}"):
+                self._filesystem.rm_file(f"{self._path}/{name}")
+        except self._errors as error:
+            raise OutputError(
+                f"Cannot remove {self.root}/{name} ({error}): check its permissions."
+            ) from None
+
     def rename(self, name: str, new_name: str) -> None:
         """Rename a file.
 
