@@ -2,14 +2,15 @@
 
 The likelihood under a mixture of rates, divided by that under one rate, is an e-process against
 that rate; the bounds enclose the rates that it does not speak against. Source: Robbins 1970,
-*Statistical methods related to the law of the iterated logarithm*, with a beta mixture.
+*Statistical methods related to the law of the iterated logarithm*, with beta mixtures.
 """
 
 from collections.abc import Callable
-from math import inf, lgamma, log
+from math import exp, inf, lgamma, log
 
-#: Beta distribution that is averaged over: an expectation of 1 %, since errors are rare.
-_A, _B = 0.5, 50.0
+#: Beta distributions that are averaged over: one with an expectation of 1 %, since errors are
+#: rare, and an even one.
+_MIXTURE = ((0.5, 50.0), (1.0, 1.0))
 _N_BISECTIONS = 60
 
 
@@ -26,7 +27,10 @@ def rate_bounds(n: int, events: int, error_rate: float) -> tuple[float, float]:
     """
     if not 0 <= events <= n:
         raise ValueError(f"{events} events among {n} observations")
-    limit = _log_beta(_A + events, _B + n - events) - _log_beta(_A, _B) + log(error_rate)
+    marginals = [_log_beta(a + events, b + n - events) - _log_beta(a, b) for a, b in _MIXTURE]
+    largest = max(marginals)
+    average = largest + log(sum(exp(m - largest) for m in marginals) / len(_MIXTURE))
+    limit = average + log(error_rate)
     mode = events / n if n else 0.0
 
     def is_excluded(rate: float) -> bool:
