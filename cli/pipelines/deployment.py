@@ -56,35 +56,48 @@ def _deploy_next(
     if url is not None:
         click.echo(f"Nothing to do: {title} is served at {url}.")
         return 0
-    if config.rollout is not None:
-        config = _plan_rollout(config, config.rollout, version)
+    rollout = _plan_rollout(config, version)
+    if rollout is not None:
+        config = config.model_copy(update={"endpoint": _first_step(config.endpoint, rollout)})
+    config = config.model_copy(update={"rollout": None})
     if options.dry_run:
         active_deployer().check_settings(registry.model_name, config.endpoint)
         click.echo(f"Would run {', '.join(step_names('deployment'))} with {title}.")
         click.echo("Nothing was changed (--dry-run).")
         return 0
     return deploy_version(
-        config, zenml, version, "deployed", is_rollback=False, debug=options.debug
+        config,
+        zenml,
+        version,
+        "deployed",
+        is_rollback=False,
+        debug=options.debug,
+        rollout=rollout,
     )
 
 
 def _plan_rollout(
-    config: DeploymentPipelineConfig, rollout: RolloutConfig, version: "ModelVersionResponse"
-) -> DeploymentPipelineConfig:
-    """Return the configuration of the first step, or of a whole deployment without a rollout.
+    config: DeploymentPipelineConfig, version: "ModelVersionResponse"
+) -> RolloutConfig | None:
+    """Return the rollout that a deployment begins; None where there is nothing to compare with.
 
     Raises:
         StackError: The endpoints of the active stack cannot compare versions.
     """
     from registry.rollouts import can_compare
 
+    if config.rollout is None:
+        return None
     if version.stage == "production" or not can_compare(version.model.name):
         click.echo("No rollout: no other version is served that this one could be compared with.")
-        return config.model_copy(update={"rollout": None})
+        return None
+    return config.rollout
+
+
+def _first_step(endpoint: EndpointConfig, rollout: RolloutConfig) -> EndpointConfig:
     first = rollout.steps[0]
     share = {"shadow_share": 1.0} if first == "shadow" else {"canary_share": first}
-    endpoint = config.endpoint.model_copy(update=share)
-    return config.model_copy(update={"endpoint": endpoint})
+    return endpoint.model_copy(update=share)
 
 
 def deploy_version(
@@ -96,6 +109,7 @@ def deploy_version(
     is_rollback: bool,
     debug: bool,
     who: str | None = None,
+    rollout: RolloutConfig | None = None,
 ) -> int:
     """Run the pipeline for one version, print the deployment, and what disagrees after it.
 
@@ -123,10 +137,10 @@ def deploy_version(
     if finished_run is not None:
         last_step = "promote" if config.endpoint.arm == "stable" else "smoke_test"
         deployed = load_output(finished_run, last_step, Deployment)
-        if config.rollout is not None:
+        if rollout is not None:
             from cli.rollouts import start_rollout
 
-            start_rollout(deployed, config.rollout, who, why)
+            start_rollout(deployed, rollout, who, why)
         click.echo(describe_deployment(deployed))
         # Such as an earlier version that another stack goes on serving.
         for line in describe_problems(load_status(version.model.name)):
