@@ -87,6 +87,14 @@ def kinds(project: Project) -> list[str]:
     return [entry["kind"] for entry in history]
 
 
+def await_entry(project: Project, kind: str) -> None:
+    folder = project.zenml_config / "local_stores" / "deployments" / "digits.watcher"
+    try:
+        wait_until(lambda: kind in kinds(project), 120)
+    except TimeoutError:
+        pytest.fail((folder / "process.log").read_text())
+
+
 def last_entry(project: Project, kind: str) -> dict[str, Any]:
     history = json.loads(project.run("history", "--json").stdout)
     return next(entry for entry in reversed(history) if entry["kind"] == kind)
@@ -109,7 +117,7 @@ def test_a_version_is_rolled_out_on_evidence_and_a_worse_one_back(project: Proje
         assert (begun.code, refused.code) == (0, 3), begun.output + refused.output
         assert "Rollout of digits version 2: shadow, 0.5 of the requests" in begun.output
         assert "digits version 2 is being rolled out" in refused.output
-        wait_until(lambda: "rollout_finished" in kinds(project), 120)
+        await_entry(project, "rollout_finished")
     assert traffic.statuses.keys() == {200}
     assert [k for k in kinds(project) if k.startswith("rollout")] == [
         "rollout_started",
@@ -122,7 +130,7 @@ def test_a_version_is_rolled_out_on_evidence_and_a_worse_one_back(project: Proje
     with sending(port) as traffic:
         (begun,) = run_all(project, deployment(log, steps))
         assert begun.code == 0, begun.output
-        wait_until(lambda: "rollout_aborted" in kinds(project), 120)
+        await_entry(project, "rollout_aborted")
         seen = Counter(traffic.versions)
     assert traffic.statuses.keys() == {200}
     assert seen["3"] > 0

@@ -1,0 +1,306 @@
+"""Rollouts on an audit log of their own, with a deployer that starts nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cli import rollouts as acting
+from cv_factory.config.rollout import RolloutConfig
+from cv_factory.deployment.deployment import Deployment
+from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.deployment.traffic import Share, Traffic
+from cv_factory.deployment.verify import VerificationResult
+from cv_factory.errors import StackError
+from cv_factory.monitoring.alert import Alert
+from cv_factory.monitoring.rollout import RolloutDecision
+from cv_factory.serving.service_counters import ServiceCounters
+from registry import deployments, rollouts
+from registry.actor import Actor
+from registry.audit.log import AuditLog, LogConflictError
+from registry.audit.log_files import LocalLogFiles
+from registry.permissions import TransitionRefusedError
+from registry.registry_log import RegistryLog
+
+CONFIG = RolloutConfig.model_validate({"steps": ["shadow", 0.1, 0.5, 1.0], "accuracy": None})
+
+
+class FakeEndpoint:
+    """Counters that a test sets, and golden samples that are always answered."""
+
+    def __init__(self) -> None:
+        self.counts = {"v1": ServiceCounters(), "v2": ServiceCounters()}
+        self.rollout = ""
+
+    def counters(self) -> dict[str, ServiceCounters]:
+        return self.counts
+
+    def load_bundle(self, _name: str) -> None:
+        return None
+
+    def verify(self, _name: str, _bundle: Any) -> VerificationResult:
+        return VerificationResult("http://127.0.0.1:1", "1", 20, 0.0)
+
+    def set_rollout(self, _name: str, text: str) -> None:
+        self.rollout = text
+
+    def count(self, n: int, errors: int = 0) -> None:
+        """Count requests of both arms, and errors of version 2."""
+        own = ServiceCounters(n, server_errors=errors, errors=errors)
+        self.counts = {
+            "v1": self.counts["v1"] + ServiceCounters(n),
+            "v2": self.counts["v2"] + own,
+        }
+
+
+class FakeDeployer:
+    """Version 1 in production and version 2 as a shadow."""
+
+    def __init__(self) -> None:
+        self.endpoint = FakeEndpoint()
+        self.running = [
+            SimpleNamespace(
+                uuid=f"id{n}",
+                service_name=f"v{n}",
+                is_running=True,
+                config=SimpleNamespace(model_version=str(n), predictor=f"p{n}"),
+            )
+            for n in (1, 2)
+        ]
+        self.now = Traffic({"id1": Share(1.0), "id2": Share(1.0, "shadow")})
+
+    def services(self, _model_name: str) -> list[Any]:
+        return list(self.running)
+
+    def service_endpoint(self, _service: Any) -> FakeEndpoint:
+        return self.endpoint
+
+    def traffic(self, _model_name: str) -> Traffic:
+        return self.now
+
+    def set_traffic(self, _model_name: str, traffic: Traffic) -> None:
+        self.now = traffic
+
+    def remove(self, service: Any) -> None:
+        self.running.remove(service)
+
+
+class Registry:
+    """A registry with an audit log alone."""
+
+    model_name = "pets"
+
+    def __init__(self, folder: Path) -> None:
+        mirror: Any = SimpleNamespace(log_head=lambda: None, store_log_head=lambda *_: None)
+        self.log = RegistryLog("pets", AuditLog(LocalLogFiles(folder)), mirror)
+        self.log.__dict__["actor"] = Actor("system", "ada")
+        self.rejected: list[int] = []
+
+    def stages(self) -> dict[int, str]:
+        return {1: "production", 2: "staging"}
+
+    def reject(self, number: int, _who: Any, _why: str) -> None:
+        self.rejected.append(number)
+
+
+class Story:
+    """A rollout of version 2 that has just begun."""
+
+    def __init__(self, folder: Path, config: RolloutConfig) -> None:
+        self.registry: Any = Registry(folder / "audit")
+        self.deployer = FakeDeployer()
+        self.alerts: list[Alert] = []
+        self.config = config
+
+    @property
+    def endpoint(self) -> FakeEndpoint:
+        return self.deployer.endpoint
+
+    def begin(self) -> None:
+        replaced = Traffic({"id1": Share(1.0)})
+        arguments = "pets", "2", "p2", "id2", "http://127.0.0.1:1", 1.0, replaced, True, "staging"
+        rollouts.begin_rollout(
+            self.registry, Deployment(*arguments, arm="shadow"), self.config, None, "deployed"
+        )
+
+    def look(self) -> RolloutDecision | None:
+        return acting.step_rollout(self.registry)
+
+    def kinds(self) -> list[str]:
+        return [entry.kind for entry in self.registry.log.entries()]
+
+    def last(self) -> Any:
+        return self.registry.log.entries()[-1]
+
+
+@pytest.fixture
+def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Story:
+    story = Story(tmp_path, CONFIG)
+    stores = SimpleNamespace(local_stores_path=str(tmp_path))
+    (tmp_path / "deployments").mkdir()
+    monkeypatch.setattr(rollouts, "GlobalConfiguration", lambda: stores)
+    monkeypatch.setattr(deployments, "GlobalConfiguration", lambda: stores)
+    monkeypatch.setattr(deployments, "active_deployer", lambda: story.deployer)
+    monkeypatch.setattr(rollouts, "send_alerts", lambda alerts, _name: story.alerts.extend(alerts))
+    story.begin()
+    return story
+
+
+def test_each_step_needs_its_own_requests_and_is_logged_with_its_evidence(story: Story) -> None:
+    assert story.look().action == "wait"
+    for share in (0.1, 0.5):
+        story.endpoint.count(2000)
+        assert story.look().action == "advance"
+        assert story.deployer.now.weights["id2"] == pytest.approx(share)
+        assert story.look().action == "wait", "no requests in this step yet"
+    assert story.kinds() == ["rollout_started", "rollout_step", "rollout_step"]
+    detail = story.last().detail
+    assert (detail["version"], detail["share"], detail["verdict"]) == (2, 0.5, "better")
+    assert [e["measure"] for e in detail["evidence"]] == ["errors", "latency"]
+
+
+def test_the_last_step_promotes_and_says_on_which_evidence(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promoted: list[int] = []
+
+    def promote(registry: Any, number: int, who: Any, why: str, *, is_rollback: bool) -> None:
+        promoted.append(number)
+        registry.log.record("deployed", who, why, {"version": number})
+
+    monkeypatch.setattr("cli.pipelines.deployment.change_production", promote)
+    for _ in range(3):
+        story.endpoint.count(2000)
+        story.look()
+    assert promoted == [2]
+    assert story.kinds()[-2:] == ["deployed", "rollout_finished"]
+    assert story.look() is None
+    assert story.alerts[-1].status == "resolved"
+
+
+def test_a_promotion_that_is_refused_holds_and_is_not_tried_again(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TransitionRefusedError("version 2 needs a person's approval.")
+
+    monkeypatch.setattr("cli.pipelines.deployment.change_production", refuse)
+    for _ in range(2):
+        story.endpoint.count(2000)
+        story.look()
+    story.endpoint.count(2000)
+    with pytest.raises(TransitionRefusedError):
+        story.look()
+    assert story.look().reason == "held: version 2 needs a person's approval."
+    assert story.alerts[-1].status == "firing"
+
+
+def test_a_breach_gives_the_requests_back_verifies_and_tells_why(story: Story) -> None:
+    story.endpoint.count(2000)
+    story.look()
+    story.endpoint.count(200, errors=20)
+    assert story.look().action == "roll_back"
+    assert story.deployer.now.shares == {"id1": Share(1.0)}
+    assert [s.service_name for s in story.deployer.running] == ["v1"]
+    entry = story.last()
+    assert entry.kind == "rollout_aborted"
+    assert "errors: 20 of 2200 requests failed, in production 0 of 2200" in entry.why
+    assert entry.detail["verification"] == ["Version 1 answered 20 golden samples."]
+    assert story.registry.rejected == [2]
+    assert "was rolled back at 0.1 of the requests: errors" in story.endpoint.rollout
+    assert (story.alerts[-1].severity, story.alerts[-1].status) == ("critical", "firing")
+    assert story.look() is None
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_next_look(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.endpoint.count(2000, errors=200)
+    record = story.registry.log.record
+
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(story.registry.log, "record", kill)
+    with pytest.raises(KeyboardInterrupt):
+        story.look()
+    assert story.deployer.now.shares == {"id1": Share(1.0)}, "clients are served by version 1"
+    monkeypatch.setattr(story.registry.log, "record", record)
+    assert story.look().action == "roll_back"
+    assert story.kinds() == ["rollout_started", "rollout_aborted"]
+
+
+def test_a_step_whose_traffic_was_not_changed_is_finished_by_the_next_look(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.endpoint.count(2000)
+    set_traffic = story.deployer.set_traffic
+
+    def fail(*_: Any) -> None:
+        raise StackError("the proxy does not answer")
+
+    story.deployer.set_traffic = fail
+    with pytest.raises(StackError):
+        story.look()
+    story.deployer.set_traffic = set_traffic
+    assert story.look().action == "wait"
+    assert story.deployer.now.weights["id2"] == pytest.approx(0.1)
+    assert story.kinds() == ["rollout_started", "rollout_step"]
+
+
+def test_a_step_decided_on_an_older_log_is_not_taken(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = rollouts.require_rollout(story.registry)
+    decision = RolloutDecision("advance", "better", "fine")
+    entries = story.registry.log.entries()
+    monkeypatch.setattr(story.registry.log, "check", lambda: entries)
+    story.registry.log.record("stopped", None, "zenml", {"version": 1})
+    with pytest.raises(LogConflictError):
+        rollouts.take_step(story.registry, state, decision, None, "fine")
+    with pytest.raises(TransitionRefusedError, match="has changed meanwhile"):
+        rollouts.take_step(story.registry, replace(state, step_index=1), decision, None, "fine")
+    assert "shadow" in {share.arm for share in story.deployer.now.shares.values()}
+
+
+def test_time_without_evidence_holds_and_low_traffic_never_passes(
+    tmp_path: Path, story: Story
+) -> None:
+    state = rollouts.require_rollout(story.registry)
+    story.endpoint.count(30)
+    hasty = state.config.model_copy(update={"max_hours": 1e-9})
+    decision = rollouts.look(story.registry, replace(state, config=hasty))
+    assert (decision.action, decision.verdict) == ("hold", "not_enough_evidence")
+    acting.act(story.registry, state, decision, None, decision.reason)
+    assert story.last().kind == "rollout_held"
+    assert "30 of 500 requests" in story.last().why
+    story.endpoint.count(9000)
+    assert story.look().action == "wait", "nobody but a person ends a hold"
+    story.endpoint.count(100, errors=50)
+    assert story.look().action == "roll_back", "harm does"
+
+
+def test_a_version_that_does_not_run_is_held_once(story: Story) -> None:
+    story.deployer.running[1].is_running = False
+    assert story.look().action == "hold"
+    assert story.look().action == "wait"
+    assert story.kinds() == ["rollout_started", "rollout_held"]
+
+
+def test_what_else_deploys_or_withdraws_ends_it(story: Story) -> None:
+    with pytest.raises(TransitionRefusedError, match="version 2 is being rolled out"):
+        rollouts.require_no_rollout(story.registry)
+    story.registry.log.record("withdrawn", None, "by hand", {"version": 1})
+    assert rollouts.load_rollout(story.registry) is not None
+    story.registry.log.record("withdrawn", None, "by hand", {"version": 2})
+    assert rollouts.load_rollout(story.registry) is None
+    rollouts.require_no_rollout(story.registry)
+    with pytest.raises(TransitionRefusedError, match="pets has no rollout"):
+        rollouts.require_rollout(story.registry)
+
+
+def test_an_endpoint_that_counts_nothing_by_version_refuses() -> None:
+    with pytest.raises(StackError, match="remove rollout"):
+        Endpoint.counters(SimpleNamespace())
