@@ -11,7 +11,7 @@ after every LOOK_REQUESTS requests with the product's own evidence and decisions
   test with the same rate of false alarms could reach that looks once, after 5,000 requests, and
   knows production's rate.
 - ``latency``: three times as slow, at a share of 10 %.
-- ``accuracy``: 98 % against 96 % with 3 % disagreements: labelled disagreements until it is decided;
+- ``accuracy``: 98 % against 96 % with 3 % disagreements: labelled ones until it is decided;
   and how often versions that are equally accurate are taken for worse, within 300 labels.
 
 Run: python -m benchmarks.rollouts [ROLLOUTS]
