@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import cast
 
 import click
 from click.core import ParameterSource
@@ -199,7 +200,12 @@ def command(
             return 2
         # Before or after the subcommand, the two mean the same.
         shared = {"model_name": model_name, "stack": stack}
-        context.default_map = {context.invoked_subcommand: shared}
+        group = cast(click.Group, context.command)
+        subcommand = group.get_command(context, context.invoked_subcommand)
+        nested = subcommand.commands if isinstance(subcommand, click.Group) else {}
+        context.default_map = {
+            context.invoked_subcommand: {**shared, **dict.fromkeys(nested, shared)}
+        }
         return 0
     from cli.dispatch import run_pipeline
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import ROOT
-from cv_factory.config.rollout import RolloutConfig
+from cv_factory.config.rollout import RolloutConfig, describe_step
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.lock import BusyError
 from cv_factory.errors import CVFactoryError
@@ -26,7 +26,7 @@ LOOK_INTERVAL_S = 5.0
 def start_rollout(deployment: Deployment, config: RolloutConfig, who: str | None, why: str) -> None:
     """Record that a deployment is the first step of a rollout, and start its watcher."""
     from registry.model_registry import ModelRegistry
-    from registry.rollouts import begin_rollout, describe_step
+    from registry.rollouts import begin_rollout
 
     name = deployment.model_name
     state = begin_rollout(ModelRegistry(name), deployment, config, who, why)
@@ -76,7 +76,7 @@ def act(
     Raises:
         CVFactoryError: It cannot be done; the next look tries again.
     """
-    from registry.rollouts import abort_rollout, describe_step, hold_rollout, take_step
+    from registry.rollouts import abort_rollout, hold_rollout, take_step
 
     title = f"{registry.model_name} version {state.version}"
     match decision.action:

@@ -14,7 +14,7 @@ from typing import Any
 
 from zenml.config.global_config import GlobalConfiguration
 
-from cv_factory.config.rollout import RolloutConfig, Step
+from cv_factory.config.rollout import RolloutConfig, describe_step
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.traffic import Share
 from cv_factory.errors import CVFactoryError
@@ -238,11 +238,6 @@ def finish_rollout(
     """Record that the version is in production by a rollout, and on which evidence."""
     registry.log.record("rollout_finished", who, why, _detail(state, decision))
     _announce(registry.model_name, state, "resolved", "is in production")
-
-
-def describe_step(step: Step) -> str:
-    """Return a step for people."""
-    return "shadow" if step == "shadow" else f"{step:.4g} of the requests"
 
 
 def _observe(

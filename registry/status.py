@@ -10,9 +10,11 @@ from typing import Any
 
 from zenml.models import ModelVersionResponse
 
+from cv_factory.config.rollout import Step
 from cv_factory.errors import CVFactoryError
 from registry import deployments, versions
 from registry.audit.log import AuditEntry
+from registry.audit.rollouts import replay_rollout
 from registry.model_registry import ModelRegistry
 from registry.stages import open_intent
 
@@ -72,6 +74,27 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True)
+class RolloutStatus:
+    """Active rollout of a model.
+
+    Attributes:
+        version: Number of the version.
+        step: ``shadow``, or its share of the requests.
+        number: Of the step, from 1.
+        n_steps: Number of steps.
+        since: Beginning of the step, ISO 8601, UTC.
+        hold_reason: Why it is held; None unless it is.
+    """
+
+    version: int
+    step: Step
+    number: int
+    n_steps: int
+    since: str
+    hold_reason: str | None
+
+
+@dataclass(frozen=True)
 class ModelStatus:
     """Status of one model on the active stack.
 
@@ -84,6 +107,7 @@ class ModelStatus:
         elsewhere: Services of other model deployers.
         findings: What is wrong in the registry, or could not be read.
         is_deployable: Whether the version in production may be deployed.
+        rollout: The active rollout.
     """
 
     model_name: str
@@ -94,6 +118,7 @@ class ModelStatus:
     elsewhere: tuple[deployments.ServiceElsewhere, ...] = ()
     findings: tuple[str, ...] = ()
     is_deployable: bool = True
+    rollout: RolloutStatus | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -140,7 +165,17 @@ def load_status(model_name: str) -> ModelStatus:
         deployments.services_elsewhere(model_name),
         findings,
         is_deployable,
+        _rollout_status(entries),
     )
+
+
+def _rollout_status(entries: Sequence[AuditEntry]) -> RolloutStatus | None:
+    state = replay_rollout(entries)
+    if state is None:
+        return None
+    number, n_steps = state.step_index + 1, len(state.config.steps)
+    since = state.since.isoformat(timespec="seconds")
+    return RolloutStatus(state.version, state.step, number, n_steps, since, state.hold_reason)
 
 
 def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...], bool]:

@@ -9,6 +9,7 @@ import click
 
 from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
 from cli.session import open_registry
+from cv_factory.config.rollout import describe_step
 
 if TYPE_CHECKING:
     from registry.audit.log import AuditEntry
@@ -80,6 +81,8 @@ def _describe_entry(entry: "AuditEntry") -> str:
             return "changed outside: " + "\n      ".join(changes)
         case "policy":
             return f"policy: {_describe_policy(detail)}"
+        case "rollout_step":
+            return f"rollout_step version {detail['version']} to {describe_step(detail['share'])}"
         case "override":
             return f"override version {detail['version']}: {detail['verdict']['gate']}"
     version = f" version {detail['version']}" if "version" in detail else ""

@@ -9,6 +9,7 @@ import click
 
 from cli.options import BY_OPTION, JSON_OPTION, MODEL_OPTION, STACK_OPTION, reason_option
 from cli.session import open_registry
+from cv_factory.config.rollout import describe_step
 
 if TYPE_CHECKING:
     from cv_factory.monitoring.rollout import RolloutDecision, RolloutState
@@ -145,8 +146,6 @@ def watch(model_name: str | None, stack: str | None) -> int:
 
 
 def _describe(state: "RolloutState", decision: "RolloutDecision") -> str:
-    from registry.rollouts import describe_step
-
     n_steps = len(state.config.steps)
     step = f"{describe_step(state.step)} (step {state.step_index + 1} of {n_steps})"
     lines = [

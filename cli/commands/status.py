@@ -8,9 +8,10 @@ import click
 
 from cli.options import JSON_OPTION, LISTED_MODEL_OPTION, STACK_OPTION
 from cli.session import list_models
+from cv_factory.config.rollout import describe_step
 
 if TYPE_CHECKING:
-    from registry.status import ModelStatus, StageHolder
+    from registry.status import ModelStatus, RolloutStatus, StageHolder
 
 
 @click.command("status")
@@ -41,6 +42,8 @@ def describe_status(status: "ModelStatus") -> str:
         f"  staging     {_describe_holder(status.staging)}",
     ]
     lines += [f"  served      {line}" for line in _describe_services(status)]
+    if status.rollout is not None:
+        lines.append(f"  rollout     {_describe_rollout(status.rollout)}")
     lines += [f"  {line}" for line in describe_problems(status)]
     return "\n".join(lines)
 
@@ -49,6 +52,14 @@ def describe_problems(status: "ModelStatus") -> list[str]:
     """Return one line for each thing that does not agree."""
     mark = click.style("DISAGREES", fg="red", bold=True)
     return [f"{mark}   {problem}" for problem in status.problems]
+
+
+def _describe_rollout(rollout: "RolloutStatus") -> str:
+    number = f"step {rollout.number} of {rollout.n_steps}"
+    line = f"version {rollout.version}, {describe_step(rollout.step)} ({number})"
+    since = rollout.since.replace("T", " ").removesuffix("+00:00")
+    held = "" if rollout.hold_reason is None else f"\n              held: {rollout.hold_reason}"
+    return f"{line}\n              since {since} UTC{held}"
 
 
 def _describe_holder(holder: "StageHolder | None") -> str:

@@ -11,6 +11,11 @@ from cv_factory.config.section import Problem, Section, refuse
 Step = Literal["shadow"] | float
 
 
+def describe_step(step: Step) -> str:
+    """Return a step for people."""
+    return "shadow" if step == "shadow" else f"{step:.4g} of the requests"
+
+
 class ErrorLimits(Section):
     """Requests answered with 5xx or not at all."""
 

@@ -48,7 +48,11 @@ def test_model_and_stack_may_stand_before_the_subcommand(monkeypatch: pytest.Mon
     monkeypatch.setattr(main._CommandGroup, "get_command", lambda *_: command)
     for words in ("--model pets --stack aws models", "models --model pets --stack aws"):
         CliRunner().invoke(main.command, words.split(), catch_exceptions=False)
-    assert values == [{"model_name": "pets", "stack": "aws"}] * 2
+    group = click.Group("rollout", commands={"models": command})
+    monkeypatch.setattr(main._CommandGroup, "get_command", lambda *_: group)
+    words = "--model pets --stack aws rollout models"
+    CliRunner().invoke(main.command, words.split(), catch_exceptions=False)
+    assert values == [{"model_name": "pets", "stack": "aws"}] * 3
 
 
 @pytest.mark.parametrize("words", ["--dry-run", "--set register.model_name=pets", "--no-cache"])

@@ -236,15 +236,14 @@ def test_a_step_whose_traffic_was_not_changed_is_finished_by_the_next_look(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story.endpoint.count(2000)
-    set_traffic = story.deployer.set_traffic
 
     def fail(*_: Any) -> None:
         raise StackError("the proxy does not answer")
 
-    story.deployer.set_traffic = fail
-    with pytest.raises(StackError):
-        story.look()
-    story.deployer.set_traffic = set_traffic
+    with monkeypatch.context() as broken:
+        broken.setattr(story.deployer, "set_traffic", fail)
+        with pytest.raises(StackError):
+            story.look()
     assert story.look().action == "wait"
     assert story.deployer.now.weights["id2"] == pytest.approx(0.1)
     assert story.kinds() == ["rollout_started", "rollout_step"]
@@ -302,5 +301,6 @@ def test_what_else_deploys_or_withdraws_ends_it(story: Story) -> None:
 
 
 def test_an_endpoint_that_counts_nothing_by_version_refuses() -> None:
+    endpoint: Any = SimpleNamespace()
     with pytest.raises(StackError, match="remove rollout"):
-        Endpoint.counters(SimpleNamespace())
+        Endpoint.counters(endpoint)
