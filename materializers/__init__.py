@@ -4,6 +4,7 @@ Importing this package registers all of them with ZenML.
 """
 
 from materializers.bundle import BundleMaterializer
+from materializers.collected_predictions import CollectedPredictionsMaterializer
 from materializers.dataset import ImageDatasetMaterializer
 from materializers.deployment import DeploymentMaterializer
 from materializers.evaluation import EvaluationMaterializer
@@ -21,6 +22,7 @@ from materializers.transform import FittedTransformMaterializer
 __all__ = [
     "BatchPredictionsMaterializer",
     "BundleMaterializer",
+    "CollectedPredictionsMaterializer",
     "DataReportMaterializer",
     "DeploymentMaterializer",
     "EvaluationMaterializer",

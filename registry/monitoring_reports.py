@@ -1,9 +1,16 @@
 """Stored reports of the monitoring pipeline."""
 
+from pathlib import Path
+
 from zenml.client import Client
 
+from cv_factory.config.monitoring import ReportConfig
+from cv_factory.monitoring.metrics_file import metrics_folder, write_metrics
 from cv_factory.monitoring.report import MonitoringReport
+from cv_factory.monitoring.report_alerts import build_alerts
+from cv_factory.monitoring.report_metrics import build_metrics
 from registry.artifact_loader import load_artifact
+from registry.mlflow.tracking import log_monitoring_report
 
 #: Name of the artifact that a monitoring run stores.
 MONITORING_REPORT = "monitoring_report"
@@ -24,3 +31,19 @@ def load_latest_report(model_name: str, version: int | None = None) -> Monitorin
         hydrate=True,
     )
     return load_artifact(stored.items[0], MonitoringReport) if stored.items else None
+
+
+def publish(report: MonitoringReport, config: ReportConfig) -> None:
+    """Write a report to MLflow's run of the step, Prometheus' folder and the stack's alerter.
+
+    Raises:
+        OSError: The folder of metrics cannot be written.
+    """
+    log_monitoring_report(report)
+    folder = Path(config.metrics_folder) if config.metrics_folder else metrics_folder()
+    if folder is not None:
+        write_metrics(folder, f"cv_factory_monitor_{report.model_name}", build_metrics(report))
+    if config.alerts:
+        from registry.alerts import send_alerts
+
+        send_alerts(build_alerts(report), report.model_name)

@@ -62,22 +62,22 @@ class TimeBucket:
     """Predictions of one span of time.
 
     Attributes:
-        start: ISO 8601 (UTC).
-        n_predictions: Number of predictions.
-        n_labels: Number of those that have a label.
-        confidence: Mean probability of the predicted class; None without predictions.
-        class_shares: Share of each predicted class; empty without predictions.
+        start: Time of the first, ISO 8601 (UTC); None where times are unknown, as in a batch.
+        n_predictions: Number of distinct predictions, at least 1.
+        n_labels: Number of those that have a label that counts as evidence.
+        confidence: Mean probability of the predicted class.
+        class_shares: Share of each predicted class.
         estimated_accuracy: Without labels, by the report's first estimate; None if there is none.
         accuracy: Of the labeled predictions; None without labels.
         statistics: Mean of each of ``cv_factory.inference.reference.STATISTICS``; None where it was
             not measured.
     """
 
-    start: str
+    start: str | None
     n_predictions: int
     n_labels: int
-    confidence: float | None = None
-    class_shares: tuple[float, ...] = ()
+    confidence: float
+    class_shares: tuple[float, ...]
     estimated_accuracy: float | None = None
     accuracy: float | None = None
     statistics: tuple[float | None, ...] = ()

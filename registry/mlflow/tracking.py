@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from cv_factory.data.validation.report import DataReport
+from cv_factory.monitoring.report import MonitoringReport
+from cv_factory.monitoring.report_page import render_report
 from cv_factory.training.search.result import Trial
 
 #: Metadata key of an MLflow run: a version names that of its registration, a trained model that of
@@ -54,6 +56,20 @@ def log_report(report: DataReport) -> None:
 
     mlflow.log_text(report.to_html(), "data_report.html")
     mlflow.log_dict(asdict(report), "data_report.json")
+
+
+def log_monitoring_report(report: MonitoringReport) -> None:
+    """Log a monitoring report, as pages, as JSON and as metrics, to the MLflow run of the step."""
+    import mlflow
+
+    mlflow.log_text(render_report(report), "monitoring_report.html")
+    if report.evidently_html is not None:
+        mlflow.log_text(report.evidently_html, "evidently.html")
+    mlflow.log_dict(report.to_dict(), "monitoring_report.json")
+    mlflow.set_tags({"status": report.status, "recommendation": report.recommendation.action})
+    estimates = {f"estimate_{e.estimator}": e.accuracy for e in report.estimates}
+    counts = {"n_predictions": report.n_predictions, "n_labels": report.n_labels}
+    mlflow.log_metrics({**counts, **estimates})
 
 
 def log_trial(trial: Trial) -> None:

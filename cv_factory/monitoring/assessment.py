@@ -1,0 +1,148 @@
+"""Assessment of a window: labels that count, estimates, findings and recommendation in a report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+
+from cv_factory.config.monitoring import MonitoringPipelineConfig
+from cv_factory.inference.reference import Reference
+from cv_factory.monitoring.estimator_errors import expected_error
+from cv_factory.monitoring.estimators import estimate_accuracy, estimator_names
+from cv_factory.monitoring.finding import Finding
+from cv_factory.monitoring.report import AccuracyEstimate, Baseline, MonitoringReport, recommend
+from cv_factory.monitoring.timeline import compute_coverage, compute_timeline, format_time
+from cv_factory.monitoring.window import Window
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is assessed.
+
+    Attributes:
+        model_name: The registered model.
+        version: Number of the version.
+        source: Description of what the window was read from.
+        has_predecessor: Whether a rollback has a version to go back to.
+        remarks: What a reader should know of how it was read.
+    """
+
+    model_name: str
+    version: int
+    source: str
+    has_predecessor: bool
+    remarks: tuple[str, ...] = ()
+
+
+def assess(
+    window: Window,
+    reference: Reference | None,
+    subject: Subject,
+    config: MonitoringPipelineConfig,
+    run_detectors: Callable[[Reference, Window], Sequence[Finding]],
+    now: datetime,
+) -> MonitoringReport:
+    """Return the report of a window, without Evidently's page.
+
+    Args:
+        window: Of one version's predictions, in order of time.
+        reference: Of that version; None if it has none, so that nothing can be found.
+        subject: What the window is of.
+        config: Which labels count, and what may act.
+        run_detectors: Returns the findings.
+        now: Time of the report.
+    """
+    trusted = select_trusted_labels(window, blind_only=config.labels.blind_only)
+    distinct = trusted.distinct()
+    findings = _find(trusted, reference, subject, run_detectors)
+    estimates = estimate_accuracies(distinct, reference)
+    times = window.rows["time"]
+    estimator = estimates[0].estimator if estimates else None
+    return MonitoringReport(
+        model_name=subject.model_name,
+        version=subject.version,
+        created=now.isoformat(timespec="seconds"),
+        source=subject.source,
+        start=format_time(times.min()),
+        end=format_time(times.max()),
+        n_predictions=len(window),
+        n_distinct=len(distinct),
+        n_labels=int((distinct.labels >= 0).sum()),
+        n_refused=window.n_refused,
+        class_names=window.class_names,
+        findings=tuple(findings),
+        estimates=estimates,
+        recommendation=recommend(
+            findings, config.report.act_on, has_predecessor=subject.has_predecessor
+        ),
+        baseline=_baseline(reference),
+        coverage=compute_coverage(window),
+        timeline=compute_timeline(distinct, estimator, reference and reference.validation),
+        remarks=subject.remarks,
+    )
+
+
+def select_trusted_labels(window: Window, *, blind_only: bool) -> Window:
+    """Return a window without the labels that are no evidence.
+
+    Those that a model gave, and with ``blind_only`` those by people who saw the prediction.
+    """
+    is_trusted = ~window.rows["label_source"].str.startswith("model:").fillna(False).to_numpy(bool)
+    if blind_only:
+        is_trusted &= window.rows["is_blind"].to_numpy(bool)
+    return replace(window, rows=window.rows.assign(label=np.where(is_trusted, window.labels, -1)))
+
+
+def estimate_accuracies(
+    window: Window, reference: Reference | None
+) -> tuple[AccuracyEstimate, ...]:
+    """Return the estimate of each estimator with its error, the most accurate one first."""
+    if reference is None or not len(window):
+        return ()
+    estimates = []
+    for name in estimator_names():
+        accuracy = estimate_accuracy(name, reference.validation, window.probabilities)
+        error = expected_error(reference, name, accuracy)
+        estimates.append(AccuracyEstimate(name, accuracy, error, len(window)))
+    unknown = float("inf")
+    return tuple(
+        sorted(estimates, key=lambda e: unknown if e.expected_error is None else e.expected_error)
+    )
+
+
+def _find(
+    window: Window,
+    reference: Reference | None,
+    subject: Subject,
+    run_detectors: Callable[[Reference, Window], Sequence[Finding]],
+) -> Sequence[Finding]:
+    if reference is None:
+        return [
+            _nothing_found(
+                f"Version {subject.version} of {subject.model_name} has no reference, since an "
+                "earlier release trained it: train again with the same settings to add one."
+            )
+        ]
+    if not len(window):
+        return [_nothing_found(f"No prediction of version {subject.version} is in the window.")]
+    return run_detectors(reference, window)
+
+
+def _nothing_found(reason: str) -> Finding:
+    return Finding(
+        "window", "quality", "not_enough_evidence", reason, 0, smallest_detectable="Nothing."
+    )
+
+
+def _baseline(reference: Reference | None) -> Baseline | None:
+    if reference is None:
+        return None
+    test = reference.test
+    counts = np.bincount(test.predicted, minlength=len(reference.class_names))
+    return Baseline(
+        len(test),
+        test.accuracy,
+        float(test.confidence.mean()),
+        tuple((counts / len(test)).tolist()),
+    )
