@@ -76,10 +76,13 @@ class ReportConfig(Section):
     """What a report holds beside the verdict, and where it goes."""
 
     evidently: Literal["always", "on_alarm", "never"] = Field(
-        "always", description="when Evidently's page (about 5 MB) is made"
+        "always", description="when Evidently's pages (4 to 9 MB) are made"
     )
     max_rows: int = Field(
-        10_000, ge=100, le=100_000, description="predictions on Evidently's page: an even sample"
+        1_000,
+        ge=100,
+        le=10_000,
+        description="rows of the window and of the reference on Evidently's pages: an even sample",
     )
     act_on: list[Literal["quality", "drift", "performance", "harm"]] = Field(
         ["harm"],

@@ -12,7 +12,12 @@ from cv_factory.monitoring.estimator_errors import expected_error
 from cv_factory.monitoring.estimators import estimate_accuracy, estimator_names
 from cv_factory.monitoring.finding import Finding
 from cv_factory.monitoring.report import AccuracyEstimate, Baseline, MonitoringReport, recommend
-from cv_factory.monitoring.timeline import compute_coverage, compute_timeline, format_time
+from cv_factory.monitoring.timeline import (
+    compute_coverage,
+    compute_means,
+    compute_timeline,
+    format_time,
+)
 from cv_factory.monitoring.window import Window
 
 
@@ -145,4 +150,5 @@ def _baseline(reference: Reference | None) -> Baseline | None:
         test.accuracy,
         float(test.confidence.mean()),
         tuple((counts / len(test)).tolist()),
+        compute_means(test.statistics),
     )

@@ -1,4 +1,4 @@
-"""CollectedPredictions: which predictions a monitoring run looks at, and what was done with them."""
+"""CollectedPredictions: which predictions a monitoring run looks at."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,7 +12,6 @@ from cv_factory.artifacts.artifact import Artifact
 from cv_factory.monitoring.finding import Finding, Kind, Status
 
 Action = Literal["none", "alert", "rollback", "retrain"]
-_EVIDENTLY = "evidently.html"
 #: Stands for an infinite evidence in JSON, which has no infinity.
 _LARGEST = 1e300
 
@@ -105,12 +104,14 @@ class Baseline:
         accuracy: Their accuracy.
         confidence: Their mean probability of the predicted class.
         class_shares: Their share of each predicted class.
+        statistics: Their mean of each of ``STATISTICS``; None where it was not measured.
     """
 
     n_images: int
     accuracy: float
     confidence: float
     class_shares: tuple[float, ...]
+    statistics: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class MonitoringReport(Artifact):
         coverage: Labels by day and version.
         timeline: Figures by span of time, oldest first.
         remarks: What a reader should know of how predictions and labels were read.
-        evidently_html: Evidently's page; None if it was not made.
+        evidently_pages: Pages by Evidently, HTML by name.
     """
 
     KIND: ClassVar[str] = "monitoring_report"
@@ -159,7 +160,7 @@ class MonitoringReport(Artifact):
     coverage: tuple[Coverage, ...] = ()
     timeline: tuple[TimeBucket, ...] = ()
     remarks: tuple[str, ...] = ()
-    evidently_html: str | None = None
+    evidently_pages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def alarms(self) -> tuple[Finding, ...]:
@@ -177,29 +178,28 @@ class MonitoringReport(Artifact):
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as JSON values: all but timeline and pages."""
         fields = asdict(self)
-        del fields["timeline"], fields["evidently_html"]
+        del fields["timeline"], fields["evidently_pages"]
         verdict: dict[str, Any] = _as_json({"status": self.status, **fields})
         return verdict
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
-        if self.evidently_html is None:
-            return {}
-        (directory / _EVIDENTLY).write_text(self.evidently_html, encoding="utf-8")
-        return {_EVIDENTLY: None}
+        for name, page in self.evidently_pages.items():
+            (directory / f"{name}.html").write_text(page, encoding="utf-8")
+        return {f"{name}.html": None for name in self.evidently_pages}
 
     def _header(self) -> dict[str, Any]:
         fields = asdict(self)
-        fields["evidently_html"] = self.evidently_html is not None
+        fields["evidently_pages"] = sorted(self.evidently_pages)
         header: dict[str, Any] = _as_json(fields)
         return header
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
-        page = None
-        if body["evidently_html"]:
-            page = (directory / _EVIDENTLY).read_text(encoding="utf-8")
-        fields = {**body, "evidently_html": page}
-        report: Self = TypeAdapter(cls).validate_python(fields)
+        pages = {
+            name: (directory / f"{name}.html").read_text(encoding="utf-8")
+            for name in body["evidently_pages"]
+        }
+        report: Self = TypeAdapter(cls).validate_python({**body, "evidently_pages": pages})
         return report
 
 

@@ -1,5 +1,7 @@
 """Figures of a window over time, and its labels by day."""
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -31,7 +33,7 @@ def compute_timeline(
     edges = np.linspace(0, n, n_buckets + 1).astype(int)
     positions = np.arange(n)
     buckets = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         part = window.select((positions >= low) & (positions < high))
         estimate = None
         if estimator is not None and validation is not None:
@@ -52,13 +54,14 @@ def _describe(part: Window, estimate: float | None) -> TimeBucket:
         class_shares=tuple((counts / len(part)).tolist()),
         estimated_accuracy=estimate,
         accuracy=float(hits.mean()) if len(hits) else None,
-        statistics=tuple(map(_mean, part.statistics.T)),
+        statistics=compute_means(part.statistics),
     )
 
 
-def _mean(values: npt.NDArray[np.float32]) -> float | None:
-    is_measured = ~np.isnan(values)
-    return float(values[is_measured].mean(dtype=np.float64)) if is_measured.any() else None
+def compute_means(statistics: npt.NDArray[np.float32]) -> tuple[float | None, ...]:
+    """Return the mean of each column, float32 ``(N, k)``; None for one that is NaN throughout."""
+    measured = (column[~np.isnan(column)] for column in statistics.T)
+    return tuple(float(m.mean(dtype=np.float64)) if len(m) else None for m in measured)
 
 
 def compute_coverage(window: Window) -> tuple[Coverage, ...]:

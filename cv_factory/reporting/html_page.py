@@ -24,14 +24,14 @@ from cv_factory.reporting.page import (
 _NUMERIC_COLUMNS = (
     *("value", "precision", "recall", "F1", "test images", "images", "accuracy", "log loss"),
     *("severity 1", "severity 2", "severity 3", "confidence", "interval"),
-    "share of right answers",
+    *("share of right answers", "evidence", "alarm at", "share"),
 )
 #: Rows of a table that are shown without scrolling.
 _MAX_ROWS = 60
 _BADGE_CLASSES = {
-    **dict.fromkeys(("passed", "staging", "production"), "good"),
-    **dict.fromkeys(("failed", "refused"), "bad"),
-    **dict.fromkeys(("warning", "overridden", "not stated"), "warn"),
+    **dict.fromkeys(("passed", "silent", "staging", "production"), "good"),
+    **dict.fromkeys(("alarm", "failed", "refused"), "bad"),
+    **dict.fromkeys(("warning", "overridden", "not stated", "not enough evidence"), "warn"),
 }
 
 

@@ -63,8 +63,8 @@ def log_monitoring_report(report: MonitoringReport) -> None:
     import mlflow
 
     mlflow.log_text(render_report(report), "monitoring_report.html")
-    if report.evidently_html is not None:
-        mlflow.log_text(report.evidently_html, "evidently.html")
+    for name, page in report.evidently_pages.items():
+        mlflow.log_text(page, f"{name}.html")
     mlflow.log_dict(report.to_dict(), "monitoring_report.json")
     mlflow.set_tags({"status": report.status, "recommendation": report.recommendation.action})
     estimates = {f"estimate_{e.estimator}": e.accuracy for e in report.estimates}

@@ -24,7 +24,7 @@ HARM = Finding("error_rise", "harm", "alarm", "error 3 % to 12 %", 150, 400.0, 1
 UNSURE = Finding("error_rise", "harm", "not_enough_evidence", "no labels", 0)
 
 
-def make_report(*findings: Finding, page: str | None = None) -> MonitoringReport:
+def make_report(*findings: Finding, **pages: str) -> MonitoringReport:
     """Return a report of two days."""
     return MonitoringReport(
         model_name="digits",
@@ -45,13 +45,13 @@ def make_report(*findings: Finding, page: str | None = None) -> MonitoringReport
         coverage=(Coverage("2026-11-27", "3", 300, 150),),
         timeline=(TimeBucket("2026-11-27T00:00:00+00:00", 600, 150, 0.9, (0.4, 0.6), 0.9, None),),
         remarks=("3 labels matched no prediction.",),
-        evidently_html=page,
+        evidently_pages=pages,
     )
 
 
-@pytest.mark.parametrize("page", [None, "<html>Evidently</html>"])
-def test_a_stored_report_is_read_as_it_was(tmp_path: Path, page: str | None) -> None:
-    report = make_report(SILENT, HARM, page=page)
+@pytest.mark.parametrize("pages", [{}, {"evidently_drift": "<html>Evidently</html>"}])
+def test_a_stored_report_is_read_as_it_was(tmp_path: Path, pages: dict[str, str]) -> None:
+    report = make_report(SILENT, HARM, **pages)
     report.save(tmp_path)
     assert MonitoringReport.load(tmp_path) == report
 
