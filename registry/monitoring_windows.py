@@ -1,7 +1,6 @@
 """Windows of predictions from the store of monitoring, batch results or captured data."""
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from cv_factory.config.monitoring import MonitoringPipelineConfig, WindowConfig
 from cv_factory.inference.reference import Reference
@@ -36,14 +35,11 @@ def assess_window(
     reference: Reference | None,
 ) -> MonitoringReport:
     """Load a version's predictions and labels, and return the report of them."""
-    from cv_factory.monitoring.detectors import run_detectors
-
     window = _load(collected, config.window, model_name, version)
     subject = Subject(
         model_name, version, collected.source, _has_predecessor(model_name), collected.remarks
     )
-    detectors = partial(run_detectors, config=config.detectors)
-    return assess(window, reference, subject, config, detectors, datetime.now(UTC))
+    return assess(window, reference, subject, config, datetime.now(UTC))
 
 
 def _load(

@@ -1,4 +1,4 @@
-"""The configuration of the monitoring pipeline: which predictions, and what their report does."""
+"""The configuration of the monitoring pipeline: window, detectors, labels and report."""
 
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal

@@ -5,6 +5,7 @@ Apart from the schemas themselves, so that training does not depend on how its m
 
 from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from cv_factory.config.deployment import DeploymentPipelineConfig
+from cv_factory.config.monitoring import MonitoringPipelineConfig
 from cv_factory.config.section import Section
 from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 
@@ -13,4 +14,5 @@ PIPELINE_CONFIGS: dict[str, type[Section]] = {
     "validation": ValidationPipelineConfig,
     "deployment": DeploymentPipelineConfig,
     "batch_inference": BatchInferencePipelineConfig,
+    "monitoring": MonitoringPipelineConfig,
 }

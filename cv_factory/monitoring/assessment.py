@@ -1,15 +1,17 @@
 """Assessment of a window: labels that count, estimates, findings and recommendation in a report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 
-from cv_factory.config.monitoring import MonitoringPipelineConfig
+from cv_factory.config.monitoring import MonitoringPipelineConfig, ReportConfig
 from cv_factory.inference.reference import Reference
+from cv_factory.monitoring.detectors import run_detectors
 from cv_factory.monitoring.estimator_errors import expected_error
 from cv_factory.monitoring.estimators import estimate_accuracy, estimator_names
+from cv_factory.monitoring.evidently_pages import draw_evidently_pages
 from cv_factory.monitoring.finding import Finding
 from cv_factory.monitoring.report import AccuracyEstimate, Baseline, MonitoringReport, recommend
 from cv_factory.monitoring.timeline import (
@@ -45,22 +47,20 @@ def assess(
     reference: Reference | None,
     subject: Subject,
     config: MonitoringPipelineConfig,
-    run_detectors: Callable[[Reference, Window], Sequence[Finding]],
     now: datetime,
 ) -> MonitoringReport:
-    """Return the report of a window, without Evidently's page.
+    """Return the report of a window.
 
     Args:
         window: Of one version's predictions, in order of time.
         reference: Of that version; None if it has none, so that nothing can be found.
         subject: What the window is of.
-        config: Which labels count, and what may act.
-        run_detectors: Returns the findings.
+        config: Which labels count, the detectors' settings, and what may act.
         now: Time of the report.
     """
     trusted = select_trusted_labels(window, blind_only=config.labels.blind_only)
     distinct = trusted.distinct()
-    findings = _find(trusted, reference, subject, run_detectors)
+    findings = run_detectors(reference, trusted, config.detectors)
     estimates = estimate_accuracies(distinct, reference)
     times = window.rows["time"]
     estimator = estimates[0].estimator if estimates else None
@@ -85,6 +85,7 @@ def assess(
         coverage=compute_coverage(window),
         timeline=compute_timeline(distinct, estimator, reference and reference.validation),
         remarks=subject.remarks,
+        evidently_pages=_draw_evidently_pages(findings, distinct, reference, config.report),
     )
 
 
@@ -116,28 +117,14 @@ def estimate_accuracies(
     )
 
 
-def _find(
-    window: Window,
-    reference: Reference | None,
-    subject: Subject,
-    run_detectors: Callable[[Reference, Window], Sequence[Finding]],
-) -> Sequence[Finding]:
-    if reference is None:
-        return [
-            _nothing_found(
-                f"Version {subject.version} of {subject.model_name} has no reference, since an "
-                "earlier release trained it: train again with the same settings to add one."
-            )
-        ]
-    if not len(window):
-        return [_nothing_found(f"No prediction of version {subject.version} is in the window.")]
-    return run_detectors(reference, window)
-
-
-def _nothing_found(reason: str) -> Finding:
-    return Finding(
-        "window", "quality", "not_enough_evidence", reason, 0, smallest_detectable="Nothing."
-    )
+def _draw_evidently_pages(
+    findings: Sequence[Finding], window: Window, reference: Reference | None, config: ReportConfig
+) -> dict[str, str]:
+    has_alarm = any(finding.status == "alarm" for finding in findings)
+    is_due = config.evidently == "always" or (config.evidently == "on_alarm" and has_alarm)
+    if reference is None or not is_due:
+        return {}
+    return draw_evidently_pages(reference, window, config.max_rows)
 
 
 def _baseline(reference: Reference | None) -> Baseline | None:

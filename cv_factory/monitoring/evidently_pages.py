@@ -140,9 +140,7 @@ def _draw_quality(
 
     definition = DataDefinition(
         categorical_columns=["prediction", "target"],
-        classification=[
-            MulticlassClassification(target="target", prediction_labels="prediction")
-        ],
+        classification=[MulticlassClassification(target="target", prediction_labels="prediction")],
     )
     datasets = (
         Dataset.from_pandas(frame[["prediction", "target"]], data_definition=definition)
