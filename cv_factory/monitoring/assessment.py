@@ -83,7 +83,7 @@ def assess(
         ),
         baseline=_baseline(reference),
         coverage=compute_coverage(window),
-        timeline=compute_timeline(distinct, estimator, reference and reference.validation),
+        timeline=compute_timeline(distinct, estimator, reference.validation if reference else None),
         remarks=subject.remarks,
         evidently_pages=_draw_evidently_pages(findings, distinct, reference, config.report),
     )

@@ -60,13 +60,13 @@ def draw_evidently_pages(reference: Reference, window: Window, max_rows: int) ->
 @contextmanager
 def _isolated_random_state() -> Iterator[None]:
     """Seed the global generators for the block: Evidently seeds NumPy's, too, and leaves it so."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    np.random.seed(0)
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     random.seed(0)
     try:
         yield
     finally:
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
 
 
@@ -96,7 +96,7 @@ def _build_frame(
     names = np.array(class_names, dtype=object)
     columns: dict[str, Any] = {
         "prediction": names[probabilities.argmax(axis=1)],
-        "target": np.where(labels >= 0, names[labels], None),
+        "target": [class_names[k] if k >= 0 else None for k in labels],
         "confidence": probabilities.max(axis=1),
     }
     columns |= {name: statistics[:, k] for k, name in enumerate(STATISTICS)}
@@ -110,7 +110,7 @@ def _draw_drift(expected: pd.DataFrame, current: pd.DataFrame) -> str:
     from evidently.metrics import EmbeddingsDrift
     from evidently.presets import DataDriftPreset
 
-    features = [name for name in current if name.startswith(_FEATURE)]
+    features = [name for name in current.columns if name.startswith(_FEATURE)]
     measured = [
         name
         for name in STATISTICS

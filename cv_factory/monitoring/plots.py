@@ -100,10 +100,10 @@ def class_shares(
 
     Of more than 20 classes those that differ the most are drawn.
     """
-    order = np.arange(len(names))
+    order = list(range(len(names)))
     if len(names) > _MAX_CLASSES:
         difference = np.abs(np.array(observed) - np.array(expected or np.zeros(len(names))))
-        order = np.sort(np.argsort(-difference)[:_MAX_CLASSES])
+        order = sorted(np.argsort(-difference)[:_MAX_CLASSES].tolist())
     x = np.arange(len(order))
     with render_png(9.0, 3.0) as (figure, png):
         axis = figure.subplots()
@@ -135,7 +135,7 @@ def shares_over_time(
     """
     values = 100 * np.array(shares, dtype=float).T
     order = np.argsort(-values.sum(axis=1), kind="stable")
-    shown, rest = np.sort(order[:_MAX_CLASSES]), order[_MAX_CLASSES:]
+    shown, rest = sorted(order[:_MAX_CLASSES].tolist()), order[_MAX_CLASSES:]
     rows = [values[k] for k in shown] + ([values[rest].sum(axis=0)] if len(rest) else [])
     labels = [shorten(names[k], 16) for k in shown] + (["others"] if len(rest) else [])
     colors = [get_class_color(i / max(1, len(shown) - 1)) for i in range(len(shown))]
@@ -226,7 +226,7 @@ def _draw_expected(axis: "Axes", level: float) -> None:
 def _finish(axis: "Axes", times: Sequence[str]) -> None:
     """Add the grid, and the times of a few spans."""
     step = max(1, -(-len(times) // _MAX_TICKS))
-    ticks = np.arange(0, len(times), step)
+    ticks = range(0, len(times), step)
     axis.set_xticks(ticks, [times[k] for k in ticks])
     axis.grid(axis="y")
     axis.margins(x=0.01, y=0.15)

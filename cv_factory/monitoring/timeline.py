@@ -1,6 +1,6 @@
 """Figures of a window over time, and its labels by day."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -73,16 +73,21 @@ def compute_coverage(window: Window) -> tuple[Coverage, ...]:
     n_predictions = np.bincount(key)
     n_labels = np.bincount(key[window.labels >= 0], minlength=len(n_predictions))
     return tuple(
-        Coverage(
-            "unknown" if np.isnat(days[k // len(versions)]) else str(days[k // len(versions)]),
-            str(versions[k % len(versions)]),
-            int(n_predictions[k]),
-            int(n_labels[k]),
+        Coverage(day, version, n, n_labeled)
+        for (day, version), n, n_labeled in zip(
+            product(map(_format_day, days), map(str, versions)),
+            n_predictions.tolist(),
+            n_labels.tolist(),
+            strict=False,
         )
-        for k in np.flatnonzero(n_predictions)
+        if n
     )
 
 
-def format_time(time: pd.Timestamp) -> str | None:
+def _format_day(day: np.datetime64) -> str:
+    return "unknown" if np.isnat(day) else str(day)
+
+
+def format_time(time: pd.Timestamp | pd.api.typing.NaTType) -> str | None:
     """Return a time in UTC as ISO 8601, to the second; None for a missing one."""
-    return None if pd.isna(time) else time.isoformat(timespec="seconds")
+    return None if isinstance(time, pd.api.typing.NaTType) else time.isoformat(timespec="seconds")
