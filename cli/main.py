@@ -23,7 +23,8 @@ from cv_factory.serving.http_client import bypass_proxies_on_loopback
 def main() -> int:
     """Run the command line and return the exit code.
 
-    0 done, 1 the run failed, 2 wrong usage or configuration, 3 a gate refused, 130 interrupted.
+    0 done, 1 the run failed, 2 wrong usage or configuration, 3 a gate refused, 4 monitoring found
+    an alarm, 130 interrupted.
     """
     if not sys.stdout.isatty():
         # ZenML colors its log lines also where they are written to a file.

@@ -110,11 +110,13 @@ def _draw_drift(expected: pd.DataFrame, current: pd.DataFrame) -> str:
     from evidently.metrics import EmbeddingsDrift
     from evidently.presets import DataDriftPreset
 
+    frames = expected, current
     features = [name for name in current.columns if name.startswith(_FEATURE)]
+    # One that is the same throughout, such as the size of all images, has no distribution.
     measured = [
         name
         for name in STATISTICS
-        if not (expected[name].isna().any() or current[name].isna().any())
+        if all(frame[name].notna().all() and frame[name].nunique() > 1 for frame in frames)
     ]
     numbers = ["confidence", *measured, *features[:_MAX_COLUMNS]]
     definition = DataDefinition(

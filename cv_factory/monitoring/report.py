@@ -77,9 +77,9 @@ class TimeBucket:
     n_labels: int
     confidence: float
     class_shares: tuple[float, ...]
-    estimated_accuracy: float | None = None
-    accuracy: float | None = None
-    statistics: tuple[float | None, ...] = ()
+    estimated_accuracy: float | None
+    accuracy: float | None
+    statistics: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Baseline:
     accuracy: float
     confidence: float
     class_shares: tuple[float, ...]
-    statistics: tuple[float | None, ...] = ()
+    statistics: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)

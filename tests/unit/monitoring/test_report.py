@@ -41,9 +41,13 @@ def make_report(*findings: Finding, **pages: str) -> MonitoringReport:
         findings=findings,
         estimates=(AccuracyEstimate("cbpe", 0.91, 0.012, 500),),
         recommendation=recommend(findings, ("harm",), has_predecessor=False),
-        baseline=Baseline(300, 0.97, 0.95, (0.5, 0.5)),
+        baseline=Baseline(300, 0.97, 0.95, (0.5, 0.5), (8.0, 8.0, 0.5, 0.2, 0.1)),
         coverage=(Coverage("2026-11-27", "3", 300, 150),),
-        timeline=(TimeBucket("2026-11-27T00:00:00+00:00", 600, 150, 0.9, (0.4, 0.6), 0.9, None),),
+        timeline=(
+            TimeBucket(
+                "2026-11-27T00:00:00+00:00", 600, 150, 0.9, (0.4, 0.6), 0.9, None, (8.0,) * 5
+            ),
+        ),
         remarks=("3 labels matched no prediction.",),
         evidently_pages=pages,
     )
