@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cv_factory.inference.reference import LabeledOutputs, Reference
+from cv_factory.inference.reference import EstimatorError, LabeledOutputs, Reference
 from cv_factory.monitoring.window import Window, build_rows
 
 CLASS_NAMES = ("a", "b", "c", "d", "e")
@@ -56,7 +56,12 @@ def to_window(outputs: LabeledOutputs, **columns: Any) -> Window:
 
 @pytest.fixture(scope="session")
 def reference() -> Reference:
-    return Reference(CLASS_NAMES, "0" * 64, draw_outputs(3000, 1), draw_outputs(2000, 2))
+    test, validation = draw_outputs(3000, 1), draw_outputs(2000, 2)
+    errors = (
+        EstimatorError("cbpe", "none", 0, 500, 0.97, 0.97),
+        EstimatorError("cbpe", "gaussian_blur", 3, 500, 0.7, 0.72),
+    )
+    return Reference(CLASS_NAMES, "0" * 64, test, validation, errors)
 
 
 @pytest.fixture(scope="session")
