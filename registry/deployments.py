@@ -436,23 +436,25 @@ def deployed_bundle(model_name: str) -> Bundle | None:
 
 def log_folders(model_name: str) -> list[Path]:
     """Return the folders into which the deployed services of a model log predictions."""
-    return sorted({Path(log.predictions) for log in _load_logs(model_name) if log.predictions})
+    logs = load_log_configs(model_name)
+    return sorted({Path(log.predictions) for log in logs if log.predictions})
 
 
 def image_folders(model_name: str) -> list[Path]:
     """Return the folders in which the deployed services of a model keep images."""
-    images = (getattr(log, "images", None) for log in _load_logs(model_name))
-    return sorted({Path(section.folder) for section in images if section})
+    return sorted({Path(log.images.folder) for log in load_log_configs(model_name) if log.images})
 
 
-def _load_logs(model_name: str) -> Iterator[LogConfig]:
+def load_log_configs(model_name: str) -> list[LogConfig]:
+    """Return how the deployed services of a model log."""
     deployer = find_deployer()
     if deployer is None:
-        return
-    for service in deployer.services(model_name):
-        if service.is_deployed:
-            bundle = deployer.service_endpoint(service).load_bundle(service.service_name)
-            yield bundle.serving.log
+        return []
+    return [
+        deployer.service_endpoint(service).load_bundle(service.service_name).serving.log
+        for service in deployer.services(model_name)
+        if service.is_deployed
+    ]
 
 
 def _target_traffic(deployment: Deployment) -> Traffic:

@@ -1,8 +1,9 @@
 """Reader of predictions, wherever they were logged: a window of them from tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,20 +64,33 @@ def build_window(
         last of the shorter ones are NaN.
     """
     parts: list[pa.Table] = []
-    names, n_refused, knows_refused = list(class_names), 0, False
+    names, knows_refused, events = list(class_names), False, []
     for table in tables:
         rows = selection.apply(table)
         names += [name for name in parse_class_names(rows) if name not in names]
-        is_refused = pc.equal(rows.column("event"), "refused")
-        n_refused += pc.sum(is_refused).as_py() or 0
+        is_event = pc.is_valid(rows.column("event"))
+        events += rows.filter(is_event).select(["id", "event", "n"]).to_pylist()
         # Lines of schema version 1 have no sampling probability, and know no refused images.
         knows_refused |= rows.column("sampling_probability").null_count < rows.num_rows
-        parts.append(rows.filter(pc.is_null(rows.column("event"))))
+        parts.append(rows.filter(pc.invert(is_event)))
     order = _order([part.select(["id", "time"]) for part in parts])
     columns = _scalar_columns(parts, order)
     probabilities, features = _matrices(parts, order, names)
     rows = build_rows(names, probabilities, **columns)
-    return Window(rows, probabilities, features, tuple(names), n_refused if knows_refused else None)
+    n_refused, n_lost = _count(events, {"refused"}), _count(events, {"dropped", "pruned"})
+    return Window(
+        rows,
+        probabilities,
+        features,
+        tuple(names),
+        n_refused if knows_refused else None,
+        n_lost,
+    )
+
+
+def _count(events: Iterable[Mapping[str, Any]], kinds: set[str]) -> int:
+    """Return the number of images or lines that distinct events of some kinds stand for."""
+    return sum({event["id"]: event["n"] for event in events if event["event"] in kinds}.values())
 
 
 def _order(parts: Sequence[pa.Table]) -> npt.NDArray[np.int64]:
@@ -116,7 +130,8 @@ def _matrices(
     n = sum(part.num_rows for part in parts)
     place = np.full(n, -1, np.int64)
     place[order] = np.arange(len(order))
-    n_features = max((get_matrix(p.slice(0, 1), "features").shape[1] for p in parts), default=0)
+    lengths = (pc.max(pc.list_value_length(part.column("features"))).as_py() for part in parts)
+    n_features = max((length or 0 for length in lengths), default=0)
     probabilities = np.zeros((len(order), len(names)), np.float32)
     features = np.full((len(order), n_features), np.nan, np.float32)
     while parts:

@@ -8,12 +8,14 @@ used), ``pruned`` or ``dropped`` (lines that were lost before they were stored).
 import io
 import json
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
+import pyarrow.parquet as pq
 
 #: Key of the schema's metadata: JSON list of the classes of ``probabilities``.
 CLASS_NAMES = b"class_names"
@@ -47,7 +49,7 @@ SCHEMA = pa.schema(
 _BLOCK_BYTES = 2**24
 
 
-def parse_log(content: bytes, class_names: Sequence[str]) -> tuple[pa.Table, int]:
+def parse_log(content: bytes, class_names: Sequence[str]) -> tuple[pa.Table, list[bytes]]:
     """Parse the lines of a prediction log file, of schema version 1 or 2.
 
     A last line without its end is left out: it is still written.
@@ -57,16 +59,24 @@ def parse_log(content: bytes, class_names: Sequence[str]) -> tuple[pa.Table, int
         class_names: Order of the classes where the file has no others than these.
 
     Returns:
-        A table with ``SCHEMA`` and ``CLASS_NAMES``, and the number of damaged lines.
+        A table with ``SCHEMA`` and ``CLASS_NAMES``, and the lines that are damaged.
     """
-    lines, n_damaged = content[: content.rfind(b"\n") + 1], 0
+    lines = content[: content.rfind(b"\n") + 1]
     try:
-        parsed = _parse_json(lines)
+        return _to_schema(_parse_json(lines), class_names), []
     except pa.ArrowInvalid:
-        intact = [line for line in lines.splitlines(keepends=True) if _is_object(line)]
-        n_damaged = lines.count(b"\n") - len(intact)
-        parsed = _parse_json(b"".join(intact))
-    return _to_schema(parsed, class_names), n_damaged
+        split = lines.splitlines(keepends=True)
+        is_intact = list(map(_is_intact, split))
+        intact = b"".join(compress(split, is_intact))
+        damaged = [line for line, ok in zip(split, is_intact, strict=True) if not ok]
+        return _to_schema(_parse_json(intact), class_names), damaged
+
+
+def encode_parquet(table: pa.Table) -> bytes:
+    """Encode a table; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def parse_class_names(table: pa.Table) -> tuple[str, ...]:
@@ -79,12 +89,12 @@ def get_matrix(table: pa.Table, name: str) -> npt.NDArray[np.float32]:
     column = table.column(name).combine_chunks()
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     values = column.drop_null().flatten().to_numpy()
-    width = len(values) // max(1, int(valid.sum()))
-    if valid.all():
-        whole: npt.NDArray[np.float32] = values.reshape(len(valid), width)
-        return whole
-    matrix = np.zeros((len(valid), width), np.float32)
-    matrix[valid] = values.reshape(-1, width)
+    n = int(valid.sum())
+    rows: npt.NDArray[np.float32] = values.reshape(n, len(values) // max(1, n))
+    if n == len(valid):
+        return rows
+    matrix = np.zeros((len(valid), rows.shape[1]), np.float32)
+    matrix[valid] = rows
     return matrix
 
 
@@ -112,10 +122,11 @@ def _max_line_bytes(lines: bytes) -> int:
     return 4 * lines.find(b"\n")
 
 
-def _is_object(line: bytes) -> bool:
+def _is_intact(line: bytes) -> bool:
+    """Whether a line can be parsed alone."""
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
+        return bool(_parse_json(line).num_rows == 1)
+    except pa.ArrowInvalid:
         return False
 
 

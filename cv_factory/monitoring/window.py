@@ -53,6 +53,7 @@ class Window:
         features: float32 ``(N, k)``.
         class_names: K names.
         n_refused: Number of images in the same span that could not be predicted; None if unknown.
+        n_lost: Number of predictions that were lost in the same span before they were stored.
     """
 
     rows: pd.DataFrame
@@ -60,6 +61,7 @@ class Window:
     features: npt.NDArray[np.float32]
     class_names: tuple[str, ...]
     n_refused: int | None = None
+    n_lost: int = 0
 
     def __post_init__(self) -> None:
         """Check that all describe the same predictions.
