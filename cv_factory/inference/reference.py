@@ -82,6 +82,7 @@ class EstimatorError:
         n_images: Number of images.
         accuracy: Their measured accuracy.
         estimate: What the estimator said.
+        statistics: Mean brightness, contrast and sharpness of the images.
     """
 
     estimator: str
@@ -90,6 +91,7 @@ class EstimatorError:
     n_images: int
     accuracy: float
     estimate: float
+    statistics: tuple[float, ...] = ()
 
     @property
     def error(self) -> float:
@@ -142,5 +144,8 @@ class Reference(Artifact):
         for name, outputs in parts.items():
             if outputs.probabilities.shape[1:] != (len(names),):
                 raise ArtifactError(f"{directory / name}.npz: not {len(names)} probabilities.")
-        errors = tuple(EstimatorError(**row) for row in body["estimator_errors"])
+        errors = tuple(
+            EstimatorError(**{**row, "statistics": tuple(row["statistics"])})
+            for row in body["estimator_errors"]
+        )
         return cls(names, body["predictor_fingerprint"], **parts, estimator_errors=errors)

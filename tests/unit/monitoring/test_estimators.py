@@ -1,6 +1,7 @@
 """Estimates of the accuracy without labels: of calibrated outputs, and of the corruption suite."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +23,14 @@ def reference_with(*errors: EstimatorError) -> Reference:
 
 
 def error(
-    estimate: float, accuracy: float, severity: int = 1, name: str = "cbpe"
+    estimate: float,
+    accuracy: float,
+    severity: int = 1,
+    name: str = "cbpe",
+    brightness: float = 0.5,
+    n: int = 10**12,
 ) -> EstimatorError:
-    return EstimatorError(name, "jpeg", severity, 100, accuracy, estimate)
+    return EstimatorError(name, "jpeg", severity, n, accuracy, estimate, (brightness, 0.5, 0.5))
 
 
 def test_every_module_is_an_estimator() -> None:
@@ -76,7 +82,31 @@ def test_the_expected_error_grows_as_the_estimate_falls() -> None:
     assert best_estimator(reference_with()) is None
 
 
-def test_a_reference_holds_both_parts_and_the_errors_of_every_corruption() -> None:
+def test_the_expected_error_is_that_of_images_that_look_alike() -> None:
+    dark = error(0.9, 0.2, brightness=0.1)
+    reference = reference_with(error(0.95, 0.94, severity=0), error(0.97, 0.92), dark)
+    spread = replace(
+        reference.test, statistics=np.random.default_rng(0).normal(0.5, 0.1, (20, 5)).astype("f4")
+    )
+    reference = replace(reference, test=spread)
+
+    def expect(brightness: float, estimate: float = 0.95) -> float | None:
+        statistics = np.full((4, 5), 0.5, np.float32)
+        statistics[:, 2] = brightness
+        statistics[0, 2] = np.nan
+        return expected_error(reference, "cbpe", estimate, statistics)
+
+    assert expect(0.51) == pytest.approx(0.05, abs=1e-3)
+    assert expect(0.11, estimate=0.9) == pytest.approx(0.7, abs=1e-3)
+    assert expect(0.9) == pytest.approx(0.7, abs=1e-3), "no corruption is so bright"
+    assert expect(np.nan, estimate=0.9) == pytest.approx(0.7, abs=1e-3), "nothing is known"
+
+
+def test_the_error_of_few_images_is_less_certain() -> None:
+    assert expected_error(reference_with(error(0.5, 0.5, n=100)), "cbpe") == pytest.approx(0.1)
+
+
+def test_a_reference_holds_both_parts_and_the_errors_of_every_corruption(tmp_path: Path) -> None:
     predictor, dataset, split = digits_predictor("logistic_regression")
     reference = build_reference(predictor, dataset, split, corrupted_images=40, seed=0)
     np.testing.assert_array_equal(reference.test.labels, dataset.labels[split.test])
@@ -90,9 +120,12 @@ def test_a_reference_holds_both_parts_and_the_errors_of_every_corruption() -> No
     assert len(reference.estimator_errors) == len(kinds) * len(ESTIMATORS)
     assert {row.n_images for row in reference.estimator_errors} == {40}
     for row in reference.estimator_errors:
-        error = expected_error(reference, row.estimator, row.estimate)
+        statistics = np.array([[8, 8, *row.statistics]], np.float32)
+        error = expected_error(reference, row.estimator, row.estimate, statistics)
         assert error is not None
         assert error >= abs(row.error), "the stated band covers what was measured"
+    reference.save(tmp_path)
+    assert Reference.load(tmp_path).estimator_errors == reference.estimator_errors
 
 
 def test_a_large_part_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
