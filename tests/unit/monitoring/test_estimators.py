@@ -28,7 +28,7 @@ def error(
     severity: int = 1,
     name: str = "cbpe",
     brightness: float = 0.5,
-    n: int = 10**12,
+    n: int = 10**18,
 ) -> EstimatorError:
     return EstimatorError(name, "jpeg", severity, n, accuracy, estimate, (brightness, 0.5, 0.5))
 
