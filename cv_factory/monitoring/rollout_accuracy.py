@@ -149,8 +149,8 @@ def _pair(rows: "pd.DataFrame", version: str, production: str) -> "pd.DataFrame"
     columns = [*keys, "predicted", "label", "image_hmac"]
     pairs = left[columns].merge(right[columns], on=keys, suffixes=("", "_production"))
     # Lines that were dropped or not sampled move the positions in a request of several images.
-    differs = (pairs["image_hmac"] != pairs["image_hmac_production"]).fillna(False)
-    return pairs[~differs.astype(bool)]
+    own, other = pairs["image_hmac"], pairs["image_hmac_production"]
+    return pairs[own.isna() | other.isna() | (own == other).fillna(False).astype(bool)]
 
 
 def _compare_canary(

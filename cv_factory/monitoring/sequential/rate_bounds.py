@@ -11,7 +11,7 @@ from math import exp, inf, lgamma, log
 #: Beta distributions that are averaged over: one with an expectation of 1 %, since errors are
 #: rare, and an even one.
 _MIXTURE = ((0.5, 50.0), (1.0, 1.0))
-_N_BISECTIONS = 60
+_N_BISECTIONS = 40
 
 
 def rate_bounds(n: int, events: int, error_rate: float) -> tuple[float, float]:
