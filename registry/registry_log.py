@@ -45,8 +45,9 @@ class RegistryLog:
         Raises:
             ArtifactError: The log was changed or cut.
         """
-        entries = self.entries()
+        # First: what another process appends in between is in the log, and not yet the head.
         head = self._mirror.log_head()
+        entries = self.entries()
         if head is not None:
             number, sha256 = head
             if not 0 < number <= len(entries) or entries[number - 1].sha256 != sha256:

@@ -71,7 +71,8 @@ def test_images_of_one_request_are_paired_in_order_and_by_their_hmac() -> None:
 
 def test_a_shadow_that_is_wrong_more_often_is_worse_and_one_that_is_right_better() -> None:
     worse = compare_accuracy(AccuracyCounts(1000, 30, wins=2, losses=16), LIMITS)
-    assert (worse.verdict, worse.threshold) == ("worse", pytest.approx(50.0))
+    assert worse.verdict == "worse"
+    assert worse.threshold == pytest.approx(50.0)
     assert "of 18 labelled the version alone is right in 2, production alone in 16" in worse.summary
     better = compare_accuracy(AccuracyCounts(1000, 30, wins=16, losses=2), LIMITS)
     assert better.verdict == "better"

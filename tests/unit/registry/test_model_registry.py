@@ -166,3 +166,21 @@ def test_a_version_that_another_stack_registered_is_registered_here_with_its_sta
     assert (logged.predictor, logged.stage, logged.is_moved_outside) == ("p1", "staging", True)
     assert registry.gate_standing(1).is_fit
     assert registry.find_version("p2") is None, "the tag of a logged version decides nothing"
+
+
+def test_what_another_process_appends_meanwhile_is_no_cut_log(tmp_path: Path) -> None:
+    audit = AuditLog(LocalLogFiles(tmp_path))
+    head: list[tuple[int, str]] = []
+
+    def read_head() -> tuple[int, str]:
+        """Return the head, and let another process append an entry right after."""
+        current = head[-1]
+        other = audit.append(audit.entries(), "stopped", "bob", "zenml", {"version": 1})
+        head.append((other.number, other.sha256))
+        return current
+
+    mirror: Any = SimpleNamespace(log_head=read_head)
+    first = audit.append((), "started", "ada", "zenml", {"version": 1})
+    head.append((first.number, first.sha256))
+    log = RegistryLog("pets", audit, mirror)
+    assert [len(log.check()) for _ in range(2)] == [2, 3]
