@@ -11,7 +11,6 @@ import click
 from cli.options import ROOT
 from cv_factory.config.rollout import RolloutConfig, describe_step
 from cv_factory.deployment.deployment import Deployment
-from cv_factory.deployment.lock import BusyError
 from cv_factory.errors import CVFactoryError
 from cv_factory.monitoring.rollout import RolloutDecision, RolloutState
 from cv_factory.processes import daemon
@@ -116,21 +115,24 @@ def _promote(
 
 
 def watch(registry: "ModelRegistry", interval_s: float = LOOK_INTERVAL_S) -> None:
-    """Look at a model's rollout, and act, until it ends."""
+    """Look at a model's rollout, and act, until it ends; what fails is tried again."""
+    from sqlalchemy.exc import SQLAlchemyError
+    from zenml.exceptions import ZenMLBaseException
+
+    from stacks.run_errors import PIPELINE_RUN_ERRORS
+
     last = ""
     while True:
         try:
             decision = step_rollout(registry)
             if decision is None:
                 return
-            line = f"{decision.action}: {decision.reason}"
-        except BusyError as error:
-            line = str(error)
-        except CVFactoryError as error:
-            line = f"Error: {error}"
-        if line != last:
+            news, line = decision.action, f"{decision.action}: {decision.reason}"
+        except (CVFactoryError, ZenMLBaseException, SQLAlchemyError, *PIPELINE_RUN_ERRORS) as error:
+            news = line = f"error: {error}"
+        if news != last:
             click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
-            last = line
+            last = news
         time.sleep(interval_s)
 
 

@@ -5,6 +5,7 @@ services counted since is in a file beside the lock of the deployments.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from zenml.config.global_config import GlobalConfiguration
 
-from cv_factory.config.rollout import RolloutConfig, describe_step
+from cv_factory.config.rollout import AccuracyLimits, RolloutConfig, describe_step
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.traffic import Share
 from cv_factory.errors import CVFactoryError
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 #: The incident of a rollout that is held or was rolled back; one of a model at a time.
 _INCIDENT = "rollout"
+#: Labels are looked at again after so many times the seconds that it took, by the rollout's entry.
+_ACCURACY_PAUSE = 10.0
+_ACCURACY_DUE: dict[int, float] = {}
 
 
 def load_rollout(registry: ModelRegistry) -> RolloutState | None:
@@ -136,10 +140,15 @@ def look(registry: ModelRegistry, state: RolloutState) -> RolloutDecision:
     evidence = _observe(evidence, counters, own.service_name, state.config)
     evidence.save(file)
     comparisons = compare(evidence, state.config)
-    accuracy = _compare_accuracy(registry, state)
-    if accuracy is not None:
-        comparisons = (*comparisons, accuracy)
-    return decide(state, comparisons, evidence.step_requests, now)
+    decision = decide(state, comparisons, evidence.step_requests, now)
+    # The log is read seldom enough, and before each step; harm of errors does not wait for it.
+    is_due = decision.action != "wait" or time.monotonic() >= _ACCURACY_DUE.get(state.entry, 0.0)
+    if state.config.accuracy is None or decision.action == "roll_back" or not is_due:
+        return decision
+    start = time.monotonic()
+    accuracy = _compare_accuracy(registry, state, state.config.accuracy)
+    _ACCURACY_DUE[state.entry] = time.monotonic() + (time.monotonic() - start) * _ACCURACY_PAUSE
+    return decide(state, (*comparisons, *accuracy), evidence.step_requests, now)
 
 
 def take_step(
@@ -217,6 +226,7 @@ def abort_rollout(
     proof = [_verify(deployer, service) for service in serving]
     detail = {**_detail(state, decision), "verification": proof}
     registry.log.record("rollout_aborted", who, why, detail)
+    _announce(name, state, "firing", f"was rolled back: {why} {' '.join(proof)}", "critical")
     text = f"version {number} was rolled back at {describe_step(state.step)}: {why}"
     for service in serving:
         deployer.service_endpoint(service).set_rollout(service.service_name, text)
@@ -224,7 +234,6 @@ def abort_rollout(
         deployer.remove(service)
     if decision is not None and registry.stages().get(number) == "staging":
         registry.reject(number, who, f"rolled back: {why}")
-    _announce(name, state, "firing", f"was rolled back: {why} {' '.join(proof)}", "critical")
     return tuple(service.config.model_version for service in serving)
 
 
@@ -257,22 +266,22 @@ def _observe(
     return replace(evidence.observe(own, others, max_ratio), counters=counters)
 
 
-def _compare_accuracy(registry: ModelRegistry, state: RolloutState) -> Comparison | None:
-    """Return what labels say; None where the configuration or the log has no place for them."""
-    limits = state.config.accuracy
-    if limits is None or not deployments.log_folders(registry.model_name):
-        if limits is not None and limits.is_required:
-            reason = "accuracy: no predictions are logged, so none can be labelled."
-            return Comparison("accuracy", "not_enough_evidence", reason, 0.0, 1.0)
-        return None
+def _compare_accuracy(
+    registry: ModelRegistry, state: RolloutState, limits: AccuracyLimits
+) -> tuple[Comparison, ...]:
+    """Return what labels say; nothing where no predictions are logged and none are required."""
+    if not deployments.log_folders(registry.model_name):
+        reason = "accuracy: no predictions are logged, so none can be labelled."
+        missing = Comparison("accuracy", "not_enough_evidence", reason, 0.0, 1.0)
+        return (missing,) if limits.is_required else ()
     # pandas: half a second that a rollout without labels does not need.
     from cv_factory.monitoring.rollout_accuracy import compare_accuracy, count_accuracy
     from registry.monitoring_store import load_window
 
     production = [n for n, stage in registry.stages().items() if stage == "production"]
     window = load_window(registry.model_name, start=state.begun)
-    counts = count_accuracy(window, str(state.version), str(*production))
-    return compare_accuracy(counts, limits)
+    counts = count_accuracy(window, str(state.version), str(next(iter(production), "")))
+    return (compare_accuracy(counts, limits),)
 
 
 def _verify(deployer: deployments.ModelDeployer, service: deployments.Service) -> str:
