@@ -121,14 +121,15 @@ def watch(registry: "ModelRegistry", interval_s: float = LOOK_INTERVAL_S) -> Non
 
     from stacks.run_errors import PIPELINE_RUN_ERRORS
 
+    passing = (CVFactoryError, ZenMLBaseException, SQLAlchemyError, *PIPELINE_RUN_ERRORS)
     last = ""
     while True:
         try:
             decision = step_rollout(registry)
             if decision is None:
                 return
-            news, line = decision.action, f"{decision.action}: {decision.reason}"
-        except (CVFactoryError, ZenMLBaseException, SQLAlchemyError, *PIPELINE_RUN_ERRORS) as error:
+            news, line = str(decision.action), f"{decision.action}: {decision.reason}"
+        except passing as error:
             news = line = f"error: {error}"
         if news != last:
             click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
