@@ -121,7 +121,12 @@ def watch(registry: "ModelRegistry", interval_s: float = LOOK_INTERVAL_S) -> Non
 
     from stacks.run_errors import PIPELINE_RUN_ERRORS
 
-    passing = (CVFactoryError, ZenMLBaseException, SQLAlchemyError, *PIPELINE_RUN_ERRORS)
+    passing: tuple[type[Exception], ...] = (
+        CVFactoryError,
+        ZenMLBaseException,
+        SQLAlchemyError,
+        *PIPELINE_RUN_ERRORS,
+    )
     last = ""
     while True:
         try:
