@@ -1,12 +1,28 @@
-"""State of a model that the loop decides on, as the audit log tells it."""
+"""State of a model that the loop decides on: what the log, the last report and the labels tell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from cv_factory.monitoring.decisions import Challenger, LoopState
+from zenml.client import Client
+
+from cv_factory.config.loop import LoopConfig
+from cv_factory.errors import CVFactoryError
+from cv_factory.monitoring.decisions import (
+    Challenger,
+    Evidence,
+    LoopState,
+    Outcome,
+    decide,
+    find_label_cutoff,
+)
 from registry import retrainings
 from registry.audit.log import AuditEntry
+from registry.audit.rollouts import replay_rollout
 from registry.audit.state import replay
+from registry.model_registry import ModelRegistry
+from registry.monitoring_reports import load_latest_report
+from registry.rollouts import can_compare
 
 
 def read_log(
@@ -19,7 +35,7 @@ def read_log(
         lease_s: See ``retrainings.read_retrainings``.
         run_outcome: See ``retrainings.read_retrainings``.
     """
-    state = replay(entries)
+    state, rollout = replay(entries), replay_rollout(entries)
     holders = {stage: number for number, stage in state.stages.items()}
     production, staging = holders.get("production"), holders.get("staging")
     registered = state.versions[production].entry if production is not None else 0
@@ -28,7 +44,7 @@ def read_log(
         trained=datetime.fromisoformat(entries[registered - 1].when) if registered else None,
         promoted=None if production is None else _find_promotion(entries, production),
         challenger=None if staging is None else Challenger(staging),
-        rollout=_find_rollout(entries),
+        rollout=rollout and rollout.version,
         retrainings=retrainings.read_retrainings(entries, lease_s, run_outcome),
         reset=retrainings.find_reset(entries),
         is_stopped=retrainings.is_stopped(entries),
@@ -48,11 +64,67 @@ def _find_promotion(entries: Sequence[AuditEntry], production: int) -> datetime 
     return None
 
 
-def _find_rollout(entries: Sequence[AuditEntry]) -> int | None:
-    """Return the version whose rollout has no end yet."""
-    for entry in reversed(entries):
-        if entry.kind in ("rollout_finished", "rollout_aborted"):
-            return None
-        if entry.kind == "rollout_started":
-            return int(entry.detail["version"])
-    return None
+def read_state(
+    registry: ModelRegistry,
+    config: LoopConfig,
+    count_labels: Callable[[datetime], int],
+    entries: Sequence[AuditEntry],
+    *,
+    now: datetime | None = None,
+) -> LoopState:
+    """Return all that a tick decides on.
+
+    Args:
+        registry: The model.
+        config: Of the loop.
+        count_labels: Returns how many labels that may train were given after a time.
+        entries: The model's log.
+        now: The present time; the labels, which take long to count, are counted only where they
+            decide at that time. None to count them anyway.
+
+    Raises:
+        ArtifactError: A report is damaged.
+    """
+    name = registry.model_name
+    state = read_log(entries, config.retrain.max_hours * 3600, find_run_outcome)
+    newest = load_latest_report(name)
+    own = load_latest_report(name, state.production) if state.production else None
+    state = replace(
+        state,
+        challenger=state.challenger and _check_challenger(registry, state.challenger.version),
+        evidence=own and Evidence(datetime.fromisoformat(own.created), own.recommendation),
+        monitored=newest and datetime.fromisoformat(newest.created),
+    )
+    enough = max(config.retrain.min_labels_on_alarm, config.retrain.min_new_labels)
+    if now is not None:
+        best_case = replace(state, n_new_labels=enough)
+        if decide(best_case, config, now).action != "retrain":
+            return state
+    cutoff = find_label_cutoff(state.retrainings, state.trained)
+    return replace(state, n_new_labels=count_labels(cutoff))
+
+
+def find_run_outcome(run_name: str) -> Outcome:
+    """Return what became of a training run that staged nothing and that no process waits for."""
+    runs = Client().list_pipeline_runs(name=f"equals:{run_name}").items
+    if not runs:
+        return "not_started"
+    status = runs[0].status
+    if status.is_finished:
+        return "unchanged" if status.is_successful else "failed"
+    is_synchronous = Client().active_stack.orchestrator.config.is_synchronous
+    return "interrupted" if is_synchronous else "running"
+
+
+def _check_challenger(registry: ModelRegistry, number: int) -> Challenger:
+    """Return the version in staging, with what refuses its rollout."""
+    try:
+        registry.require_promotable(registry.get_version(number))
+        if not can_compare(registry.model_name):
+            reason = (
+                f"{registry.model_name} is not deployed: nothing to compare version {number} with"
+            )
+            return Challenger(number, reason)
+    except CVFactoryError as error:
+        return Challenger(number, str(error))
+    return Challenger(number)

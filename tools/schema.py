@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cli.pipeline_config import file_schema
+from cv_factory.config.loop import LoopConfig
 from cv_factory.config.pipelines import PIPELINE_CONFIGS
+from cv_factory.config.section import Section
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "configs" / "schema"
+#: Configurations of commands.
+COMMAND_CONFIGS: dict[str, type[Section]] = {"loop": LoopConfig}
+NAMES = sorted((*PIPELINE_CONFIGS, *COMMAND_CONFIGS))
 #: The newest dialect that every YAML editor's language server reads.
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
@@ -22,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
     check = parser.parse_args().check
-    wanted = {f"{name}.schema.json": schema_text(name) for name in sorted(PIPELINE_CONFIGS)}
+    wanted = {f"{name}.schema.json": schema_text(name) for name in NAMES}
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     present = {p.name: p.read_text(encoding="utf-8") for p in DIRECTORY.glob("*.schema.json")}
     stale = sorted(n for n in wanted.keys() | present.keys() if wanted.get(n) != present.get(n))
@@ -42,10 +47,11 @@ def main() -> int:
     return 0
 
 
-def schema_text(pipeline: str) -> str:
-    """Return the content of a pipeline's schema file."""
-    content = file_schema(pipeline).model_json_schema()
-    schema = {"$schema": DIALECT, **content, "title": f"{pipeline} pipeline"}
+def schema_text(name: str) -> str:
+    """Return the content of the schema file of a pipeline's or a command's configuration."""
+    is_command = name in COMMAND_CONFIGS
+    content = (COMMAND_CONFIGS[name] if is_command else file_schema(name)).model_json_schema()
+    schema = {"$schema": DIALECT, **content, "title": name if is_command else f"{name} pipeline"}
     return json.dumps(for_editors(schema, top=True), indent=2, ensure_ascii=False) + "\n"
 
 

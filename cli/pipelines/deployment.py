@@ -37,15 +37,21 @@ def run(config: DeploymentPipelineConfig, zenml: ZenMLConfig, options: RunOption
     with nullcontext() if options.dry_run else lock_deployments(registry.model_name):
         if not options.dry_run:
             registry.record_outside_changes()
-        return _deploy_next(config, zenml, registry, options)
+        return deploy_next(config, zenml, registry, options)
 
 
-def _deploy_next(
+def deploy_next(
     config: DeploymentPipelineConfig,
     zenml: ZenMLConfig,
     registry: "ModelRegistry",
     options: RunOptions,
+    why: str = "deployed",
 ) -> int:
+    """Deploy the next version as configured, unless it is; the caller holds ``lock_deployments``.
+
+    Raises:
+        CVFactoryError: As ``run``.
+    """
     from registry.deployments import active_deployer, next_version, served_url
     from registry.rollouts import require_no_rollout
 
@@ -69,7 +75,7 @@ def _deploy_next(
         config,
         zenml,
         version,
-        "deployed",
+        why,
         is_rollback=False,
         debug=options.debug,
         rollout=rollout,

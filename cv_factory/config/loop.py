@@ -51,6 +51,11 @@ class RetrainConfig(Section):
         description="new labels that may train, with an alarm: without any, training again would "
         "give the same predictor",
     )
+    blind_only: bool = Field(
+        False,
+        description="whether only labels by people who did not see the prediction may train; those "
+        "that a model gave never do",
+    )
     after_days: float | None = Field(
         90.0, gt=0.0, description="age of the version in production that retrains without an alarm"
     )

@@ -5,7 +5,7 @@ Pure: a tick may come late or twice, since the same state and time give the same
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from cv_factory.config.loop import LoopConfig, RetrainConfig
@@ -32,6 +32,7 @@ Outcome = Literal[
     "promoted",
     "withdrawn",
 ]
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _FAILURES = ("interrupted", "failed", "refused", "unchanged", "withdrawn")
 
 
@@ -105,7 +106,8 @@ class LoopState:
         is_stopped: Whether the stop after the present failures is logged.
         evidence: None without a report on the version in production.
         monitored: When the monitoring pipeline ran last, on whichever version, UTC; None if never.
-        n_new_labels: Labels that may train, and that no training has used.
+        n_new_labels: Labels that may train, and that no training has used; None if they were not
+            counted, since other conditions decide.
     """
 
     production: int | None
@@ -118,7 +120,7 @@ class LoopState:
     is_stopped: bool = False
     evidence: Evidence | None = None
     monitored: datetime | None = None
-    n_new_labels: int = 0
+    n_new_labels: int | None = None
 
     @property
     def failures(self) -> int:
@@ -272,8 +274,10 @@ def _check_retraining(
     required = config.min_labels_on_alarm if cause is report else config.min_new_labels
     yield Check(
         "new labels",
-        state.n_new_labels >= required,
-        f"{state.n_new_labels} of {required} new labels that may train",
+        state.n_new_labels is not None and state.n_new_labels >= required,
+        "labels were not counted"
+        if state.n_new_labels is None
+        else f"{state.n_new_labels} of {required} new labels that may train",
     )
     yield _check_cooldown(state, config, now)
     yield _check_budget(state, config, now)
@@ -324,14 +328,14 @@ def _check_budget(state: LoopState, config: RetrainConfig, now: datetime) -> Che
     return Check("budget", n < config.budget_trainings, reason)
 
 
-def find_label_cutoff(retrainings: Sequence[Retraining], trained: datetime) -> datetime:
+def find_label_cutoff(retrainings: Sequence[Retraining], trained: datetime | None) -> datetime:
     """Return the time after which labels are new to the loop's trainings, UTC.
 
     Args:
         retrainings: Those that the loop began.
-        trained: When the version in production was trained.
+        trained: When the version in production was trained; None if unknown.
     """
-    return max([trained, *(r.started for r in retrainings if r.has_learned)])
+    return max([trained or _NEVER, *(r.started for r in retrainings if r.has_learned)])
 
 
 def _format_time(time: datetime) -> str:
