@@ -44,7 +44,7 @@ def read_log(
         trained=datetime.fromisoformat(entries[registered - 1].when) if registered else None,
         promoted=None if production is None else _find_promotion(entries, production),
         challenger=None if staging is None else Challenger(staging),
-        rollout=rollout and rollout.version,
+        rollout=None if rollout is None else rollout.version,
         retrainings=retrainings.read_retrainings(entries, lease_s, run_outcome),
         reset=retrainings.find_reset(entries),
         is_stopped=retrainings.is_stopped(entries),
@@ -92,8 +92,10 @@ def read_state(
     state = replace(
         state,
         challenger=state.challenger and _check_challenger(registry, state.challenger.version),
-        evidence=own and Evidence(datetime.fromisoformat(own.created), own.recommendation),
-        monitored=newest and datetime.fromisoformat(newest.created),
+        evidence=None
+        if own is None
+        else Evidence(datetime.fromisoformat(own.created), own.recommendation),
+        monitored=None if newest is None else datetime.fromisoformat(newest.created),
     )
     enough = max(config.retrain.min_labels_on_alarm, config.retrain.min_new_labels)
     if now is not None:
