@@ -87,16 +87,17 @@ class PipelineActions:
         Raises:
             TransitionRefusedError: No other version is served.
         """
-        from cli.pipelines.deployment import deploy_version, plan_rollout
-        from registry.deployments import deployed_bundle, next_version
+        from cli.pipelines.deployment import deploy_next
+        from registry.deployments import deployed_bundle
         from registry.permissions import TransitionRefusedError
+        from registry.rollouts import can_compare
 
         name = self._registry.model_name
         options = self._pipeline_options("deployment", self._config.rollout.config)
         settings: Any
         settings, zenml = read_config(options)
         bundle = deployed_bundle(name)
-        if bundle is None:
+        if bundle is None or not can_compare(name):
             raise TransitionRefusedError(f"{name} is not deployed: nothing can be rolled out.")
         config = DeploymentPipelineConfig(
             model=DeployedModelConfig(name=name, version=version),
@@ -104,11 +105,7 @@ class PipelineActions:
             rollout=settings.rollout or RolloutConfig(),
         )
         self._registry.record_outside_changes()
-        challenger = next_version(self._registry, version)
-        planned = plan_rollout(config, challenger)
-        if planned.rollout is None:
-            raise TransitionRefusedError(f"{name} is not deployed: nothing can be rolled out.")
-        deploy_version(planned, zenml, challenger, why, is_rollback=False, debug=options.debug)
+        deploy_next(config, zenml, self._registry, options, why)
 
     def continue_rollout(self) -> None:
         """Look at the evidence of the rollout, and do what follows from it."""

@@ -1,4 +1,4 @@
-"""Calls an action periodically: never two at a time, and once for all the times that were missed."""
+"""Calls an action periodically: never two at a time, and once for all times that were missed."""
 
 import time
 from collections.abc import Callable

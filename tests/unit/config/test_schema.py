@@ -77,7 +77,10 @@ def test_check_names_a_stale_file_and_writing_cures_it(
     monkeypatch.setattr("sys.argv", ["schema", "--check"])
     assert tool.main() == 1
     message = capsys.readouterr().err
-    assert "gone.schema.json, loop.schema.json, monitoring.schema.json, training.schema.json" in message
+    assert (
+        "gone.schema.json, loop.schema.json, monitoring.schema.json, training.schema.json"
+        in message
+    )
     assert message.endswith("Run: make schema\n")
     monkeypatch.setattr("sys.argv", ["schema"])
     assert tool.main() == 0
