@@ -4,7 +4,7 @@ It lies in the artifact store of the active stack: ``cv_factory_monitoring/MODEL
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from cv_factory.inference.batch_output import OutputFolder
 from cv_factory.monitoring import captured_data, compaction
 from cv_factory.monitoring.batch_results import read_batch_results
 from cv_factory.monitoring.compaction import Compaction
+from cv_factory.monitoring.labels import join_labels
 from cv_factory.monitoring.prediction_reader import Selection, build_window
 from cv_factory.monitoring.window import Window
 from cv_factory.serving.logging.image_folder import remove_old_images
 from registry import deployments, versions
+from registry.label_store import load_labels
 from registry.store_files import open_store_folder
 
 logger = logging.getLogger(__name__)
@@ -54,8 +56,8 @@ def load_window(
             f"folder, and deploy: python run.py --pipeline deployment --model {model_name}"
         )
     class_names = load_class_names(model_name, version)
-    selection = Selection(model_name, start, end, version)
-    return build_window(_read_all(folders, store, selection, class_names), selection, class_names)
+    tables = _read_all(folders, store, Selection(model_name, start, end), class_names)
+    return _build_labeled(tables, Selection(model_name, start, end, version), class_names)
 
 
 def load_captured_window(
@@ -80,7 +82,7 @@ def load_captured_window(
     """
     class_names = load_class_names(model_name, version)
     tables = captured_data.read_captured_data(path, class_names)
-    return build_window(tables, Selection(model_name, start, end, version), class_names)
+    return _build_labeled(tables, Selection(model_name, start, end, version), class_names)
 
 
 def load_batch_window(path: str, model_name: str, version: str | None = None) -> Window:
@@ -98,7 +100,7 @@ def load_batch_window(path: str, model_name: str, version: str | None = None) ->
     """
     class_names = load_class_names(model_name, version)
     tables = read_batch_results(OutputFolder.open(path, {}))
-    return build_window(tables, Selection(model_name, version=version), class_names)
+    return _build_labeled(tables, Selection(model_name, version=version), class_names)
 
 
 def compact_logs(model_name: str) -> Compaction:
@@ -161,6 +163,28 @@ def load_class_names(model_name: str, version: str | None = None) -> tuple[str, 
     if not newest:
         raise versions.RegistryError(f"{model_name} has no version.")
     return versions.load_predictor(newest[0]).contract.class_names
+
+
+def _build_labeled(
+    tables: Iterable[pa.Table], selection: Selection, class_names: tuple[str, ...]
+) -> Window:
+    """Build a window with its labels.
+
+    A label may name a prediction that the window leaves out, such as production's of an image that
+    a shadow has predicted, too.
+    """
+    labels = load_labels(selection.model_name)
+    ids = pa.array(labels.records["prediction_id"].dropna().unique(), pa.string())
+    hmacs: dict[str, str] = {}
+
+    def note_hmacs() -> Iterator[pa.Table]:
+        for table in tables:
+            named = table.select(["id", "image_hmac"]).filter(pc.is_in(table.column("id"), ids))
+            hmacs.update(zip(*(column.to_pylist() for column in named.columns), strict=True))
+            yield table
+
+    window = build_window(note_hmacs(), selection, class_names)
+    return join_labels(window, labels.complete(hmacs))
 
 
 def _read_all(

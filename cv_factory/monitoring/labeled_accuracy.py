@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cv_factory.evaluation.intervals import wilson
-from cv_factory.monitoring.labels import Frame
+from cv_factory.monitoring.labels import MODEL_SOURCE, Frame
 from cv_factory.monitoring.window import Window
 
 
@@ -45,6 +45,8 @@ def estimate_accuracy(
     their stratum count for them. The interval is Wilson's for the effective number of labels
     (Korn and Graubard 1998), that is with the estimate's own variance.
 
+    Labels of models do not count.
+
     Args:
         window: Joined with its labels; of one version, for its accuracy.
         frames: What the samples were drawn from; predictions elsewhere are left out.
@@ -57,7 +59,8 @@ def estimate_accuracy(
     distinct = distinct.select(in_frame)
     probability = distinct.rows["inclusion_probability"].to_numpy()
     is_asked = ~np.isnan(probability)
-    counted = is_asked & distinct.has_label
+    by_model = distinct.rows["label_source"].str.startswith(MODEL_SOURCE).fillna(False)
+    counted = is_asked & distinct.has_label & ~by_model.to_numpy(bool)
     n, n_asked, n_labeled = len(distinct), int(is_asked.sum()), int(counted.sum())
     strata = distinct.rows["stratum"].astype(object).to_numpy()
     reason = _find_gap(strata[is_asked], strata[counted], n)

@@ -1,14 +1,15 @@
 """Labels from the field: joined with predictions, and which of them were asked for.
 
 A label is of an image, so that one of a prediction holds for every prediction of the same image,
-such as that of a shadow. The last label of an image counts.
+such as that of a shadow. The last label of an image counts; one by a model only where there is no
+other.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,10 @@ import pyarrow.compute as pc
 from cv_factory.data.image_manifest import STRING
 from cv_factory.monitoring.report import Coverage
 from cv_factory.monitoring.window import UNKNOWN_CLASS, Window
+from cv_factory.serving.label_record import Label
 
+#: Beginning of the sources of labels that a model made.
+MODEL_SOURCE = "model:"
 _TIME = "datetime64[ms, UTC]"
 #: Columns of labels, a row each time that one was given; see ``cv_factory.serving.label_record``.
 RECORD_COLUMNS: dict[str, Any] = {
@@ -27,11 +31,13 @@ RECORD_COLUMNS: dict[str, Any] = {
     "time": _TIME,
     "prediction_id": STRING,
     "image_hmac": STRING,
+    "model": STRING,
     "label": STRING,
     "source": STRING,
     "is_blind": "bool",
     "key": STRING,
 }
+_IMAGE_COLUMNS = {"prediction_id": STRING, "image_hmac": STRING}
 #: Columns of the images that were chosen to be labelled, a row each time that one was.
 SAMPLE_COLUMNS: dict[str, Any] = {
     "time": _TIME,
@@ -83,6 +89,12 @@ class Labels:
     records: pd.DataFrame
     sample: pd.DataFrame
     frames: tuple[Frame, ...] = ()
+
+    def complete(self, hmacs: Mapping[str, str | None]) -> Self:
+        """Return the labels with the HMACs of the images whose predictions they name."""
+        by_id = self.records["prediction_id"].map(hmacs).astype(STRING)
+        image_hmac = self.records["image_hmac"].fillna(by_id)
+        return replace(self, records=self.records.assign(image_hmac=image_hmac))
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,14 @@ def join_labels(window: Window, labels: Labels) -> Window:
     rows["stratum"] = strata.reindex(matches.stratum).set_axis(rows.index)
     rows["inclusion_probability"] = np.where(is_sampled, matches.probability, np.nan)
     return replace(window, rows=rows)
+
+
+def find_unmatched(window: Window, labels: Sequence[Label]) -> list[int]:
+    """Return the positions of labels that belong to no prediction of a window."""
+    images, names = encode_images(window.rows)
+    rows = build_table((label.model_dump() for label in labels), _IMAGE_COLUMNS)
+    places = _find_images(rows, _arrow(window.rows["id"]), images, names)
+    return np.flatnonzero(places < 0).tolist()
 
 
 def describe_labels(window: Window, labels: Labels) -> LabelReport:
@@ -211,18 +231,14 @@ class _Matches:
 def _match(window: Window, labels: Labels) -> _Matches:
     images, names = encode_images(window.rows)
     ids = _arrow(window.rows["id"])
-
-    def find_images(table: pd.DataFrame) -> npt.NDArray[np.int64]:
-        by_id = _index_in(table["prediction_id"], ids)
-        by_hmac = _index_in(table["image_hmac"], names)
-        return np.where(by_id >= 0, images[by_id] if len(images) else -1, by_hmac)
-
-    # Of what is assigned to one place several times, the last stays.
     record = np.full(len(names), -1, np.int64)
-    record_images = find_images(labels.records)
+    record_images = _find_images(labels.records, ids, images, names)
     is_matched = record_images >= 0
-    record[record_images[is_matched]] = np.flatnonzero(is_matched)
-    sample_images = find_images(labels.sample)
+    by_model = labels.records["source"].str.startswith(MODEL_SOURCE).to_numpy(bool)
+    for counted in (is_matched & by_model, is_matched & ~by_model):
+        # Of what is assigned to one place several times, the last stays.
+        record[record_images[counted]] = np.flatnonzero(counted)
+    sample_images = _find_images(labels.sample, ids, images, names)
     is_sampled = sample_images >= 0
     stratum = np.full(len(names), -1, np.int64)
     probability = np.zeros(len(names))
@@ -231,6 +247,15 @@ def _match(window: Window, labels: Labels) -> _Matches:
     probabilities = labels.sample["inclusion_probability"].to_numpy()
     np.maximum.at(probability, sample_images[is_sampled], probabilities[is_sampled])
     return _Matches(record[images], stratum[images], probability[images], is_matched)
+
+
+def _find_images(
+    table: pd.DataFrame, ids: pa.Array, images: npt.NDArray[np.int64], names: pa.Array
+) -> npt.NDArray[np.int64]:
+    """Return the number of the image of each row of a table, -1 where the window has none."""
+    by_id = _index_in(table["prediction_id"], ids)
+    by_hmac = _index_in(table["image_hmac"], names)
+    return np.where(by_id >= 0, images[by_id] if len(images) else -1, by_hmac)
 
 
 def _class_numbers(labels: pd.Series, class_names: tuple[str, ...]) -> npt.NDArray[np.int64]:

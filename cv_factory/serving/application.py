@@ -158,7 +158,9 @@ class Application:
             self._request_log,
             self._describe_predictions,
         )
-        feedback = FeedbackEndpoint(self._bundle.serving, self._access, self._metrics)
+        feedback = FeedbackEndpoint(
+            self._bundle.model_name, self._bundle.serving, self._access, self._metrics
+        )
         return [
             Route(FEEDBACK_PATH, feedback.handle, methods=["POST"]),
             Route("/predict", predict(RAW_IMAGE, FORM), methods=["POST"]),

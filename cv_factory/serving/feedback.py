@@ -32,15 +32,17 @@ class FeedbackEndpoint:
     """Handler of requests with labels."""
 
     def __init__(
-        self, serving: ServingConfig, access: AccessControl, metrics: ServiceMetrics
+        self, model: str, serving: ServingConfig, access: AccessControl, metrics: ServiceMetrics
     ) -> None:
         """Write labels beside the prediction log, if there is one.
 
         Args:
+            model: Name of the registered model.
             serving: Names the folder; its limits hold.
             access: Authenticates callers, and enforces the rate of labels.
             metrics: Counter of labels.
         """
+        self._model = model
         self._limits = serving.limits
         self._access = access
         self._metrics = metrics
@@ -69,9 +71,9 @@ class FeedbackEndpoint:
         try:
             labels = parse_labels(await read_body(request, self._limits), self._limits)
             self._access.check_label_rate_limit(principal, len(labels))
-            time, key = timestamp(), principal.name
+            common = {"model": self._model, "key": principal.name, "time": timestamp()}
             records = [
-                build_record(label, key=key, time=time, origin=f"{context.request_id}/{position}")
+                build_record(label, **common, origin=f"{context.request_id}/{position}")
                 for position, label in enumerate(labels)
             ]
             await _store(self._log, records)

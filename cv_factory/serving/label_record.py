@@ -1,6 +1,6 @@
 """Labels of predictions: what people and systems say of an image, and the record of it.
 
-A record is ``{"schema": 1, "id", "time", "prediction_id", "image_hmac", "label", "source",
+A record is ``{"schema": 1, "id", "time", "model", "prediction_id", "image_hmac", "label", "source",
 "is_blind", "key"}``. Records are only ever added: a correction is a new one, and the last counts.
 """
 
@@ -50,11 +50,14 @@ class Label(Section):
         return self
 
 
-def build_record(label: Label, *, key: str | None, time: str, origin: str) -> dict[str, Any]:
+def build_record(
+    label: Label, *, model: str, key: str | None, time: str, origin: str
+) -> dict[str, Any]:
     """Return the record of a label.
 
     Args:
         label: Without a source, it is taken for that of the system that has the key.
+        model: Name of the registered model.
         key: Name of the API key that brought it; None for a file.
         time: When it was received, ISO 8601 in UTC; the last record of an image counts.
         origin: Request or file and position: the same label of the same origin has the same id,
@@ -63,4 +66,5 @@ def build_record(label: Label, *, key: str | None, time: str, origin: str) -> di
     record = label.model_dump()
     record["source"] = label.source or f"system:{key}"
     digest = hashlib.sha256(f"{origin}\n{canonical_json(record)}".encode()).hexdigest()
-    return {"schema": SCHEMA, "id": digest[:32], "time": time, **record, "key": key}
+    head = {"schema": SCHEMA, "id": digest[:32], "time": time, "model": model}
+    return {**head, **record, "key": key}

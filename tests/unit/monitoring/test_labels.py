@@ -73,8 +73,22 @@ def test_the_last_label_counts_whether_it_names_the_prediction_or_the_image() ->
         {"image_hmac": "C", "label": "dog"},
         {"image_hmac": "B", "label": "dog"},
         {"prediction_id": "b", "label": "cat"},
+        {"prediction_id": "b", "label": "dog", "source": "model:pets/2"},
     )
     assert join_labels(build_window(), labels).labels.tolist() == [-1, 0, 1, 1, -1]
+
+
+def test_a_label_may_name_a_prediction_that_the_window_leaves_out() -> None:
+    window = build_window()
+    version_2 = window.select((window.rows["version"] == "2").to_numpy(bool))
+    labels = build_labels(
+        {"prediction_id": "c", "label": "dog"}, {"image_hmac": "B", "label": "cat"}
+    )
+    assert join_labels(version_2, labels).labels.tolist() == [-1]
+    completed = labels.complete({"c": "C", "x": None})
+    assert join_labels(version_2, completed).labels.tolist() == [1]
+    assert completed.records["image_hmac"].tolist() == ["C", "B"]
+    assert build_labels().complete({}).records.empty
 
 
 def test_a_class_that_the_model_does_not_know_is_a_label_and_an_error() -> None:
@@ -101,7 +115,7 @@ def test_what_was_asked_for_more_often_has_the_largest_probability() -> None:
 def test_the_report_counts_what_belongs_to_no_prediction_and_covers_days_and_versions() -> None:
     labels = build_labels(
         {"prediction_id": "a", "label": "dog"},
-        {"prediction_id": "a", "label": "bird", "source": "model:pets/3", "is_blind": False},
+        {"prediction_id": "a", "label": "bird", "source": "system:crm", "is_blind": False},
         {"prediction_id": "c", "label": "dog"},
         {"prediction_id": "unknown", "label": "dog"},
         {"image_hmac": "F", "label": "dog"},
@@ -111,7 +125,7 @@ def test_the_report_counts_what_belongs_to_no_prediction_and_covers_days_and_ver
     assert (report.n_records, report.n_labeled, report.n_not_blind) == (5, 3, 1)
     assert (report.n_unmatched, report.unmatched) == (2, ("unknown", "F"))
     assert report.unknown_classes == {"bird": 1}
-    assert report.sources == {"model": 1, "person": 2}
+    assert report.sources == {"system": 1, "person": 2}
     assert report.coverage == (
         Coverage("2026-03-01", "1", 2, 1),
         Coverage("2026-03-02", "1", 1, 1),

@@ -41,7 +41,7 @@ def test_labels_are_stored_with_their_source_and_the_key_that_brought_them(tmp_p
     by_person, by_system = stored(log)
     assert by_person.pop("time") == by_system.pop("time")
     assert len({by_person.pop("id"), by_system.pop("id")}) == 2
-    common = {"schema": 1, "key": "labelling"}
+    common = {"schema": 1, "model": "digits", "key": "labelling"}
     assert by_person == {
         **common, "prediction_id": "a", "image_hmac": None, "label": "3", "source": "person:ann",
         "is_blind": True,

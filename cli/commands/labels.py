@@ -1,0 +1,222 @@
+"""``run.py labels``: choose what to label, and see what the labels say."""
+
+import csv
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
+from cli.session import activate_stack
+from cv_factory.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cv_factory.monitoring.labeled_accuracy import LabeledAccuracy
+    from cv_factory.monitoring.labels import LabelReport
+    from cv_factory.monitoring.window import Window
+
+_COLUMNS = ("prediction_id", "image_hmac", "time", "version", "label", "source", "is_blind")
+_DAYS_OPTION = click.option(
+    "--days",
+    type=click.FloatRange(0, min_open=True),
+    help="Only predictions of the last days.  [default: all]",
+)
+
+
+@click.group("labels")
+def command() -> None:
+    """Choose what to label, and see what the labels say."""
+
+
+@command.command("queue")
+@click.option(
+    "--n", default=100, show_default=True, type=click.IntRange(1), help="About how many images."
+)
+@click.option(
+    "--to",
+    "file",
+    default="labels.csv",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="New CSV to fill in, for run.py feedback.",
+)
+@click.option(
+    "--uniform",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0.2, 1.0),
+    help="Part that is chosen whatever was predicted.",
+)
+@click.option("--version", type=click.IntRange(1), help="Only predictions of this version.")
+@_DAYS_OPTION
+@click.option("--unanswered", is_flag=True, help="What was chosen before and has no label yet.")
+@click.option(
+    "--show-predictions", is_flag=True, help="With the predictions: the labels are not blind."
+)
+@MODEL_OPTION
+@STACK_OPTION
+def queue(
+    n: int,
+    file: Path,
+    uniform: float,
+    version: int | None,
+    days: float | None,
+    unanswered: bool,
+    show_predictions: bool,
+    model_name: str | None,
+    stack: str | None,
+) -> int:
+    """Write a CSV of images to label.
+
+    A part is chosen uniformly, the rest where versions disagree, the model is uncertain, or the
+    image is unfamiliar; with known probabilities, so that what the labels say is not biased.
+    """
+    if file.exists():
+        raise ConfigError(f"{file} exists: name another file (--to), or move it away.")
+    name, window = _load_window(model_name, stack, days, version)
+    if unanswered:
+        chosen = window.rows["inclusion_probability"].notna().to_numpy() & ~window.has_label
+        positions = chosen.nonzero()[0]
+    else:
+        positions = _draw(name, window, n, uniform, version)
+    _write_queue(file, window, positions, show_predictions)
+    click.echo(f"{file}: {len(positions):,} images of {name} to label.")
+    click.echo(f"Fill in the column label, then: python run.py feedback {file} --model {name}")
+    return 0
+
+
+def _draw(
+    model_name: str, window: "Window", n: int, uniform: float, version: int | None
+) -> "np.ndarray[Any, Any]":
+    """Draw images that were not chosen before, store the sample, and return their positions."""
+    from cv_factory.monitoring.label_sampling import draw_queue
+    from registry.label_store import load_labels, open_label_store
+
+    times = window.rows["time"]
+    # What is logged later belongs to the next queue.
+    end = times.max() + timedelta(milliseconds=1)
+    span = times.min(), end, None if version is None else str(version)
+    earlier = load_labels(model_name).frames
+    drawn = draw_queue(window, n, span, datetime.now(UTC), uniform_share=uniform, earlier=earlier)
+    open_label_store(model_name).add_sample(drawn)
+    has_label = window.has_label[drawn.positions]
+    return drawn.positions[~has_label]
+
+
+def _write_queue(
+    file: Path, window: "Window", positions: "np.ndarray[Any, Any]", show_predictions: bool
+) -> None:
+    """Write the rows of a window as a CSV whose labels are to be filled in."""
+    shown = ("predicted", "confidence") if show_predictions else ()
+    try:
+        with file.open("x", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, [*_COLUMNS, *shown])
+            writer.writeheader()
+            for position in positions:
+                row = window.rows.iloc[position]
+                fields = {
+                    "prediction_id": row["id"],
+                    "image_hmac": row["image_hmac"] if isinstance(row["image_hmac"], str) else "",
+                    "time": row["time"].isoformat(timespec="seconds"),
+                    "version": row["version"],
+                    "is_blind": str(not show_predictions).lower(),
+                }
+                if show_predictions:
+                    fields["predicted"] = window.class_names[row["predicted"]]
+                    fields["confidence"] = f"{window.probabilities[position].max():.3f}"
+                writer.writerow(fields)
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be written ({error.strerror}). What was chosen is stored: give the "
+            "command again with --unanswered"
+        ) from None
+
+
+@command.command("status")
+@_DAYS_OPTION
+@MODEL_OPTION
+@STACK_OPTION
+@JSON_OPTION
+def status(days: float | None, model_name: str | None, stack: str | None, as_json: bool) -> int:
+    """Show how many predictions have labels, by day and version, and the accuracy by them."""
+    name, window = _load_window(model_name, stack, days, None)
+    from cv_factory.monitoring.labeled_accuracy import estimate_accuracy
+    from cv_factory.monitoring.labels import describe_labels
+    from registry.label_store import load_labels
+
+    labels = load_labels(name)
+    report = describe_labels(window, labels)
+    versions = sorted(window.rows["version"].unique())
+    accuracies = {
+        version: estimate_accuracy(
+            window.select((window.rows["version"] == version).to_numpy(bool)), labels.frames
+        )
+        for version in versions
+    }
+    if as_json:
+        estimates = {version: asdict(accuracy) for version, accuracy in accuracies.items()}
+        click.echo(json.dumps({"model": name, **asdict(report), "accuracy": estimates}, indent=2))
+        return 0
+    click.echo(_describe(name, report, accuracies))
+    return 0
+
+
+def _load_window(
+    model_name: str | None, stack: str | None, days: float | None, version: int | None
+) -> tuple[str, "Window"]:
+    """Load the predictions of a model with their labels.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    activate_stack(stack)
+    from registry.monitoring_store import load_window
+    from registry.versions import resolve_model_name
+
+    name = resolve_model_name(model_name)
+    start = None if days is None else datetime.now(UTC) - timedelta(days=days)
+    window = load_window(name, start, version=None if version is None else str(version))
+    if not len(window):
+        raise ConfigError(f"The prediction log of {name} has no predictions in this span.")
+    return name, window
+
+
+def _describe(
+    model_name: str, report: "LabelReport", accuracies: dict[str, "LabeledAccuracy"]
+) -> str:
+    sources = ", ".join(f"{n:,} by a {kind}" for kind, n in sorted(report.sources.items()))
+    lines = [
+        f"{model_name}: {report.n_labeled:,} predictions have a label"
+        + (f" ({sources}; {report.n_not_blind:,} in view of the prediction)" if sources else "")
+    ]
+    for row in report.coverage:
+        lines.append(
+            f"  {row.day}  version {row.version}  {row.n_labels:,} of {row.n_predictions:,} "
+            f"({row.share:.1%})"
+        )
+    for version, accuracy in accuracies.items():
+        lines.append(f"  version {version}: {_describe_accuracy(accuracy)}")
+    if report.n_unmatched:
+        some = ", ".join(report.unmatched)
+        lines.append(f"  {report.n_unmatched:,} labels of no prediction here, such as {some}")
+    if report.unknown_classes:
+        some = ", ".join(f"{label} ({n})" for label, n in report.unknown_classes.items())
+        lines.append(f"  labels that are no class of the model: {some}")
+    return "\n".join(lines)
+
+
+def _describe_accuracy(accuracy: "LabeledAccuracy") -> str:
+    if accuracy.accuracy is None:
+        return f"no accuracy by labels, because {accuracy.reason}"
+    assert accuracy.low is not None
+    assert accuracy.high is not None
+    return (
+        f"accuracy {accuracy.accuracy:.1%} ({accuracy.confidence:.0%} interval {accuracy.low:.1%} "
+        f"to {accuracy.high:.1%}) by {accuracy.n_labeled:,} of {accuracy.n_asked:,} images asked "
+        f"for, of {accuracy.n_predictions:,}"
+    )

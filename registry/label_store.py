@@ -1,0 +1,131 @@
+"""Store of labels: those that people gave, those that services received, and what was asked for.
+
+In the stack's artifact store, as Parquet files that are added and never changed. What services of
+this machine received since is read from their folders.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cv_factory.inference.batch_output import OutputFolder
+from cv_factory.monitoring.label_sampling import LabelQueue
+from cv_factory.monitoring.labels import (
+    RECORD_COLUMNS,
+    SAMPLE_COLUMNS,
+    Frame,
+    Labels,
+    build_table,
+)
+from cv_factory.serving.logging.feedback_log import feedback_files, read_feedback
+from registry import deployments
+from registry.store_files import open_store_folder
+
+_RECORDS, _SAMPLE = "records", "sample"
+_FRAME = b"frame"
+
+
+class LabelStore:
+    """Labels of one model in a folder."""
+
+    def __init__(self, folder: OutputFolder) -> None:
+        """Use a folder, which need not exist yet."""
+        self._folder = folder
+
+    def add(self, records: pd.DataFrame) -> int:
+        """Add those labels that are not stored yet, by their ids; return how many.
+
+        Args:
+            records: Rows with ``RECORD_COLUMNS``.
+        """
+        new = records[~records["id"].isin(self._read_records()["id"])]
+        if len(new):
+            self._write(_RECORDS, new, {})
+        return len(new)
+
+    def add_sample(self, queue: LabelQueue) -> None:
+        """Add the images that were chosen to be labelled, and what they were chosen from."""
+        frame = asdict(queue.frame)
+        times = {name: frame[name].isoformat() for name in ("start", "end")}
+        self._write(_SAMPLE, queue.sample, {_FRAME: json.dumps({**frame, **times}).encode()})
+
+    def load(self) -> Labels:
+        """Return all labels."""
+        samples = [self._read(name) for name in self._names(_SAMPLE)]
+        frames = (_parse_frame(sample.schema.metadata[_FRAME]) for sample in samples)
+        return Labels(
+            self._read_records(),
+            _to_pandas(samples, SAMPLE_COLUMNS),
+            tuple(frames),
+        )
+
+    def _read_records(self) -> pd.DataFrame:
+        tables = [self._read(name) for name in self._names(_RECORDS)]
+        return _to_pandas(tables, RECORD_COLUMNS)
+
+    def _names(self, kind: str) -> list[str]:
+        """Return the names of the files of a kind, in the order in which they were written."""
+        return sorted(name for name in self._folder.names() if name.startswith(f"{kind}-"))
+
+    def _read(self, name: str) -> pa.Table:
+        return pq.read_table(pa.BufferReader(self._folder.read(name)))
+
+    def _write(self, kind: str, rows: pd.DataFrame, metadata: dict[bytes, bytes]) -> None:
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata(metadata), buffer)
+        content = buffer.getvalue()
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        self._folder.write(f"{kind}-{now}-{digest}.parquet", content)
+
+
+def open_label_store(model_name: str) -> LabelStore:
+    """Open the labels of a model in the active stack's artifact store."""
+    return LabelStore(open_store_folder(f"cv_factory_monitoring/{model_name}/labels"))
+
+
+def load_labels(model_name: str) -> Labels:
+    """Return all labels of a model, in the order in which they were given."""
+    stored = open_label_store(model_name).load()
+    records = pd.concat([stored.records, _read_received(model_name)], ignore_index=True)
+    # The same label of one request: from the store and its file, or from a shadow's copy.
+    records = records.sort_values("time", kind="stable").drop_duplicates("id", keep="last")
+    return Labels(records.reset_index(drop=True), stored.sample, stored.frames)
+
+
+def collect_labels(model_name: str) -> int:
+    """Store the labels that services of this machine received since; return how many were new."""
+    return open_label_store(model_name).add(_read_received(model_name))
+
+
+def _read_received(model_name: str) -> pd.DataFrame:
+    def read() -> Iterator[dict[str, Any]]:
+        for folder in deployments.log_folders(model_name):
+            for file in feedback_files(folder):
+                with suppress(FileNotFoundError):
+                    yield from read_feedback(file)
+
+    return build_table((r for r in read() if r["model"] == model_name), RECORD_COLUMNS)
+
+
+def _to_pandas(tables: Sequence[pa.Table], columns: dict[str, Any]) -> pd.DataFrame:
+    if not tables:
+        return build_table([], columns)
+    rows: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return rows[list(columns)].astype(columns)
+
+
+def _parse_frame(content: bytes) -> Frame:
+    fields = json.loads(content)
+    times = {name: datetime.fromisoformat(fields[name]) for name in ("start", "end")}
+    return Frame(**{**fields, **times})
