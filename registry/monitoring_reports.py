@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zenml.client import Client
+from zenml.utils.io_utils import is_remote
 
 from cv_factory.config.monitoring import ReportConfig
 from cv_factory.monitoring.metrics_file import metrics_folder, write_metrics
@@ -30,7 +31,13 @@ def load_latest_report(model_name: str, version: int | None = None) -> Monitorin
         size=1,
         hydrate=True,
     )
-    return load_artifact(stored.items[0], MonitoringReport) if stored.items else None
+    if not stored.items:
+        return None
+    artifact = stored.items[0]
+    if not is_remote(artifact.uri):
+        # ZenML would import MLflow first, which takes longer than all else.
+        return MonitoringReport.load(Path(artifact.uri))
+    return load_artifact(artifact, MonitoringReport)
 
 
 def publish(report: MonitoringReport, config: ReportConfig) -> None:
