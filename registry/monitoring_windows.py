@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 from cv_factory.config.monitoring import MonitoringPipelineConfig, WindowConfig
+from cv_factory.config.secrets import mask_secrets
 from cv_factory.inference.reference import Reference
 from cv_factory.monitoring.assessment import Subject, assess
 from cv_factory.monitoring.collected_predictions import CollectedPredictions
+from cv_factory.monitoring.compaction import Compaction
 from cv_factory.monitoring.report import MonitoringReport
 from cv_factory.monitoring.window import Window
 from registry import monitoring_store
@@ -14,17 +16,45 @@ from registry.permissions import TransitionRefusedError
 
 
 def collect(config: WindowConfig, model_name: str) -> CollectedPredictions:
-    """Fix the bounds of a window, so that what comes meanwhile is left to the next run."""
-    now = datetime.now(UTC)
-    end = config.end or now
-    start = config.start
+    """Compact the prediction log, and fix the bounds of a window.
+
+    What is logged or labeled meanwhile is left to the next run.
+
+    Raises:
+        OutputError: The store of monitoring cannot be written; nothing is lost.
+    """
+    now, start = datetime.now(UTC), config.start
     if config.hours is not None:
         start = now - timedelta(hours=config.hours)
+    remarks: tuple[str, ...] = ()
+    if config.batch is None and config.captured is None:
+        remarks = _describe_compaction(monitoring_store.compact_logs(model_name))
     return CollectedPredictions(
-        source=f"prediction log of {model_name}",
+        source=_describe_source(config, model_name),
         start=start.isoformat() if start else None,
-        end=end.isoformat(),
+        end=None if config.batch else (config.end or now).isoformat(),
+        remarks=remarks,
     )
+
+
+def _describe_source(config: WindowConfig, model_name: str) -> str:
+    if config.batch is not None:
+        return f"batch predictions in {mask_secrets(config.batch)}"
+    if config.captured is not None:
+        return f"captured data in {mask_secrets(config.captured)}"
+    return f"prediction log of {model_name}"
+
+
+def _describe_compaction(compaction: Compaction) -> tuple[str, ...]:
+    remarks = []
+    if compaction.n_lost:
+        remarks.append(
+            f"{compaction.n_lost:,} predictions were lost before they were stored: their files "
+            "were pruned (serving.log.prediction_files), or the queue was full. Monitor more often."
+        )
+    if compaction.n_damaged:
+        remarks.append(f"{compaction.n_damaged:,} lines of the log are damaged and were skipped.")
+    return tuple(remarks)
 
 
 def assess_window(
@@ -48,6 +78,12 @@ def _load(
     start, end = (
         datetime.fromisoformat(time) if time else None for time in (collected.start, collected.end)
     )
+    if config.batch is not None:
+        return monitoring_store.load_batch_window(config.batch, model_name, str(version))
+    if config.captured is not None:
+        return monitoring_store.load_captured_window(
+            config.captured, model_name, start, end, str(version)
+        )
     return monitoring_store.load_window(model_name, start, end, str(version))
 
 

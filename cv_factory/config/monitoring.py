@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from cv_factory.config.detectors import DetectorsConfig
-from cv_factory.config.secrets import Location, StorageOptions
+from cv_factory.config.secrets import Location
 from cv_factory.config.section import Problem, RegisteredName, Section, refuse
 
 
@@ -40,9 +40,6 @@ class WindowConfig(Section):
     captured: Location | None = Field(
         None, min_length=1, description="folder or URL of SageMaker's captured data instead"
     )
-    storage_options: StorageOptions = Field(
-        {}, description="for fsspec file systems, as data.storage_options"
-    )
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "WindowConfig":
@@ -59,8 +56,6 @@ class WindowConfig(Section):
             problems.append(Problem(("captured",), "give either batch or captured"))
         if self.batch and (self.hours or self.start or self.end):
             problems.append(Problem(("batch",), "is looked at whole: remove hours, start and end"))
-        if self.storage_options and not (self.batch or self.captured):
-            problems.append(Problem(("storage_options",), "belongs to batch or captured"))
         return problems
 
 

@@ -73,7 +73,7 @@ def assess(
         end=format_time(times.max()),
         n_predictions=len(window),
         n_distinct=len(distinct),
-        n_labels=int((distinct.labels >= 0).sum()),
+        n_labels=int(distinct.has_label.sum()),
         n_refused=window.n_refused,
         class_names=window.class_names,
         findings=tuple(findings),
@@ -109,7 +109,7 @@ def estimate_accuracies(
     estimates = []
     for name in estimator_names():
         accuracy = estimate_accuracy(name, reference.validation, window.probabilities)
-        error = expected_error(reference, name, accuracy)
+        error = expected_error(reference, name, accuracy, window.statistics)
         estimates.append(AccuracyEstimate(name, accuracy, error, len(window)))
     unknown = float("inf")
     return tuple(

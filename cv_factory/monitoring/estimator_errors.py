@@ -114,7 +114,11 @@ def _find_alike(
     means = np.where(is_known, compared, 0.0).sum(axis=0) / is_known.sum(axis=0)
     spread = reference.test.statistics[:, -len(_COMPARED) :].std(axis=0, dtype=np.float64)
     limits = _LARGEST_DISTANCE * np.maximum(spread, _SMALLEST_SPREAD)
-    return [row for row in rows if (np.abs(np.array(row.statistics) - means) <= limits).all()]
+    return [
+        row
+        for row in rows
+        if not row.statistics or (np.abs(np.array(row.statistics) - means) <= limits).all()
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from cv_factory.reporting.html_page import render_html
 from cv_factory.reporting.page import (
     Badge,
     Block,
+    Entry,
     Header,
     Picture,
     Sections,
@@ -52,11 +53,9 @@ def render_report(report: MonitoringReport) -> str:
 def _tiles(report: MonitoringReport) -> list[Tile]:
     tiles = [
         Tile("Recommended", report.recommendation.action),
-        Tile("Predictions", f"{report.n_predictions:,}", f"{report.n_distinct:,} distinct"),
+        Tile("Predictions", f"{report.n_predictions:,}", _describe_counts(report)),
         Tile("Labels", f"{report.n_labels:,}", _coverage(report)),
     ]
-    if report.n_refused is not None:
-        tiles.append(Tile("Refused images", f"{report.n_refused:,}"))
     if report.estimates:
         first = report.estimates[0]
         tiles.append(Tile("Estimated accuracy", f"{first.accuracy:.1%}", _band(first)))
@@ -64,6 +63,11 @@ def _tiles(report: MonitoringReport) -> list[Tile]:
         note = f"{report.baseline.n_images:,} images"
         tiles.append(Tile("Held-out accuracy", f"{report.baseline.accuracy:.1%}", note))
     return tiles
+
+
+def _describe_counts(report: MonitoringReport) -> str:
+    refused = "" if report.n_refused is None else f", {report.n_refused:,} images refused"
+    return f"{report.n_distinct:,} distinct{refused}"
 
 
 def _coverage(report: MonitoringReport) -> str:
@@ -86,20 +90,21 @@ def _recommendation_blocks(report: MonitoringReport) -> list[Block]:
 
 
 def _finding_blocks(report: MonitoringReport) -> list[Block]:
+    order = ("alarm", "not_enough_evidence", "silent")
+    findings = sorted(report.findings, key=lambda finding: order.index(finding.status))
     rows = tuple(
         (
-            finding.detector.replace("_", " "),
+            Entry(finding.detector.replace("_", " "), finding.summary),
             _badge(finding.status),
-            finding.summary,
             _figure(finding.evidence),
             _figure(finding.threshold),
             finding.n,
         )
-        for finding in report.findings
+        for finding in findings
     )
-    columns = ("detector", "status", "finding", "evidence", "alarm at", "n")
+    columns = ("detector", "status", "evidence", "alarm at", "n")
     blocks: list[Block] = [Table(columns, rows)]
-    judged = [f for f in report.findings if _ratio(f) is not None]
+    judged = [finding for finding in findings if _ratio(finding) is not None]
     if judged:
         names = [finding.detector.replace("_", " ") for finding in judged]
         ratios = [_ratio(finding) or 0.0 for finding in judged]
@@ -119,11 +124,11 @@ def _ratio(finding: Finding) -> float | None:
 
 def _blind_spot_blocks(report: MonitoringReport) -> list[Block]:
     rows = tuple(
-        (finding.detector.replace("_", " "), finding.smallest_detectable)
+        (Entry(finding.detector.replace("_", " "), finding.smallest_detectable),)
         for finding in report.findings
         if finding.smallest_detectable
     )
-    return [Table(("detector", "smallest shift that it detects"), rows)] if rows else []
+    return [Table(("smallest shift that each detector could have shown",), rows)] if rows else []
 
 
 def _accuracy_blocks(report: MonitoringReport) -> list[Block]:

@@ -43,13 +43,12 @@ def compute_timeline(
 
 
 def _describe(part: Window, estimate: float | None) -> TimeBucket:
-    is_labeled = part.labels >= 0
-    hits = part.predicted[is_labeled] == part.labels[is_labeled]
+    hits = (part.predicted == part.labels)[part.has_label]
     counts = np.bincount(part.predicted, minlength=len(part.class_names))
     return TimeBucket(
         start=format_time(part.rows["time"].iloc[0]),
         n_predictions=len(part),
-        n_labels=int(is_labeled.sum()),
+        n_labels=len(hits),
         confidence=float(part.probabilities.max(axis=1).mean()),
         class_shares=tuple((counts / len(part)).tolist()),
         estimated_accuracy=estimate,
@@ -71,7 +70,7 @@ def compute_coverage(window: Window) -> tuple[Coverage, ...]:
     version, versions = pd.factorize(window.rows["version"].fillna("unknown"), sort=True)
     key = day * max(1, len(versions)) + version
     n_predictions = np.bincount(key)
-    n_labels = np.bincount(key[window.labels >= 0], minlength=len(n_predictions))
+    n_labels = np.bincount(key[window.has_label], minlength=len(n_predictions))
     return tuple(
         Coverage(day, version, n, n_labeled)
         for (day, version), n, n_labeled in zip(

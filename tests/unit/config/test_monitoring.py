@@ -26,7 +26,6 @@ def test_times_are_read_with_and_without_a_time_zone() -> None:
         (["window.start=2026-11-28", "window.end=2026-11-27"], "must be later than start"),
         (["window.batch=a", "window.captured=b"], "either batch or captured"),
         (["window.batch=a", "window.hours=1"], "looked at whole"),
-        (["window.storage_options={anon: true}"], "belongs to batch or captured"),
     ],
 )
 def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
