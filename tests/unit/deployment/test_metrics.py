@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cv_factory.deployment.local.metrics import MetricsServer, Response, scrape_model
+from cv_factory.deployment.local.metrics import (
+    MetricsServer,
+    Response,
+    count_requests,
+    scrape_model,
+)
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.prometheus_metrics import ServiceMetrics
@@ -137,6 +142,25 @@ def test_a_service_that_protects_its_metrics_decides_for_all() -> None:
     assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert b"cv_factory" not in refused.body
     assert samples(allowed)["cv_factory_requests_total", "2"] == 1
+
+
+def test_a_rollout_is_given_what_each_service_that_answers_has_counted() -> None:
+    with running(FakeService("1"), FakeService("2", key="secret")) as (one, protected):
+        one.metrics.observe_request("/predict", 503, 0.2)
+        open_one = Backend("a", one.server_port, 0.5, find_free_port(), "1")
+        with_key = Backend("b", protected.server_port, 0.5, version="2")
+        without_key = Backend("c", protected.server_port, 0.0, version="2")
+        gone = Backend("d", find_free_port(), 0.0, version="3")
+        answers = envoy(one.server_port, open_one.grpc_port, protected.server_port)
+        counted = count_requests(
+            routes(open_one, with_key, without_key, gone),
+            {with_key: "secret", without_key: None},
+            lambda path: answers[path],
+        )
+    assert counted.keys() == {"a", "b"}
+    first = counted["a"]
+    assert (first.answered, first.server_errors, first.errors) == (2, 1, 0)
+    assert (first.slower[0], first.slower[-1]) == (2, 0)
 
 
 def test_nothing_is_shown_where_no_service_says_who_may_see_it() -> None:

@@ -1,13 +1,16 @@
 """Rollouts on an audit log of their own, with a deployer that starts nothing."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from cli import rollouts as acting
+from cli.commands.rollout import command
 from cv_factory.config.rollout import RolloutConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.endpoint import Endpoint
@@ -101,6 +104,9 @@ class Registry:
     def stages(self) -> dict[int, str]:
         return {1: "production", 2: "staging"}
 
+    def record_outside_changes(self) -> None:
+        pass
+
     def reject(self, number: int, _who: Any, _why: str) -> None:
         self.rejected.append(number)
 
@@ -134,6 +140,12 @@ class Story:
     def last(self) -> Any:
         return self.registry.log.entries()[-1]
 
+    def run(self, *words: str, code: int = 0) -> str:
+        """Run ``run.py rollout`` and return what it printed."""
+        result = CliRunner().invoke(command, words, standalone_mode=False, catch_exceptions=False)
+        assert result.return_value == code
+        return result.output
+
 
 @pytest.fixture
 def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Story:
@@ -143,6 +155,8 @@ def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Story:
     monkeypatch.setattr(rollouts, "GlobalConfiguration", lambda: stores)
     monkeypatch.setattr(deployments, "GlobalConfiguration", lambda: stores)
     monkeypatch.setattr(deployments, "active_deployer", lambda: story.deployer)
+    monkeypatch.setattr("cli.commands.rollout.open_registry", lambda *_: story.registry)
+    monkeypatch.setattr(acting, "start_watcher", lambda _name: None)
     monkeypatch.setattr(rollouts, "send_alerts", lambda alerts, _name: story.alerts.extend(alerts))
     story.begin()
     return story
@@ -298,6 +312,60 @@ def test_what_else_deploys_or_withdraws_ends_it(story: Story) -> None:
     rollouts.require_no_rollout(story.registry)
     with pytest.raises(TransitionRefusedError, match="pets has no rollout"):
         rollouts.require_rollout(story.registry)
+
+
+def test_a_person_holds_goes_on_and_sees_why(story: Story) -> None:
+    assert "Held: pets version 2, a holiday" in story.run("hold", "--reason", "a holiday")
+    story.endpoint.count(2000)
+    assert story.look().reason == "held: a holiday"
+    shown = story.run("status")
+    assert "shadow (step 1 of 4)" in shown
+    assert "wait      held: a holiday" in shown
+    assert "watcher   none: python run.py rollout watch --model pets" in shown
+    story.run("advance", "--reason", "back again")
+    assert (story.last().kind, story.last().why) == ("rollout_step", "back again")
+    status = json.loads(story.run("status", "--json"))
+    assert (status["version"], status["step"], status["held"]) == (2, 0.1, None)
+
+
+def test_a_person_may_advance_without_evidence_but_not_against_it(story: Story) -> None:
+    with pytest.raises(TransitionRefusedError, match="stays at its step: not enough evidence"):
+        story.run("advance")
+    story.run("advance", "--force", "--by", "ann", "--reason", "a demo")
+    assert story.last().why == "a demo (without enough evidence)"
+    assert (story.last().who, story.last().detail["verdict"]) == ("ann", "not_enough_evidence")
+    story.endpoint.count(500, errors=100)
+    with pytest.raises(TransitionRefusedError, match="errors: 100 of 500 requests failed"):
+        story.run("advance", "--force")
+
+
+def test_a_person_ends_it_and_the_version_stays_in_staging(story: Story) -> None:
+    assert "All requests go to version 1" in story.run("abort", "--reason", "complaints")
+    assert story.deployer.now.shares == {"id1": Share(1.0)}
+    assert (story.last().kind, story.last().why) == ("rollout_aborted", "complaints")
+    assert story.registry.rejected == []
+    assert story.run("status") == "pets has no rollout.\n"
+
+
+def test_the_watcher_ends_with_the_rollout_and_outlives_what_passes(
+    story: Story, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = [StackError("MLflow does not answer"), OSError("no space left"), None, None]
+    look = rollouts.look
+
+    def fail_sometimes(*arguments: Any) -> RolloutDecision:
+        failure = failures.pop(0)
+        if failure is not None:
+            raise failure
+        if not failures:
+            story.endpoint.count(500, errors=100)
+        return look(*arguments)
+
+    monkeypatch.setattr(rollouts, "look", fail_sometimes)
+    acting.watch(story.registry, interval_s=0.0)
+    output = capsys.readouterr().out
+    assert "error: MLflow does not answer" in output
+    assert "Rolled back: pets version 2. All requests go to version 1." in output
 
 
 def test_an_endpoint_that_counts_nothing_by_version_refuses() -> None:
