@@ -34,7 +34,6 @@ def start_rollout(deployment: Deployment, config: RolloutConfig, who: str | None
     if config.is_watched:
         process = start_watcher(name)
         click.echo(f"Watched by process {process.pid}: {daemon.log_file(watcher_folder(name))}")
-    click.echo(f"See: python run.py rollout status --model {name}")
 
 
 def step_rollout(registry: "ModelRegistry") -> RolloutDecision | None:

@@ -143,11 +143,14 @@ def deploy_version(
     if finished_run is not None:
         last_step = "promote" if config.endpoint.arm == "stable" else "smoke_test"
         deployed = load_output(finished_run, last_step, Deployment)
-        if rollout is not None:
+        if rollout is None:
+            click.echo(describe_deployment(deployed, next_command(deployed)))
+        else:
             from cli.rollouts import start_rollout
 
             start_rollout(deployed, rollout, who, why)
-        click.echo(describe_deployment(deployed))
+            command = f"python run.py rollout status --model {deployed.model_name}"
+            click.echo(describe_deployment(deployed, command))
         # Such as an earlier version that another stack goes on serving.
         for line in describe_problems(load_status(version.model.name)):
             click.echo(line)
@@ -191,7 +194,7 @@ def change_production(
     )
 
 
-def _next_command(deployment: Deployment) -> str:
+def next_command(deployment: Deployment) -> str:
     """Return what is usual next: the status, or the two ways in which a canary or shadow ends."""
     name, version = deployment.model_name, deployment.version
     if deployment.arm == "stable":
@@ -207,7 +210,7 @@ def _deploy_command(name: str, version: int) -> str:
     return f"python run.py --pipeline deployment --model {name} --set model.version={version}"
 
 
-def describe_deployment(deployment: Deployment) -> str:
+def describe_deployment(deployment: Deployment, command: str) -> str:
     """Return the served version, its verification, and commands to try it."""
     d = deployment
     given = {"stable": "", "canary": f", {d.share:.0%}", "shadow": f", copies of {d.share:.0%}"}
@@ -230,6 +233,6 @@ def describe_deployment(deployment: Deployment) -> str:
     else:
         lines.append(f"Try it:  python run.py predict --url {d.url} IMAGE")
     lines.append(
-        f"Service: zenml model-deployer models describe {d.service_id}\nNext:    {_next_command(d)}"
+        f"Service: zenml model-deployer models describe {d.service_id}\nNext:    {command}"
     )
     return "\n".join(lines)

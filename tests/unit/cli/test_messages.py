@@ -22,7 +22,7 @@ from cli.commands.history import describe_log
 from cli.commands.models import versions_table
 from cli.commands.trace import describe_chain, describe_checks
 from cli.pipelines.batch_inference import describe_predictions
-from cli.pipelines.deployment import describe_deployment
+from cli.pipelines.deployment import describe_deployment, next_command
 from cli.pipelines.validation import describe_report
 from cli.summary import NextStep, render_summary
 from cv_factory.data.validation.report import DataReport, ExpectationResult
@@ -199,7 +199,9 @@ def test_deployment(golden: Golden, name: str, url: str, share: float, arm: Arm)
     deployment = Deployment(*facts, arm=arm)
     if arm == "stable":
         deployment = deployment.with_verification(VerificationResult(url, "2", 16, 1.5e-7))
-    golden(f"deployment_{name}.txt", describe_deployment(deployment) + "\n")
+    golden(
+        f"deployment_{name}.txt", describe_deployment(deployment, next_command(deployment)) + "\n"
+    )
 
 
 def test_validation(golden: Golden) -> None:
