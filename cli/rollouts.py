@@ -58,7 +58,7 @@ def step_rollout(registry: "ModelRegistry") -> RolloutDecision | None:
         decision = look(registry, state)
         if decision.action != "roll_back":
             apply_step(registry, state)  # where an earlier process was killed in between
-        act(registry, state, decision, None, decision.reason)
+        act(registry, state, decision, None, f"automatic: {decision.reason}")
     return decision
 
 

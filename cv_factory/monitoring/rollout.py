@@ -153,7 +153,7 @@ def _compare_errors(evidence: RolloutEvidence, config: RolloutConfig) -> Compari
     increase = largest_increase(own, other)
     figures = f"{own.events} of {own.n} requests failed, in production {other.events} of {other.n}"
     if value >= threshold:
-        summary = f"errors: {figures} (evidence {value:.0f}, limit {threshold:.0f})."
+        summary = f"errors: {figures} (evidence {value:.3g}, limit {threshold:.0f})."
         return Comparison("errors", "worse", summary, value, threshold)
     limit = config.errors.max_increase
     verdict: Verdict = "better" if increase <= limit else "not_enough_evidence"
@@ -184,7 +184,7 @@ def _compare_latency(evidence: RolloutEvidence, config: RolloutConfig) -> Compar
         f"{REQUEST_SECONDS_BUCKETS[row] * 1000:g} ms"
     )
     if is_worse:
-        summary = f"latency: {figures} (evidence {value:.0f}, limit {threshold:.0f})."
+        summary = f"latency: {figures} (evidence {value:.3g}, limit {threshold:.0f})."
         return Comparison("latency", "worse", summary, value, threshold)
     is_passed = increases[row] <= limits.max_increase
     verdict: Verdict = "better" if is_passed else "not_enough_evidence"

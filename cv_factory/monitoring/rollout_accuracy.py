@@ -114,7 +114,7 @@ def compare_accuracy(counts: AccuracyCounts, limits: AccuracyLimits) -> Comparis
         verdict = "better"
     summary = f"accuracy: {_describe(counts)}"
     if verdict == "worse":
-        summary += f" (evidence {evidence:.0f}, limit {pairs_threshold:.0f})"
+        summary += f" (evidence {evidence:.3g}, limit {pairs_threshold:.0f})"
     elif verdict == "not_enough_evidence" and counts.disagreements:
         summary += ". More of the disagreements need a label: run.py labels queue"
     return Comparison(
@@ -124,7 +124,9 @@ def compare_accuracy(counts: AccuracyCounts, limits: AccuracyLimits) -> Comparis
 
 def _describe(counts: AccuracyCounts) -> str:
     own, other = counts.labelled, counts.labelled_in_production
-    parts = [f"{counts.disagreements} disagreements among {counts.n_pairs} images"]
+    parts = []
+    if counts.n_pairs or not own.n:
+        parts = [f"{counts.disagreements} disagreements among {counts.n_pairs} images"]
     if counts.n_labelled_disagreements:
         parts.append(
             f"of {counts.n_labelled_disagreements} labelled the version alone is right in "
