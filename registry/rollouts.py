@@ -21,6 +21,7 @@ from cv_factory.deployment.traffic import Share
 from cv_factory.errors import CVFactoryError
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.rollout import (
+    Action,
     Comparison,
     RolloutDecision,
     RolloutState,
@@ -115,7 +116,7 @@ def begin_rollout(
     }
     registry.log.record("rollout_started", who, why, detail)
     state = require_rollout(registry)
-    _announce(registry.model_name, state, "resolved", f"version {state.version} is rolled out")
+    _announce(registry.model_name, state, "resolved", "has begun")
     look(registry, state)
     return state
 
@@ -134,8 +135,8 @@ def look(registry: ModelRegistry, state: RolloutState) -> RolloutDecision:
     own = services.get(state.service)
     if own is None or not own.is_running:
         reason = f"version {state.version} does not answer: see python run.py status"
-        action = "hold" if state.hold_reason is None else "wait"
-        return RolloutDecision(action, "not_enough_evidence", reason)  # type: ignore[arg-type]
+        action: Action = "hold" if state.hold_reason is None else "wait"
+        return RolloutDecision(action, "not_enough_evidence", reason)
     counters = deployer.service_endpoint(own).counters()
     evidence = _observe(evidence, counters, own.service_name, state.config)
     evidence.save(file)

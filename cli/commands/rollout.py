@@ -125,10 +125,10 @@ def abort(why: str, who: str | None, model_name: str | None, stack: str | None) 
         state = require_rollout(registry)
         serving = abort_rollout(registry, state, who, why)
     name = registry.model_name
+    served = f" All requests go to version {', '.join(serving)}." if serving else ""
     click.echo(
-        f"Aborted: {name} version {state.version}. All requests go to version "
-        f"{', '.join(serving)}.\nNext: python run.py reject {state.version} --reason WHY "
-        f"--model {name}"
+        f"Aborted: {name} version {state.version}.{served}\n"
+        f"Next: python run.py reject {state.version} --reason WHY --model {name}"
     )
     return 0
 

@@ -223,7 +223,7 @@ def test_a_breach_gives_the_requests_back_verifies_and_tells_why(story: Story) -
     assert "errors: 20 of 2200 requests failed, in production 0 of 2200" in entry.why
     assert entry.detail["verification"] == ["Version 1 answered 20 golden samples."]
     assert story.registry.rejected == [2]
-    assert "was rolled back at 0.1 of the requests: errors" in story.endpoint.rollout
+    assert "was rolled back at 0.1 of the requests: automatic: errors" in story.endpoint.rollout
     assert (story.alerts[-1].severity, story.alerts[-1].status) == ("critical", "firing")
     assert story.look() is None
 
