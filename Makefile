@@ -22,7 +22,7 @@ export UV_HTTP_TIMEOUT ?= 300
 unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
-dev_extras := dev sources backbones heif
+dev_extras := dev sources backbones heif slack
 # tests/conftest.py says how many.
 workers := --numprocesses auto --maxprocesses 4 --dist worksteal
 

@@ -1,4 +1,4 @@
-"""The audit log in a bucket of a real S3 server (SeaweedFS), through ZenML's own artifact store."""
+"""Audit log and alert log in a bucket of a real S3 server (SeaweedFS), through ZenML's store."""
 
 import json
 import threading
@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 
 from cv_factory.errors import ArtifactError
+from cv_factory.monitoring.alert import Alert
+from registry.alert_log import AlertLog, LoggedAlert
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.audit.log_files import LogFiles, open_log_files
 from tests.support.s3_server import BUCKET, S3Server
@@ -90,3 +92,25 @@ def test_of_many_writers_one_gets_the_number_and_an_edit_shows(s3: S3Server) -> 
         files(s3.url, secret="wrong").create("00000001.json", b"{}")
     with pytest.raises(ArtifactError, match="artifact store of the active stack"):
         files("http://127.0.0.1:9").names()
+
+
+def test_of_many_writers_one_announces_an_incident(s3: S3Server) -> None:
+    now, gate = datetime.now(UTC), threading.Barrier(3)
+    entries: list[LoggedAlert | None] = []
+
+    def announce() -> None:
+        log = AlertLog(files(s3.url))
+        gate.wait()
+        entries.append(log.add(Alert("drift/digits", "firing", "warning", "It drifts"), now))
+
+    threads = [threading.Thread(target=announce) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (entry,) = filter(None, entries)
+    log = AlertLog(files(s3.url))
+    assert log.pending() == log.open_incidents() == [entry]
+    log.mark(1, "sent")
+    log.mark(1, "sent")
+    assert AlertLog(files(s3.url)).n_waiting == 0

@@ -1,0 +1,1 @@
+"""Observability: what Prometheus, Alertmanager and Grafana run with; ``python -m`` writes it."""
