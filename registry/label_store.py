@@ -1,13 +1,13 @@
 """Store of labels: those that people gave, those that services received, and what was asked for.
 
-In the stack's artifact store, as Parquet files that are added and never changed. What services of
-this machine received since is read from their folders.
+In the stack's artifact store, as Parquet files that are added and never changed, except to forget.
+What services of this machine received since is read from their folders.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cv_factory.inference.batch_output import OutputFolder
@@ -26,7 +27,7 @@ from cv_factory.monitoring.labels import (
     Labels,
     build_table,
 )
-from cv_factory.serving.logging.feedback_log import feedback_files, read_feedback
+from cv_factory.serving.logging.feedback_log import feedback_files, read_feedback, remove_feedback
 from registry import deployments
 from registry.store_files import open_store_folder
 
@@ -68,6 +69,24 @@ class LabelStore:
             tuple(frames),
         )
 
+    def remove(self, prediction_ids: Collection[str], image_hmacs: Collection[str]) -> int:
+        """Remove the labels of predictions and images, and that they were chosen; return how many.
+
+        The files that hold them are the only ones that are ever written anew.
+        """
+        n_removed = 0
+        for name in (*self._names(_RECORDS), *self._names(_SAMPLE)):
+            table = self._read(name)
+            is_forgotten = pc.or_(
+                pc.is_in(table["prediction_id"], pa.array(list(prediction_ids), pa.string())),
+                pc.is_in(table["image_hmac"], pa.array(list(image_hmacs), pa.string())),
+            )
+            kept = table.filter(pc.invert(is_forgotten))
+            if len(kept) < len(table):
+                self._folder.write(name, _encode(kept))
+                n_removed += len(table) - len(kept)
+        return n_removed
+
     def _read_records(self) -> pd.DataFrame:
         tables = [self._read(name) for name in self._names(_RECORDS)]
         return _to_pandas(tables, RECORD_COLUMNS)
@@ -81,9 +100,7 @@ class LabelStore:
 
     def _write(self, kind: str, rows: pd.DataFrame, metadata: dict[bytes, bytes]) -> None:
         table = pa.Table.from_pandas(rows, preserve_index=False)
-        buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(metadata), buffer)
-        content = buffer.getvalue()
+        content = _encode(table.replace_schema_metadata(metadata))
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         digest = hashlib.sha256(content).hexdigest()[:12]
         self._folder.write(f"{kind}-{now}-{digest}.parquet", content)
@@ -108,6 +125,28 @@ def collect_labels(model_name: str) -> int:
     return open_label_store(model_name).add(_read_received(model_name))
 
 
+def forget_labels(
+    model_name: str, prediction_ids: Collection[str], image_hmacs: Collection[str]
+) -> int:
+    """Remove all labels of predictions and images, wherever they are; return how many there were.
+
+    Args:
+        model_name: The model.
+        prediction_ids: Of all predictions of the images, since labels name the one or the other.
+        image_hmacs: Of the images.
+    """
+    ids, hmacs = frozenset(prediction_ids), frozenset(image_hmacs)
+
+    def is_forgotten(record: Mapping[str, Any]) -> bool:
+        return record["prediction_id"] in ids or record["image_hmac"] in hmacs
+
+    # The services' files first: what is collected meanwhile is in the store, and removed there.
+    n_removed = sum(
+        remove_feedback(folder, is_forgotten) for folder in deployments.log_folders(model_name)
+    )
+    return n_removed + open_label_store(model_name).remove(ids, hmacs)
+
+
 def _read_received(model_name: str) -> pd.DataFrame:
     def read() -> Iterator[dict[str, Any]]:
         for folder in deployments.log_folders(model_name):
@@ -116,6 +155,12 @@ def _read_received(model_name: str) -> pd.DataFrame:
                     yield from read_feedback(file)
 
     return build_table((r for r in read() if r["model"] == model_name), RECORD_COLUMNS)
+
+
+def _encode(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
 
 
 def _to_pandas(tables: Sequence[pa.Table], columns: dict[str, Any]) -> pd.DataFrame:

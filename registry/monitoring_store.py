@@ -22,7 +22,7 @@ from cv_factory.monitoring.prediction_reader import Selection, build_window
 from cv_factory.monitoring.window import Window
 from cv_factory.serving.logging.image_folder import remove_old_images
 from registry import deployments, versions
-from registry.label_store import load_labels
+from registry.label_store import collect_labels, load_labels
 from registry.store_files import open_store_folder
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ def load_batch_window(path: str, model_name: str, version: str | None = None) ->
 def compact_logs(model_name: str) -> Compaction:
     """Move the closed prediction logs of a model into the store, and remove images that are old.
 
+    Labels that services received are copied into the store.
+
     Raises:
         OutputError: The store cannot be written; nothing is lost.
     """
@@ -116,6 +118,7 @@ def compact_logs(model_name: str) -> Compaction:
     for log in deployments.load_log_configs(model_name):
         if log.images is not None:
             remove_old_images(Path(log.images.folder), log.images.days)
+    collect_labels(model_name)
     if total.n_lost or total.n_damaged:
         logger.warning(
             "%s: %d predictions were lost before they were stored (dropped, or pruned by "

@@ -52,6 +52,9 @@ def command() -> None:
     type=click.FloatRange(0.2, 1.0),
     help="Part that is chosen whatever was predicted.",
 )
+@click.option(
+    "--disagreements", is_flag=True, help="As many of the others as possible, for a rollout."
+)
 @click.option("--version", type=click.IntRange(1), help="Only predictions of this version.")
 @_DAYS_OPTION
 @click.option("--unanswered", is_flag=True, help="What was chosen before and has no label yet.")
@@ -64,6 +67,7 @@ def queue(
     n: int,
     file: Path,
     uniform: float,
+    disagreements: bool,
     version: int | None,
     days: float | None,
     unanswered: bool,
@@ -73,7 +77,7 @@ def queue(
 ) -> int:
     """Write a CSV of images to label.
 
-    A part is chosen uniformly, the rest where versions disagree, the model is uncertain, or the
+    A part is chosen uniformly, the others where versions disagree, the model is uncertain, or the
     image is unfamiliar; with known probabilities, so that what the labels say is not biased.
     """
     if file.exists():
@@ -83,7 +87,7 @@ def queue(
         chosen = window.rows["inclusion_probability"].notna().to_numpy() & ~window.has_label
         positions = chosen.nonzero()[0]
     else:
-        positions = _draw(name, window, n, uniform, version)
+        positions = _draw(name, window, n, (uniform, 1.0 if disagreements else 0.5), version)
     _write_queue(file, window, positions, show_predictions)
     click.echo(f"{file}: {len(positions):,} images of {name} to label.")
     click.echo(f"Fill in the column label, then: python run.py feedback {file} --model {name}")
@@ -91,7 +95,7 @@ def queue(
 
 
 def _draw(
-    model_name: str, window: "Window", n: int, uniform: float, version: int | None
+    model_name: str, window: "Window", n: int, shares: tuple[float, float], version: int | None
 ) -> "np.ndarray[Any, Any]":
     """Draw images that were not chosen before, store the sample, and return their positions."""
     from cv_factory.monitoring.label_sampling import draw_queue
@@ -101,8 +105,15 @@ def _draw(
     # What is logged later belongs to the next queue.
     end = times.max() + timedelta(milliseconds=1)
     span = times.min(), end, None if version is None else str(version)
-    earlier = load_labels(model_name).frames
-    drawn = draw_queue(window, n, span, datetime.now(UTC), uniform_share=uniform, earlier=earlier)
+    drawn = draw_queue(
+        window,
+        n,
+        span,
+        datetime.now(UTC),
+        uniform_share=shares[0],
+        disagreement_share=shares[1],
+        earlier=load_labels(model_name).frames,
+    )
     open_label_store(model_name).add_sample(drawn)
     has_label = window.has_label[drawn.positions]
     return drawn.positions[~has_label]

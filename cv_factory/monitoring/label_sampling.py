@@ -46,12 +46,12 @@ def draw_queue(
     now: datetime,
     *,
     uniform_share: float = 0.5,
+    disagreement_share: float = 0.5,
     earlier: Sequence[Frame] = (),
 ) -> LabelQueue:
     """Choose about ``n`` images of a window to be labelled.
 
-    The number is random, so that inclusion probabilities are known. Half of those that are not
-    chosen uniformly are images of which two versions disagree, where there are so many.
+    The number is random, so that inclusion probabilities are known.
 
     Args:
         window: Predictions and the labels that were given or asked for already.
@@ -59,6 +59,7 @@ def draw_queue(
         frame: Span and version that the window was selected by.
         now: Time of the sample.
         uniform_share: Part that is chosen uniformly, ``MIN_UNIFORM_SHARE`` to 1.
+        disagreement_share: Part of the others that versions disagree about, if there are so many.
         earlier: What earlier samples were drawn from.
     """
     images, names = encode_images(window.rows)
@@ -69,7 +70,8 @@ def draw_queue(
     floor = np.zeros(len(rows))
     for old in earlier:
         floor = np.maximum(floor, np.where(old.contains(rows), _include(old, scores, disputed), 0))
-    new = _design(Frame(*frame, 0.0), floor, scores, disputed, n, uniform_share)
+    goals = n * uniform_share, n * (1.0 - uniform_share) * disagreement_share, n
+    new = _design(Frame(*frame, 0.0), floor, scores, disputed, goals)
     probability = np.maximum(floor, _include(new, scores, disputed))
     random = draw_numbers(names.to_numpy(zero_copy_only=False))
     is_chosen = random < probability
@@ -87,16 +89,25 @@ def draw_queue(
 
 
 def _design(
-    frame: Frame, floor: _Doubles, scores: _Doubles, disputed: _Doubles, n: float, uniform: float
+    frame: Frame,
+    floor: _Doubles,
+    scores: _Doubles,
+    disputed: _Doubles,
+    goals: tuple[float, float, float],
 ) -> Frame:
-    """Return a frame with the probabilities that choose ``n`` more images than ``floor`` does."""
+    """Return a frame with the probabilities that choose more images than ``floor`` does.
+
+    As many as the goals say: uniformly, of those that versions disagree about, and in all.
+    """
+    n_uniform, n_disputed, n = goals
 
     def gain(design: Frame) -> float:
         return float(np.maximum(_include(design, scores, disputed) - floor, 0.0).sum())
 
-    frame = _solve(frame, "uniform_probability", 1.0, gain, n * uniform)
+    frame = _solve(frame, "uniform_probability", 1.0, gain, n_uniform)
     if disputed.any():
-        frame = _solve(frame, "disagreement_probability", 1.0, gain, (gain(frame) + n) / 2)
+        goal = gain(frame) + n_disputed
+        frame = _solve(frame, "disagreement_probability", 1.0, gain, goal)
     if scores.any():
         most = 1.0 / float(scores[scores > 0].min())  # chooses every image with a score
         frame = _solve(frame, "uncertainty_factor", most, gain, n)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from cv_factory.data.image_manifest import STRING
 from cv_factory.monitoring.report import Coverage
+from cv_factory.monitoring.timeline import compute_coverage
 from cv_factory.monitoring.window import UNKNOWN_CLASS, Window
 from cv_factory.serving.label_record import Label
 
@@ -176,23 +177,7 @@ def describe_labels(window: Window, labels: Labels) -> LabelReport:
         unknown_classes=dict(Counter(records["label"][is_unknown])),
         sources=dict(Counter(kinds)),
         n_not_blind=int((~rows["is_blind"]).sum()),
-        coverage=measure_coverage(window),
-    )
-
-
-def measure_coverage(window: Window) -> tuple[Coverage, ...]:
-    """Return how many predictions of each day (UTC) and version have a label, the oldest first."""
-    rows = pd.DataFrame(
-        {
-            "day": window.rows["time"].dt.strftime("%Y-%m-%d"),
-            "version": window.rows["version"],
-            "has_label": window.has_label,
-        }
-    )
-    groups = rows.groupby(["day", "version"])["has_label"].agg(["size", "sum"])
-    return tuple(
-        Coverage(str(day), str(version), int(size), int(n_labels))
-        for day, version, size, n_labels in groups.reset_index().itertuples(index=False)
+        coverage=compute_coverage(window),
     )
 
 

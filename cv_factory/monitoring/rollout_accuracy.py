@@ -116,7 +116,7 @@ def compare_accuracy(counts: AccuracyCounts, limits: AccuracyLimits) -> Comparis
     if verdict == "worse":
         summary += f" (evidence {evidence:.3g}, limit {pairs_threshold:.0f})"
     elif verdict == "not_enough_evidence" and counts.disagreements:
-        summary += ". More of the disagreements need a label: run.py labels queue"
+        summary += ". More of the disagreements need a label: run.py labels queue --disagreements"
     return Comparison(
         "accuracy", verdict, f"{summary}.", evidence, pairs_threshold, limits.is_required
     )

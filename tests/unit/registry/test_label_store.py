@@ -89,6 +89,29 @@ def test_labels_of_services_count_before_and_after_they_are_collected(
     pd.testing.assert_frame_equal(label_store.load_labels("pets").records, before)
 
 
+def test_what_is_forgotten_is_in_no_file(store: label_store.LabelStore, tmp_path: Path) -> None:
+    window, _ = build_window(20, 0)
+    store.add_sample(draw_queue(window, 20, SPAN, END))
+    forgotten = window.rows["id"][3]
+    log = FeedbackLog(tmp_path / "log", 2**20)
+    for name in (forgotten, "other"):
+        store.add(table(record(name, "cat")))
+        log.append([record(name, "dog", 1)])
+    hmac = "ab" * 32
+    by_image = Label(image_hmac=hmac, label="cat")
+    time = "2026-03-02T00:00:00.000+00:00"
+    store.add(table(build_record(by_image, model="pets", key=None, time=time, origin="1")))
+    assert label_store.forget_labels("pets", [forgotten], [hmac]) == 4
+    log.append([record("later", "cat")])
+    content = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert forgotten.encode() not in content
+    assert hmac.encode() not in content
+    left = label_store.load_labels("pets")
+    assert left.records["prediction_id"].tolist() == ["other", "later", "other"]
+    assert (len(left.sample), len(left.frames)) == (19, 1)
+    assert label_store.forget_labels("pets", [forgotten], [hmac]) == 0
+
+
 @pytest.fixture
 def project(
     store: label_store.LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
-from cv_factory.serving.logging.feedback_log import FeedbackLog, feedback_files, read_feedback
+from cv_factory.serving.logging.feedback_log import (
+    FeedbackLog,
+    feedback_files,
+    read_feedback,
+    remove_feedback,
+)
 from cv_factory.serving.logging.prediction_log import read_predictions
 from cv_factory_client import AsyncPredictionClient, ClientConfigError, Label, PredictionClient
 from tests.support.digits_service import DigitsService, app_client, digit_png, post_image
@@ -145,7 +150,9 @@ def test_the_same_request_at_two_services_makes_records_of_one_id(tmp_path: Path
     assert len({record["id"] for record in stored(tmp_path)}) == 2
 
 
-def test_files_begin_anew_beyond_their_size_and_a_cut_line_is_skipped(tmp_path: Path) -> None:
+def test_files_begin_anew_beyond_their_size_and_a_cut_line_is_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     log = FeedbackLog(tmp_path, 10)
     for number in range(3):
         log.append([{"id": number}, {"id": number}])
@@ -153,6 +160,11 @@ def test_files_begin_anew_beyond_their_size_and_a_cut_line_is_skipped(tmp_path: 
     assert len(others) == 2
     first.write_bytes(first.read_bytes()[:-3])
     assert [record["id"] for record in stored(tmp_path)] == [0, 1, 1, 2, 2]
+    first.write_bytes(b"damaged\n" + first.read_bytes())
+    assert [record["id"] for record in stored(tmp_path)] == [0, 1, 1, 2, 2]
+    assert f"{first}, line 1: no label can be read" in caplog.text
+    assert remove_feedback(tmp_path, lambda record: record["id"] == 1) == 2
+    assert [record["id"] for record in stored(tmp_path)] == [0, 2, 2]
 
 
 def test_both_clients_give_labels_over_http_alone(tmp_path: Path) -> None:
