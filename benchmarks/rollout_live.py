@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -177,12 +177,7 @@ def measure_breach(live: Live, rate: float) -> dict[str, Any]:
     killer.start()
     while True:
         time.sleep(LOOK_INTERVAL_S)
-        counters = live.endpoint.counters()
-        deltas = {n: c.since(evidence.counters.get(n, c)) for n, c in counters.items()}
-        if len(deltas) == 2:
-            evidence = replace(
-                evidence.observe(deltas["two"], deltas["one"], 2.0), counters=counters
-            )
+        evidence = evidence.look(live.endpoint.counters(), "two", 2.0)
         comparisons = compare(evidence, _CONFIG)
         decision = decide(state, comparisons, evidence.step_requests, datetime.now(UTC))
         if decision.action == "roll_back" or time.perf_counter() - start > 120:

@@ -175,7 +175,7 @@ def _arm(
         return ServiceCounters(n, server_errors=errors, errors=errors)
     seconds = slowness * _MEDIAN_S * np.exp(_SIGMA * rng.standard_normal(n))
     slower = tuple(int((seconds > bound).sum()) for bound in REQUEST_SECONDS_BUCKETS)
-    return ServiceCounters(n, slower, errors, errors)
+    return ServiceCounters(n, slower, errors, n, errors)
 
 
 def _disagreements(

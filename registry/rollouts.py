@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from cv_factory.deployment.traffic import Share
 from cv_factory.errors import CVFactoryError
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.rollout import (
-    Action,
     Comparison,
     RolloutDecision,
     RolloutState,
@@ -29,7 +28,6 @@ from cv_factory.monitoring.rollout import (
     decide,
 )
 from cv_factory.monitoring.rollout_evidence import RolloutEvidence
-from cv_factory.serving.service_counters import ServiceCounters
 from registry import deployments
 from registry.alerts import send_alerts
 from registry.audit.rollouts import replay_rollout
@@ -133,15 +131,17 @@ def look(registry: ModelRegistry, state: RolloutState) -> RolloutDecision:
     deployer = deployments.active_deployer()
     services = {str(s.uuid): s for s in deployer.services(registry.model_name)}
     own = services.get(state.service)
-    if own is None or not own.is_running:
-        reason = f"version {state.version} does not answer: see python run.py status"
-        action: Action = "hold" if state.hold_reason is None else "wait"
-        return RolloutDecision(action, "not_enough_evidence", reason)
-    counters = deployer.service_endpoint(own).counters()
-    evidence = _observe(evidence, counters, own.service_name, state.config)
-    evidence.save(file)
+    if own is not None:
+        endpoint, latency = deployer.service_endpoint(own), state.config.latency
+        max_ratio = latency.max_ratio if latency else 1.0
+        evidence = evidence.look(endpoint.counters(), own.service_name, max_ratio)
+        evidence.save(file)
     comparisons = compare(evidence, state.config)
     decision = decide(state, comparisons, evidence.step_requests, now)
+    is_gone = own is None or endpoint.health(own.service_name).state == "missing"
+    if is_gone and state.hold_reason is None and decision.action != "roll_back":
+        reason = f"version {state.version} does not run: see python run.py status"
+        return RolloutDecision("hold", "not_enough_evidence", reason, comparisons)
     # The log is read seldom enough, and before each step; harm of errors does not wait for it.
     is_due = decision.action != "wait" or time.monotonic() >= _ACCURACY_DUE.get(state.entry, 0.0)
     if state.config.accuracy is None or decision.action == "roll_back" or not is_due:
@@ -248,23 +248,6 @@ def finish_rollout(
     """Record that the version is in production by a rollout, and on which evidence."""
     registry.log.record("rollout_finished", who, why, _detail(state, decision))
     _announce(registry.model_name, state, "resolved", "is in production")
-
-
-def _observe(
-    evidence: RolloutEvidence,
-    counters: dict[str, ServiceCounters],
-    own_name: str,
-    config: RolloutConfig,
-) -> RolloutEvidence:
-    """Return the evidence with what was counted since the last look, if both arms answered."""
-    if own_name not in counters or len(counters) < 2:
-        return evidence
-    # A service that was not there at the last look counts from now on.
-    deltas = {n: c.since(evidence.counters.get(n, c)) for n, c in counters.items()}
-    own = deltas.pop(own_name)
-    others = sum(deltas.values(), ServiceCounters())
-    max_ratio = config.latency.max_ratio if config.latency else 1.0
-    return replace(evidence.observe(own, others, max_ratio), counters=counters)
 
 
 def _compare_accuracy(

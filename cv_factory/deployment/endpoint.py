@@ -74,8 +74,6 @@ class EndpointView(ABC):
     def counters(self) -> dict[str, ServiceCounters]:
         """Return what each service that is given requests or copies has counted, by its name.
 
-        A service that does not answer is left out.
-
         Raises:
             StackError: Endpoints of this kind count nothing by service.
         """

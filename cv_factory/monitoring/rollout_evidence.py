@@ -3,6 +3,7 @@
 The file outlives the process that looks, so that the next look goes on where the last one stopped.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,36 @@ class RolloutEvidence:
         default_factory=lambda: np.zeros((len(REQUEST_SECONDS_BUCKETS), len(ODDS_RATIOS)))
     )
     counters: dict[str, ServiceCounters] = field(default_factory=dict)
+
+    def look(
+        self, counters: Mapping[str, ServiceCounters], own_name: str, max_ratio: float
+    ) -> "RolloutEvidence":
+        """Return the evidence after another look at the counters.
+
+        Args:
+            counters: Of all services, by name; one that was not there before counts from now on.
+            own_name: Name of the version's service.
+            max_ratio: ``LatencyLimits.max_ratio``.
+        """
+        if own_name not in counters or len(counters) < 2:
+            return self  # it was given nothing, or there is nothing to compare it with
+        if any(not c.is_complete and name not in self.counters for name, c in counters.items()):
+            return self  # where it began is not known yet
+        # Of one that crashed the proxy's counts remain; what it answered is counted later.
+        present = {
+            name: c
+            if c.is_complete
+            else replace(self.counters.get(name, c), sent=c.sent, errors=c.errors)
+            for name, c in counters.items()
+        }
+        is_complete = all(c.is_complete for c in counters.values())
+        deltas = {
+            name: replace(c.since(self.counters.get(name, c)), is_complete=is_complete)
+            for name, c in present.items()
+        }
+        own = deltas.pop(own_name)
+        others = replace(sum(deltas.values(), ServiceCounters()), is_complete=is_complete)
+        return replace(self.observe(own, others, max_ratio), counters=present)
 
     def observe(
         self, version: ServiceCounters, production: ServiceCounters, max_ratio: float

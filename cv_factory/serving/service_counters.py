@@ -1,7 +1,7 @@
 """Counters of one service that its version is judged by: requests, errors and durations."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client.samples import Sample
 
@@ -20,29 +20,36 @@ class ServiceCounters:
         answered: Prediction requests that the service answered, copies included.
         slower: Of these, those that took longer than each of ``REQUEST_SECONDS_BUCKETS``.
         server_errors: Requests that it answered with 5xx.
-        errors: Requests that the proxy saw answered with 5xx, or not at all.
+        sent: Requests of any kind that the proxy sent to it.
+        errors: Of these, answered with 5xx, or not at all.
+        is_complete: Whether the service told what it counts; a crash leaves the proxy's counts.
     """
 
     answered: int = 0
     slower: tuple[int, ...] = _NONE_SLOW
     server_errors: int = 0
+    sent: int = 0
     errors: int = 0
+    is_complete: bool = True
 
     @property
     def requests(self) -> int:
         """Number of prediction requests, with those that were not answered at all."""
+        if not self.is_complete:
+            return max(self.sent, self.errors)
         return self.answered + max(0, self.errors - self.server_errors)
 
     def since(self, before: "ServiceCounters") -> "ServiceCounters":
         """Return what was counted since; what went back was started again at zero."""
-        if self.errors < before.errors:  # the proxy counts anew
-            before = ServiceCounters(before.answered, before.slower, before.server_errors)
+        if self.sent < before.sent or self.errors < before.errors:  # the proxy counts anew
+            before = replace(before, sent=0, errors=0)
         if self.answered < before.answered or self.server_errors < before.server_errors:
-            before = ServiceCounters(errors=before.errors)
+            before = ServiceCounters(sent=before.sent, errors=before.errors)
         return ServiceCounters(
             self.answered - before.answered,
             tuple(a - b for a, b in zip(self.slower, before.slower, strict=True)),
             self.server_errors - before.server_errors,
+            self.sent - before.sent,
             self.errors - before.errors,
         )
 
@@ -52,17 +59,21 @@ class ServiceCounters:
             self.answered + other.answered,
             tuple(a + b for a, b in zip(self.slower, other.slower, strict=True)),
             self.server_errors + other.server_errors,
+            self.sent + other.sent,
             self.errors + other.errors,
         )
 
 
-def parse_counters(metrics: str, errors: int) -> ServiceCounters:
+def parse_counters(metrics: str | None, sent: int, errors: int) -> ServiceCounters:
     """Return the counters of a service.
 
     Args:
-        metrics: Its metrics as text.
+        metrics: Its metrics as text; None where it does not answer.
+        sent: As the proxy counts it.
         errors: As the proxy counts them.
     """
+    if metrics is None:
+        return ServiceCounters(sent=sent, errors=errors, is_complete=False)
     from prometheus_client.parser import text_string_to_metric_families
 
     answered, slower, server_errors = 0, list(_NONE_SLOW), 0
@@ -75,7 +86,7 @@ def parse_counters(metrics: str, errors: int) -> ServiceCounters:
                 answered += total
                 for i, bound in enumerate(REQUEST_SECONDS_BUCKETS):
                     slower[i] += total - counts.get(str(bound), 0)
-    return ServiceCounters(answered, tuple(slower), server_errors, errors)
+    return ServiceCounters(answered, tuple(slower), server_errors, sent, errors)
 
 
 def _is_server_error(sample: Sample) -> bool:

@@ -81,24 +81,23 @@ def count_requests(
 ) -> dict[str, ServiceCounters]:
     """Return what each service and the proxy have counted, by the name of the service.
 
-    One that does not answer, or refuses its metrics, is left out: what it lacks would look like
-    requests that were fast.
-
     Args:
         routes: The services.
         keys: Of those that ask for one.
         query_envoy: Returns what Envoy's administration interface answers to a path.
     """
-    errors: Counter[str] = Counter()
+    sent, errors = Counter[str](), Counter[str]()
     for backend, _, values in _host_statistics(routes.backends, _clusters(query_envoy)):
+        sent[backend.name] += int(values.get("rq_total", 0))
         errors[backend.name] += int(values.get("rq_error", 0))
     counters = {}
     for backend in routes.backends:
         key = keys.get(backend)
         answer = _scrape_service(backend, {"x-api-key": key} if key else {})
+        metrics = None
         if answer is not None and answer.status == 200:
             metrics = answer.body.decode()
-            counters[backend.name] = parse_counters(metrics, errors[backend.name])
+        counters[backend.name] = parse_counters(metrics, sent[backend.name], errors[backend.name])
     return counters
 
 

@@ -20,7 +20,7 @@ CONFIG = RolloutConfig()
 
 def counters(n: int, errors: int = 0, seconds: float = 0.02) -> ServiceCounters:
     slower = tuple(n if seconds > bound else 0 for bound in REQUEST_SECONDS_BUCKETS)
-    return ServiceCounters(n, slower, errors, errors)
+    return ServiceCounters(n, slower, errors, n, errors)
 
 
 def state(config: RolloutConfig = CONFIG, hold_reason: str | None = None) -> RolloutState:
@@ -137,12 +137,38 @@ def test_evidence_goes_on_from_its_file(tmp_path: Path) -> None:
 
 
 def test_counters_that_went_back_were_started_again() -> None:
-    before = ServiceCounters(100, (50,) * 13, 3, 4)
+    before = ServiceCounters(100, (50,) * 13, 3, 200, 4)
     assert before.since(before) == ServiceCounters()
-    restarted = ServiceCounters(10, (2,) * 13, 0, 6)
-    assert restarted.since(before) == ServiceCounters(10, (2,) * 13, 0, 2)
-    proxy_restarted = ServiceCounters(110, (51,) * 13, 3, 1)
-    assert proxy_restarted.since(before) == ServiceCounters(10, (1,) * 13, 0, 1)
+    restarted = ServiceCounters(10, (2,) * 13, 0, 210, 6)
+    assert restarted.since(before) == ServiceCounters(10, (2,) * 13, 0, 10, 2)
+    proxy_restarted = ServiceCounters(110, (51,) * 13, 3, 9, 1)
+    assert proxy_restarted.since(before) == ServiceCounters(10, (1,) * 13, 0, 9, 1)
+
+
+def test_each_look_counts_from_the_last_one() -> None:
+    first = {"own": counters(100), "other": counters(900)}
+    evidence = RolloutEvidence(7).look(first, "own", 2.0)
+    assert (evidence.version.requests, evidence.production.requests) == (0, 0)
+    second = {"own": counters(150, 1), "other": counters(1300)}
+    evidence = evidence.look(second, "own", 2.0)
+    assert (evidence.version.requests, evidence.version.errors) == (50, 1)
+    assert (evidence.step_requests, evidence.production.requests) == (50, 400)
+    assert evidence.look({"other": counters(9000)}, "own", 2.0) == evidence
+
+
+def test_a_service_that_crashes_is_judged_by_what_the_proxy_counts() -> None:
+    begun = {"own": ServiceCounters(100, sent=100), "other": ServiceCounters(100, sent=150)}
+    crashed = ServiceCounters(sent=108, errors=8, is_complete=False)
+    unknown = RolloutEvidence(7).look({**begun, "own": crashed}, "own", 2.0)
+    assert unknown.counters == {}
+    evidence = RolloutEvidence(7).look(begun, "own", 2.0)
+    later = {"own": crashed, "other": ServiceCounters(300, sent=350)}
+    evidence = evidence.look(later, "own", 2.0)
+    assert verdicts(evidence)["errors"] == "worse"
+    assert evidence.counters["own"].answered == 100
+    back = ServiceCounters(105, sent=113, errors=8)
+    evidence = evidence.look({**later, "own": back}, "own", 2.0)
+    assert (evidence.version.answered, evidence.version.errors) == (5, 8)
 
 
 def test_the_counters_of_a_service_are_those_of_predictions() -> None:
@@ -154,7 +180,7 @@ def test_the_counters_of_a_service_are_those_of_predictions() -> None:
         ("/readyz", 503, 9.0),
     ):
         metrics.observe_request(route, status, seconds)
-    parsed = parse_counters(metrics.render(queue=0).decode(), errors=4)
+    parsed = parse_counters(metrics.render(queue=0).decode(), sent=9, errors=4)
     slow = dict(zip(REQUEST_SECONDS_BUCKETS, parsed.slower, strict=True))
     assert (slow[0.025], slow[0.05], slow[2.5], slow[5.0]) == (2, 1, 1, 0)
     # Two that the service answered with 5xx, and two that it never answered.

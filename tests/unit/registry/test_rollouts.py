@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +13,7 @@ from cli import rollouts as acting
 from cli.commands.rollout import command
 from cv_factory.config.rollout import RolloutConfig
 from cv_factory.deployment.deployment import Deployment
-from cv_factory.deployment.endpoint import Endpoint
+from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
 from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.errors import StackError
@@ -36,9 +36,13 @@ class FakeEndpoint:
     def __init__(self) -> None:
         self.counts = {"v1": ServiceCounters(), "v2": ServiceCounters()}
         self.rollout = ""
+        self.state: Literal["serving", "missing"] = "serving"
 
     def counters(self) -> dict[str, ServiceCounters]:
         return self.counts
+
+    def health(self, _name: str) -> ServiceHealth:
+        return ServiceHealth(self.state, "")
 
     def load_bundle(self, _name: str) -> None:
         return None
@@ -67,7 +71,6 @@ class FakeDeployer:
             SimpleNamespace(
                 uuid=f"id{n}",
                 service_name=f"v{n}",
-                is_running=True,
                 config=SimpleNamespace(model_version=str(n), predictor=f"p{n}"),
             )
             for n in (1, 2)
@@ -296,7 +299,7 @@ def test_time_without_evidence_holds_and_low_traffic_never_passes(
 
 
 def test_a_version_that_does_not_run_is_held_once(story: Story) -> None:
-    story.deployer.running[1].is_running = False
+    story.endpoint.state = "missing"
     assert story.look().action == "hold"
     assert story.look().action == "wait"
     assert story.kinds() == ["rollout_started", "rollout_held"]
