@@ -150,7 +150,8 @@ class FakeModel:
         """Begin a rollout, unless there is one."""
         entries = self.log.entries()
         if read_log(entries, 0.0, self.find_run_outcome).rollout is None:
-            self.log.append(entries, "rollout_started", None, why, {"version": version})
+            detail = {"version": version, "service": "id", "rollout": {}}
+            self.log.append(entries, "rollout_started", None, why, detail)
             self.rollouts.append(version)
             self.point()
 
