@@ -32,6 +32,7 @@ class PipelineActions:
 
     def count_labels(self, since: datetime) -> int:
         """Return how many labels that may train were given after a time."""
+        from cv_factory.monitoring.training_data import MIN_TEST_IMAGES
         from registry.training_data import find_training_labels
 
         blind_only = self._config.retrain.blind_only
@@ -39,6 +40,14 @@ class PipelineActions:
             labels = find_training_labels(self._registry.model_name, blind_only=blind_only)
         except ConfigError as error:
             click.echo(f"No labels: {error}", err=True)
+            return 0
+        if labels.n_test < MIN_TEST_IMAGES:
+            click.echo(
+                f"No labels count: a challenger needs {MIN_TEST_IMAGES} test images with a label "
+                f"from the uniform stratum, and there are {labels.n_test}. Ask for more: python "
+                f"run.py labels queue --model {self._registry.model_name}",
+                err=True,
+            )
             return 0
         return labels.count_since(since)
 

@@ -146,7 +146,7 @@ def find_stored_prediction(model_name: str, prediction_id: str) -> dict[str, Any
 
 
 def open_folder(model_name: str, name: str) -> OutputFolder:
-    """Open a folder of a model in the store: ``predictions`` or ``labels``."""
+    """Open a folder of a model in the store, such as ``predictions`` or ``labels``."""
     return open_store_folder(f"{_FOLDER}/{model_name}/{name}")
 
 

@@ -17,10 +17,9 @@ from cv_factory.artifacts.files import fingerprint
 from cv_factory.inference.batch_output import OutputFolder
 from cv_factory.monitoring.training_data import TrainingLabels, select_training_labels
 from registry import deployments
-from registry.monitoring_store import load_window
-from registry.store_files import open_store_folder
+from registry.monitoring_store import load_window, open_folder
 
-_STORE, _FOLDER, _IMAGES = "cv_factory_monitoring", "training_data", "images"
+_FOLDER, _IMAGES = "training_data", "images"
 _COLUMNS = ["image_path", "label", "split", "label_source", "label_time"]
 
 
@@ -35,7 +34,10 @@ def find_training_labels(model_name: str, *, blind_only: bool) -> TrainingLabels
         CVFactoryError: No service of the model logs predictions, or the store cannot be read.
     """
     labels = select_training_labels(load_window(model_name), blind_only=blind_only)
-    images = _list_stored(_open(model_name, _IMAGES)).keys() | _list_kept(model_name).keys()
+    images = (
+        _list_stored(open_folder(model_name, f"{_FOLDER}/{_IMAGES}")).keys()
+        | _list_kept(model_name).keys()
+    )
     has_image = labels.rows["image_hmac"].isin(images)
     return replace(
         labels,
@@ -57,7 +59,10 @@ def write_training_data(model_name: str, labels: TrainingLabels) -> str:
     Raises:
         OutputError: The store cannot be written.
     """
-    folder, images = _open(model_name), _open(model_name, _IMAGES)
+    folder, images = (
+        open_folder(model_name, _FOLDER),
+        open_folder(model_name, f"{_FOLDER}/{_IMAGES}"),
+    )
     stored, kept = _list_stored(images), _list_kept(model_name)
     for hmac in set(labels.rows["image_hmac"]) & kept.keys() - stored.keys():
         with suppress(FileNotFoundError):  # its time was up
@@ -80,7 +85,10 @@ def forget_training_images(model_name: str, hmacs: Collection[str]) -> int:
     Raises:
         OutputError: The store cannot be read or written.
     """
-    folder, images = _open(model_name), _open(model_name, _IMAGES)
+    folder, images = (
+        open_folder(model_name, _FOLDER),
+        open_folder(model_name, f"{_FOLDER}/{_IMAGES}"),
+    )
     names = {name for hmac, name in _list_stored(images).items() if hmac in hmacs}
     for manifest in sorted(folder.names() - {_IMAGES}):
         table = pd.read_parquet(io.BytesIO(folder.read(manifest)))
@@ -90,10 +98,6 @@ def forget_training_images(model_name: str, hmacs: Collection[str]) -> int:
     for name in sorted(names):
         images.remove(name)
     return len(names)
-
-
-def _open(model_name: str, *parts: str) -> OutputFolder:
-    return open_store_folder("/".join([_STORE, model_name, _FOLDER, *parts]))
 
 
 def _list_stored(images: OutputFolder) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Labels from the field that may train the next predictor, and the training that uses them.
 
 A label that a model gave never trains. Half of the images of the uniform stratum, which are a fair
-sample of what clients send, become test images; all others train. The HMAC of an image decides, so
-that a test image stays one in every retraining.
+sample of what clients send, become test images, or more while they are few; all others train. The
+HMAC of an image decides: with more labels a test image may begin to train, never the reverse, so
+that no version is tested on what an earlier one was trained on.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from cv_factory.monitoring.window import Window
 
 #: Who may give labels that train; ``model:NAME/VERSION`` is not among them.
 _TRUSTED_SOURCES = ("person:", "system:")
+#: Test images from the field that a gate needs.
+MIN_TEST_IMAGES = 20
 #: Where the configuration does not bound the loss of accuracy against production.
 _MAX_DROP = 0.01
 
@@ -67,7 +70,10 @@ def select_training_labels(window: Window, *, blind_only: bool) -> TrainingLabel
         is_trusted &= rows["is_blind"].to_numpy(bool)
     trusted = rows[is_trusted & rows["image_hmac"].notna().to_numpy(bool)]
     images = trusted.drop_duplicates("image_hmac", keep="last").sort_values("image_hmac")
-    is_test = (images["stratum"] == "uniform").to_numpy(bool) & _is_drawn(images["image_hmac"])
+    is_uniform = (images["stratum"] == "uniform").fillna(False).to_numpy(bool)
+    # Half as many again as are needed, since the draw gives a few more or fewer.
+    share = max(0.5, 1.5 * MIN_TEST_IMAGES / max(1, is_uniform.sum()))
+    is_test = is_uniform & (_draw(images["image_hmac"]) < share)
     selected = pd.DataFrame(
         {
             "image_hmac": images["image_hmac"].to_numpy(object),
@@ -92,7 +98,10 @@ def add_images(config: TrainingPipelineConfig, manifest: str) -> TrainingPipelin
     """
     data = config.data.model_copy(update={"additional": manifest})
     slices = dict.fromkeys([*config.evaluate.slices, ORIGIN])
-    evaluate = config.evaluate.model_copy(update={"slices": list(slices)})
+    min_images = min(config.evaluate.min_slice_images, MIN_TEST_IMAGES)
+    evaluate = config.evaluate.model_copy(
+        update={"slices": list(slices), "min_slice_images": min_images}
+    )
     gates = [gate for gate in config.gates if not _is_about_accuracy(gate)]
     relative = [g for g in config.applicable_gates if g.bound[0].endswith("vs_production")]
     if not any(map(_is_about_accuracy, relative)):
@@ -115,6 +124,6 @@ def _on_both(gate: GateConfig) -> list[GateConfig]:
     return [_on(gate, ORIGINAL), _on(gate, ADDITIONAL)]
 
 
-def _is_drawn(hmacs: "pd.Series[str]") -> npt.NDArray[np.bool_]:
-    """Return a fair coin of each image, bool ``(N,)``; its last digit chose no image before."""
-    return hmacs.str[-1].isin(list("02468ace")).to_numpy(bool)
+def _draw(hmacs: "pd.Series[str]") -> npt.NDArray[np.float64]:
+    """Return a number of each image in [0, 1), from the digits that have chosen nothing before."""
+    return np.array([int(hmac[-8:], 16) / 16.0**8 for hmac in hmacs])

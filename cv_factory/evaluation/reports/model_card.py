@@ -222,8 +222,8 @@ def _estimator_blocks(errors: Sequence[EstimatorError]) -> list[Block]:
     text = (
         "Monitoring estimates the accuracy where there are no labels. On "
         f"{errors[0].n_images:,} test images, corrupted at three severities, an estimate was off "
-        "by at most so many points; in the field it may be off by as much, or by more where images "
-        "change in another way."
+        "by at most so many points (+: too high); in the field it may be off by as much, or by "
+        "more where images change in another way."
     )
     header = ("images", "accuracy", *(name.replace("_", " ") for name in estimators))
     return [Text(text), Table(header, tuple(rows))]

@@ -54,8 +54,8 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(deployments, "image_folders", lambda _model: [folder])
     monkeypatch.setattr(
         training_data,
-        "open_store_folder",
-        lambda path: OutputFolder.open(str(tmp_path / "store" / path), {}),
+        "open_folder",
+        lambda model, name: OutputFolder.open(str(tmp_path / "store" / model / name), {}),
     )
     return folder
 
@@ -70,13 +70,20 @@ def test_a_label_of_a_model_never_trains() -> None:
     assert set(blind.rows["image_hmac"]) <= {HMACS[i] for i in range(0, N, 2)}
 
 
-def test_half_of_the_uniform_stratum_tests_whatever_is_labelled_later() -> None:
+def test_half_of_the_uniform_stratum_tests_or_more_while_it_is_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     labels = select_training_labels(window(), blind_only=False)
-    split = labels.rows.set_index("image_hmac")["split"]
-    assert 4 <= labels.n_test <= 16
-    assert (split[HMACS[20:34]] == "train").all()
-    fewer = select_training_labels(window().select(np.arange(N) < 12), blind_only=False)
-    assert (fewer.rows.set_index("image_hmac")["split"] == split[sorted(HMACS[:12])]).all()
+    few = labels.rows.set_index("image_hmac")["split"]
+    assert (few[HMACS[:20]] == "test").all()
+    assert (few[HMACS[20:34]] == "train").all()
+    monkeypatch.setattr(f"{select_training_labels.__module__}.MIN_TEST_IMAGES", 5)
+    many = select_training_labels(window(), blind_only=False)
+    split = many.rows.set_index("image_hmac")["split"]
+    assert 4 <= many.n_test <= 16
+    fewer = select_training_labels(window().select(np.arange(N) < 10), blind_only=False)
+    begun = fewer.rows.set_index("image_hmac")["split"]
+    assert ((begun == "test") >= (split[begun.index] == "test")).all(), "none begins to test"
     assert labels.count_since(pd.Timestamp("2026-02-01 09:30", tz="UTC")) == 24
 
 
