@@ -3,13 +3,17 @@
 Two services of the default small CNN (28x28) behind one proxy, and one client that sends RATE
 requests a second (open loop: a late answer delays no other request's start, but for those of the
 client's 16 connections). In ROUNDS of SECONDS each, in alternating order, the second version is a
-shadow of all requests, or is not there: ``p99_ratio`` compares the rounds. Then it is a canary of
+shadow of all requests, or is not there: ``p99_ratio`` compares the rounds (median, quartiles); once
+on the CPUs that all share, and once with the shadow on a CPU of its own. Then it is a canary of
 50 % whose worker is killed again and again; the product's evidence, limits and interval between
 looks decide. ``seconds_to_rollback`` ends when no request goes to it any more, ``seconds_to_proof``
 when golden samples were answered at the model's address.
 Run: python -m benchmarks.rollout_live [ROUNDS [SECONDS [RATE]]]
 """
 
+import os
+import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -31,9 +35,11 @@ from cli.rollouts import LOOK_INTERVAL_S
 from cv_factory.config.rollout import RolloutConfig
 from cv_factory.config.serving import ServingConfig
 from cv_factory.deployment.local.endpoint import LocalEndpoint
+from cv_factory.deployment.local.proxy_process import TAG_SUFFIX
 from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.monitoring.rollout import RolloutState, compare, decide
 from cv_factory.monitoring.rollout_evidence import RolloutEvidence
+from cv_factory.processes import daemon
 from cv_factory.processes.ports import find_free_port
 from cv_factory.serving.bundle import Bundle
 
@@ -47,7 +53,8 @@ def main() -> None:
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as directory, _services(Path(directory, "model")) as live:
         result = {
-            "shadow": measure_shadow(live, rounds, seconds, rate),
+            "shadow_on_shared_cpus": measure_shadow(live, rounds, seconds, rate),
+            "shadow_on_its_own_cpu": _measure_apart(live, rounds, seconds, rate),
             "breach": measure_breach(live, rate),
         }
     for name, figures in result.items():
@@ -154,6 +161,35 @@ def measure_shadow(live: Live, rounds: int, seconds: float, rate: float) -> dict
         "p99_ms": {name: round(float(np.median(v)), 2) for name, v in p99.items()},
         "p99_ratio": [round(float(q), 3) for q in np.quantile(ratios, (0.5, 0.25, 0.75))],
     }
+
+
+def _measure_apart(live: Live, rounds: int, seconds: float, rate: float) -> dict[str, Any]:
+    """Measure a shadow on the last CPU, with all else on the others; nothing on a single CPU."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2 or shutil.which("taskset") is None:
+        return {"skipped": "needs two CPUs and taskset"}
+    own, others = [cpus[-1]], cpus[:-1]
+    _pin("two", live, own)
+    _pin("one", live, others)
+    _set_cpus(os.getpid(), others)
+    for process in daemon.find_by_tag(f"{live.endpoint.folder}{TAG_SUFFIX}"):
+        _set_cpus(process.pid, others)
+    try:
+        return measure_shadow(live, rounds, seconds, rate)
+    finally:
+        _pin("two", live, cpus)
+        _set_cpus(os.getpid(), cpus)
+
+
+def _pin(name: str, live: Live, cpus: list[int]) -> None:
+    for process in daemon.find_by_tag(f"{live.endpoint.folder}#{name}"):
+        _set_cpus(process.pid, cpus)
+
+
+def _set_cpus(pid: int, cpus: list[int]) -> None:
+    """Let all threads of a process run on some CPUs alone."""
+    command = ["taskset", "-a", "-c", "-p", ",".join(map(str, cpus)), str(pid)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _load_for(live: Live, rate: float, seconds: float) -> Answers:
