@@ -1,5 +1,6 @@
 """Runs a ZenML pipeline and waits for its end."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from cli.run_plan import print_cache_misses
 from cv_factory.config.section import Section
 from cv_factory.errors import CVFactoryError, describe_system_error
 from registry.run_alerts import RunAlerts, report_end, report_error
+from registry.versions import RegistryError, resolve_model_name
 from stacks.compat.zenml_interrupts import stop_interrupted_steps
 from stacks.run_errors import PIPELINE_RUN_ERRORS
 
@@ -64,8 +66,12 @@ def run_to_end(
 
 
 def find_model_name(config: Section) -> str:
-    """Return the model that a pipeline's configuration names; empty where it names none."""
-    value: Any = config.model_dump(by_alias=True) if config.MODEL_NAME_KEY else None
-    for key in (config.MODEL_NAME_KEY or "").split("."):
-        value = value and value[key]
-    return value or ""
+    """Return the model that a configuration names, or else the only one; empty without any."""
+    if config.MODEL_NAME_KEY is None:
+        return ""
+    value: Any = config.model_dump(by_alias=True)
+    for key in config.MODEL_NAME_KEY.split("."):
+        value = value[key]
+    with suppress(RegistryError):
+        return resolve_model_name() if value is None else str(value)
+    return ""

@@ -77,7 +77,6 @@ def deliver_pending() -> int:
         deliver = _select_alerter() if pending else None
         for entry in pending:
             if deliver is None:
-                logger.warning("Not sent, since the stack has no alerter: %s", entry.message.title)
                 log.mark(entry.number, "unsent")
                 continue
             try:

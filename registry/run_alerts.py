@@ -18,6 +18,7 @@ from zenml.steps import get_step_context
 from cv_factory.errors import describe_system_error
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.metrics_file import metrics_folder
+from cv_factory.monitoring.redaction import redact
 from cv_factory.monitoring.run_metrics import RunOutcome, StepOutcome, write_run_metrics
 from registry.alerts import send_alerts, send_event
 
@@ -68,12 +69,14 @@ class RunAlerts:
         return f"{self.pipeline} of {self.model}" if self.model else self.pipeline
 
     def _announce(self, status: Any, summary: str, detail: str) -> None:
+        # A secret that was cut would not be known as one.
+        text = redact(detail)[:_MAX_MESSAGE]
         alert = Alert(
             incident="/".join(filter(None, ("pipeline", self.pipeline, self.model))),
             status=status,
             severity="warning",
             summary=summary,
-            detail=f"{detail[:_MAX_MESSAGE]}\nThe dashboard shows the run: zenml login --local",
+            detail=f"{text}\nThe dashboard shows the run: zenml login --local",
             labels={"pipeline": self.pipeline},
         )
         if status == "resolved" and self.on_success:

@@ -17,6 +17,8 @@ from cli import execution
 from cli import main as cli_main
 from cli.pipeline_config import ZenMLConfig
 from cli.session import make_directory
+from cv_factory.config.deployment import DeploymentPipelineConfig
+from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.errors import ConfigError
 
 
@@ -88,6 +90,16 @@ def test_a_step_that_outlives_its_interrupt_ends_the_run_as_interrupted(
     pipeline: Any = SimpleNamespace(name="training", with_options=lambda **_: run_steps)
     with pytest.raises(KeyboardInterrupt):
         execution.run_to_end(pipeline, ZenMLConfig(), ZenMLConfig(), debug=True)
+
+
+def test_a_run_is_announced_as_that_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert execution.find_model_name(ValidationPipelineConfig()) == ""
+    assert execution.find_model_name(TrainingPipelineConfig()) == "cv_factory"
+    names = ["pets"]
+    monkeypatch.setattr("registry.versions.model_names", lambda: names)
+    assert execution.find_model_name(DeploymentPipelineConfig()) == "pets"
+    names.append("digits")
+    assert execution.find_model_name(DeploymentPipelineConfig()) == ""
 
 
 def test_an_output_directory_that_cannot_be_written_is_named_with_the_reason(
