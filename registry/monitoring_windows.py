@@ -11,6 +11,7 @@ from cv_factory.monitoring.compaction import Compaction
 from cv_factory.monitoring.report import MonitoringReport
 from cv_factory.monitoring.window import Window
 from registry import monitoring_store
+from registry.label_store import load_labels
 from registry.model_registry import ModelRegistry
 from registry.permissions import TransitionRefusedError
 
@@ -69,7 +70,7 @@ def assess_window(
     subject = Subject(
         model_name, version, collected.source, _has_predecessor(model_name), collected.remarks
     )
-    return assess(window, reference, subject, config, datetime.now(UTC))
+    return assess(window, reference, load_labels(model_name), subject, config, datetime.now(UTC))
 
 
 def _load(

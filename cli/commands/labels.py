@@ -16,8 +16,8 @@ from cv_factory.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-    from cv_factory.monitoring.labeled_accuracy import LabeledAccuracy
     from cv_factory.monitoring.labels import LabelReport
+    from cv_factory.monitoring.report import LabeledAccuracy
     from cv_factory.monitoring.window import Window
 
 _COLUMNS = ("prediction_id", "image_hmac", "time", "version", "label", "source", "is_blind")

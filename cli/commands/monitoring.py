@@ -66,6 +66,12 @@ def describe_monitoring(report: "MonitoringReport") -> str:
         lines.append(f"  {finding.kind:<13}{_word(finding.status)}, {finding.detector}: ")
         lines[-1] += finding.summary
     lines += [f"  {'estimate':<13}{_describe_estimate(e)}" for e in report.estimates]
+    measured = report.labeled_accuracy
+    if measured and measured.accuracy is not None:
+        lines.append(
+            f"  {'accuracy':<13}{measured.accuracy:.2%} by {measured.n_labeled:,} labels, "
+            f"{measured.confidence:.0%} interval {measured.low:.2%} to {measured.high:.2%}"
+        )
     lines += [f"  {'remark':<13}{remark}" for remark in report.remarks]
     lines.append(f"  {'recommended':<13}{report.recommendation.action}")
     lines.append(f"  {'made':<13}{_minute(report.created)} UTC")

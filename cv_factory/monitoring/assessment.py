@@ -8,11 +8,13 @@ import numpy as np
 
 from cv_factory.config.monitoring import MonitoringPipelineConfig, ReportConfig
 from cv_factory.inference.reference import Reference
+from cv_factory.monitoring import estimators
 from cv_factory.monitoring.detectors import run_detectors
 from cv_factory.monitoring.estimator_errors import expected_error
-from cv_factory.monitoring.estimators import estimate_accuracy, estimator_names
 from cv_factory.monitoring.evidently_pages import draw_evidently_pages
 from cv_factory.monitoring.finding import Finding
+from cv_factory.monitoring.labeled_accuracy import estimate_accuracy
+from cv_factory.monitoring.labels import MODEL_SOURCE, Labels, describe_labels
 from cv_factory.monitoring.report import AccuracyEstimate, Baseline, MonitoringReport, recommend
 from cv_factory.monitoring.timeline import (
     compute_coverage,
@@ -21,6 +23,7 @@ from cv_factory.monitoring.timeline import (
     format_time,
 )
 from cv_factory.monitoring.window import Window
+from cv_factory.reporting.numbers import format_count
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Subject:
 def assess(
     window: Window,
     reference: Reference | None,
+    labels: Labels,
     subject: Subject,
     config: MonitoringPipelineConfig,
     now: datetime,
@@ -52,8 +56,9 @@ def assess(
     """Return the report of a window.
 
     Args:
-        window: Of one version's predictions, in order of time.
+        window: Of one version's predictions, in order of time, joined with ``labels``.
         reference: Of that version; None if it has none, so that nothing can be found.
+        labels: Of the model.
         subject: What the window is of.
         config: Which labels count, the detectors' settings, and what may act.
         now: Time of the report.
@@ -81,12 +86,27 @@ def assess(
         recommendation=recommend(
             findings, config.report.act_on, has_predecessor=subject.has_predecessor
         ),
+        labeled_accuracy=estimate_accuracy(trusted, labels.frames) if labels.frames else None,
         baseline=_baseline(reference),
         coverage=compute_coverage(window),
         timeline=compute_timeline(distinct, estimator, reference.validation if reference else None),
-        remarks=subject.remarks,
+        remarks=(*subject.remarks, *_describe_labels(window, labels)),
         evidently_pages=_draw_evidently_pages(findings, distinct, reference, config.report),
     )
+
+
+def _describe_labels(window: Window, labels: Labels) -> list[str]:
+    """Return what is odd about the labels, in sentences."""
+    described, remarks = describe_labels(window, labels), []
+    if described.n_unmatched:
+        remarks.append(
+            f"{format_count(described.n_unmatched, 'label')} of {described.n_records:,} belong to "
+            f"no prediction of this window, such as {', '.join(described.unmatched[:3])}."
+        )
+    if described.unknown_classes:
+        names = ", ".join(f"{name} ({n:,})" for name, n in described.unknown_classes.items())
+        remarks.append(f"Labels that are no classes of the model count as errors: {names}.")
+    return remarks
 
 
 def select_trusted_labels(window: Window, *, blind_only: bool) -> Window:
@@ -94,7 +114,8 @@ def select_trusted_labels(window: Window, *, blind_only: bool) -> Window:
 
     Those that a model gave, and with ``blind_only`` those by people who saw the prediction.
     """
-    is_trusted = ~window.rows["label_source"].str.startswith("model:").fillna(False).to_numpy(bool)
+    by_model = window.rows["label_source"].str.startswith(MODEL_SOURCE).fillna(False)
+    is_trusted = ~by_model.to_numpy(bool)
     if blind_only:
         is_trusted &= window.rows["is_blind"].to_numpy(bool)
     return replace(window, rows=window.rows.assign(label=np.where(is_trusted, window.labels, -1)))
@@ -107,8 +128,8 @@ def estimate_accuracies(
     if reference is None or not len(window):
         return ()
     estimates = []
-    for name in estimator_names():
-        accuracy = estimate_accuracy(name, reference.validation, window.probabilities)
+    for name in estimators.estimator_names():
+        accuracy = estimators.estimate_accuracy(name, reference.validation, window.probabilities)
         error = expected_error(reference, name, accuracy, window.statistics)
         estimates.append(AccuracyEstimate(name, accuracy, error, len(window)))
     unknown = float("inf")

@@ -1,38 +1,13 @@
 """Accuracy in the field from labels that were asked for with known inclusion probabilities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from cv_factory.evaluation.intervals import wilson
 from cv_factory.monitoring.labels import MODEL_SOURCE, Frame
+from cv_factory.monitoring.report import LabeledAccuracy
 from cv_factory.monitoring.window import Window
-
-
-@dataclass(frozen=True)
-class LabeledAccuracy:
-    """Accuracy of the predictions that samples were drawn from.
-
-    Attributes:
-        n_predictions: Number of distinct images in it.
-        n_asked: Number of those that were to be labelled.
-        n_labeled: Number of those that have a label.
-        accuracy: Horvitz-Thompson estimate, as a share of 1; None without enough labels.
-        low: Lower end of its interval; None without an estimate.
-        high: Upper end.
-        confidence: Of the interval.
-        reason: Why there is no estimate; empty if there is one.
-    """
-
-    n_predictions: int
-    n_asked: int
-    n_labeled: int
-    accuracy: float | None = None
-    low: float | None = None
-    high: float | None = None
-    confidence: float = 0.95
-    reason: str = ""
 
 
 def estimate_accuracy(

@@ -57,6 +57,31 @@ class AccuracyEstimate:
 
 
 @dataclass(frozen=True)
+class LabeledAccuracy:
+    """Accuracy of the predictions that samples were drawn from.
+
+    Attributes:
+        n_predictions: Number of distinct images in it.
+        n_asked: Number of those that were to be labelled.
+        n_labeled: Number of those that have a label.
+        accuracy: Horvitz-Thompson estimate, as a share of 1; None without enough labels.
+        low: Lower end of its interval; None without an estimate.
+        high: Upper end.
+        confidence: Of the interval.
+        reason: Why there is no estimate; empty if there is one.
+    """
+
+    n_predictions: int
+    n_asked: int
+    n_labeled: int
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class TimeBucket:
     """Predictions of one span of time.
 
@@ -133,6 +158,8 @@ class MonitoringReport(Artifact):
         findings: One or several for each detector.
         estimates: Of the accuracy without labels, the most accurate estimator first.
         recommendation: What to do.
+        labeled_accuracy: Of the predictions that ``run.py labels queue`` drew samples from; None
+            where nothing was drawn.
         baseline: What the reference lets expect; None if the version has no reference.
         coverage: Labels by day and version.
         timeline: Figures by span of time, oldest first.
@@ -156,6 +183,7 @@ class MonitoringReport(Artifact):
     findings: tuple[Finding, ...]
     estimates: tuple[AccuracyEstimate, ...]
     recommendation: Recommendation
+    labeled_accuracy: LabeledAccuracy | None = None
     baseline: Baseline | None = None
     coverage: tuple[Coverage, ...] = ()
     timeline: tuple[TimeBucket, ...] = ()

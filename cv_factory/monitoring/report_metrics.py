@@ -37,6 +37,10 @@ def build_metrics(report: MonitoringReport) -> CollectorRegistry:
         metrics.set("recommendation", text, float(is_recommended), action=action)
     _add_findings(metrics, report)
     _add_estimates(metrics, report)
+    measured = report.labeled_accuracy
+    if measured is not None and measured.accuracy is not None:
+        text = "Accuracy by the labels that were asked for, as a share of 1."
+        metrics.set("labeled_accuracy_ratio", text, measured.accuracy)
     return metrics.registry
 
 

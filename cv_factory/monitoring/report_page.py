@@ -59,6 +59,10 @@ def _tiles(report: MonitoringReport) -> list[Tile]:
     if report.estimates:
         first = report.estimates[0]
         tiles.append(Tile("Estimated accuracy", f"{first.accuracy:.1%}", _band(first)))
+    measured = report.labeled_accuracy
+    if measured and measured.accuracy is not None and measured.low is not None:
+        note = f"{measured.low:.1%} to {measured.high:.1%}, {measured.n_labeled:,} labels"
+        tiles.append(Tile("Accuracy by labels", f"{measured.accuracy:.1%}", note))
     if report.baseline is not None:
         note = f"{report.baseline.n_images:,} images"
         tiles.append(Tile("Held-out accuracy", f"{report.baseline.accuracy:.1%}", note))

@@ -1,14 +1,25 @@
 """From a window of predictions to a report."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cv_factory.config.loader import load_config
 from cv_factory.config.monitoring import MonitoringPipelineConfig
+from cv_factory.data.image_manifest import STRING
 from cv_factory.inference.reference import Reference
 from cv_factory.monitoring.assessment import Subject, assess, select_trusted_labels
+from cv_factory.monitoring.labels import (
+    RECORD_COLUMNS,
+    SAMPLE_COLUMNS,
+    Frame,
+    Labels,
+    build_table,
+    join_labels,
+)
 from cv_factory.monitoring.report import MonitoringReport
 from cv_factory.monitoring.window import Window
 from tests.unit.monitoring.conftest import draw_outputs, to_window
@@ -16,13 +27,18 @@ from tests.unit.monitoring.conftest import draw_outputs, to_window
 NOW = datetime(2026, 11, 29, 6, tzinfo=UTC)
 SUBJECT = Subject("pets", 3, "prediction log of pets", True, ("2 labels matched no prediction.",))
 
+NO_LABELS = Labels(build_table([], RECORD_COLUMNS), build_table([], SAMPLE_COLUMNS))
+
 
 def run(
-    window: Window, reference: Reference | None, *settings: str, subject: Subject = SUBJECT
+    window: Window, reference: Reference | None, *settings: str, labels: Labels = NO_LABELS
 ) -> MonitoringReport:
+    """Return the report of a window that is joined with its labels already."""
+    ids = pd.Series([f"p{i}" for i in range(len(window))], dtype=STRING)
+    window = replace(window, rows=window.rows.assign(id=ids))
     overrides = ["report.evidently=never", *settings]
     config = load_config(MonitoringPipelineConfig, overrides=overrides)
-    return assess(window, reference, subject, config, NOW)
+    return assess(window, reference, labels, SUBJECT, config, NOW)
 
 
 def labeled_window(n: int, seed: int, *, n_labels: int, error: float = 0.03) -> Window:
@@ -134,3 +150,38 @@ def test_a_batch_without_times_is_reported(reference: Reference) -> None:
     assert (report.start, report.end) == (None, None)
     assert [row.day for row in report.coverage] == ["unknown"]
     assert [bucket.start for bucket in report.timeline] == [None, None]
+
+
+def test_accuracy_is_estimated_from_the_labels_that_were_asked_for(reference: Reference) -> None:
+    outputs = draw_outputs(200, 16)
+    ids = [f"p{i}" for i in range(200)]
+    records: list[dict[str, object]] = [
+        {"id": f"l{i}", "time": NOW, "prediction_id": ids[i], "source": "person:ann",
+         "label": "abcde"[outputs.labels[i]], "is_blind": True}
+        for i in range(100)
+    ]  # fmt: skip
+    records += [
+        {**records[0], "id": "l200", "label": "zebra", "prediction_id": "p150"},
+        {**records[0], "id": "l201", "prediction_id": "p999"},
+    ]
+    sample = [
+        {"prediction_id": ids[i], "stratum": "uniform", "inclusion_probability": 0.5}
+        for i in range(100)
+    ]
+    frame = Frame(datetime(2026, 10, 1, tzinfo=UTC), NOW, None, 0.5)
+    labels = Labels(
+        build_table(records, RECORD_COLUMNS),
+        build_table([{"time": NOW, **row} for row in sample], SAMPLE_COLUMNS),
+        (frame,),
+    )
+    window = join_labels(to_window(outputs, id=ids, version="3"), labels)
+    report = run(window, reference, labels=labels)
+    estimate = report.labeled_accuracy
+    assert estimate is not None
+    assert (estimate.n_asked, estimate.n_labeled) == (100, 100)
+    assert estimate.accuracy == pytest.approx(
+        (outputs.predicted == outputs.labels)[:100].mean(), abs=0.01
+    )
+    assert report.n_labels == 101  # a class that the model does not know is an error
+    assert "1 label of 102 belong to no prediction of this window, such as p999." in report.remarks
+    assert "Labels that are no classes of the model count as errors: zebra (1)." in report.remarks
