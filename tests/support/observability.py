@@ -4,10 +4,8 @@ Prometheus, Alertmanager and node_exporter run with the files of ``stacks/observ
 in which the addresses are those of this test and seconds stand for minutes.
 """
 
-import os
 import re
 import shutil
-import signal
 import ssl
 import subprocess
 from collections.abc import Callable, Mapping
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 import yaml
 
 from cv_factory.deployment.local.proxy_process import ProxyProcess
@@ -98,7 +97,9 @@ class ObservedFactory:
     def kill_service(self, version: str) -> None:
         """Kill a service with all of its processes."""
         process = self.services[version].process
-        os.killpg(process.pid, signal.SIGKILL)
+        tree = [*psutil.Process(process.pid).children(recursive=True), process]
+        for part in tree:
+            part.kill()
         process.wait()
 
     def predict(self) -> None:

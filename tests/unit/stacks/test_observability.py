@@ -159,6 +159,7 @@ def test_alerts_fire_and_resolve(factory: ObservedFactory) -> None:
     factory.kill_service("2")
     _report(factory, "alarm")
     _end_run(factory, is_successful=False)
+    wait_until(lambda: "CVFactoryServiceDown" in factory.active_alerts(), 60, "ServiceDown")
     down = factory.wait_for_post("firing", "CVFactoryServiceDown")
     drift = factory.wait_for_post("firing", "CVFactoryInputDrift")
     failed = factory.wait_for_post("firing", "CVFactoryPipelineFailed")
