@@ -447,14 +447,17 @@ def image_folders(model_name: str) -> list[Path]:
 
 def load_log_configs(model_name: str) -> list[LogConfig]:
     """Return how the deployed services of a model log."""
+    return [bundle.serving.log for bundle in load_bundles(model_name)]
+
+
+def load_bundles(model_name: str) -> Iterator[Bundle]:
+    """Yield the bundles of the deployed services of a model."""
     deployer = find_deployer()
     if deployer is None:
-        return []
-    return [
-        deployer.service_endpoint(service).load_bundle(service.service_name).serving.log
-        for service in deployer.services(model_name)
-        if service.is_deployed
-    ]
+        return
+    for service in deployer.services(model_name):
+        if service.is_deployed:
+            yield deployer.service_endpoint(service).load_bundle(service.service_name)
 
 
 def _target_traffic(deployment: Deployment) -> Traffic:

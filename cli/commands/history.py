@@ -83,6 +83,8 @@ def _describe_entry(entry: "AuditEntry") -> str:
             return f"policy: {_describe_policy(detail)}"
         case "rollout_step":
             return f"rollout_step version {detail['version']} to {describe_step(detail['share'])}"
+        case "forgotten":
+            return f"forgotten: {detail['n_predictions']} predictions, {detail['n_labels']} labels"
         case "override":
             return f"override version {detail['version']}: {detail['verdict']['gate']}"
     version = f" version {detail['version']}" if "version" in detail else ""

@@ -29,6 +29,8 @@ from cv_factory.serving.logging.prediction_log import find_log_files
 
 #: A file that is not the last of its process is closed, and one that was not written for so long.
 _IDLE_S = 3600.0
+#: Names of the files with lines that could not be parsed.
+DAMAGED = re.compile(r"damaged-[0-9a-f]{32}\.jsonl")
 _TIME = "%Y%m%dT%H%M%S"
 _NAME = re.compile(r"predictions-(\d{8}T\d{6})-(\d{8}T\d{6})-[0-9a-f]{32}\.parquet")
 
