@@ -44,10 +44,10 @@ def main(output: Path) -> None:
     while True:
         shutil.rmtree(stores)
         shutil.copytree(backup, stores)
-        killed = _wait(_start(partial(_promote_until, len(kills)), output))
+        killed = wait(start(partial(_promote_until, len(kills)), output))
         if killed["status"] != -signal.SIGKILL:
             break
-        kills.append(_wait(_start(_recover, output)))
+        kills.append(wait(start(_recover, output)))
     output.write_text(json.dumps({"race": race, "kills": kills}), encoding="utf-8")
 
 
@@ -62,7 +62,7 @@ def _import_everything() -> None:
 def _race(gate: Path) -> list[dict[str, Any]]:
     """Let a promotion and a rollback begin at the same moment: both know the same log."""
     gate.mkdir()
-    prepared = _wait(_start(_have_two_in_production, gate.with_name("prepared")))
+    prepared = wait(start(_have_two_in_production, gate.with_name("prepared")))
     assert prepared["status"] == 0, prepared
 
     def at_once(*arguments: str) -> Callable[[], int]:
@@ -74,9 +74,9 @@ def _race(gate: Path) -> list[dict[str, Any]]:
         return command
 
     commands = (("promote", "4", "--by", "Ada"), ("rollback", "--by", "Bob"))
-    started = [_start(at_once(*c), gate.with_name(c[0])) for c in commands]
-    results = [_wait(s) for s in started]
-    return [*results, _wait(_start(_look, gate.with_name("look")))]
+    started = [start(at_once(*c), gate.with_name(c[0])) for c in commands]
+    results = [wait(s) for s in started]
+    return [*results, wait(start(_look, gate.with_name("look")))]
 
 
 def _be_on_a_machine_of_its_own() -> None:
@@ -181,7 +181,7 @@ def _run(*arguments: str) -> int:
     return run()
 
 
-def _start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
+def start(action: Callable[[], int], output: Path) -> tuple[int, Path]:
     """Run in a fork; return its id, and where its output will lie."""
     pid = os.fork()
     output_file = output.with_suffix(".output")
@@ -204,7 +204,7 @@ def _exit_code(action: Callable[[], int]) -> int:
         return 1
 
 
-def _wait(started: tuple[int, Path]) -> dict[str, Any]:
+def wait(started: tuple[int, Path]) -> dict[str, Any]:
     pid, output_file = started
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return {"status": status, "output": output_file.read_text(encoding="utf-8")}
