@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 
 from cv_factory.config.loop import LoopConfig
 from cv_factory.errors import CVFactoryError
@@ -112,6 +113,8 @@ def find_run_outcome(run_name: str) -> Outcome:
     if not runs:
         return "not_started"
     status = runs[0].status
+    if status in (ExecutionStatus.STOPPING, ExecutionStatus.STOPPED):
+        return "interrupted"
     if status.is_finished:
         return "unchanged" if status.is_successful else "failed"
     is_synchronous = Client().active_stack.orchestrator.config.is_synchronous

@@ -74,6 +74,10 @@ def _describe_entry(entry: "AuditEntry") -> str:
             return f"{detail['action']}: {', '.join(moves)}{verdicts}"
         case "done" | "undone":
             return f"{detail['action']} {entry.kind} (entry {detail['intent']})"
+        case "retraining_finished":
+            version = f" version {detail['version']}" if "version" in detail else ""
+            outcome = detail["outcome"].replace("_", " ")
+            return f"retraining {outcome}{version} (entry {detail['intent']})"
         case "outside":
             from registry.outside_changes import describe_change
 

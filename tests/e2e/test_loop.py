@@ -1,4 +1,4 @@
-"""Ticks of the loop in a project, with its real stores; the whole story is in test_monitoring.py."""
+"""Ticks of the loop on the real stores of a project; test_monitoring.py tells the whole story."""
 
 import json
 import os
