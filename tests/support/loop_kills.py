@@ -92,7 +92,7 @@ def main(output: Path) -> None:
     """Kill a tick at each point, run two more, and write what the log and ZenML hold then."""
     for name in _MODULES:
         importlib.import_module(name)
-    results = [_wait(start(_promote, output))]
+    results: list[Any] = [_wait(start(_promote, output))]
     for point in POINTS:
         killed = _wait(start(partial(_tick, point), output))
         recovered = [_wait(start(partial(_tick, "none"), output)) for _ in range(2)]
