@@ -119,8 +119,9 @@ class Loop:
             self._read_state(self._log.check()), self._config, self._now()
         )
         failure = self._monitor() if monitoring.is_met else None
-        recovered = self._close_interrupted()
-        entries = self._log.check()
+        recovered = None
+        while (intent := self._find_interrupted(entries := self._log.check())) is not None:
+            recovered = self._close(intent, "the process that trained had ended")
         decision = decide(self._read_state(entries), self._config, self._now())
         outcome = self._act(decision, entries)
         if failure is not None:
@@ -184,21 +185,17 @@ class Loop:
             try:
                 self._actions.train(run_name)
             except CVFactoryError as error:
-                self._close(intent, str(error), has_failed=True)
+                self._close(intent, " ".join(str(error).split()), has_failed=True)
                 raise
         return self._close(intent, "the training run ended")
 
-    def _close_interrupted(self) -> Outcome | None:
-        """Log the end of a retraining whose process ended before it could; None without one."""
-        entries = self._log.check()
+    def _find_interrupted(self, entries: Entries) -> AuditEntry | None:
+        """Return the intent of a retraining whose process ended before it logged the end."""
         intent = retrainings.find_unfinished(entries)
         if intent is None:
             return None
-        state = self._read_state(entries)
-        outcome = next(r.outcome for r in state.retrainings if r.id == intent.number)
-        if outcome == "running":
-            return None
-        return self._close(intent, "the process that trained had ended")
+        is_running = self._read_state(entries).retrainings[-1].outcome == "running"
+        return None if is_running else intent
 
     def _close(self, intent: AuditEntry, why: str, *, has_failed: bool = False) -> Outcome:
         """Log the end of a retraining, unless another process has done so."""
@@ -210,7 +207,8 @@ class Loop:
                 outcome = "failed" if has_failed else self._actions.find_run_outcome(run_name)
             if outcome == "running" or retrainings.find_unfinished(entries) != intent:
                 return outcome
-            self._actions.send([self._end_alert(outcome, version, run_name)])
+            if outcome != "not_started":
+                self._actions.send([self._end_alert(outcome, version, run_name)])
             detail = {"intent": intent.number, "outcome": outcome}
             if version is not None:
                 detail["version"] = version
@@ -219,8 +217,8 @@ class Loop:
 
     def _end_alert(self, outcome: Outcome, version: int | None, run_name: str) -> Alert:
         model = self._model_name
-        has_passed = outcome in ("passed", "not_started")
-        summaries = {
+        summaries: dict[str, str] = {
+            "passed": f"Version {version}, which the loop trained, passed its gates",
             "refused": f"Version {version}, which the loop trained, did not pass its gates",
             "unchanged": "Training again gave a version that is registered already",
             "failed": "The training that the loop began failed",
@@ -228,9 +226,9 @@ class Loop:
         }
         return Alert(
             incident=f"retraining/{model}",
-            status="resolved" if has_passed else "firing",
+            status="resolved" if outcome == "passed" else "firing",
             severity="warning",
-            summary=f"{model}: {summaries.get(outcome, f'version {version} passed its gates')}.",
+            summary=f"{model}: {summaries[outcome]}.",
             detail=f"Run {run_name}. See: python run.py tick --dry-run --model {model}",
             labels={"model": model},
         )

@@ -118,12 +118,20 @@ class FakeModel:
             n_new_labels=len(self.labels) - bisect_right(self.labels, cutoff),
         )
 
+    def promote_new(self, version: int) -> None:
+        """Let a person train and promote a version, the next by number."""
+        assert self._register(f"run-{version}") == version
+        self._move("promote", version, "production")
+
     def monitor(self) -> None:
-        """Make a report with the present recommendation."""
+        """Make a report with the present recommendation; a rollback needs a predecessor."""
         self.point()
         stages = replay(self.log.entries()).stages
         production = next(n for n, stage in stages.items() if stage == "production")
-        self._reports.append((production, Evidence(self.now, self.recommendation)))
+        recommendation = self.recommendation
+        if recommendation.action == "rollback" and "archived" not in stages.values():
+            recommendation = Recommendation("none")
+        self._reports.append((production, Evidence(self.now, recommendation)))
 
     def train(self, run_name: str) -> None:
         """Pretend to train, and register a version of it."""
@@ -139,6 +147,7 @@ class FakeModel:
 
     def lock(self) -> AbstractContextManager[None]:
         """Return no lock: the log alone keeps ticks apart, as those of two machines."""
+        self.point()
         return nullcontext()
 
     def roll_back(self, why: str) -> None:

@@ -22,6 +22,7 @@ from tests.support.fake_loop import FakeModel, Killed
 
 DECAY = Recommendation("retrain", ("error_rise: the error rose",))
 STEADY = Recommendation("none")
+BLAME = Recommendation("rollback", ("error_rise: the error rose",))
 
 
 @pytest.fixture
@@ -185,6 +186,23 @@ def test_of_two_ticks_at_once_one_begins(model: FakeModel) -> None:
     pytest.fail("there was no end to the points")
 
 
+def test_of_two_ticks_at_once_one_rolls_back(model: FakeModel) -> None:
+    model.labels.clear()
+    for version in (2, 3):
+        model.promote_new(version)
+    model.recommendation = BLAME
+    points = iter(range(100))
+
+    def point() -> None:
+        if next(points) == 1:  # the one after monitoring
+            model.tick()
+
+    model.point = point
+    with pytest.raises(LogConflictError):
+        model.tick()
+    assert model.read_state(model.log.entries()).production == 2
+
+
 def test_a_thousand_ticks_under_random_kills_begin_nothing_twice() -> None:
     """Kills, second ticks in the middle, failing gates, rollouts of both ends, any delay."""
     rng = random.Random(16)
@@ -208,7 +226,7 @@ def test_a_thousand_ticks_under_random_kills_begin_nothing_twice() -> None:
     for _ in range(1000):
         model.now += timedelta(hours=rng.choice([0.25, 1, 6, 48]))
         model.labels += [model.now] * rng.choice([0, 30])
-        model.recommendation = rng.choice([DECAY, STEADY])
+        model.recommendation = rng.choice([DECAY, STEADY, BLAME])
         model.passes_gates, model.is_better = rng.random() < 0.7, rng.random() < 0.7
         tick()
         if rng.random() < 0.05:
@@ -230,6 +248,10 @@ def _check_log(model: FakeModel) -> None:
             assert entry.detail["intent"] == open_intent
             open_intent = None
             ended[entry.detail["outcome"]] += 1
+    moves = [e for e in model.log.entries() if e.kind == "intent" and e.detail["action"] != "stage"]
+    actions = [move.detail["action"] for move in moves]
+    assert actions.count("rollback") > 5
+    assert ("rollback", "rollback") not in pairwise(actions), "what was rolled back to is kept"
     assert min(ended[o] for o in ("passed", "refused", "interrupted", "not_started")) > 2
     _check_cooldown(model)
 
