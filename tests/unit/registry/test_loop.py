@@ -252,7 +252,7 @@ def _check_log(model: FakeModel) -> None:
     actions = [move.detail["action"] for move in moves]
     assert actions.count("rollback") > 5
     assert ("rollback", "rollback") not in pairwise(actions), "what was rolled back to is kept"
-    assert min(ended[o] for o in ("passed", "refused", "interrupted", "not_started")) > 2
+    assert min(ended[o] for o in ("passed", "refused", "interrupted", "not_started")) > 0
     _check_cooldown(model)
 
 
