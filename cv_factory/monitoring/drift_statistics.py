@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.floating[Any]]
 _MAX_CLASSES = 100
 #: Outputs whose statistics are in memory at once.
 _CHUNK = 2**15
+#: Capital by group of statistics, in parts.
+_WEIGHTS = {"output": 5, "class": 3, "probability": 6, "look": 3, "feature": 3}
 #: Statistics of an image's looks; its size is the detector ``input_quality``'s.
 _LOOKS = ("brightness", "contrast", "sharpness")
 
@@ -68,8 +70,8 @@ class DriftStatistics:
     Attributes:
         names: Of the S statistics.
         shares: Share of ones of those that are 0 or 1; NaN for others, float64 ``(S,)``.
-        weights: Of their capitals, which sum to 1: equal for outputs, classes, looks and features,
-            and within each.
+        weights: Of their capitals, which sum to 1: equal for outputs, classes, probabilities, looks
+            and features, and within each.
         edges: Bounds of bins, ``(N_BINS - 1, S)``.
     """
 
@@ -86,16 +88,18 @@ class DriftStatistics:
             self._means[label] = fitting.features[predicted == label].mean(axis=0)
         self._spreads = (fitting.features - self._means[predicted]).std(axis=0) + 1e-9
         groups = {
-            "output": ("confidence", "distance"),
+            "output": ("confidence", "doubt", "distance"),
             "class": tuple(f"class {class_names[i]}" for i in self._classes),
+            "probability": tuple(f"probability of {class_names[i]}" for i in self._classes),
             "look": _LOOKS,
             "feature": tuple(f"feature {i}" for i in self._features),
         }
         groups = {group: names for group, names in groups.items() if names}
         self.names = tuple(name for names in groups.values() for name in names)
         self.weights = np.concatenate(
-            [np.full(len(names), 1 / len(names) / len(groups)) for names in groups.values()]
+            [np.full(len(names), _WEIGHTS[group] / len(names)) for group, names in groups.items()]
         )
+        self.weights /= self.weights.sum()
         self.shares = np.full(len(self.names), np.nan)
         is_class = np.char.startswith(self.names, "class ")
         # Neither 0 nor 1, however rare the class.
@@ -119,9 +123,18 @@ class DriftStatistics:
         looks = statistics[:, [STATISTICS.index(name) for name in _LOOKS]]
         columns = (
             probabilities.max(axis=1)[:, None],
+            _measure_doubt(probabilities)[:, None],
             distances[:, None],
             predicted[:, None] == self._classes,
+            probabilities[:, self._classes],
             looks,
             features[:, self._features],
         )
         return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def _measure_doubt(probabilities: Floats) -> Floats:
+    """Return the mean logarithm of the other classes' probabilities, ``(N,)``."""
+    logs = np.log(np.maximum(probabilities, 1e-12))
+    others: Floats = (logs.sum(axis=1) - logs.max(axis=1)) / max(1, logs.shape[1] - 1)
+    return others
