@@ -11,21 +11,24 @@ that the martingale guarantees. What they find if they look once stands beside i
     python -m benchmarks.monitoring [REPLAYS [SEEDS [CACHE]]]
 """
 
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness import describe_machine, parse_arguments, save_result
-from benchmarks.monitoring_outputs import SHIFTS, make_outputs
+from benchmarks.monitoring_outputs import HALVES, SHIFTS, make_outputs
 from cv_factory.artifacts.arrays import load_npz
-from cv_factory.inference.reference import LabeledOutputs
+from cv_factory.inference.reference import STATISTICS, EstimatorError, LabeledOutputs
+from cv_factory.monitoring.estimator_errors import expected_error
 
 Outputs = LabeledOutputs
 Bins = npt.NDArray[np.int16]
@@ -95,7 +98,7 @@ class Statistics:
         return np.logaddexp.reduce(weighted, axis=2).T
 
     def distances(self, reference: Bins, stream: Bins) -> dict[str, npt.NDArray[np.float64]]:
-        """Return each competitor's distance at each look, ``(looks,)``, times sqrt(nm / (n + m))."""
+        """Return each competitor's distance at each look times sqrt(nm / (n + m))."""
         n_looks = len(stream) // LOOK
         size = _FINE * stream.shape[1]
         offsets = np.arange(stream.shape[1]) * _FINE
@@ -356,6 +359,65 @@ def measure_error_rise(pool: Outputs, seeds: int, replays: int) -> dict[str, Any
     return result
 
 
+def measure_estimates(folder: Path) -> dict[str, Any]:
+    """Return how often an estimate of the accuracy is within 3 points, or within its band.
+
+    The band is measured on other images, and without the corruption that is estimated.
+    """
+    first, second = (
+        [EstimatorError(**row) for row in json.loads((folder / f"{name}.json").read_text())]
+        for name in HALVES
+    )
+    result: dict[str, Any] = {}
+    for name in sorted({row.estimator for row in second}):
+        rows = [row for row in second if row.estimator == name]
+        close = [abs(row.error) <= 0.03 for row in rows]
+        banded = []
+        for row in rows:
+            others = tuple(r for r in first if r.corruption != row.corruption)
+            reference = SimpleNamespace(estimator_errors=others)
+            band = expected_error(cast(Any, reference), name, row.estimate)
+            banded.append(band is not None and abs(row.error) <= band)
+        worst = max(rows, key=lambda row: abs(row.error))
+        result[name] = {
+            "kinds of images": len(rows),
+            "within 3 points": float(np.mean(close)),
+            "within 3 points or the stated band": float(np.mean(np.array(close) | banded)),
+            "mean error": float(np.mean([abs(row.error) for row in rows])),
+            "largest error": [worst.corruption, worst.severity, round(worst.error, 4)],
+        }
+    return result
+
+
+def measure_million(fitting: Outputs, pool: Outputs) -> dict[str, Any]:
+    """Return seconds and memory of all detectors on 1,000,000 rows."""
+    import resource
+
+    from cv_factory.config.detectors import DetectorsConfig
+    from cv_factory.inference.reference import Reference
+    from cv_factory.monitoring.detectors import run_detectors
+    from cv_factory.monitoring.window import Window, build_rows
+
+    names = tuple(str(i) for i in range(10))
+    chosen = np.random.default_rng(7).choice(len(pool), 1_000_000)
+    probabilities, features = pool.probabilities[chosen], pool.features[chosen]
+    looks = dict(zip(STATISTICS, pool.statistics[chosen].T, strict=True))
+    labels = np.where(np.arange(1_000_000) % 100 == 0, pool.labels[chosen], -1)
+    rows = build_rows(names, probabilities, label=labels, time=np.datetime64("2026-11-01"), **looks)
+    window = Window(rows, probabilities, features, names)
+    first = LabeledOutputs(*(part[:10_000] for part in vars(pool).values()))
+    reference = Reference(names, "0" * 64, first, fitting)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    findings = run_detectors(reference, window, DetectorsConfig())
+    return {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "MB beside the window": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10,
+        "MB of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "status": {finding.detector: finding.status for finding in findings},
+    }
+
+
 def main() -> int:
     """Measure, print and store the result."""
     replays, seeds, cache = parse_arguments(replays=1000, seeds=200, cache="")
@@ -370,6 +432,8 @@ def main() -> int:
             "seeds": f"0 to {seeds - 1} of each shift, 0 to {replays - 1} of null streams",
             "difference from Evidently's own largest distance": check_evidently(statistics, pool),
         }
+        result["1,000,000 rows"] = measure_million(load(folder, "validation"), pool)
+        result["estimated accuracy, severity 1 to 3"] = measure_estimates(folder)
         print(result, flush=True)
         result["null"], distances = measure_null(statistics, pool, replays)
         thresholds = set_thresholds(distances)

@@ -5,8 +5,9 @@ the class ``Bag``. Scored are images that neither saw.
 """
 
 import io
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from PIL import Image
 
 from cv_factory.inference.predictor import Prediction
 from cv_factory.inference.reference import LabeledOutputs
+from cv_factory.monitoring.estimator_errors import measure_estimator_errors
 
 Images = npt.NDArray[np.uint8]
 N_TRAIN, N_VALIDATION, N_SHIFTED = 10_000, 5_000, 10_000
+#: Files of the estimators' errors on the corruption suite, each on other test images.
+HALVES, N_CORRUPTED = ("first half", "second half"), 2_000
 #: Class that the second predictor has never seen.
 NEW_CLASS = 8
 _SETTINGS = (
@@ -106,7 +110,12 @@ def _score_shifts(folder: Path, config: Any, dataset: Any, order: Any) -> None:
     train, validation, rest = np.split(order, [N_TRAIN, N_TRAIN + N_VALIDATION])
     predictor = _train(dataset, config, train, validation, rest)
     images, labels = np.asarray(dataset.images), dataset.labels
-    _write(folder, "validation", predictor, images[validation], labels[validation])
+    fitting = _write(folder, "validation", predictor, images[validation], labels[validation])
+    for half, name in enumerate(HALVES):
+        part = rest[half * N_CORRUPTED : (half + 1) * N_CORRUPTED]
+        rows = measure_estimator_errors(predictor, fitting, images[part], labels[part], half)
+        text = json.dumps([asdict(row) for row in rows])
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
     _write(folder, "pool", predictor, images[rest], labels[rest])
     some = rest[:N_SHIFTED]
     for name, change in SHIFTS.items():
@@ -130,9 +139,11 @@ def _score_new_class(folder: Path, config: Any, dataset: Any, order: Any) -> Non
     _write(folder, "new class", predictor, images[is_new], labels[is_new])
 
 
-def _write(folder: Path, name: str, predictor: Any, images: Images, labels: Any) -> None:
-    np.savez(folder / f"{name}.npz", **vars(score(predictor, images, labels)))
+def _write(folder: Path, name: str, predictor: Any, images: Images, labels: Any) -> LabeledOutputs:
+    outputs = score(predictor, images, labels)
+    np.savez(folder / f"{name}.npz", **vars(outputs))
     print(f"{name}: {len(images):,} images scored", flush=True)
+    return outputs
 
 
 #: Changes of images, by name.

@@ -12,7 +12,6 @@ long for 40 statistics of 10,000 values, time quadratic in the values, and seeds
 """
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,14 @@ import numpy.typing as npt
 BLOCK = 25
 #: Probabilities of a jump to another bet after a round.
 _JUMPS = np.array([1e-2, 1e-3])
-_SHIFTS = (0.1, 0.25, 0.5, 1.0)
-_SCALES = (0.7, 1.0, 1.4)
+_SHIFTS = (0.1, 0.25, 0.6)
+_SCALES = (0.8, 1.25)
 _ODDS = (0.25, 0.5, 0.75, 1.35, 2.0, 3.5)
 #: Share of the p-values in a tail, and how much more frequent they are under a bet on it.
-_TAIL = 0.05
-_TAIL_RATIOS = (2.0, 4.0)
+_TAIL = 0.1
+_TAIL_RATIO = 2.5
 #: Part of the capital that bets nothing.
-_RESERVE = 0.3
+_RESERVE = 0.1
 #: Quantiles of a fitting sample that bound the bins of a statistic: the tails in finer steps.
 _QUANTILES = np.unique(
     np.concatenate(
@@ -71,15 +70,14 @@ def build_bets(shares: Doubles) -> Bets:
             fall is bet; NaN for one with many values, on whose mean, spread and tails is bet.
     """
     pairs = [(sign * m, s) for m in _SHIFTS for sign in (-1, 1) for s in _SCALES]
-    means, scales = np.array([(0.0, 1.0), *((0.0, s) for s in _SCALES if s != 1), *pairs]).T
+    means, scales = np.array([(0.0, 1.0), *((0.0, s) for s in _SCALES), *pairs]).T
     squares = scales**2
     normal = np.zeros((len(means), 5))
     normal[:, 0] = -np.log(scales) - means**2 / (2 * squares)
     normal[:, 1], normal[:, 2] = means / squares, 0.5 - 0.5 / squares
-    tails = np.zeros((2 * len(_TAIL_RATIOS), 5))
-    for i, (ratio, tail) in enumerate(product(_TAIL_RATIOS, (3, 4))):
-        tails[i, 0] = np.log((1 - _TAIL * ratio) / (1 - _TAIL))
-        tails[i, tail] = np.log(ratio) - tails[i, 0]
+    tails = np.zeros((2, 5))
+    tails[:, 0] = np.log((1 - _TAIL * _TAIL_RATIO) / (1 - _TAIL))
+    tails[[0, 1], [3, 4]] = np.log(_TAIL_RATIO) - tails[:, 0]
     numeric = np.concatenate([normal, tails])
     n_bets = len(numeric)
     coefficients = np.tile(numeric, (len(shares), 1, 1))

@@ -21,7 +21,7 @@ _MAX_CLASSES = 100
 #: Outputs whose statistics are in memory at once.
 _CHUNK = 2**15
 #: Capital by group of statistics, in parts.
-_WEIGHTS = {"output": 5, "class": 3, "probability": 6, "look": 3, "feature": 3}
+_WEIGHTS = {"output": 6, "class": 3, "probability": 8, "look": 2, "feature": 2}
 #: Statistics of an image's looks; its size is the detector ``input_quality``'s.
 _LOOKS = ("brightness", "contrast", "sharpness")
 

@@ -20,9 +20,9 @@ from cv_factory.monitoring.share_evidence import alternatives
 from cv_factory.monitoring.window import Window
 
 #: Labels between two looks.
-_ROUND = 5
+_ROUND = 2
 #: Part of the capital, and of the doubt about the reference, for the error over all classes.
-_OVERALL = 0.8
+_OVERALL = 0.9
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Odds of the alternatives that are bet on, relative to those of the bound.
-ODDS = (1.5, 2.0, 3.0, 5.0, 9.0)
+ODDS = (1.7, 3.0, 5.0)
 
 
 def alternatives(bound: float) -> npt.NDArray[np.float64]:
