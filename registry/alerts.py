@@ -24,7 +24,7 @@ from cv_factory.monitoring.alert import Alert, Severity
 from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
 from cv_factory.monitoring.metrics_file import metrics_folder, write_metrics
 from cv_factory.monitoring.redaction import redact
-from registry.alert_log import AlertLog
+from registry.alert_log import AlertLog, LoggedAlert, Outcome
 from registry.audit.log_files import open_folder
 
 logger = logging.getLogger(__name__)
@@ -64,29 +64,37 @@ def send_event(alert: Alert, model_name: str = "") -> bool:
     return _send([_prepare(alert, model_name)], is_event=True)
 
 
-def deliver_pending() -> int:
-    """Deliver the messages that wait, in their order; return how many were.
+def deliver_pending() -> list[Outcome]:
+    """Deliver the messages that wait, in their order; return how each ended.
 
     Raises:
         ArtifactError: The log cannot be read or written.
-        DeliveryError: The receiver is still down.
+        DeliveryError: The receiver is still down; what it did not take waits on.
     """
     log = open_alert_log()
+    outcomes: list[Outcome] = []
     with _delivery_lock():
         pending = log.pending()
         deliver = _select_alerter() if pending else None
-        for entry in pending:
-            if deliver is None:
-                log.mark(entry.number, "unsent")
-                continue
-            try:
-                deliver(entry.message)
-            except RefusedAlertError as error:
-                logger.error("Alert %d is not delivered: %s", entry.number, error)
-                log.mark(entry.number, "refused")
-            else:
-                log.mark(entry.number, "sent")
-    return len(pending)
+        try:
+            for entry in pending:
+                outcomes.append(_deliver(entry, deliver))
+                log.mark(entry.number, outcomes[-1])
+        finally:
+            _write_metrics(log)
+    return outcomes
+
+
+def _deliver(entry: LoggedAlert, deliver: Callable[[AlertMessage], None] | None) -> Outcome:
+    """Deliver a message, if there is an alerter, and return how that ended."""
+    if deliver is None:
+        return "unsent"
+    try:
+        deliver(entry.message)
+    except RefusedAlertError as error:
+        logger.error("Alert %d is not delivered: %s", entry.number, error)
+        return "refused"
+    return "sent"
 
 
 def _write_metrics(log: AlertLog) -> None:
@@ -110,17 +118,13 @@ def open_alert_log() -> AlertLog:
 
 
 def _send(alerts: Sequence[Alert], *, is_event: bool) -> bool:
-    """Log and deliver; return whether nothing waits any more."""
+    """Log and deliver; return whether nothing waits any more, and nothing was refused."""
     try:
         log, now = open_alert_log(), datetime.now(UTC)
         entries = [log.add(alert, now, is_event=is_event) for alert in alerts]
         if not any(entries) and not log.n_waiting:
             return True
-        try:
-            deliver_pending()
-        finally:
-            _write_metrics(log)
-        return True
+        return "refused" not in deliver_pending()
     except DeliveryError as error:
         logger.error("An alert waits until its receiver takes it: %s", error)
     except (CVFactoryError, *_ALERTER_ERRORS) as error:

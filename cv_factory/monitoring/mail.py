@@ -1,6 +1,7 @@
 """Alerts by e-mail (SMTP): the messages of one incident are one thread."""
 
 import hashlib
+import logging
 import smtplib
 import ssl
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from email.utils import format_datetime
 from typing import Literal
 
 from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
+
+logger = logging.getLogger(__name__)
 
 Security = Literal["starttls", "tls", "none"]
 
@@ -50,7 +53,7 @@ class Mailer:
         place = f"The mail server {self.host}:{self.port}"
         try:
             with self._connect() as server:
-                server.send_message(self.build(message))
+                refused = server.send_message(self.build(message))
         except smtplib.SMTPDataError as error:
             if error.smtp_code < 500:
                 raise DeliveryError(f"{place} answers {error.smtp_code}.") from None
@@ -61,6 +64,8 @@ class Mailer:
             raise DeliveryError(f"{place} takes none of the recipients.") from None
         except (OSError, smtplib.SMTPException) as error:
             raise DeliveryError(f"{place} cannot be used ({type(error).__name__}).") from None
+        if refused:
+            logger.error("%s does not take alerts for %s.", place, ", ".join(refused))
 
     def build(self, message: AlertMessage) -> EmailMessage:
         """Return the e-mail of a message."""

@@ -27,6 +27,14 @@ class MailServer:
         self.mails: list[EmailMessage] = []
         self.status = "250 OK"
 
+    async def handle_RCPT(
+        self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any
+    ) -> str:
+        if address == "gone@example.org":
+            return "550 No such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
     async def handle_DATA(self, _server: Any, session: Any, envelope: Any) -> str:
         assert session.ssl is not None
         mail = BytesParser(policy=default).parsebytes(envelope.original_content)
@@ -116,6 +124,16 @@ def test_what_the_server_does_not_take(
     with pytest.raises(error, match=status[:3]) as caught:
         mailer.deliver(MESSAGE)
     assert type(caught.value) is error
+
+
+def test_an_address_that_is_refused_is_logged(
+    server: MailServer, mailer: Mailer, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(mailer, recipients=["gone@example.org", "ann@example.org"]).deliver(MESSAGE)
+    assert len(server.mails) == 1
+    assert "does not take alerts for gone@example.org" in caplog.text
+    with pytest.raises(DeliveryError, match="takes none of the recipients"):
+        replace(mailer, recipients=["gone@example.org"]).deliver(MESSAGE)
 
 
 def test_a_wrong_password_is_in_no_message(server: MailServer, mailer: Mailer) -> None:
