@@ -271,25 +271,9 @@ def _check_retraining(
     age = _check_age(state, config, now)
     cause = report if report.is_met or not age.is_met else age
     yield cause
-    required = config.min_labels_on_alarm if cause is report else config.min_new_labels
-    yield Check(
-        "new labels",
-        state.n_new_labels is not None and state.n_new_labels >= required,
-        "labels were not counted"
-        if state.n_new_labels is None
-        else f"{state.n_new_labels} of {required} new labels that may train",
-    )
     yield _check_cooldown(state, config, now)
     yield _check_budget(state, config, now)
-    failed = {r.version for r in state.retrainings if r.has_failed}
-    is_waiting = state.challenger is not None and state.challenger.version not in failed
-    yield Check(
-        "no challenger",
-        not is_waiting,
-        f"version {state.challenger.version} in staging is to be promoted or rejected first"
-        if state.challenger is not None and is_waiting
-        else "no version waits in staging",
-    )
+    yield _check_waiting(state)
     yield Check(
         "not stopped",
         state.failures < config.max_failed_challengers,
@@ -300,6 +284,24 @@ def _check_retraining(
         config.enabled,
         f"retrain.enabled is {str(config.enabled).lower()}",
     )
+    # Last: labels are counted only where all else is met.
+    required = config.min_labels_on_alarm if cause is report else config.min_new_labels
+    yield Check(
+        "new labels",
+        state.n_new_labels is not None and state.n_new_labels >= required,
+        "labels were not counted"
+        if state.n_new_labels is None
+        else f"{state.n_new_labels} of {required} new labels that may train",
+    )
+
+
+def _check_waiting(state: LoopState) -> Check:
+    """Return whether no challenger waits; one that was turned back may stay in staging."""
+    failed = {r.version for r in state.retrainings if r.has_failed}
+    if state.challenger is None or state.challenger.version in failed:
+        return Check("no challenger", True, "no version waits in staging")
+    reason = f"version {state.challenger.version} in staging is to be promoted or rejected first"
+    return Check("no challenger", False, reason)
 
 
 def _check_age(state: LoopState, config: RetrainConfig, now: datetime) -> Check:
