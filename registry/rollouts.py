@@ -222,7 +222,12 @@ def abort_rollout(
     deployer, name, number = deployments.active_deployer(), registry.model_name, state.version
     withdrawn: Sequence[Any] = ()
     serving: Sequence[Any] = ()
-    if any(str(s.uuid) == state.service for s in deployer.services(name)):
+    services = deployer.services(name)
+    for service in services:
+        if str(service.uuid) != state.service and not service.is_running:
+            # Such as after a restart of the machine.
+            deployer.service_endpoint(service).start(service.service_name)
+    if any(str(service.uuid) == state.service for service in services):
         withdrawn, serving = deployments.redirect_requests(registry, number)
     proof = [_verify(deployer, service) for service in serving]
     detail = {**_detail(state, decision), "verification": proof}

@@ -36,6 +36,7 @@ class FakeEndpoint:
     def __init__(self) -> None:
         self.counts = {"v1": ServiceCounters(), "v2": ServiceCounters()}
         self.rollout = ""
+        self.started: list[str] = []
         self.state: Literal["serving", "missing"] = "serving"
 
     def counters(self) -> dict[str, ServiceCounters]:
@@ -43,6 +44,9 @@ class FakeEndpoint:
 
     def health(self, _name: str) -> ServiceHealth:
         return ServiceHealth(self.state, "")
+
+    def start(self, name: str) -> None:
+        self.started.append(name)
 
     def load_bundle(self, _name: str) -> None:
         return None
@@ -71,6 +75,7 @@ class FakeDeployer:
             SimpleNamespace(
                 uuid=f"id{n}",
                 service_name=f"v{n}",
+                is_running=True,
                 config=SimpleNamespace(model_version=str(n), predictor=f"p{n}"),
             )
             for n in (1, 2)
@@ -347,7 +352,20 @@ def test_a_person_ends_it_and_the_version_stays_in_staging(story: Story) -> None
     assert story.deployer.now.shares == {"id1": Share(1.0)}
     assert (story.last().kind, story.last().why) == ("rollout_aborted", "complaints")
     assert story.registry.rejected == []
+    assert story.endpoint.started == []
     assert story.run("status") == "pets has no rollout.\n"
+
+
+def test_after_a_restart_of_the_machine_an_abort_starts_what_is_in_production(
+    story: Story,
+) -> None:
+    for service in story.deployer.running:
+        service.is_running = False
+    story.endpoint.state = "missing"
+    assert story.look().action == "hold"
+    story.run("abort", "--reason", "a restart")
+    assert story.endpoint.started == ["v1"]
+    assert story.deployer.now.shares == {"id1": Share(1.0)}
 
 
 def test_the_watcher_ends_with_the_rollout_and_outlives_what_passes(
