@@ -85,9 +85,7 @@ class RolloutEvidence:
             return self  # where it began is not known yet
         # Of one that crashed the proxy's counts remain; what it answered is counted later.
         present = {
-            name: c
-            if c.is_complete
-            else replace(self.counters.get(name, c), sent=c.sent, errors=c.errors)
+            name: c.fill(self.counters[name]) if name in self.counters else c
             for name, c in counters.items()
         }
         is_complete = all(c.is_complete for c in counters.values())

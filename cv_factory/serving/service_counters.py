@@ -21,7 +21,7 @@ class ServiceCounters:
         slower: Of these, those that took longer than each of ``REQUEST_SECONDS_BUCKETS``.
         server_errors: Requests that it answered with 5xx.
         sent: Requests of any kind that the proxy sent to it.
-        errors: Of these, answered with 5xx, or not at all.
+        errors: Of these, answered with 5xx, or not at all, such as when the client gave up.
         is_complete: Whether the service told what it counts; a crash leaves the proxy's counts.
     """
 
@@ -41,7 +41,7 @@ class ServiceCounters:
 
     def since(self, before: "ServiceCounters") -> "ServiceCounters":
         """Return what was counted since; what went back was started again at zero."""
-        if self.sent < before.sent or self.errors < before.errors:  # the proxy counts anew
+        if self.sent < before.sent:  # the proxy counts anew
             before = replace(before, sent=0, errors=0)
         if self.answered < before.answered or self.server_errors < before.server_errors:
             before = ServiceCounters(sent=before.sent, errors=before.errors)
@@ -50,8 +50,18 @@ class ServiceCounters:
             tuple(a - b for a, b in zip(self.slower, before.slower, strict=True)),
             self.server_errors - before.server_errors,
             self.sent - before.sent,
-            self.errors - before.errors,
+            max(0, self.errors - before.errors),  # while it answers, an error is counted too few
         )
+
+    def fill(self, before: "ServiceCounters") -> "ServiceCounters":
+        """Return the counters with those of an earlier look where the service did not tell.
+
+        The errors do not decrease: Envoy's numbers are not of one moment.
+        """
+        known = self if self.is_complete else replace(before, sent=self.sent, errors=self.errors)
+        if known.sent < before.sent:
+            return known
+        return replace(known, errors=max(known.errors, before.errors))
 
     def __add__(self, other: "ServiceCounters") -> "ServiceCounters":
         """Return the sums."""

@@ -88,8 +88,11 @@ def count_requests(
     """
     sent, errors = Counter[str](), Counter[str]()
     for backend, _, values in _host_statistics(routes.backends, _clusters(query_envoy)):
-        sent[backend.name] += int(values.get("rq_total", 0))
-        errors[backend.name] += int(values.get("rq_error", 0))
+        names = ("rq_total", "rq_success", "rq_active", "rq_error")
+        total, success, active, failed = (int(values.get(name, 0)) for name in names)
+        sent[backend.name] += total
+        # Clients give up on a service that hangs: those are neither answered nor under way.
+        errors[backend.name] += max(failed, total - success - active)
     counters = {}
     for backend in routes.backends:
         key = keys.get(backend)

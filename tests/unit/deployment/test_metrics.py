@@ -80,6 +80,7 @@ def envoy(*ports: int) -> dict[str, str]:
             "address": {"socket_address": {"port_value": port}},
             "stats": [
                 {"name": "rq_total", "value": "7"},
+                {"name": "rq_success", "value": "5"},
                 {"name": "rq_error"},
                 {"name": "rq_active"},
             ],
@@ -159,7 +160,7 @@ def test_a_rollout_is_given_what_each_service_that_answers_has_counted() -> None
         )
     assert [n for n, c in counted.items() if c.is_complete] == ["a", "b"]
     first = counted["a"]
-    assert (first.answered, first.server_errors, first.sent, first.errors) == (2, 1, 14, 0)
+    assert (first.answered, first.server_errors, first.sent, first.errors) == (2, 1, 14, 4)
     assert (first.slower[0], first.slower[-1]) == (2, 0)
 
 
