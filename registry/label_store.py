@@ -1,7 +1,7 @@
 """Store of labels: those that people gave, those that services received, and what was asked for.
 
-In the stack's artifact store, as Parquet files that are added and never changed, except to forget.
-What services of this machine received since is read from their folders.
+In the stack's artifact store, as Parquet files. Labels are added, never changed, and removed only
+to forget them. What services of this machine received since is read from their folders.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cv_factory.inference.batch_output import OutputFolder
+from cv_factory.inference.batch_output import OutputError, OutputFolder
 from cv_factory.monitoring.label_sampling import LabelQueue
 from cv_factory.monitoring.labels import (
     RECORD_COLUMNS,
@@ -33,6 +33,9 @@ from registry.store_files import open_store_folder
 
 _RECORDS, _SAMPLE = "records", "sample"
 _FRAME = b"frame"
+_N_ATTEMPTS = 3
+#: More files of labels than this become one.
+_MAX_FILES = 100
 
 
 class LabelStore:
@@ -52,6 +55,14 @@ class LabelStore:
         if len(new):
             self._write(_RECORDS, new, {})
         return len(new)
+
+    def merge(self) -> None:
+        """Make one file of many; what a killed call leaves twice counts once."""
+        names = self._names(_RECORDS)
+        if len(names) > _MAX_FILES:
+            self._write(_RECORDS, self._read_records(), {})
+            for name in names:
+                self._folder.remove(name)
 
     def add_sample(self, queue: LabelQueue) -> None:
         """Add the images that were chosen to be labelled, and what they were chosen from."""
@@ -88,8 +99,15 @@ class LabelStore:
         return n_removed
 
     def _read_records(self) -> pd.DataFrame:
-        tables = [self._read(name) for name in self._names(_RECORDS)]
-        return _to_pandas(tables, RECORD_COLUMNS)
+        for attempt in range(_N_ATTEMPTS):
+            try:
+                tables = [self._read(name) for name in self._names(_RECORDS)]
+                break
+            except OutputError:
+                # Another process may have merged them meanwhile.
+                if attempt == _N_ATTEMPTS - 1:
+                    raise
+        return _to_pandas(tables, RECORD_COLUMNS).drop_duplicates("id")
 
     def _names(self, kind: str) -> list[str]:
         """Return the names of the files of a kind, in the order in which they were written."""
@@ -122,7 +140,10 @@ def load_labels(model_name: str) -> Labels:
 
 def collect_labels(model_name: str) -> int:
     """Store the labels that services of this machine received since; return how many were new."""
-    return open_label_store(model_name).add(_read_received(model_name))
+    store = open_label_store(model_name)
+    n_new = store.add(_read_received(model_name))
+    store.merge()
+    return n_new
 
 
 def forget_labels(

@@ -49,9 +49,10 @@ class ErrorRise:
 def select_labels(window: Window, labels: Literal["sampled", "all"]) -> tuple[Window, int]:
     """Return the predictions whose labels count, in the order of their labels; and how many do not.
 
-    Labels of models never count, nor do repeats of an image.
+    Labels of models never count, nor do repeats of an image. One of a class that the model does not
+    know counts: whatever was predicted is wrong.
     """
-    labeled = window.labeled()
+    labeled = window.select(window.has_label)
     by_model = labeled.rows["label_source"].str.startswith("model:").fillna(False)
     counted = labeled.select(~by_model.to_numpy(bool)).distinct()
     is_sampled = counted.rows["inclusion_probability"].notna().to_numpy(bool)
@@ -88,7 +89,7 @@ def measure_error_rise(
     share = (1 - _OVERALL) / n_classes
     total = np.full(len(overall), math.log(_OVERALL)) + overall
     rest, by_class, peaks = n_classes * share, {}, {}
-    for label in np.unique(labeled.labels):
+    for label in np.unique(labeled.labels[labeled.labels >= 0]):
         rows = labeled.labels == label
         limit = _bound(was_wrong[test.labels == label], share * doubt, tolerance)
         capital = _log_capital(is_wrong[rows], weights[rows], limit)

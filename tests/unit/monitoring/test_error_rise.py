@@ -7,7 +7,7 @@ import pytest
 
 from cv_factory.inference.reference import Reference
 from cv_factory.monitoring.error_evidence import measure_error_rise, select_labels
-from cv_factory.monitoring.window import Window
+from cv_factory.monitoring.window import UNKNOWN_CLASS, Window
 from tests.unit.monitoring.conftest import draw_outputs, to_window
 from tests.unit.monitoring.test_detectors import find, label
 
@@ -35,6 +35,17 @@ def test_one_class_that_fails_is_named(reference: Reference) -> None:
     assert finding.status == "alarm"
     assert "most in b" in finding.summary
     assert finding.details["by_class"]["b"]["error"] > 0.2
+
+
+def test_labels_of_a_class_that_the_model_does_not_know_are_its_errors(
+    reference: Reference,
+) -> None:
+    window = label(200, 1000, 5, error=0.0)
+    is_new = np.arange(len(window)) % 4 == 0
+    labels = np.where(is_new & window.has_label, UNKNOWN_CLASS, window.labels)
+    finding = find(reference, replace(window, rows=window.rows.assign(label=labels)))["error_rise"]
+    assert (finding.status, finding.n) == ("alarm", 200)
+    assert set(finding.details["by_class"]) <= set(reference.class_names)
 
 
 def test_labels_of_models_and_repeats_do_not_count(reference: Reference) -> None:

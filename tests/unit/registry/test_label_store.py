@@ -72,6 +72,27 @@ def test_what_is_stored_already_is_not_stored_again(
     assert store.load().records["prediction_id"].tolist() == ["a", "b", "c"]
 
 
+def test_many_files_become_one_and_a_killed_merge_loses_and_doubles_nothing(
+    store: label_store.LabelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_store, "_MAX_FILES", 2)
+    for second in range(4):
+        store.add(table(record("a", "cat", second)))
+    before = store.load().records
+
+    def kill(folder: OutputFolder, name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "remove", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.merge()
+    pd.testing.assert_frame_equal(store.load().records, before)
+    store.merge()
+    assert len(list((tmp_path / "store").iterdir())) == 1
+    pd.testing.assert_frame_equal(store.load().records, before)
+
+
 def test_labels_of_services_count_before_and_after_they_are_collected(
     store: label_store.LabelStore, tmp_path: Path
 ) -> None:
