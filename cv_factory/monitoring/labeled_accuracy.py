@@ -50,7 +50,7 @@ def estimate_accuracy(
     errors = min(1.0, float(weights[is_error].sum()) / n)
     variance = float((weights * (weights - 1.0))[is_error].sum()) / n**2
     n_effective = weights.sum() ** 2 / (weights**2).sum()
-    if n_labeled == n:
+    if n_labeled == n and weights.max() == 1.0:  # every image was certain to be asked for
         low, high = errors, errors
     else:
         if variance > 0 and 0 < errors < 1:

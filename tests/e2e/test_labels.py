@@ -48,7 +48,9 @@ def test_labels_by_queue_by_image_and_over_http(trained_project: Project) -> Non
     report = json.loads(as_json[as_json.index("{") :])
     assert report["unknown_classes"] == {"horse": 1}, as_json
     accuracy = report["accuracy"]["1"]
-    assert accuracy["n_asked"] == accuracy["n_labeled"] == n_drawn
+    # What was labelled over HTTP may have been chosen, too; the queue does not name it again.
+    assert accuracy["n_asked"] == accuracy["n_labeled"]
+    assert accuracy["n_labeled"] - n_drawn in (0, 1)
     assert accuracy["accuracy"] > 0.8
     # The one that was given over HTTP.
     assert report["n_records"] == n_drawn + 3
