@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 from cv_factory.deployment.local import proxy_process
+from cv_factory.deployment.local.envoy_admin import EnvoyAdmin
+from cv_factory.deployment.local.metrics import count_requests
 from cv_factory.deployment.local.routes import Backend, Routes
 from cv_factory.deployment.traffic import Sticky, TlsFiles
 from cv_factory.errors import ConfigError
@@ -136,6 +138,35 @@ def test_a_shadow_gets_copies_and_no_one_sees_its_answers(
     shadow.shutdown()
     shadow.server_close()
     assert {send(client, {}) for _ in range(20)} == {"old"}
+
+
+def test_copies_are_counted_and_what_a_hung_service_never_answers_is_an_error(
+    proxy: RunningProxy, servers: tuple[EchoServer, EchoServer]
+) -> None:
+    old, new = servers
+    query = EnvoyAdmin(proxy.folder).get
+
+    def count(*backends: Backend) -> dict[str, tuple[int, int]]:
+        counters = count_requests(Routes(backends=backends), {}, query)
+        return {name: (c.sent, c.errors) for name, c in counters.items()}
+
+    shadow = replace(new.backend(0.0), arm="shadow", mirror_share=1.0)
+    route(proxy, shadow, old.backend(1.0))
+    client = proxy.connect()
+    assert {send(client, {}) for _ in range(10)} == {"old"}
+    wait_until(lambda: count(shadow)["new"] == (10, 0))
+    route(proxy, new.backend(1.0))
+    Echo.release.clear()
+    try:
+        with suppress(TimeoutError), closing(proxy.connect()) as impatient:
+            impatient.timeout = 0.2
+            impatient.request("POST", "/held", body=b"image")
+            impatient.getresponse()
+        wait_until(lambda: count(new.backend(1.0))["new"][1] == 1)
+    finally:
+        Echo.release.set()
+    assert send(client, {}) == "new"
+    assert count(new.backend(1.0))["new"][1] == 1
 
 
 @pytest.mark.slow
