@@ -62,22 +62,24 @@ def draw_queue(
         disagreement_share: Part of the others that versions disagree about, if there are so many.
         earlier: What earlier samples were drawn from.
     """
+    if uniform_share < MIN_UNIFORM_SHARE:
+        raise ValueError(f"uniform_share is {uniform_share}, below {MIN_UNIFORM_SHARE}")
     images, names = encode_images(window.rows)
     units = pd.Series(np.arange(len(images))).groupby(images).first().to_numpy()
     rows = window.rows.iloc[units]
     scores = _max_by_image(score_uncertainty(window), images)
     disputed = _max_by_image(find_disagreements(window, images), images)
-    floor = np.zeros(len(rows))
+    floor, uniform_floor = np.zeros(len(rows)), np.zeros(len(rows))
     for old in earlier:
-        floor = np.maximum(floor, np.where(old.contains(rows), _include(old, scores, disputed), 0))
+        inside = old.contains(rows)
+        floor = np.maximum(floor, inside * _include(old, scores, disputed))
+        uniform_floor = np.maximum(uniform_floor, inside * old.uniform_probability)
     goals = n * uniform_share, n * (1.0 - uniform_share) * disagreement_share, n
     new = _design(Frame(*frame, 0.0), floor, scores, disputed, goals)
     probability = np.maximum(floor, _include(new, scores, disputed))
     random = draw_numbers(names.to_numpy(zero_copy_only=False))
     is_chosen = random < probability
-    is_uniform = random < max(
-        [new.uniform_probability, *(old.uniform_probability for old in earlier)]
-    )
+    is_uniform = random < np.maximum(uniform_floor, new.uniform_probability)
     strata = np.where(is_uniform, "uniform", np.where(disputed > 0, "disagreement", "uncertain"))
     sample = rows[["id", "image_hmac"]][is_chosen].reset_index(drop=True)
     sample = sample.rename(columns={"id": "prediction_id"}).assign(

@@ -105,6 +105,15 @@ def test_a_second_queue_of_the_same_predictions_adds_images_and_stays_unbiased()
     assert np.mean(added) == pytest.approx(30, abs=3)
 
 
+def test_an_earlier_queue_of_other_predictions_changes_nothing() -> None:
+    window, _ = build_window(400, 0)
+    elsewhere = Frame(START - timedelta(days=2), START, None, 0.9, 0.9, 0.9)
+    with_it = draw_queue(window, 40, SPAN, END, earlier=[elsewhere])
+    pd.testing.assert_frame_equal(with_it.sample, draw_queue(window, 40, SPAN, END).sample)
+    with pytest.raises(ValueError, match="below"):
+        draw_queue(window, 40, SPAN, END, uniform_share=0.1)
+
+
 def test_repeats_of_an_image_are_asked_for_once_and_disagreements_first() -> None:
     n = 200
     hmacs = [f"{k // 2:064x}" for k in range(n)]  # each image twice, by two versions
