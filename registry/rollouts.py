@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 #: The incident of a rollout that is held or was rolled back; one of a model at a time.
 _INCIDENT = "rollout"
-#: Labels are looked at again after so many times the seconds that it took, by the rollout's entry.
+#: Labels are looked at again after so many times the seconds that it took; by model and rollout.
 _ACCURACY_PAUSE = 10.0
-_ACCURACY_DUE: dict[int, float] = {}
+_ACCURACY_DUE: dict[tuple[str, int], float] = {}
 
 
 def load_rollout(registry: ModelRegistry) -> RolloutState | None:
@@ -143,12 +143,13 @@ def look(registry: ModelRegistry, state: RolloutState) -> RolloutDecision:
         reason = f"version {state.version} does not run: see python run.py status"
         return RolloutDecision("hold", "not_enough_evidence", reason, comparisons)
     # The log is read seldom enough, and before each step; harm of errors does not wait for it.
-    is_due = decision.action != "wait" or time.monotonic() >= _ACCURACY_DUE.get(state.entry, 0.0)
+    key = registry.model_name, state.entry
+    is_due = decision.action != "wait" or time.monotonic() >= _ACCURACY_DUE.get(key, 0.0)
     if state.config.accuracy is None or decision.action == "roll_back" or not is_due:
         return decision
     start = time.monotonic()
     accuracy = _compare_accuracy(registry, state, state.config.accuracy)
-    _ACCURACY_DUE[state.entry] = time.monotonic() + (time.monotonic() - start) * _ACCURACY_PAUSE
+    _ACCURACY_DUE[key] = time.monotonic() + (time.monotonic() - start) * _ACCURACY_PAUSE
     return decide(state, (*comparisons, *accuracy), evidence.step_requests, now)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cv_factory.config.deployment import DeploymentPipelineConfig
 from cv_factory.config.rollout import RolloutConfig
 from cv_factory.errors import ArtifactError, ConfigError
 from cv_factory.monitoring.rollout import Comparison, RolloutState, Verdict, compare, decide
@@ -193,3 +194,10 @@ def test_the_counters_of_a_service_are_those_of_predictions() -> None:
 def test_steps_that_do_not_grow_to_production_are_refused(steps: list[object]) -> None:
     with pytest.raises((ConfigError, ValueError)):
         RolloutConfig.model_validate({"steps": steps})
+
+
+def test_a_share_beside_a_rollout_is_refused() -> None:
+    content = {"rollout": {}, "endpoint": {"canary_share": 0.1}}
+    with pytest.raises((ConfigError, ValueError), match="the steps of the rollout say so"):
+        DeploymentPipelineConfig.model_validate(content)
+    assert DeploymentPipelineConfig.model_validate({"rollout": {}}).rollout == CONFIG
