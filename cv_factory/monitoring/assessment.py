@@ -63,6 +63,8 @@ def assess(
         config: Which labels count, the detectors' settings, and what may act.
         now: Time of the report.
     """
+    if reference is not None and not window.features.shape[1]:
+        reference = _without_features(reference)
     trusted = select_trusted_labels(window, blind_only=config.labels.blind_only)
     distinct = trusted.distinct()
     findings = run_detectors(reference, trusted, config.detectors)
@@ -90,14 +92,16 @@ def assess(
         baseline=_baseline(reference),
         coverage=compute_coverage(window),
         timeline=compute_timeline(distinct, estimator, reference.validation if reference else None),
-        remarks=(*subject.remarks, *_describe_labels(window, labels)),
+        remarks=(*subject.remarks, *_describe_window(window, labels)),
         evidently_pages=_draw_evidently_pages(findings, distinct, reference, config.report),
     )
 
 
-def _describe_labels(window: Window, labels: Labels) -> list[str]:
-    """Return what is odd about the labels, in sentences."""
+def _describe_window(window: Window, labels: Labels) -> list[str]:
+    """Return what is odd about the window and its labels, in sentences."""
     described, remarks = describe_labels(window, labels), []
+    if len(window) and not window.features.shape[1]:
+        remarks.append("The source stores no features, so that drift of them cannot be seen.")
     if described.n_unmatched:
         remarks.append(
             f"{format_count(described.n_unmatched, 'label')} of {described.n_records:,} belong to "
@@ -107,6 +111,15 @@ def _describe_labels(window: Window, labels: Labels) -> list[str]:
         names = ", ".join(f"{name} ({n:,})" for name, n in described.unknown_classes.items())
         remarks.append(f"Labels that are no classes of the model count as errors: {names}.")
     return remarks
+
+
+def _without_features(reference: Reference) -> Reference:
+    """Return a reference for predictions whose source stores no features, such as a batch job's."""
+    test, validation = (
+        replace(part, features=part.features[:, :0])
+        for part in (reference.test, reference.validation)
+    )
+    return replace(reference, test=test, validation=validation)
 
 
 def select_trusted_labels(window: Window, *, blind_only: bool) -> Window:

@@ -10,7 +10,7 @@ import pytest
 from cv_factory.config.loader import load_config
 from cv_factory.config.monitoring import MonitoringPipelineConfig
 from cv_factory.data.image_manifest import STRING
-from cv_factory.inference.reference import Reference
+from cv_factory.inference.reference import STATISTICS, Reference
 from cv_factory.monitoring.assessment import Subject, assess, select_trusted_labels
 from cv_factory.monitoring.labels import (
     RECORD_COLUMNS,
@@ -142,6 +142,18 @@ def test_without_reference_or_predictions_nothing_passes(reference: Reference) -
         assert report.estimates == ()
     assert run(empty, reference).start is None
     assert "no reference" in run(empty, None).findings[0].summary
+
+
+@pytest.mark.parametrize(("shares", "status"), [(None, "silent"), ((1, 0, 0, 0, 0), "alarm")])
+def test_predictions_without_features_are_compared_by_the_rest(
+    reference: Reference, shares: tuple[int, ...] | None, status: str
+) -> None:
+    outputs = draw_outputs(400, 17, shares=shares)
+    unknown = dict.fromkeys(STATISTICS, np.nan)
+    window = to_window(replace(outputs, features=outputs.features[:, :0]), version="3", **unknown)
+    report = run(window, reference)
+    assert report.status == status
+    assert "The source stores no features" in report.remarks[-1]
 
 
 def test_a_batch_without_times_is_reported(reference: Reference) -> None:
