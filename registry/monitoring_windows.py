@@ -11,13 +11,13 @@ from cv_factory.monitoring.compaction import Compaction
 from cv_factory.monitoring.report import MonitoringReport
 from cv_factory.monitoring.window import Window
 from registry import monitoring_store
-from registry.label_store import load_labels
+from registry.label_store import collect_labels, load_labels
 from registry.model_registry import ModelRegistry
 from registry.permissions import TransitionRefusedError
 
 
 def collect(config: WindowConfig, model_name: str) -> CollectedPredictions:
-    """Compact the prediction log, and fix the bounds of a window.
+    """Store what services logged and received, and fix the bounds of a window.
 
     What is logged or labeled meanwhile is left to the next run.
 
@@ -28,6 +28,7 @@ def collect(config: WindowConfig, model_name: str) -> CollectedPredictions:
     if config.hours is not None:
         start = now - timedelta(hours=config.hours)
     remarks: tuple[str, ...] = ()
+    collect_labels(model_name)
     if config.batch is None and config.captured is None:
         remarks = _describe_compaction(monitoring_store.compact_logs(model_name))
     return CollectedPredictions(

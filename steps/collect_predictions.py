@@ -13,7 +13,7 @@ from cv_factory.monitoring.collected_predictions import CollectedPredictions
 def collect_predictions(
     window: WindowConfig, model_name: str
 ) -> Annotated[CollectedPredictions, "collected_predictions"]:
-    """Compact closed files of the prediction log, and fix the bounds of the window."""
+    """Store what services logged and received, and fix the bounds of the window."""
     from registry.monitoring_windows import collect
 
     return collect(window, model_name)
