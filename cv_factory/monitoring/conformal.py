@@ -172,12 +172,13 @@ def _p_values(counts: npt.NDArray[np.int64], block: Bins, rng: np.random.Generat
     """Return smoothed ranks among all earlier values: small where the value is small."""
     is_value = block >= 0
     earlier = np.tri(len(block), k=-1, dtype=bool)[:, :, None] & is_value[None]
-    less = (earlier & (block[None] < block[:, None])).sum(axis=1)
-    equal = (earlier & (block[None] == block[:, None])).sum(axis=1)
+    # BLOCK values at most, so that a byte holds the sum: half the time of a sum of int64.
+    less = (earlier & (block[None] < block[:, None])).sum(axis=1, dtype=np.uint8)
+    equal = (earlier & (block[None] == block[:, None])).sum(axis=1, dtype=np.uint8)
     columns = np.arange(block.shape[1])
     below = (counts.cumsum(axis=1) - counts)[columns, block]
     ties = counts[columns, block] + equal + 1
-    n = counts.sum(axis=1) + earlier.sum(axis=1) + 1
+    n = counts.sum(axis=1) + earlier.sum(axis=1, dtype=np.uint8) + 1
     uniform = 1.0 - rng.random(block.shape)
     p_values: Doubles = (below + less + uniform * ties) / n
     return p_values
