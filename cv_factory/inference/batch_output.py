@@ -53,6 +53,8 @@ class OutputFolder:
             if self._filesystem is None:
                 folder = Path(self._path)
                 return {p.name for p in folder.glob("[!.]*")}
+            # Another process may have written since it was listed.
+            self._filesystem.invalidate_cache(self._path)
             if not self._filesystem.isdir(self._path):
                 return set()
             listed = self._filesystem.ls(self._path, detail=False)
