@@ -64,28 +64,43 @@ def expected_error(
     estimate: float | None = None,
     statistics: npt.NDArray[np.float32] | None = None,
 ) -> float | None:
-    """Return how far an estimate of the accuracy may be off, as a share of 1.
+    """Return how far an estimate may be off, as a share of 1; None if no error was measured.
 
-    It is the largest error on corruptions that are like what is estimated: on which the estimator
-    said at least as much, and whose images are as bright, rich in contrast and sharp. Where none of
-    them is like it, nothing is known to hold: the largest error of all is returned. Two standard
-    errors of the measured accuracy are added, since few images measured it.
+    Arguments as for ``bound_errors``.
+    """
+    if estimator not in {row.estimator for row in reference.estimator_errors}:
+        return None
+    return max(bound_errors(reference, estimator, estimate, statistics))
+
+
+def bound_errors(
+    reference: Reference,
+    estimator: str,
+    estimate: float | None = None,
+    statistics: npt.NDArray[np.float32] | None = None,
+) -> tuple[float, float]:
+    """Return how far an estimate of the accuracy may be too high, and too low, as shares of 1.
+
+    These are the largest errors on corruptions that are like what is estimated: on which the
+    estimator said at least as much, and whose images are as bright, rich in contrast and sharp.
+    Where none of them is like it, nothing is known to hold: the largest errors of all are returned.
+    Two standard errors of the measured accuracy are added, since few images measured it.
 
     Args:
-        reference: Holds the errors that were measured.
+        reference: Holds errors of this estimator.
         estimator: Such as ``cbpe``.
         estimate: What it says now, as a share of 1; None for any estimate.
         statistics: Of the images that it says it of, float32 ``(N, 5)``, columns ``STATISTICS``,
             NaN where they are unknown; None for any images.
-
-    Returns:
-        The error, at least 0; None if no error of this estimator was measured.
     """
     rows = [row for row in reference.estimator_errors if row.estimator == estimator]
     alike = rows if statistics is None else _find_alike(rows, statistics, reference)
     if estimate is not None:
         alike = [row for row in alike if row.severity == 0 or row.estimate >= estimate - _MARGIN]
-    return max((_bound_error(row) for row in alike or rows), default=None)
+    bounds = [(row.error, _standard_error(row)) for row in alike or rows]
+    too_high = max(error + 2.0 * noise for error, noise in bounds)
+    too_low = max(2.0 * noise - error for error, noise in bounds)
+    return max(too_high, 0.0), max(too_low, 0.0)
 
 
 def best_estimator(reference: Reference) -> str | None:
@@ -99,8 +114,8 @@ def best_estimator(reference: Reference) -> str | None:
     return min(sorted(errors), key=lambda name: _mean(errors[name]), default=None)
 
 
-def _bound_error(row: EstimatorError) -> float:
-    return abs(row.error) + 2.0 * math.sqrt(row.accuracy * (1.0 - row.accuracy) / row.n_images)
+def _standard_error(row: EstimatorError) -> float:
+    return math.sqrt(row.accuracy * (1.0 - row.accuracy) / row.n_images)
 
 
 def _find_alike(

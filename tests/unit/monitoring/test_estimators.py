@@ -9,7 +9,7 @@ import pytest
 from cv_factory.evaluation.corruptions import SEVERITIES, corruption_names
 from cv_factory.inference.reference import EstimatorError, Reference
 from cv_factory.monitoring.build_reference import MAX_IMAGES, build_reference
-from cv_factory.monitoring.estimator_errors import best_estimator, expected_error
+from cv_factory.monitoring.estimator_errors import best_estimator, bound_errors, expected_error
 from cv_factory.monitoring.estimators import estimate_accuracy, estimator_names
 from tests.support.monitoring import calibrated_outputs
 from tests.support.predictors import digits_predictor
@@ -100,6 +100,12 @@ def test_the_expected_error_is_that_of_images_that_look_alike() -> None:
     assert expect(0.11, estimate=0.9) == pytest.approx(0.7, abs=1e-3)
     assert expect(0.9) == pytest.approx(0.7, abs=1e-3), "no corruption is so bright"
     assert expect(np.nan, estimate=0.9) == pytest.approx(0.7, abs=1e-3), "nothing is known"
+
+
+def test_estimates_that_are_too_high_are_no_reason_to_expect_one_that_is_too_low() -> None:
+    reference = reference_with(error(0.9, 0.7), error(0.8, 0.82))
+    assert bound_errors(reference, "cbpe") == pytest.approx((0.2, 0.02))
+    assert bound_errors(reference, "cbpe", 0.9) == pytest.approx((0.2, 0.0))
 
 
 def test_the_error_of_few_images_is_less_certain() -> None:

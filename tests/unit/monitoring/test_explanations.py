@@ -72,8 +72,8 @@ def test_an_estimated_fall_is_an_alarm_unless_the_estimate_is_too_rough(
     finding = find(reference, window)["estimated_accuracy"]
     assert (finding.kind, finding.status) == ("performance", "alarm")
     assert finding.details["cbpe"]["estimate"] == pytest.approx(0.65, abs=0.1)
-    assert "give or take 2.0%" in finding.summary
-    errors = EstimatorError("cbpe", "gaussian_blur", 3, 500, 0.4, 0.8)
+    assert "at most 2.1% too low" in finding.summary
+    errors = EstimatorError("cbpe", "gaussian_blur", 3, 500, 0.8, 0.4)
     rough = find(replace(reference, estimator_errors=(errors,)), window)["estimated_accuracy"]
     assert rough.status == "silent"
     assert rough.smallest_detectable
