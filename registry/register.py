@@ -156,7 +156,8 @@ def _find_or_create(
     if not is_own or not versions.is_complete(version):
         _complete_version(registry, version, candidate, lineage, provenance, run)
     elif version.get_artifact(versions.REFERENCE) is None:  # an earlier release registered it
-        reference = {versions.REFERENCE: run.artifact_version_ids[versions.REFERENCE]}
+        ids = run.artifact_version_ids
+        reference = {name: ids[name] for name in ids.keys() & {versions.REFERENCE}}
         versions.link_artifacts(version, reference, None)
     return versions.get_version(registry.model_name, version.number), present is None
 
