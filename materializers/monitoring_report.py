@@ -28,6 +28,7 @@ class MonitoringReportMaterializer(ArtifactMaterializer):
             "model": data.model_name,
             "version": data.version,
             "status": data.status,
+            "window_kind": "live" if data.is_live else "other",
             "recommendation": data.recommendation.action,
             "alarms": [finding.detector for finding in data.alarms],
             "window": f"{data.start or 'no predictions'} to {data.end or '-'}",

@@ -48,15 +48,9 @@ def _describe_source(config: WindowConfig, model_name: str) -> str:
 
 
 def _describe_compaction(compaction: Compaction) -> tuple[str, ...]:
-    remarks = []
-    if compaction.n_lost:
-        remarks.append(
-            f"{compaction.n_lost:,} predictions were lost before they were stored: their files "
-            "were pruned (serving.log.prediction_files), or the queue was full. Monitor more often."
-        )
-    if compaction.n_damaged:
-        remarks.append(f"{compaction.n_damaged:,} lines of the log are damaged and were skipped.")
-    return tuple(remarks)
+    if not compaction.n_damaged:
+        return ()
+    return (f"{compaction.n_damaged:,} lines of the log are damaged and were skipped.",)
 
 
 def assess_window(

@@ -34,7 +34,7 @@ def command(html: Path | None, model_name: str | None, stack: str | None, as_jso
         raise click.UsageError(f"--html is for one model: add --model, one of {', '.join(names)}.")
     from registry.monitoring_reports import load_latest_report
 
-    reports = {name: load_latest_report(name) for name in names}
+    reports = {name: load_latest_report(name, live_only=False) for name in names}
     if html is not None:
         _write_page(html, reports[names[0]] if names else None)
     elif as_json:

@@ -41,6 +41,11 @@ class WindowConfig(Section):
         None, min_length=1, description="folder or URL of SageMaker's captured data instead"
     )
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the window reaches until now, and is of what a service answered."""
+        return self.batch is None and self.end is None
+
     @model_validator(mode="after")
     def _check_combinations(self) -> "WindowConfig":
         refuse(self._contradictions())

@@ -76,6 +76,7 @@ def assess(
         version=subject.version,
         created=now.isoformat(timespec="seconds"),
         source=subject.source,
+        is_live=config.window.is_live,
         start=format_time(times.min()),
         end=format_time(times.max()),
         n_predictions=len(window),
@@ -102,6 +103,11 @@ def _describe_window(window: Window, labels: Labels) -> list[str]:
     described, remarks = describe_labels(window, labels), []
     if len(window) and not window.features.shape[1]:
         remarks.append("The source stores no features, so that drift of them cannot be seen.")
+    if window.n_lost:
+        remarks.append(
+            f"{window.n_lost:,} predictions were lost before they were stored: their files were "
+            "pruned (serving.log.prediction_files), or the queue was full. Monitor more often."
+        )
     if described.n_unmatched:
         remarks.append(
             f"{format_count(described.n_unmatched, 'label')} of {described.n_records:,} belong to "

@@ -148,6 +148,7 @@ class MonitoringReport(Artifact):
         version: Number of the version.
         created: When it was made, ISO 8601 (UTC).
         source: Description of what was read.
+        is_live: Whether it tells of what is served now; others neither alert nor are acted on.
         start: Time of the first prediction, ISO 8601 (UTC); None without predictions.
         end: Time of the last one.
         n_predictions: Number of predictions in the window.
@@ -173,6 +174,7 @@ class MonitoringReport(Artifact):
     version: int
     created: str
     source: str
+    is_live: bool
     start: str | None
     end: str | None
     n_predictions: int

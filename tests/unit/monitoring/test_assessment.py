@@ -197,3 +197,12 @@ def test_accuracy_is_estimated_from_the_labels_that_were_asked_for(reference: Re
     assert report.n_labels == 101  # a class that the model does not know is an error
     assert "1 label of 102 belong to no prediction of this window, such as p999." in report.remarks
     assert "Labels that are no classes of the model count as errors: zebra (1)." in report.remarks
+
+
+def test_lost_predictions_and_windows_of_the_past_are_told(reference: Reference) -> None:
+    window = replace(labeled_window(60, 18, n_labels=0), n_lost=7)
+    report = run(window, reference)
+    assert report.is_live
+    assert report.remarks[-1].startswith("7 predictions were lost before they were stored")
+    assert not run(window, reference, "window.end=2026-11-02").is_live
+    assert not run(window, reference, "window.batch=scores").is_live

@@ -1,7 +1,9 @@
 """Evidently's pages; our detectors decide."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,9 @@ from tests.unit.monitoring.conftest import draw_outputs, to_window
 
 
 @pytest.mark.engines
-def test_pages_leave_random_numbers_and_the_input_as_they_are(reference: Reference) -> None:
+def test_pages_load_nothing_and_leave_random_numbers_and_the_input_as_they_are(
+    reference: Reference, engine: Callable[..., str], tmp_path: Path
+) -> None:
     outputs = draw_outputs(120, 21, shift=1.0)
     labels = np.where(np.arange(120) < 60, outputs.labels, -1)
     window = to_window(outputs, label=labels)
@@ -30,7 +34,30 @@ def test_pages_leave_random_numbers_and_the_input_as_they_are(reference: Referen
     np.testing.assert_array_equal(window.features, before[1])
     np.testing.assert_array_equal(reference.test.features, features)
     assert sorted(pages) == ["evidently_drift", "evidently_quality"]
-    assert "sharpness" in pages["evidently_drift"]
+    last_widgets = {
+        "evidently_drift": "Drift in embeddings 'features'",
+        "evidently_quality": "Classification Quality by Label",
+    }
+    chromium = engine("chromium", "chromium-browser")
+    for name, page in pages.items():
+        file = tmp_path / f"{name}.html"
+        file.write_text(page, encoding="utf-8")
+        assert _open_in_browser(chromium, file, last_widgets[name]) == [file.as_uri()]
+
+
+def _open_in_browser(chromium: str, file: Path, text: str) -> list[str]:
+    """Open a page until it shows a text, and return what it loaded but its own data."""
+    from playwright.sync_api import sync_playwright
+
+    options, urls = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        page = browser.new_page()
+        page.on("request", lambda request: urls.append(request.url))
+        page.goto(file.as_uri())
+        page.get_by_text(text).first.wait_for()
+        browser.close()
+    return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
 
 def test_too_few_predictions_have_no_pages(reference: Reference) -> None:

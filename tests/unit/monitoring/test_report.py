@@ -31,6 +31,7 @@ def make_report(*findings: Finding, **pages: str) -> MonitoringReport:
         version=3,
         created="2026-11-29T06:00:00+00:00",
         source="prediction log",
+        is_live=True,
         start="2026-11-27T00:00:00+00:00",
         end="2026-11-28T23:59:00+00:00",
         n_predictions=600,

@@ -109,6 +109,7 @@ def _report(factory: ObservedFactory, status: Status) -> None:
         version=1,
         created=datetime.now(UTC).isoformat(),
         source="the prediction log",
+        is_live=True,
         start=None,
         end=None,
         n_predictions=100,
