@@ -21,9 +21,9 @@ _MAX_CLASSES = 100
 #: Outputs whose statistics are in memory at once.
 _CHUNK = 2**15
 #: Capital by group of statistics, in parts.
-_WEIGHTS = {"output": 6, "class": 3, "probability": 8, "look": 2, "feature": 2}
-#: Statistics of an image's looks; its size is the detector ``input_quality``'s.
-_LOOKS = ("brightness", "contrast", "sharpness")
+_WEIGHTS = {"output": 6, "class": 3, "probability": 8, "image": 2, "feature": 2}
+#: Statistics of an image's pixels; its size is the detector ``input_quality``'s.
+_PIXEL_STATISTICS = ("brightness", "contrast", "sharpness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,7 @@ class DriftStatistics:
     Attributes:
         names: Of the S statistics.
         shares: Share of ones of those that are 0 or 1; NaN for others, float64 ``(S,)``.
-        weights: Of their capitals, which sum to 1: equal for outputs, classes, probabilities, looks
-            and features, and within each.
+        weights: Of their capitals, which sum to 1: ``_WEIGHTS`` of each group, equal within it.
         edges: Bounds of bins, ``(N_BINS - 1, S)``.
     """
 
@@ -91,7 +90,7 @@ class DriftStatistics:
             "output": ("confidence", "doubt", "distance"),
             "class": tuple(f"class {class_names[i]}" for i in self._classes),
             "probability": tuple(f"probability of {class_names[i]}" for i in self._classes),
-            "look": _LOOKS,
+            "image": _PIXEL_STATISTICS,
             "feature": tuple(f"feature {i}" for i in self._features),
         }
         groups = {group: names for group, names in groups.items() if names}
@@ -120,14 +119,14 @@ class DriftStatistics:
         """Return the statistics of N outputs, float32 ``(N, S)``."""
         predicted = probabilities.argmax(axis=1)
         distances = np.square((features - self._means[predicted]) / self._spreads).sum(axis=1)
-        looks = statistics[:, [STATISTICS.index(name) for name in _LOOKS]]
+        of_pixels = statistics[:, [STATISTICS.index(name) for name in _PIXEL_STATISTICS]]
         columns = (
             probabilities.max(axis=1)[:, None],
             _measure_doubt(probabilities)[:, None],
             distances[:, None],
             predicted[:, None] == self._classes,
             probabilities[:, self._classes],
-            looks,
+            of_pixels,
             features[:, self._features],
         )
         return np.concatenate(columns, axis=1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Anytime-valid drift of confidences, predicted classes, looks and features, without labels.
+"""Anytime-valid drift of confidences, predicted classes, pixels and features, without labels.
 
 The weighted mean of the capitals of conformal test martingales is one, too: a single evidence, with
 no correction for the number of statistics or of looks.
