@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from cv_factory.artifacts.files import file_lock
 from cv_factory.inference.batch_output import OutputFolder
 from cv_factory.monitoring.prediction_reader import Selection
-from cv_factory.monitoring.prediction_table import encode_parquet, parse_log
+from cv_factory.monitoring.prediction_table import encode_parquet, parse_log, read_blocks
 from cv_factory.serving.logging.prediction_log import find_log_files
 
 #: A file that is not the last of its process is closed, and one that was not written for so long.
@@ -88,15 +88,13 @@ def maintenance_lock(folder: Path) -> AbstractContextManager[None]:
 def read_logs(
     folders: Sequence[Path], class_names: Sequence[str]
 ) -> Iterator[tuple[Path, pa.Table, int]]:
-    """Yield each file of some prediction logs, its table, and the number of its damaged lines."""
+    """Yield parts of some prediction logs: file, table, and number of damaged lines."""
     for folder in folders:
         for file in find_log_files(folder):
-            try:
-                content = file.read_bytes()
-            except FileNotFoundError:  # pruned or compacted meanwhile
-                continue
-            table, damaged = parse_log(content, class_names)
-            yield file, table, len(damaged)
+            with suppress(FileNotFoundError):  # pruned or compacted meanwhile
+                for block in read_blocks(file):
+                    table, damaged = parse_log(block, class_names)
+                    yield file, table, len(damaged)
 
 
 def read_store(store: OutputFolder, selection: Selection) -> Iterator[pa.Table]:

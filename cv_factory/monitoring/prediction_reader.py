@@ -17,6 +17,7 @@ from cv_factory.monitoring.prediction_table import get_matrix, parse_class_names
 from cv_factory.monitoring.window import Window, build_rows
 
 _TEXTS = ("id", "version", "arm", "request_id", "key", "image_hmac")
+_SCALARS = (*_TEXTS, "time", "unfamiliarity", *STATISTICS, "cached", "sampling_probability")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def build_window(
         The predictions in order of time. Where versions have different numbers of features, the
         last of the shorter ones are NaN.
     """
-    parts: list[pa.Table] = []
+    scalars: list[pa.Table] = []
+    lists: list[pa.Table] = []
     names, knows_refused, events = list(class_names), False, []
     for table in tables:
         rows = selection.apply(table)
@@ -72,14 +74,16 @@ def build_window(
         events += rows.filter(is_event).select(["id", "event", "n"]).to_pylist()
         # Lines of schema version 1 have no sampling probability, and know no refused images.
         knows_refused |= rows.column("sampling_probability").null_count < rows.num_rows
-        parts.append(rows.filter(pc.invert(is_event)))
-    order = _order([part.select(["id", "time"]) for part in parts])
-    columns = _scalar_columns(parts, order)
-    probabilities, features = _matrices(parts, order, names)
-    rows = build_rows(names, probabilities, **columns)
+        predictions = rows.filter(pc.invert(is_event))
+        is_abstained = predictions.column("label").is_null()
+        scalars.append(predictions.select(_SCALARS).append_column("is_abstained", is_abstained))
+        lists.append(predictions.select(["probabilities", "features"]))
+    order, columns = _scalar_columns(scalars)
+    scalars.clear()
+    probabilities, features = _matrices(lists, order, names)
     n_refused, n_lost = _count(events, {"refused"}), _count(events, {"dropped", "pruned"})
     return Window(
-        rows,
+        build_rows(names, probabilities, **columns),
         probabilities,
         features,
         tuple(names),
@@ -93,34 +97,33 @@ def _count(events: Iterable[Mapping[str, Any]], kinds: set[str]) -> int:
     return sum({event["id"]: event["n"] for event in events if event["event"] in kinds}.values())
 
 
-def _order(parts: Sequence[pa.Table]) -> npt.NDArray[np.int64]:
-    """Return the positions of distinct predictions in the concatenated parts, by time."""
+def _order(ids: pa.ChunkedArray, time: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return the positions of distinct predictions, by time."""
+    times = time.cast(pa.int64()).to_numpy()
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return np.argsort(times, kind="stable")
+    codes = ids.combine_chunks().dictionary_encode().indices.to_numpy()
+    _, positions = np.unique(codes, return_index=True)
+    positions.sort()
+    return np.asarray(positions[np.argsort(times[positions], kind="stable")], np.int64)
+
+
+def _scalar_columns(parts: Sequence[pa.Table]) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    """Return the order of the predictions, and the columns of ``build_rows`` that are no lists."""
     if not parts:
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), {}
     table = pa.concat_tables(parts)
-    repeated = pd.Series(pd.array(table.column("id"), dtype=STRING)).duplicated().to_numpy(bool)
-    positions = np.flatnonzero(~repeated)
-    time = table.column("time").cast(pa.int64()).to_numpy()[positions]
-    return positions[np.argsort(time, kind="stable")]
-
-
-def _scalar_columns(
-    parts: Sequence[pa.Table], order: npt.NDArray[np.int64]
-) -> dict[str, pd.Series]:
-    """Return the columns of ``build_rows`` that are no lists."""
-    if not parts:
-        return {}
-    scalars = [name for name in parts[0].column_names if name not in ("probabilities", "features")]
-    table = pa.concat_tables([part.select(scalars) for part in parts]).take(pa.array(order))
-    columns = {name: pd.Series(pd.array(table.column(name), dtype=STRING)) for name in _TEXTS}
-    for name in ("unfamiliarity", *STATISTICS):
-        columns[name] = pd.Series(table.column(name).to_numpy())
+    order = _order(table.column("id"), table.column("time"))
+    if len(order) < table.num_rows or not np.array_equal(order, np.arange(len(order))):
+        table = table.take(pa.array(order))
+    columns: dict[str, Any] = {name: pd.array(table.column(name), dtype=STRING) for name in _TEXTS}
+    for name in ("unfamiliarity", *STATISTICS, "is_abstained"):
+        columns[name] = table.column(name).to_numpy()
     columns["time"] = table.column("time").to_pandas()
-    columns["is_abstained"] = pd.Series(table.column("label").is_null().to_numpy())
-    columns["is_cached"] = pd.Series(pc.fill_null(table.column("cached"), False).to_numpy())
+    columns["is_cached"] = pc.fill_null(table.column("cached"), False).to_numpy()
     sampling = pc.fill_null(table.column("sampling_probability"), 1.0)
-    columns["sampling_probability"] = pd.Series(sampling.to_numpy())
-    return columns
+    columns["sampling_probability"] = sampling.to_numpy()
+    return order, columns
 
 
 def _matrices(

@@ -7,8 +7,9 @@ used), ``pruned`` or ``dropped`` (lines that were lost before they were stored).
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,8 @@ SCHEMA = pa.schema(
 )
 #: A line must fit into a block; larger ones save no time.
 _BLOCK_BYTES = 2**24
+#: Parsing takes several times as much memory.
+_READ_BYTES = 2**23
 
 
 def parse_log(content: bytes, class_names: Sequence[str]) -> tuple[pa.Table, list[bytes]]:
@@ -70,6 +73,13 @@ def parse_log(content: bytes, class_names: Sequence[str]) -> tuple[pa.Table, lis
         intact = b"".join(compress(split, is_intact))
         damaged = [line for line, ok in zip(split, is_intact, strict=True) if not ok]
         return _to_schema(_parse_json(intact), class_names), damaged
+
+
+def read_blocks(file: Path) -> Iterator[bytes]:
+    """Yield the content of a log file in pieces of whole lines, to parse it in little memory."""
+    with file.open("rb") as opened:
+        while block := opened.read(_READ_BYTES):
+            yield block + opened.readline()
 
 
 def encode_parquet(table: pa.Table) -> bytes:
