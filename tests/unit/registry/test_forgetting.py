@@ -19,7 +19,7 @@ from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.label_record import Label, build_record
 from cv_factory.serving.logging.feedback_log import FeedbackLog
 from cv_factory.serving.logging.prediction_log import find_log_files, read_predictions
-from registry import deployments, forgetting, label_store, training_data
+from registry import deployments, forgetting, label_store
 from registry import monitoring_store as monitoring_store_module
 from tests.support.digits_service import app_client, digit_png, digits_bundle, post_image
 from tests.support.prediction_logs import log_line, write_log
@@ -91,7 +91,7 @@ def _text(file: Path) -> str:
 def monitored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Monitored:
     model = _Monitored(tmp_path)
     monkeypatch.setattr(deployments, "load_bundles", lambda name: [model.bundle])
-    for module in (monitoring_store_module, label_store, training_data):
+    for module in (monitoring_store_module, label_store):
         monkeypatch.setattr(module, "open_store_folder", model.open)
     return model
 
