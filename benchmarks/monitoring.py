@@ -435,8 +435,10 @@ def main() -> int:
             "difference from Evidently's own largest distance": check_evidently(statistics, pool),
         }
         result["1,000,000 rows"] = measure_million(load(folder, "validation"), pool)
+        result["estimated accuracy, severity 1 to 3"] = measure_estimates(folder)
         print(result, flush=True)
         result["null"], distances = measure_null(statistics, pool, replays)
+        save_result("monitoring", result)
         thresholds = set_thresholds(distances)
         result["one look's threshold at every look"] = {
             name: row["false alarms if one look's threshold is used at every look"]
@@ -444,9 +446,9 @@ def main() -> int:
         }
         result["detection"] = measure_shifts(folder, statistics, pool, thresholds, seeds)
         result["detection"]["new class at 10 %"] = measure_new_class(folder, replays, seeds)
+        save_result("monitoring", result)
         result["late"] = measure_late_shift(statistics, pool, folder)
         result["error 3 % to 10 %"] = measure_error_rise(pool, seeds, min(replays, 200))
-        result["estimated accuracy, severity 1 to 3"] = measure_estimates(folder)
         save_result("monitoring", result)
     return 0
 
