@@ -102,11 +102,15 @@ class Walk:
         self._project = project
         self.rest = shell_commands("docs/monitoring.md")
 
-    def next(self, code: int = 0, **environment: str) -> Completed:
-        words = shlex.split(self.rest.pop(0))
-        if words[1] == "run.py":
-            return self._project.run(*words[2:], code=code)
-        return self._project.stacks(*words[3:], code=code, **environment)
+    def apply_stack(self, webhook: str) -> Completed:
+        return self._project.stacks(
+            *shlex.split(self.rest.pop(0))[3:],
+            CV_FACTORY_WEBHOOK_URL=webhook,
+            CV_FACTORY_WEBHOOK_SECRET="secret",
+        )
+
+    def next(self) -> Completed:
+        return self._project.run(*shlex.split(self.rest.pop(0))[2:])
 
 
 def history(project: Project) -> list[dict[str, Any]]:
@@ -135,7 +139,7 @@ def monitored(project: Project) -> Iterator[tuple[Walk, Camera, AlertReceiver]]:
     (configs / "deployment.yaml").write_text(DEPLOYMENT.format(home=project.home, port=port))
     walk = Walk(project)
     with receive_alerts() as receiver:
-        walk.next(CV_FACTORY_WEBHOOK_URL=receiver.url, CV_FACTORY_WEBHOOK_SECRET="secret")
+        walk.apply_stack(receiver.url)
         walk.next()
         assert "No rollout: no other version is served" in walk.next().stdout
         yield walk, camera, receiver
