@@ -13,7 +13,10 @@ import pytest
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
 from cv_factory.monitoring.metrics_file import FOLDER_VARIABLE, read_metric
+from cv_factory.monitoring.webhook import Webhook
+from cv_factory.processes.ports import find_free_port
 from registry import alert_log, alerts
+from tests.support.alert_receiver import receive_alerts
 
 DRIFT = Alert("drift/digits/confidence", "firing", "warning", "Confidence has shifted.")
 RESOLVED = replace(DRIFT, status="resolved")
@@ -229,3 +232,19 @@ def test_waiting_messages_and_open_incidents_are_metrics(
     alerts.send_alerts([DRIFT], "digits")  # nothing new, but what waits is sent
     assert read("cv_factory_alerts_waiting") == 0
     assert len(receiver.messages) == 1
+
+
+def test_nothing_is_lost_while_a_real_webhook_is_down(use_stack: Callable[[Any], None]) -> None:
+    port = find_free_port()
+    use_stack(Webhook(f"http://127.0.0.1:{port}/hook", attempts=1))
+    for alert in (DRIFT, RESOLVED, DRIFT):
+        alerts.send_alerts([alert], "digits")
+    with receive_alerts(port) as receiver:
+        receiver.statuses = [503]
+        alerts.send_alerts([RESOLVED], "digits")
+        assert _outcomes() == ["waiting"] * 4
+        alerts.send_alerts([RESOLVED], "digits")
+    statuses = [post.json["status"] for post in receiver.posts]
+    assert statuses == ["firing", "firing", "resolved", "firing", "resolved"]
+    assert receiver.posts[0].json == receiver.posts[1].json
+    assert _outcomes() == ["sent"] * 4
