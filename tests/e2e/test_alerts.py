@@ -22,8 +22,7 @@ def test_a_pipeline_that_fails_is_announced_once_until_it_succeeds(
             CV_FACTORY_WEBHOOK_URL=receiver.url,
             CV_FACTORY_WEBHOOK_SECRET="key-of-both",
         )
-        project.run(*bad, code=3)
-        project.run(*bad, code=3)
+        project.run(*bad, code=3)  # by the hook of its step, and by the process that waits
         alerts = project.run("alerts", "--stack", "local-alerts").stdout
         project.run(*good, CV_FACTORY_METRICS_FOLDER=str(tmp_path / "metrics"))
         as_json = project.run("alerts", "--stack", "local-alerts", "--test", "--json").stdout
