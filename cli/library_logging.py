@@ -18,8 +18,7 @@ def quiet_libraries() -> None:
         handler.addFilter(_without_traceback)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
-    for name in ("matplotlib", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # It logs the traceback and the parameters of what it raises anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

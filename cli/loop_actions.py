@@ -16,7 +16,7 @@ from cv_factory.config.loop import LoopConfig
 from cv_factory.config.rollout import RolloutConfig
 from cv_factory.errors import ConfigError
 from cv_factory.monitoring.alert import Alert
-from cv_factory.monitoring.decisions import Outcome
+from cv_factory.monitoring.decisions import LabelCounts, Outcome
 
 if TYPE_CHECKING:
     from registry.model_registry import ModelRegistry
@@ -30,9 +30,8 @@ class PipelineActions:
         self._registry, self._config = registry, config
         self._options = replace(options, model_name=registry.model_name)
 
-    def count_labels(self, since: datetime) -> int:
-        """Return how many labels that may train were given after a time."""
-        from cv_factory.monitoring.training_data import MIN_TEST_IMAGES
+    def count_labels(self, since: datetime) -> LabelCounts:
+        """Count the labels that may train, those given after a time as new."""
         from registry.training_data import find_training_labels
 
         blind_only = self._config.retrain.blind_only
@@ -40,16 +39,8 @@ class PipelineActions:
             labels = find_training_labels(self._registry.model_name, blind_only=blind_only)
         except ConfigError as error:
             click.echo(f"No labels: {error}", err=True)
-            return 0
-        if labels.n_test < MIN_TEST_IMAGES:
-            click.echo(
-                f"No labels count: a challenger needs {MIN_TEST_IMAGES} test images with a label "
-                f"from the uniform stratum, and there are {labels.n_test}. Ask for more: python "
-                f"run.py labels queue --model {self._registry.model_name}",
-                err=True,
-            )
-            return 0
-        return labels.count_since(since)
+            return LabelCounts(0, 0)
+        return LabelCounts(labels.count_since(since), labels.n_test)
 
     def monitor(self) -> None:
         """Run the monitoring pipeline."""
@@ -60,8 +51,8 @@ class PipelineActions:
         from cv_factory.monitoring.training_data import add_images
         from registry.training_data import find_training_labels, write_training_data
 
-        name = self._registry.model_name
-        labels = find_training_labels(name, blind_only=self._config.retrain.blind_only)
+        name, settings = self._registry.model_name, self._config.retrain
+        labels = find_training_labels(name, blind_only=settings.blind_only)
         click.echo(
             f"Retraining {name} with {labels.n_train} images from the field; {labels.n_test} are "
             f"for its test, {labels.n_untrusted} labels may not train, {labels.n_without_image} "
@@ -70,11 +61,11 @@ class PipelineActions:
         manifest = write_training_data(name, labels)
         # What passes its gates is rolled out, and not deployed at once.
         overrides = (f"zenml.run_name={run_name}", "register.deploy_after=null")
-        options = self._pipeline_options("training", self._config.retrain.config, overrides)
+        options = self._pipeline_options("training", settings.config, overrides)
         config: Any
         config, zenml = read_config(options)
         training = import_module("cli.pipelines.training")
-        training.run(add_images(config, manifest), zenml, options)
+        training.run(add_images(config, manifest, settings.min_test_images), zenml, options)
 
     def lock(self) -> AbstractContextManager[None]:
         """Return the lock with which this process alone deploys the model."""

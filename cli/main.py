@@ -1,5 +1,6 @@
 """Command line of ``run.py``: pipeline runs, and the subcommands of ``cli.commands``."""
 
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def main() -> int:
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
     log_to_stderr()
+    # It logs a line for each request, such as those of the golden samples.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     # As Ctrl-C, also for what is to be cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bypass_proxies_on_loopback()

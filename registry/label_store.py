@@ -29,7 +29,7 @@ from cv_factory.monitoring.labels import (
 )
 from cv_factory.serving.logging.feedback_log import feedback_files, read_feedback, remove_feedback
 from registry import deployments
-from registry.store_files import open_store_folder
+from registry.store_files import open_store_folder, store_lock
 
 _RECORDS, _SAMPLE = "records", "sample"
 _FRAME = b"frame"
@@ -141,8 +141,9 @@ def load_labels(model_name: str) -> Labels:
 def collect_labels(model_name: str) -> int:
     """Store the labels that services of this machine received since; return how many were new."""
     store = open_label_store(model_name)
-    n_new = store.add(_read_received(model_name))
-    store.merge()
+    with store_lock(model_name):
+        n_new = store.add(_read_received(model_name))
+        store.merge()
     return n_new
 
 
@@ -161,11 +162,11 @@ def forget_labels(
     def is_forgotten(record: Mapping[str, Any]) -> bool:
         return record["prediction_id"] in ids or record["image_hmac"] in hmacs
 
-    # The services' files first: what is collected meanwhile is in the store, and removed there.
-    n_removed = sum(
-        remove_feedback(folder, is_forgotten) for folder in deployments.log_folders(model_name)
-    )
-    return n_removed + open_label_store(model_name).remove(ids, hmacs)
+    with store_lock(model_name):
+        n_removed = sum(
+            remove_feedback(folder, is_forgotten) for folder in deployments.log_folders(model_name)
+        )
+        return n_removed + open_label_store(model_name).remove(ids, hmacs)
 
 
 def _read_received(model_name: str) -> pd.DataFrame:

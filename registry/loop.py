@@ -220,6 +220,7 @@ class Loop:
         summaries: dict[str, str] = {
             "passed": f"Version {version}, which the loop trained, passed its gates",
             "refused": f"Version {version}, which the loop trained, did not pass its gates",
+            "inconclusive": f"The gates could not judge version {version}, which the loop trained",
             "unchanged": "Training again gave a version that is registered already",
             "failed": "The training that the loop began failed",
             "interrupted": "The training that the loop began was interrupted",

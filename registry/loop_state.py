@@ -1,5 +1,6 @@
 """State of a model that the loop decides on: what the log, the last report and the labels tell."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from cv_factory.errors import CVFactoryError
 from cv_factory.monitoring.decisions import (
     Challenger,
     Evidence,
+    LabelCounts,
     LoopState,
     Outcome,
     decide,
@@ -68,7 +70,7 @@ def _find_promotion(entries: Sequence[AuditEntry], production: int) -> datetime 
 def read_state(
     registry: ModelRegistry,
     config: LoopConfig,
-    count_labels: Callable[[datetime], int],
+    count_labels: Callable[[datetime], LabelCounts],
     entries: Sequence[AuditEntry],
     *,
     now: datetime | None = None,
@@ -78,7 +80,7 @@ def read_state(
     Args:
         registry: The model.
         config: Of the loop.
-        count_labels: Returns how many labels that may train were given after a time.
+        count_labels: Counts the labels that may train, those given after a time as new.
         entries: The model's log.
         now: The present time; the labels, which take long to count, are counted only where they
             decide at that time. None to count them anyway.
@@ -98,13 +100,12 @@ def read_state(
         else Evidence(datetime.fromisoformat(own.created), own.recommendation),
         monitored=None if newest is None else datetime.fromisoformat(newest.created),
     )
-    enough = max(config.retrain.min_labels_on_alarm, config.retrain.min_new_labels)
     if now is not None:
-        best_case = replace(state, n_new_labels=enough)
+        best_case = replace(state, labels=LabelCounts(sys.maxsize, sys.maxsize))
         if decide(best_case, config, now).action != "retrain":
             return state
     cutoff = find_label_cutoff(state.retrainings, state.trained)
-    return replace(state, n_new_labels=count_labels(cutoff))
+    return replace(state, labels=count_labels(cutoff))
 
 
 def find_run_outcome(run_name: str) -> Outcome:

@@ -78,8 +78,11 @@ def find_result(
     if not judged:
         return None, None
     version = int(judged[-1].detail["version"])
-    if any(verdict.status == "failed" for verdict in parse_verdicts(judged[-1].detail)):
-        return "refused", version
+    failed = [v for v in parse_verdicts(judged[-1].detail) if v.status == "failed"]
+    if failed:
+        # Where nothing was held against a bound, the version has not failed.
+        is_judged = any(verdict.observed is not None for verdict in failed)
+        return "refused" if is_judged else "inconclusive", version
     completed = {entry.detail["intent"] for entry in entries if entry.kind == "done"}
     is_staged = any(e.number in completed and e.who == run_name for e in entries)
     return ("passed", version) if is_staged else (None, None)

@@ -230,10 +230,16 @@ def abort_rollout(
             deployer.service_endpoint(service).start(service.service_name)
     if any(str(service.uuid) == state.service for service in services):
         withdrawn, serving = deployments.redirect_requests(registry, number)
-    proof = [_verify(deployer, service) for service in serving]
+    checks = [_verify(deployer, service) for service in serving]
+    proof = [text for text, _ in checks]
     detail = {**_detail(state, decision), "verification": proof}
     registry.log.record("rollout_aborted", who, why, detail)
-    _announce(name, state, "firing", f"was rolled back: {why} {' '.join(proof)}", "critical")
+    if decision is not None or not all(is_verified for _, is_verified in checks):
+        text = f"was rolled back: {_end_sentence(why)} {' '.join(proof)}"
+        _announce(name, state, "firing", text, "critical")
+    else:  # whoever aborts it knows
+        text = f"was aborted: {_end_sentence(why)} {' '.join(proof)}"
+        _announce(name, state, "resolved", text)
     text = f"version {number} was rolled back at {describe_step(state.step)}: {why}"
     for service in serving:
         deployer.service_endpoint(service).set_rollout(service.service_name, text)
@@ -274,16 +280,20 @@ def _compare_accuracy(
     return (compare_accuracy(counts, limits),)
 
 
-def _verify(deployer: deployments.ModelDeployer, service: deployments.Service) -> str:
-    """Return what the golden samples say of a service at the model's address."""
+def _verify(deployer: deployments.ModelDeployer, service: deployments.Service) -> tuple[str, bool]:
+    """Return what golden samples say of a service at the model's address, and whether it passed."""
     endpoint = deployer.service_endpoint(service)
     version = service.config.model_version
     try:
         result = endpoint.verify(service.service_name, endpoint.load_bundle(service.service_name))
     except CVFactoryError as error:
         logger.error("Version %s, which has the requests again: %s", version, error)
-        return f"Version {version} does not answer as it should: {error}"
-    return f"Version {version} answered {result.n_samples} golden samples."
+        return f"Version {version} does not answer as it should: {error}", False
+    return f"Version {version} answered {result.n_samples} golden samples.", True
+
+
+def _end_sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _detail(state: RolloutState, decision: RolloutDecision | None) -> dict[str, Any]:

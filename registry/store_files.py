@@ -1,8 +1,14 @@
 """Files of an artifact store that several processes may write."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from zenml.config.global_config import GlobalConfiguration
+
+from cv_factory.artifacts.files import file_lock
 from cv_factory.inference.batch_output import OutputFolder
 
 if TYPE_CHECKING:
@@ -20,6 +26,18 @@ def open_store_folder(path: str) -> OutputFolder:
         return OutputFolder.open(root, {})
     # ZenML's remote stores are fsspec's.
     return OutputFolder(store.filesystem, root, root)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def store_lock(model_name: str) -> Iterator[None]:
+    """Hold the lock of what monitoring stores of a model, on this machine, and wait for it before.
+
+    Who rewrites files holds it: what was forgotten would come back from one that was read before.
+    """
+    folder = Path(GlobalConfiguration().local_stores_path) / "monitoring"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / model_name):
+        yield
 
 
 def write_atomic(store: "BaseArtifactStore", path: str, text: str) -> None:

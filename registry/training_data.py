@@ -18,6 +18,7 @@ from cv_factory.inference.batch_output import OutputFolder
 from cv_factory.monitoring.training_data import TrainingLabels, select_training_labels
 from registry import deployments
 from registry.monitoring_store import load_window, open_folder
+from registry.store_files import store_lock
 
 _FOLDER, _IMAGES = "training_data", "images"
 _COLUMNS = ["image_path", "label", "split", "label_source", "label_time"]
@@ -63,17 +64,18 @@ def write_training_data(model_name: str, labels: TrainingLabels) -> str:
         open_folder(model_name, _FOLDER),
         open_folder(model_name, f"{_FOLDER}/{_IMAGES}"),
     )
-    stored, kept = _list_stored(images), _list_kept(model_name)
-    for hmac in set(labels.rows["image_hmac"]) & kept.keys() - stored.keys():
-        with suppress(FileNotFoundError):  # its time was up
-            images.write(kept[hmac].name, kept[hmac].read_bytes())
-            stored[hmac] = kept[hmac].name
-    rows = labels.rows[labels.rows["image_hmac"].isin(stored)]
-    paths = [f"{_IMAGES}/{stored[hmac]}" for hmac in rows["image_hmac"]]
-    table = rows.assign(image_path=paths)[_COLUMNS]
-    name = f"{fingerprint(table.astype(str).to_numpy().tolist())[:16]}.parquet"
-    if name not in folder.names():
-        folder.write(name, _encode(table))
+    with store_lock(model_name):
+        stored, kept = _list_stored(images), _list_kept(model_name)
+        for hmac in set(labels.rows["image_hmac"]) & kept.keys() - stored.keys():
+            with suppress(FileNotFoundError):  # its time was up
+                images.write(kept[hmac].name, kept[hmac].read_bytes())
+                stored[hmac] = kept[hmac].name
+        rows = labels.rows[labels.rows["image_hmac"].isin(stored)]
+        paths = [f"{_IMAGES}/{stored[hmac]}" for hmac in rows["image_hmac"]]
+        table = rows.assign(image_path=paths)[_COLUMNS]
+        name = f"{fingerprint(table.astype(str).to_numpy().tolist())[:16]}.parquet"
+        if name not in folder.names():
+            folder.write(name, _encode(table))
     return f"{folder.root}/{name}"
 
 
@@ -89,14 +91,15 @@ def forget_training_images(model_name: str, hmacs: Collection[str]) -> int:
         open_folder(model_name, _FOLDER),
         open_folder(model_name, f"{_FOLDER}/{_IMAGES}"),
     )
-    names = {name for hmac, name in _list_stored(images).items() if hmac in hmacs}
-    for manifest in sorted(folder.names() - {_IMAGES}):
-        table = pd.read_parquet(io.BytesIO(folder.read(manifest)))
-        is_kept = ~table["image_path"].isin([f"{_IMAGES}/{name}" for name in names])
-        if not is_kept.all():
-            folder.write(manifest, _encode(table[is_kept]))
-    for name in sorted(names):
-        images.remove(name)
+    with store_lock(model_name):
+        names = {name for hmac, name in _list_stored(images).items() if hmac in hmacs}
+        for manifest in sorted(folder.names() - {_IMAGES}):
+            table = pd.read_parquet(io.BytesIO(folder.read(manifest)))
+            is_kept = ~table["image_path"].isin([f"{_IMAGES}/{name}" for name in names])
+            if not is_kept.all():
+                folder.write(manifest, _encode(table[is_kept]))
+        for name in sorted(names):
+            images.remove(name)
     return len(names)
 
 

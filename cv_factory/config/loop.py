@@ -6,6 +6,9 @@ from pydantic import Field
 
 from cv_factory.config.section import RegisteredName, Section
 
+#: Test images from the field that a gate needs.
+MIN_TEST_IMAGES = 20
+
 
 class LoopModelConfig(Section):
     """Model that the loop watches."""
@@ -50,6 +53,12 @@ class RetrainConfig(Section):
         ge=1,
         description="new labels that may train, with an alarm: without any, training again would "
         "give the same predictor",
+    )
+    min_test_images: int = Field(
+        MIN_TEST_IMAGES,
+        ge=1,
+        description="images from the field for the test of a challenger, whose labels were asked "
+        "for by chance: without them no gate can judge it",
     )
     blind_only: bool = Field(
         False,

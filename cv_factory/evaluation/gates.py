@@ -164,6 +164,8 @@ def _find_worst_slice(gate: GateConfig, evaluation: Evaluation) -> SliceMetrics:
     slice_name = str(gate.slice)
     matching_slices = [s for s in evaluation.slices if slice_name in (s.column, s.name)]
     if not matching_slices:
+        if slice_name.partition("=")[0] in {s.column for s in evaluation.slices}:
+            raise _NotComputableError(f"no test image has {slice_name}")
         columns = ", ".join(sorted({s.column for s in evaluation.slices})) or "none"
         raise _NotComputableError(f"there is no slice {slice_name}; columns with slices: {columns}")
     large = [s for s in matching_slices if s.n_images >= evaluation.min_slice_images]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cv_factory.data.additional_images import ORIGIN
 from cv_factory.evaluation.intervals import wilson
 from cv_factory.evaluation.metric_functions import Doubles, EvaluationError, Ints
 
@@ -62,7 +63,7 @@ def assign_slices(
         n_quantiles: Into how many parts of equal size numbers are cut.
 
     Returns:
-        By column, N values; a column in which all images agree is left out.
+        By column, N values; one in which all images agree is left out, but the origin.
 
     Raises:
         EvaluationError: The manifest has no such column, or it has a value for nearly every image.
@@ -73,7 +74,7 @@ def assign_slices(
             values = [class_names[label] for label in labels]
         else:
             values = _parts(_column(rows, column), column, n_quantiles)
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 or column == ORIGIN:
             parts[column] = tuple(values)
     return parts
 

@@ -20,13 +20,15 @@ Action = Literal[
     "start_rollout",
     "retrain",
 ]
-#: What became of a retraining. ``passed`` waits for its rollout; ``not_started`` trained nothing.
+#: What became of a retraining. ``passed`` waits for its rollout; ``not_started`` trained nothing;
+#: gates could not judge an ``inconclusive`` one, for lack of test images or the like.
 Outcome = Literal[
     "running",
     "not_started",
     "interrupted",
     "failed",
     "refused",
+    "inconclusive",
     "unchanged",
     "passed",
     "promoted",
@@ -60,7 +62,7 @@ class Retraining:
     @property
     def has_learned(self) -> bool:
         """Whether it has used the labels of its time: training on them again changes nothing."""
-        return self.outcome in ("refused", "unchanged", "passed", "promoted", "withdrawn")
+        return self.outcome not in ("running", "not_started", "interrupted", "failed")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,19 @@ class Challenger:
 
 
 @dataclass(frozen=True)
+class LabelCounts:
+    """Labels of images from the field that may train, counted.
+
+    Attributes:
+        n_new: Labels that no training has used.
+        n_test: Images that are for the test of a challenger, used before or not.
+    """
+
+    n_new: int
+    n_test: int
+
+
+@dataclass(frozen=True)
 class LoopState:
     """What a tick decides on.
 
@@ -106,8 +121,7 @@ class LoopState:
         is_stopped: Whether the stop after the present failures is logged.
         evidence: None without a report on the version in production.
         monitored: When the monitoring pipeline ran last, on whichever version, UTC; None if never.
-        n_new_labels: Labels that may train, and that no training has used; None if they were not
-            counted, since other conditions decide.
+        labels: Those that may train; None if they were not counted, since other conditions decide.
     """
 
     production: int | None
@@ -120,7 +134,7 @@ class LoopState:
     is_stopped: bool = False
     evidence: Evidence | None = None
     monitored: datetime | None = None
-    n_new_labels: int | None = None
+    labels: LabelCounts | None = None
 
     @property
     def failures(self) -> int:
@@ -286,13 +300,21 @@ def _check_retraining(
     )
     # Last: labels are counted only where all else is met.
     required = config.min_labels_on_alarm if cause is report else config.min_new_labels
-    yield Check(
-        "new labels",
-        state.n_new_labels is not None and state.n_new_labels >= required,
-        "labels were not counted"
-        if state.n_new_labels is None
-        else f"{state.n_new_labels} of {required} new labels that may train",
-    )
+    yield from _check_labels(state.labels, required, config.min_test_images)
+
+
+def _check_labels(
+    labels: LabelCounts | None, min_new: int, min_test_images: int
+) -> Iterator[Check]:
+    if labels is None:
+        yield Check("new labels", False, "labels were not counted")
+        return
+    reason = f"{labels.n_new} of {min_new} new labels that may train"
+    yield Check("new labels", labels.n_new >= min_new, reason)
+    has_test = labels.n_test >= min_test_images
+    reason = f"{labels.n_test} of {min_test_images} test images from the field"
+    advice = "" if has_test else "; for more label a uniform sample: python run.py labels queue"
+    yield Check("test images", has_test, f"{reason}{advice}")
 
 
 def _check_waiting(state: LoopState) -> Check:

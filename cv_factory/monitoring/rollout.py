@@ -15,7 +15,7 @@ from cv_factory.monitoring.sequential.rate_bounds import rate_bounds
 from cv_factory.monitoring.sequential.two_rates import Rate, e_value
 from cv_factory.serving.prometheus_metrics import REQUEST_SECONDS_BUCKETS
 
-Verdict = Literal["better", "worse", "not_enough_evidence"]
+Verdict = Literal["better", "no_worse", "worse", "not_enough_evidence"]
 Action = Literal["wait", "advance", "hold", "roll_back"]
 #: Part of ``false_alarm_rate`` that errors may use up; latency, of which there is more, the rest.
 _ERRORS_PART = 0.8
@@ -64,11 +64,11 @@ class Comparison:
 
     Attributes:
         measure: ``errors``, ``latency`` or ``accuracy``.
-        verdict: ``better`` means no worse than the limits allow.
+        verdict: ``no_worse`` than the limits allow; ``better`` where that is shown.
         summary: One sentence for people, with the figures that decided.
         evidence: E-value that the version is worse.
         threshold: Worse at or above it.
-        is_required: Whether a step needs ``better``.
+        is_required: Whether a step needs ``better`` or ``no_worse``.
     """
 
     measure: str
@@ -77,6 +77,11 @@ class Comparison:
     evidence: float
     threshold: float
     is_required: bool = True
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether it lets a step be taken."""
+        return self.verdict in ("better", "no_worse")
 
 
 @dataclass(frozen=True)
@@ -123,13 +128,13 @@ def decide(
         return RolloutDecision("roll_back", verdict, reason, measures)
     if state.hold_reason is not None:
         return RolloutDecision("wait", verdict, f"held: {state.hold_reason}", measures)
-    missing = [c.summary for c in measures if c.is_required and c.verdict != "better"]
+    missing = [c.summary for c in measures if c.is_required and not c.is_passed]
     if step_requests < config.min_requests:
         missing.insert(0, f"{step_requests} of {config.min_requests} requests in this step.")
     if not missing:
         reason = " ".join(c.summary for c in measures)
         action: Action = "advance" if config.advance == "automatic" else "wait"
-        return RolloutDecision(action, "better", reason, measures)
+        return RolloutDecision(action, verdict, reason, measures)
     reason = f"not enough evidence: {' '.join(missing)}"
     if now - state.since > timedelta(hours=config.max_hours):
         held = f"{config.max_hours:g} h passed with {reason}"
@@ -140,9 +145,9 @@ def decide(
 def _overall_verdict(comparisons: Sequence[Comparison]) -> Verdict:
     if any(c.verdict == "worse" for c in comparisons):
         return "worse"
-    if all(c.verdict == "better" for c in comparisons if c.is_required):
-        return "better"
-    return "not_enough_evidence"
+    if not all(c.is_passed for c in comparisons if c.is_required):
+        return "not_enough_evidence"
+    return "better" if any(c.verdict == "better" for c in comparisons) else "no_worse"
 
 
 def _compare_errors(evidence: RolloutEvidence, config: RolloutConfig) -> Comparison:
@@ -156,7 +161,7 @@ def _compare_errors(evidence: RolloutEvidence, config: RolloutConfig) -> Compari
         summary = f"errors: {figures} (evidence {value:.3g}, limit {threshold:.0f})."
         return Comparison("errors", "worse", summary, value, threshold)
     limit = config.errors.max_increase
-    verdict: Verdict = "better" if increase <= limit else "not_enough_evidence"
+    verdict: Verdict = "no_worse" if increase <= limit else "not_enough_evidence"
     summary = f"errors: {figures}; at most {increase:.2%} more, and {limit:.2%} is allowed."
     return Comparison("errors", verdict, summary, value, threshold)
 
@@ -187,7 +192,7 @@ def _compare_latency(evidence: RolloutEvidence, config: RolloutConfig) -> Compar
         summary = f"latency: {figures} (evidence {value:.3g}, limit {threshold:.0f})."
         return Comparison("latency", "worse", summary, value, threshold)
     is_passed = increases[row] <= limits.max_increase
-    verdict: Verdict = "better" if is_passed else "not_enough_evidence"
+    verdict: Verdict = "no_worse" if is_passed else "not_enough_evidence"
     allowed = f"{increases[row]:.0%} more, and {limits.max_increase:.0%} is allowed"
     return Comparison(
         "latency", verdict, f"latency: {figures}; at most {allowed}.", value, threshold

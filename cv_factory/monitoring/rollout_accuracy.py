@@ -110,8 +110,10 @@ def compare_accuracy(counts: AccuracyCounts, limits: AccuracyLimits) -> Comparis
     verdict: Verdict = "not_enough_evidence"
     if evidence >= pairs_threshold:
         verdict = "worse"
-    elif gain >= pairs_threshold or decrease <= limits.max_decrease:
+    elif gain >= pairs_threshold:
         verdict = "better"
+    elif decrease <= limits.max_decrease:
+        verdict = "no_worse"
     summary = f"accuracy: {_describe(counts)}"
     if verdict == "worse":
         summary += f" (evidence {evidence:.3g}, limit {pairs_threshold:.0f})"

@@ -14,14 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from cv_factory.config.gates import GateConfig
+from cv_factory.config.loop import MIN_TEST_IMAGES
 from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.data.additional_images import ADDITIONAL, ORIGIN, ORIGINAL
 from cv_factory.monitoring.window import Window
 
 #: Who may give labels that train; ``model:NAME/VERSION`` is not among them.
 _TRUSTED_SOURCES = ("person:", "system:")
-#: Test images from the field that a gate needs.
-MIN_TEST_IMAGES = 20
 #: Where the configuration does not bound the loss of accuracy against production.
 _MAX_DROP = 0.01
 
@@ -86,7 +85,9 @@ def select_training_labels(window: Window, *, blind_only: bool) -> TrainingLabel
     return TrainingLabels(selected, n_untrusted=int((~is_trusted).sum()))
 
 
-def add_images(config: TrainingPipelineConfig, manifest: str) -> TrainingPipelineConfig:
+def add_images(
+    config: TrainingPipelineConfig, manifest: str, min_test_images: int = MIN_TEST_IMAGES
+) -> TrainingPipelineConfig:
     """Return the configuration of a training with additional images, and gates for both origins.
 
     Bounds on the accuracy hold for the original test images, as they did; the accuracy is compared
@@ -95,10 +96,11 @@ def add_images(config: TrainingPipelineConfig, manifest: str) -> TrainingPipelin
     Args:
         config: Of the training without them.
         manifest: Path or URL of the manifest that lists them.
+        min_test_images: Test images from the field with which gates judge.
     """
     data = config.data.model_copy(update={"additional": manifest})
     slices = dict.fromkeys([*config.evaluate.slices, ORIGIN])
-    min_images = min(config.evaluate.min_slice_images, MIN_TEST_IMAGES)
+    min_images = min(config.evaluate.min_slice_images, min_test_images)
     evaluate = config.evaluate.model_copy(
         update={"slices": list(slices), "min_slice_images": min_images}
     )

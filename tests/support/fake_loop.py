@@ -15,7 +15,13 @@ from typing import Any
 from cv_factory.config.loop import LoopConfig
 from cv_factory.evaluation.gates import GateVerdict, Status
 from cv_factory.monitoring.alert import Alert
-from cv_factory.monitoring.decisions import Evidence, LoopState, Outcome, find_label_cutoff
+from cv_factory.monitoring.decisions import (
+    Evidence,
+    LabelCounts,
+    LoopState,
+    Outcome,
+    find_label_cutoff,
+)
 from cv_factory.monitoring.report import Recommendation
 from registry.actor import SYSTEM, Actor
 from registry.audit.log import AuditEntry, LogConflictError
@@ -64,7 +70,9 @@ class FakeModel:
         now: The clock.
         recommendation: Of the next monitoring report.
         labels: Times of the trusted labels, sorted.
+        n_test: Number of test images from the field.
         passes_gates: Whether the next version does.
+        is_judged: Whether its gates have something to hold against their bounds.
         is_better: Whether the next rollout ends with a promotion.
         point: Called at each write and within each action.
         trainings: Names of the runs that began.
@@ -77,7 +85,8 @@ class FakeModel:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.recommendation = Recommendation("none")
         self.labels: list[datetime] = []
-        self.passes_gates = self.is_better = True
+        self.n_test = 20
+        self.passes_gates = self.is_better = self.is_judged = True
         self.point: Callable[[], None] = lambda: None
         self.trainings: list[str] = []
         self.rollouts: list[int] = []
@@ -115,7 +124,7 @@ class FakeModel:
             state,
             evidence=own[-1] if own else None,
             monitored=self._reports[-1][1].time if self._reports else None,
-            n_new_labels=len(self.labels) - bisect_right(self.labels, cutoff),
+            labels=LabelCounts(len(self.labels) - bisect_right(self.labels, cutoff), self.n_test),
         )
 
     def promote_new(self, version: int) -> None:
@@ -191,10 +200,11 @@ class FakeModel:
         entries = self.log.entries()
         number = len(replay(entries).versions) + 1
         status: Status = "passed" if self.passes_gates else "failed"
+        observed = 0.9 if self.is_judged else None
         detail = {
             "version": number,
             "predictor": f"predictor-{number}",
-            "verdicts": [asdict(GateVerdict("accuracy", "accuracy", 0.95, 0.9, status, ""))],
+            "verdicts": [asdict(GateVerdict("accuracy", "accuracy", 0.95, observed, status, ""))],
         }
         self.log.append(entries, "registered", who, "a run evaluated a new predictor", detail)
         return number

@@ -22,7 +22,7 @@ from zenml import pipeline, step
 
 from cv_factory.config.loop import LoopConfig
 from cv_factory.monitoring.alert import Alert
-from cv_factory.monitoring.decisions import Evidence, LoopState, Outcome
+from cv_factory.monitoring.decisions import Evidence, LabelCounts, LoopState, Outcome
 from cv_factory.monitoring.report import Recommendation
 from registry.audit.log import AuditEntry
 from tests.support.registry_races import start, wait
@@ -126,7 +126,9 @@ def _tick(point: str) -> int:
 
     def read(entries: tuple[AuditEntry, ...]) -> LoopState:
         state = read_log(entries, 3600.0, actions.find_run_outcome)
-        return replace(state, evidence=evidence, monitored=evidence.time, n_new_labels=100)
+        return replace(
+            state, evidence=evidence, monitored=evidence.time, labels=LabelCounts(100, 20)
+        )
 
     _kill_before_intent(registry, point)
     Loop(MODEL, registry.log, read, actions, _CONFIG).tick()

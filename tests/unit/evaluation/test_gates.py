@@ -178,10 +178,18 @@ def test_slices_are_gated_by_name_or_by_their_worst():
     assert one(loss, evaluation).status == "failed"
 
 
-@pytest.mark.parametrize("name", ["lens", "camera=broken", "camera=old"])
-def test_a_slice_that_is_not_there_or_too_small_fails_its_gate(name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("lens", "there is no slice lens; columns with slices: camera"),
+        ("camera=broken", "no test image has camera=broken"),
+        ("camera=old", "camera=old has fewer than"),
+    ],
+)
+def test_a_slice_that_is_not_there_or_too_small_fails_its_gate(name, reason):
     verdict = one(minimum(0.0, slice=name), evaluation_with(100))
     assert (verdict.status, verdict.observed) == ("failed", None)
+    assert verdict.reason.startswith(reason)
 
 
 def test_a_drop_on_a_slice_is_tested_on_its_images():

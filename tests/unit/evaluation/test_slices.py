@@ -39,6 +39,14 @@ def test_each_column_is_cut_in_its_own_way():
     assert "mode" not in found
 
 
+@pytest.mark.parametrize("origin", ["original", "additional"])
+def test_the_origin_is_measured_where_all_images_have_the_same(origin):
+    cut = assign_slices(
+        rows().assign(origin=origin), np.zeros(120, dtype=np.int64), NAMES, ["origin"], 4
+    )
+    assert cut == {"origin": (origin,) * 120}
+
+
 def test_numbers_that_mostly_agree_make_fewer_slices():
     frame = rows()
     frame["brightness"] = np.where(np.arange(120) < 115, 0.5, np.arange(120) / 1000)

@@ -11,6 +11,7 @@ from cv_factory.monitoring.decisions import (
     Challenger,
     Decision,
     Evidence,
+    LabelCounts,
     LoopState,
     Outcome,
     Retraining,
@@ -40,7 +41,7 @@ DECAYED = LoopState(
     promoted=ago(days=40),
     evidence=Evidence(ago(hours=1), RETRAIN),
     monitored=ago(hours=1),
-    n_new_labels=150,
+    labels=LabelCounts(150, 20),
 )
 STEADY = replace(DECAYED, evidence=Evidence(ago(hours=1), Recommendation("none")))
 
@@ -72,7 +73,19 @@ def test_harm_with_new_labels_retrains() -> None:
             "the report of 2026-11-29 12:00 UTC recommends nothing, only alerts: "
             "bbsd: the classes shifted",
         ),
-        ({"n_new_labels": 49}, {}, "new labels", "49 of 50 new labels that may train"),
+        (
+            {"labels": LabelCounts(49, 20)},
+            {},
+            "new labels",
+            "49 of 50 new labels that may train",
+        ),
+        (
+            {"labels": LabelCounts(150, 19)},
+            {},
+            "test images",
+            "19 of 20 test images from the field; for more label a uniform sample: python run.py "
+            "labels queue",
+        ),
         (
             {"retrainings": (retraining("promoted", hours=167),)},
             {},
@@ -113,10 +126,11 @@ def test_each_condition_alone_prevents_a_retraining(
 def test_age_retrains_with_enough_new_labels() -> None:
     old = replace(STEADY, trained=ago(days=90))
     assert decide(old, CONFIG, NOW).reason == "150 of 500 new labels that may train"
-    decision = decide(replace(old, n_new_labels=500), CONFIG, NOW)
+    enough = replace(old, labels=LabelCounts(500, 20))
+    decision = decide(enough, CONFIG, NOW)
     assert (decision.action, decision.reason) == ("retrain", "version 1 is 90.0 days old, of 90")
     never = LoopConfig.model_validate({"retrain": {"after_days": None}})
-    assert decide(replace(old, n_new_labels=500), never, NOW).action == "none"
+    assert decide(enough, never, NOW).action == "none"
 
 
 @pytest.mark.parametrize("outcome", ["not_started", "interrupted"])

@@ -42,7 +42,7 @@ def test_alike_versions_pass_with_enough_requests_and_not_before() -> None:
     few = evidence.observe(counters(20), counters(4000), 2.0)
     assert set(verdicts(few).values()) == {"not_enough_evidence"}
     many = evidence.observe(counters(1000), counters(9000), 2.0)
-    assert set(verdicts(many).values()) == {"better"}
+    assert set(verdicts(many).values()) == {"no_worse"}
 
 
 def test_errors_of_the_version_alone_are_worse_and_those_of_both_are_not() -> None:
@@ -68,7 +68,7 @@ def test_latency_within_the_ratio_is_no_harm() -> None:
     evidence = RolloutEvidence(7)
     for _ in range(20):
         evidence = evidence.observe(counters(100, seconds=0.04), counters(900), 2.0)
-    assert verdicts(evidence)["latency"] == "better"
+    assert verdicts(evidence)["latency"] == "no_worse"
     assert slower_buckets(1.0)[3] == 3
     assert REQUEST_SECONDS_BUCKETS[slower_buckets(2.0)[3]] == 0.025
 
@@ -76,13 +76,14 @@ def test_latency_within_the_ratio_is_no_harm() -> None:
 def test_without_latency_errors_alone_decide() -> None:
     config = RolloutConfig(latency=None)
     evidence = RolloutEvidence(7).observe(counters(1000, seconds=9.0), counters(1000), 2.0)
-    assert verdicts(evidence, config) == {"errors": "better"}
+    assert verdicts(evidence, config) == {"errors": "no_worse"}
 
 
 @pytest.mark.parametrize(
     ("said", "requests", "hours", "action", "verdict"),
     [
-        (("better", "better"), 500, 1, "advance", "better"),
+        (("no_worse", "no_worse"), 500, 1, "advance", "no_worse"),
+        (("no_worse", "better"), 500, 1, "advance", "better"),
         (("better", "better"), 499, 1, "wait", "not_enough_evidence"),
         (("better", "better"), 499, 25, "hold", "not_enough_evidence"),
         (("better", "not_enough_evidence"), 10**6, 1, "wait", "not_enough_evidence"),

@@ -82,7 +82,7 @@ def test_a_shadow_that_is_wrong_more_often_is_worse_and_one_that_is_right_better
 
 
 def test_versions_that_hardly_disagree_need_no_label() -> None:
-    assert compare_accuracy(AccuracyCounts(10_000, 3), LIMITS).verdict == "better"
+    assert compare_accuracy(AccuracyCounts(10_000, 3), LIMITS).verdict == "no_worse"
     assert compare_accuracy(AccuracyCounts(50, 0), LIMITS).verdict == "not_enough_evidence"
     assert compare_accuracy(AccuracyCounts(), LIMITS).verdict == "not_enough_evidence"
 

@@ -1,5 +1,6 @@
 """The store of labels loses none, keeps their order, and counts what comes twice once."""
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,26 @@ def test_many_files_become_one_and_a_killed_merge_loses_and_doubles_nothing(
     store.merge()
     assert len(list((tmp_path / "store").iterdir())) == 1
     pd.testing.assert_frame_equal(store.load().records, before)
+
+
+def test_a_merge_brings_back_nothing_that_is_forgotten_meanwhile(
+    store: label_store.LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_store, "_MAX_FILES", 0)
+    store.add(table(record("a", "cat"), record("b", "dog")))
+    forgetting = threading.Thread(target=label_store.forget_labels, args=("pets", ["a"], []))
+    write = OutputFolder.write
+
+    def write_later(folder: OutputFolder, name: str, content: bytes) -> None:
+        if not forgetting.ident:
+            forgetting.start()
+            forgetting.join(0.2)  # it waits for the merge
+        write(folder, name, content)
+
+    monkeypatch.setattr(OutputFolder, "write", write_later)
+    label_store.collect_labels("pets")
+    forgetting.join()
+    assert store.load().records["prediction_id"].tolist() == ["b"]
 
 
 def test_labels_of_services_count_before_and_after_they_are_collected(

@@ -108,6 +108,25 @@ def test_after_two_failed_challengers_the_loop_stops_and_alerts_once(model: Fake
     assert model.tick().decision.action == "retrain"
 
 
+def test_a_challenger_that_gates_cannot_judge_has_not_failed(model: FakeModel) -> None:
+    model.passes_gates = model.is_judged = False
+    result = model.tick()
+    assert (result.decision.action, result.outcome) == ("retrain", "inconclusive")
+    assert "could not judge version 2" in model.alerts[-1].summary
+    state = model.read_state(model.log.entries())
+    assert state.failures == 0
+    assert state.labels is not None
+    assert state.labels.n_new == 0, "the same labels would give the same challenger"
+
+
+def test_nothing_trains_without_test_images_from_the_field(model: FakeModel) -> None:
+    model.n_test = 0
+    result = model.tick()
+    assert result.decision.action == "none"
+    assert result.decision.reason.startswith("0 of 20 test images from the field")
+    assert model.trainings == []
+
+
 def test_a_failing_training_is_logged_and_told(
     model: FakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

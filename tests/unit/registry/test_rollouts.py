@@ -15,7 +15,7 @@ from cv_factory.config.rollout import RolloutConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
 from cv_factory.deployment.traffic import Share, Traffic
-from cv_factory.deployment.verify import VerificationResult
+from cv_factory.deployment.verify import VerificationError, VerificationResult
 from cv_factory.errors import StackError
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.rollout import RolloutDecision
@@ -179,7 +179,7 @@ def test_each_step_needs_its_own_requests_and_is_logged_with_its_evidence(story:
         assert story.look().action == "wait", "no requests in this step yet"
     assert story.kinds() == ["rollout_started", "rollout_step", "rollout_step"]
     detail = story.last().detail
-    assert (detail["version"], detail["share"], detail["verdict"]) == (2, 0.5, "better")
+    assert (detail["version"], detail["share"], detail["verdict"]) == (2, 0.5, "no_worse")
     assert [e["measure"] for e in detail["evidence"]] == ["errors", "latency"]
 
 
@@ -233,6 +233,7 @@ def test_a_breach_gives_the_requests_back_verifies_and_tells_why(story: Story) -
     assert story.registry.rejected == [2]
     assert "was rolled back at 0.1 of the requests: automatic: errors" in story.endpoint.rollout
     assert (story.alerts[-1].severity, story.alerts[-1].status) == ("critical", "firing")
+    assert story.alerts[-1].summary.endswith("limit 125). Version 1 answered 20 golden samples.")
     assert story.look() is None
 
 
@@ -353,7 +354,25 @@ def test_a_person_ends_it_and_the_version_stays_in_staging(story: Story) -> None
     assert (story.last().kind, story.last().why) == ("rollout_aborted", "complaints")
     assert story.registry.rejected == []
     assert story.endpoint.started == []
+    alert = story.alerts[-1]
+    assert (alert.severity, alert.status) == ("warning", "resolved")
+    assert alert.summary.endswith(
+        "version 2 was aborted: complaints. Version 1 answered 20 golden samples."
+    )
     assert story.run("status") == "pets has no rollout.\n"
+
+
+def test_an_abort_after_which_production_answers_wrongly_is_critical(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise VerificationError("golden sample 3 differs.")
+
+    monkeypatch.setattr(story.endpoint, "verify", fail)
+    story.run("abort", "--reason", "complaints")
+    alert = story.alerts[-1]
+    assert (alert.severity, alert.status) == ("critical", "firing")
+    assert alert.summary.endswith("does not answer as it should: golden sample 3 differs.")
 
 
 def test_after_a_restart_of_the_machine_an_abort_starts_what_is_in_production(
