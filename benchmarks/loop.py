@@ -2,9 +2,9 @@
 
 Each of SEEDS (default 200) simulated models with the seeds 0, 1, … has 1,000 held-out test images
 and 20 labelled predictions a day, and a tick every 6 hours, with the product's own detector
-``error_rise``, its decisions (``configs/loop.yaml``) and its log of retrainings; time, training and
-rollouts are fakes (``tests.support.fake_loop``). Age retrains nothing, and each challenger is
-promoted.
+``error_rise``, its recommendations, decisions (``configs/loop.yaml``) and its log of retrainings;
+time, training and rollouts are fakes (``tests.support.fake_loop``). Age retrains nothing, and each
+challenger is promoted.
 
 - ``steady``: an error of 3 % in the field as on the test images.
 - ``oscillating``: five days of 3 %, five days of 25 %, and so on, whichever version serves.
@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.harness import describe_machine, parse_arguments, save_result
 from cv_factory.config.loader import load_config
 from cv_factory.config.loop import LoopConfig
+from cv_factory.config.monitoring import ReportConfig
 from cv_factory.inference.reference import LabeledOutputs, Reference
 from cv_factory.monitoring.decisions import Evidence
 from cv_factory.monitoring.detectors.error_rise import ErrorRiseConfig, detect
@@ -35,6 +36,7 @@ _CLASS_NAMES = tuple("abcde")
 _CONFIG = load_config(
     LoopConfig, ROOT / "configs" / "loop.yaml", overrides=["retrain.after_days=null"]
 )
+_REPORT = ReportConfig()
 
 
 class MonitoredModel(FakeModel):
@@ -65,7 +67,9 @@ class MonitoredModel(FakeModel):
         if production != self._version:
             self._version, self._outputs = production, self._outputs[-1:]
         findings = detect(self._reference, self._window(), ErrorRiseConfig())
-        recommendation = recommend(findings, ["harm"], has_predecessor=False)
+        recommendation = recommend(
+            findings, _REPORT.act_on, _REPORT.act_at_evidence, has_predecessor=False
+        )
         self._reports.append((production, Evidence(self.now, recommendation)))
 
     def _draw(self, n: int, error: float) -> LabeledOutputs:

@@ -12,7 +12,7 @@ from cli.session import list_models, write_file
 if TYPE_CHECKING:
     from cv_factory.monitoring.report import AccuracyEstimate, MonitoringReport
 
-_COLORS = {"alarm": "red", "silent": "green", "not_enough_evidence": "yellow"}
+_COLORS = {"alarm": "red", "silent": "green", "not enough evidence": "yellow"}
 
 
 @click.command("monitoring")
@@ -55,7 +55,8 @@ def command(html: Path | None, model_name: str | None, stack: str | None, as_jso
 def describe_monitoring(report: "MonitoringReport") -> str:
     """Return verdict, window, findings, estimates and recommendation as lines."""
     title = f"{report.model_name} version {report.version}"
-    lines = [f"{click.style(title, bold=True)}  {_word(report.status)}"]
+    status = report.status.replace("_", " ")
+    lines = [f"{click.style(title, bold=True)}  {_word(status)}"]
     window = f"{report.n_predictions:,} predictions, {report.n_labels:,} labels"
     if report.n_refused:
         window += f", {report.n_refused:,} refused images"
@@ -63,7 +64,7 @@ def describe_monitoring(report: "MonitoringReport") -> str:
         window += f", {_minute(report.start)} to {_minute(report.end)} UTC"
     lines.append(f"  {'window':<13}{window} ({report.source})")
     for finding in report.findings:
-        lines.append(f"  {finding.kind:<13}{_word(finding.status)}, {finding.detector}: ")
+        lines.append(f"  {finding.kind:<13}{_word(finding.verdict)}, {finding.detector}: ")
         lines[-1] += finding.summary
     lines += [f"  {'estimate':<13}{_describe_estimate(e)}" for e in report.estimates]
     measured = report.labeled_accuracy
@@ -84,8 +85,8 @@ def _describe_estimate(estimate: "AccuracyEstimate") -> str:
     return f"accuracy {estimate.accuracy:.2%} by {estimate.estimator} without labels, {band}"
 
 
-def _word(status: str) -> str:
-    return click.style(status.replace("_", " "), fg=_COLORS[status])
+def _word(verdict: str) -> str:
+    return click.style(verdict, fg=_COLORS.get(verdict))
 
 
 def _minute(time: str | None) -> str:

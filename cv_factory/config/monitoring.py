@@ -89,6 +89,11 @@ class ReportConfig(Section):
         description="kinds of alarm for which a rollback or retraining is recommended; others "
         "alert. Only harm rests on labels",
     )
+    act_at_evidence: float = Field(
+        100.0,
+        gt=1.0,
+        description="evidence of harm from which on one is recommended; below, an alarm alerts",
+    )
     alerts: bool = Field(True, description="send alerts through the stack's alerter, if any")
     metrics_folder: str | None = Field(
         None,

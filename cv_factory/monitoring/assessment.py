@@ -87,7 +87,10 @@ def assess(
         findings=tuple(findings),
         estimates=estimates,
         recommendation=recommend(
-            findings, config.report.act_on, has_predecessor=subject.has_predecessor
+            findings,
+            config.report.act_on,
+            config.report.act_at_evidence,
+            has_predecessor=subject.has_predecessor,
         ),
         labeled_accuracy=estimate_accuracy(trusted, labels.frames) if labels.frames else None,
         baseline=_baseline(reference),

@@ -1,8 +1,10 @@
 """Evidence that the error on labelled predictions exceeds what the test images let expect.
 
 Each label multiplies a capital by 1 + b * w * (error - bound), which no strategy b grows on average
-while the error is at most ``bound``, whatever the sampling: ``w`` is inversely proportional to the
-probability with which a label was asked for (Horvitz and Thompson 1952).
+while the error is at most ``bound``, whatever the sampling: ``w`` is the least probability with
+which an image of the same time could be asked for, by that with which this one was (Horvitz and
+Thompson 1952). It is known before any label, and never above 1: weights by the largest one so far
+would depend on which labels came.
 """
 
 import math
@@ -83,16 +85,17 @@ def measure_error_rise(
     n_classes = test.probabilities.shape[1]
     doubt = 1 - confidence
     is_wrong, was_wrong = labeled.predicted != labeled.labels, test.predicted != test.labels
-    weights = 1 / labeled.rows["inclusion_probability"].fillna(1.0).to_numpy(np.float64)
+    probability = labeled.rows["inclusion_probability"].fillna(1.0).to_numpy(np.float64)
+    weights, stakes = 1 / probability, _stakes(labeled, probability)
     bound = _bound(was_wrong, _OVERALL * doubt, tolerance)
-    overall = _log_capital(is_wrong, weights, bound)
+    overall = _log_capital(is_wrong, stakes, bound)
     share = (1 - _OVERALL) / n_classes
     total = np.full(len(overall), math.log(_OVERALL)) + overall
     rest, by_class, peaks = n_classes * share, {}, {}
     for label in np.unique(labeled.labels[labeled.labels >= 0]):
         rows = labeled.labels == label
         limit = _bound(was_wrong[test.labels == label], share * doubt, tolerance)
-        capital = _log_capital(is_wrong[rows], weights[rows], limit)
+        capital = _log_capital(is_wrong[rows], stakes[rows], limit)
         total = np.logaddexp(total, math.log(share) + _spread(capital, rows))
         rest -= share
         peaks[int(label)] = float(capital.max())
@@ -125,15 +128,24 @@ def _bound(was_wrong: npt.NDArray[np.bool_], doubt: float, tolerance: float) -> 
     return min((share + z * z / (2 * n) + reach) / (1 + z * z / n) + tolerance, 0.999)
 
 
+def _stakes(labeled: Window, probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the weight of each label, in (0, 1], float64 ``(N,)``.
+
+    Where the design is not known, the least probability among the labels stands for it.
+    """
+    least = labeled.rows["uniform_probability"].fillna(probability.min(initial=1.0)).to_numpy()
+    stakes: npt.NDArray[np.float64] = np.minimum(least / probability, 1.0)
+    return stakes
+
+
 def _log_capital(
-    is_wrong: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64], bound: float
+    is_wrong: npt.NDArray[np.bool_], stakes: npt.NDArray[np.float64], bound: float
 ) -> npt.NDArray[np.float64]:
     """Return the logarithm of the capital before the labels and after each, ``(N + 1,)``."""
     shares = alternatives(bound)
     prior = np.array([0.2, *np.full(len(shares), 0.8 / len(shares))])
     strengths = np.array([0.0, *((shares - bound) / (bound * (1 - bound)))])
-    scaled = weights / weights.max(initial=0.0) if len(weights) else weights
-    gains = np.log1p(strengths * (scaled * (is_wrong - bound))[:, None])
+    gains = np.log1p(strengths * (stakes * (is_wrong - bound))[:, None])
     capital = JumpingCapital(1, prior)
     looks = np.zeros(len(gains) + 1)
     for start in range(0, len(gains), _ROUND):

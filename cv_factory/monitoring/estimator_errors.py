@@ -19,11 +19,14 @@ from cv_factory.progress import track
 
 #: Statistics by which images in the field are compared with corrupted ones.
 _COMPARED = STATISTICS[2:]
-#: An error counts for estimates that exceed its own by this share, too.
+#: Estimates differ by chance by this share.
 _MARGIN = 0.02
-#: Images are alike where no mean statistic differs by more standard deviations of the reference.
-_LARGEST_DISTANCE = 0.5
+#: Images are alike where no mean statistic differs by more standard deviations of the reference,
+#: and two standard errors.
+_LARGEST_DISTANCE = 0.1
 _SMALLEST_SPREAD = 1e-3
+
+Span = tuple[float, float]
 
 
 def measure_estimator_errors(
@@ -61,7 +64,7 @@ def measure_estimator_errors(
 def expected_error(
     reference: Reference,
     estimator: str,
-    estimate: float | None = None,
+    estimate: float,
     statistics: npt.NDArray[np.float32] | None = None,
 ) -> float | None:
     """Return how far an estimate may be off, as a share of 1; None if no error was measured.
@@ -76,31 +79,39 @@ def expected_error(
 def bound_errors(
     reference: Reference,
     estimator: str,
-    estimate: float | None = None,
+    estimate: float,
     statistics: npt.NDArray[np.float32] | None = None,
-) -> tuple[float, float]:
+) -> Span:
     """Return how far an estimate of the accuracy may be too high, and too low, as shares of 1.
 
-    These are the largest errors on corruptions that are like what is estimated: on which the
-    estimator said at least as much, and whose images are as bright, rich in contrast and sharp.
-    Where none of them is like it, nothing is known to hold: the largest errors of all are returned.
-    Two standard errors of the measured accuracy are added, since few images measured it.
+    Images in the field may be a mixture of clean and corrupted ones. For each corruption, the share
+    of corrupted images follows from the estimate, which lies between those for clean and corrupted
+    images; the error lies between theirs likewise. The largest errors are returned: over those
+    mixtures that are as bright, rich in contrast and sharp as the images or, where none is, over
+    all. Two standard errors of the measured accuracy are added, since few images measured it.
 
     Args:
         reference: Holds errors of this estimator.
         estimator: Such as ``cbpe``.
-        estimate: What it says now, as a share of 1; None for any estimate.
+        estimate: What it says now, as a share of 1.
         statistics: Of the images that it says it of, float32 ``(N, 5)``, columns ``STATISTICS``,
             NaN where they are unknown; None for any images.
     """
     rows = [row for row in reference.estimator_errors if row.estimator == estimator]
-    alike = rows if statistics is None else _find_alike(rows, statistics, reference)
-    if estimate is not None:
-        alike = [row for row in alike if row.severity == 0 or row.estimate >= estimate - _MARGIN]
-    bounds = [(row.error, _standard_error(row)) for row in alike or rows]
-    too_high = max(error + 2.0 * noise for error, noise in bounds)
-    too_low = max(2.0 * noise - error for error, noise in bounds)
-    return max(too_high, 0.0), max(too_low, 0.0)
+    clean = min(rows, key=lambda row: row.severity)
+    mixtures = [(row, _estimate_shares(clean, row, estimate)) for row in rows]
+    allowed = None if statistics is None else _allowed_means(statistics, reference)
+    if allowed is not None:
+        alike = [(row, _restrict_shares(clean, row, span, allowed)) for row, span in mixtures]
+        mixtures = [(row, span) for row, span in alike if span[0] <= span[1]] or mixtures
+    bounds = [
+        (_mix(share, clean.error, row.error), 2.0 * _mix(share, _noise(clean), _noise(row)))
+        for row, span in mixtures
+        for share in span
+    ]
+    too_high = max(error + noise for error, noise in bounds)
+    too_low = max(noise - error for error, noise in bounds)
+    return min(max(too_high, 0.0), estimate), min(max(too_low, 0.0), 1.0 - estimate)
 
 
 def best_estimator(reference: Reference) -> str | None:
@@ -114,26 +125,62 @@ def best_estimator(reference: Reference) -> str | None:
     return min(sorted(errors), key=lambda name: _mean(errors[name]), default=None)
 
 
-def _standard_error(row: EstimatorError) -> float:
+def _noise(row: EstimatorError) -> float:
+    """Return the standard error of the measured accuracy."""
     return math.sqrt(row.accuracy * (1.0 - row.accuracy) / row.n_images)
 
 
-def _find_alike(
-    rows: Sequence[EstimatorError], statistics: npt.NDArray[np.float32], reference: Reference
-) -> list[EstimatorError]:
-    """Return the rows whose images have nearly the same means; all where none are known."""
+def _mix(share: float, clean: float, corrupted: float) -> float:
+    return share * corrupted + (1.0 - share) * clean
+
+
+def _estimate_shares(clean: EstimatorError, row: EstimatorError, estimate: float) -> Span:
+    """Return the least and the largest share of corrupted images that the estimate agrees with.
+
+    All are corrupted where it lies beyond that for corrupted images.
+    """
+    if abs(row.estimate - clean.estimate) < _MARGIN:
+        return 0.0, 1.0
+    low, high = _find_span(clean.estimate, row.estimate, estimate - _MARGIN, estimate + _MARGIN)
+    return min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)
+
+
+def _restrict_shares(
+    clean: EstimatorError, row: EstimatorError, span: Span, allowed: Sequence[Span]
+) -> Span:
+    """Return the part of a span of shares whose mean statistics are allowed; no span if none is."""
+    low, high = span
+    for mean, corrupted, (least, most) in zip(
+        clean.statistics, row.statistics, allowed, strict=False
+    ):
+        if mean == corrupted:
+            low, high = (low, high) if least <= mean <= most else (1.0, 0.0)
+        else:
+            first, last = _find_span(mean, corrupted, least, most)
+            low, high = max(low, first), min(high, last)
+    return low, high
+
+
+def _find_span(start: float, end: float, low: float, high: float) -> Span:
+    """Return where the line from ``start`` at 0 to ``end`` at 1 lies between ``low`` and ``high``.
+
+    The two differ.
+    """
+    first, last = sorted(((low - start) / (end - start), (high - start) / (end - start)))
+    return first, last
+
+
+def _allowed_means(statistics: npt.NDArray[np.float32], reference: Reference) -> list[Span] | None:
+    """Return between which means corrupted images are like these; None where one is unknown."""
     compared = statistics[:, -len(_COMPARED) :].astype(np.float64)
-    is_known = ~np.isnan(compared)
-    if not is_known.any(axis=0).all():
-        return list(rows)
-    means = np.where(is_known, compared, 0.0).sum(axis=0) / is_known.sum(axis=0)
+    is_measured = ~np.isnan(compared)
+    counts = is_measured.sum(axis=0)
+    if not counts.all():
+        return None
+    means = np.where(is_measured, compared, 0.0).sum(axis=0) / counts
     spread = reference.test.statistics[:, -len(_COMPARED) :].std(axis=0, dtype=np.float64)
-    limits = _LARGEST_DISTANCE * np.maximum(spread, _SMALLEST_SPREAD)
-    return [
-        row
-        for row in rows
-        if not row.statistics or (np.abs(np.array(row.statistics) - means) <= limits).all()
-    ]
+    limits = (_LARGEST_DISTANCE + 2.0 / np.sqrt(counts)) * np.maximum(spread, _SMALLEST_SPREAD)
+    return list(zip((means - limits).tolist(), (means + limits).tolist(), strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -34,3 +34,9 @@ class Finding:
     threshold: float | None = None
     smallest_detectable: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """Word for people: the status, or ``explains`` for one that has no threshold."""
+        is_explanation = self.status == "silent" and self.threshold is None
+        return "explains" if is_explanation else self.status.replace("_", " ")

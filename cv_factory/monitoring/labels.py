@@ -148,7 +148,19 @@ def join_labels(window: Window, labels: Labels) -> Window:
     strata = pd.Series(_STRATA, dtype=STRING)
     rows["stratum"] = strata.reindex(matches.stratum).set_axis(rows.index)
     rows["inclusion_probability"] = np.where(is_sampled, matches.probability, np.nan)
+    rows["uniform_probability"] = _find_uniform_probability(rows, labels.frames)
     return replace(window, rows=rows)
+
+
+def _find_uniform_probability(
+    rows: pd.DataFrame, frames: Sequence[Frame]
+) -> npt.NDArray[np.float64]:
+    """Return with which probability each row is chosen whatever was predicted; NaN in no frame."""
+    probability = np.full(len(rows), np.nan)
+    for frame in frames:
+        inside = frame.contains(rows)
+        probability[inside] = np.fmax(probability[inside], frame.uniform_probability)
+    return probability
 
 
 def find_unmatched(window: Window, labels: Sequence[Label]) -> list[int]:

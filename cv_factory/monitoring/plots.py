@@ -63,7 +63,7 @@ def accuracy_over_time(
             y = _as_percent(estimated)
             axis.plot(x, y, color=BLUE, label="estimated without labels")
             if error is not None:
-                low, high = y - 100 * error, np.minimum(y + 100 * error, 100)
+                low, high = np.clip([y - 100 * error, y + 100 * error], 0, 100)
                 axis.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0)
         if any(n_labels):
             sizes = 12 + 120 * np.sqrt(np.array(n_labels) / max(n_labels))
@@ -71,6 +71,8 @@ def accuracy_over_time(
                 x, _as_percent(measured), sizes, color=ORANGE, zorder=3, label="of labeled ones"
             )
         _finish(axis, times)
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(max(bottom, -2), min(top, 102))
         axis.legend(loc="lower left", ncols=3, fontsize=9)
     return png.getvalue()
 

@@ -234,7 +234,11 @@ class MonitoringReport(Artifact):
 
 
 def recommend(
-    findings: Sequence[Finding], act_on: Sequence[Kind], *, has_predecessor: bool
+    findings: Sequence[Finding],
+    act_on: Sequence[Kind],
+    act_at_evidence: float,
+    *,
+    has_predecessor: bool,
 ) -> Recommendation:
     """Return what findings recommend.
 
@@ -245,6 +249,7 @@ def recommend(
     Args:
         findings: Of one window.
         act_on: Kinds of alarm that may act.
+        act_at_evidence: Evidence from which on an alarm of harm may act.
         has_predecessor: Whether another version was in production before.
     """
     alarms = [finding for finding in findings if finding.status == "alarm"]
@@ -252,10 +257,15 @@ def recommend(
         return Recommendation("none")
     reasons = tuple(f"{finding.detector}: {finding.summary}" for finding in alarms)
     kinds = {finding.kind for finding in alarms}
-    if kinds.isdisjoint(act_on):
+    if not any(finding.kind in act_on and _may_act(finding, act_at_evidence) for finding in alarms):
         return Recommendation("alert", reasons)
     has_drift = "drift" in kinds or "quality" in kinds
     return Recommendation("rollback" if has_predecessor and not has_drift else "retrain", reasons)
+
+
+def _may_act(alarm: Finding, act_at_evidence: float) -> bool:
+    """Return whether an alarm has the evidence that acting needs."""
+    return alarm.kind != "harm" or (alarm.evidence or 0.0) >= act_at_evidence
 
 
 def _as_json(value: Any) -> Any:

@@ -19,7 +19,7 @@ from cv_factory.reporting.page import (
 
 _ACTIONS = {
     "none": "Nothing to do.",
-    "alert": "People should look at this; no evidence from labels says that answers are worse.",
+    "alert": "People should look at this: labels do not show well enough that answers are worse.",
     "rollback": "Roll back: answers are worse, and the input looks as it did at training.",
     "retrain": "Retrain: answers are worse, and another version would see the same input.",
 }
@@ -33,7 +33,7 @@ def render_report(report: MonitoringReport) -> str:
     header = Header(
         f"Monitoring of {report.model_name}",
         addition=f"version {report.version}",
-        badge=_badge(report.status),
+        badge=Badge(report.status.replace("_", " ")),
         text=f"{window}, read from the {report.source}; made {_minute(report.created)} UTC",
     )
     sections: Sections = [
@@ -94,12 +94,12 @@ def _recommendation_blocks(report: MonitoringReport) -> list[Block]:
 
 
 def _finding_blocks(report: MonitoringReport) -> list[Block]:
-    order = ("alarm", "not_enough_evidence", "silent")
-    findings = sorted(report.findings, key=lambda finding: order.index(finding.status))
+    order = ("alarm", "not enough evidence", "silent", "explains")
+    findings = sorted(report.findings, key=lambda finding: order.index(finding.verdict))
     rows = tuple(
         (
             Entry(finding.detector.replace("_", " "), finding.summary),
-            _badge(finding.status),
+            Badge(finding.verdict),
             _figure(finding.evidence),
             _figure(finding.threshold),
             finding.n,
@@ -229,10 +229,6 @@ def _times(report: MonitoringReport) -> list[str]:
     if len({text[:10] for text in texts}) > 1:
         return [text[5:16].replace("T", " ") for text in texts]
     return [text[11:19] if len({t[:16] for t in texts}) < 2 else text[11:16] for text in texts]
-
-
-def _badge(status: str) -> Badge:
-    return Badge(status.replace("_", " "))
 
 
 def _figure(value: float | None) -> str:

@@ -39,6 +39,7 @@ LABEL_COLUMNS: dict[str, Any] = {
     "label_time": "datetime64[ms, UTC]",
     "is_blind": "bool",  # whoever labelled did not see the prediction
     "inclusion_probability": "float64",  # of being asked for; NaN where it was not sampled
+    "uniform_probability": "float64",  # of being asked for whatever is predicted; NaN: no sample
     "stratum": STRING,  # uniform, uncertain, disagreement; NA where it was not sampled
 }
 

@@ -42,6 +42,7 @@ def detect(reference: "Reference", window: "Window", config: ErrorRiseConfig) ->
     """Return one finding."""
     from cv_factory.monitoring.error_evidence import measure_error_rise, select_labels
     from cv_factory.monitoring.share_evidence import smallest_detectable_share
+    from cv_factory.reporting.numbers import format_count
 
     labeled, n_left_out = select_labels(window, config.labels)
     n, test = len(labeled), reference.test
@@ -59,20 +60,24 @@ def detect(reference: "Reference", window: "Window", config: ErrorRiseConfig) ->
     left_out = (
         f" {n_left_out:,} labels do not count (labels={config.labels})." if n_left_out else ""
     )
-    figures = f"{rise.error:.1%} of {n:,} labelled predictions" if n else "0 labelled predictions"
     is_alarm = rise.evidence >= config.evidence
     if is_alarm:
         status: Status = "alarm"
         worst = ", ".join(reference.class_names[label] for label in rise.worst_classes)
-        text = f"The error has risen{f', most in {worst}' if worst else ''}: {figures} are wrong"
+        text = f"The error has risen{f', most in {worst}' if worst else ''}."
     elif n < config.min_labels:
-        status, text = "not_enough_evidence", f"{figures}, {config.min_labels:,} needed"
+        status = "not_enough_evidence"
+        text = f"{format_count(n, 'label')} of {config.min_labels:,} needed."
     else:
-        status, text = "silent", f"No rise of the error shown: {figures} are wrong"
-    text = (
-        f"{text}, {1 - test.accuracy:.1%} of {len(test):,} test images were, which shows at most "
-        f"{rise.bound:.1%}; evidence {rise.evidence:.3g} of {config.evidence:g}.{left_out}"
-    )
+        status, text = "silent", "No rise of the error is shown."
+    if n:
+        text += (
+            f" {rise.error:.1%} of {n:,} labelled predictions are wrong; "
+            f"{1 - test.accuracy:.1%} of {len(test):,} test images were, so that at most "
+            f"{rise.bound:.1%} are to be expected. Evidence {rise.evidence:.3g} of "
+            f"{config.evidence:g}."
+        )
+    text += left_out
     return [
         Finding("error_rise", KIND, status, text, n, rise.evidence, config.evidence, limit, details)
     ]

@@ -1,14 +1,19 @@
 """Detector error_rise: harm is shown by labels that count, weighted by how they were sampled."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cv_factory.inference.reference import Reference
 from cv_factory.monitoring.error_evidence import measure_error_rise, select_labels
+from cv_factory.monitoring.label_sampling import draw_queue
+from cv_factory.monitoring.labels import Labels, join_labels
 from cv_factory.monitoring.window import UNKNOWN_CLASS, Window
 from tests.unit.monitoring.conftest import draw_outputs, to_window
+from tests.unit.monitoring.test_assessment import NO_LABELS
 from tests.unit.monitoring.test_detectors import find, label
 
 
@@ -74,6 +79,7 @@ def sample_uncertain(error: float, seed: int) -> Window:
         outputs,
         label=np.where(is_labeled, outputs.labels, -1),
         inclusion_probability=np.where(is_labeled, probability, np.nan),
+        uniform_probability=0.1,
     )
 
 
@@ -85,6 +91,41 @@ def test_asking_for_uncertain_predictions_is_no_rise(reference: Reference) -> No
     assert finding.status == "silent"
     assert finding.details["error"] == pytest.approx(0.03, abs=0.01)
     assert find(reference, sample_uncertain(0.15, 9))["error_rise"].status == "alarm"
+
+
+def test_a_label_changes_no_bet_on_earlier_ones() -> None:
+    test = draw_outputs(500, 0, error=0.05)
+    window = label(41, 41, 5, error=0.3)
+    probability = np.where(np.arange(41) < 40, 0.5, 0.01)
+    rows = window.rows.assign(inclusion_probability=probability, uniform_probability=0.01)
+    window = replace(window, rows=rows)
+    first = measure_error_rise(test, window.select(np.arange(41) < 40), 0.95, 0.0)
+    assert measure_error_rise(test, window, 0.95, 0.0).evidence >= first.evidence
+
+
+def test_overlapping_queues_that_prefer_uncertain_images_seldom_are_an_alarm() -> None:
+    test = draw_outputs(4000, 0, error=0.1)
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    evidence = []
+    for seed in range(1, 21):
+        outputs, labels = draw_outputs(1500, seed, error=0.1), NO_LABELS
+        ids = [f"{seed}/{i}" for i in range(1500)]
+        window = to_window(outputs, id=ids)
+        for seconds in (900, 1500):
+            queue = draw_queue(
+                join_labels(window.select(np.arange(1500) < seconds), labels), 150,
+                (start, start + timedelta(seconds=seconds), None), start,
+                uniform_share=0.2, earlier=labels.frames,
+            )  # fmt: skip
+            sample = pd.concat([labels.sample, queue.sample])
+            labels = Labels(labels.records, sample, (*labels.frames, queue.frame))
+        joined = join_labels(window, labels)
+        is_asked = joined.rows["inclusion_probability"].notna()
+        rows = joined.rows.assign(label=np.where(is_asked, outputs.labels, -1))
+        counted, _ = select_labels(replace(joined, rows=rows), "sampled")
+        assert (counted.predicted != counted.labels).mean() > 0.2, "uncertain ones are preferred"
+        evidence.append(measure_error_rise(test, counted, 0.95, 0.0).evidence)
+    assert (np.array(evidence) >= 20).mean() <= 0.05
 
 
 def test_only_sampled_labels_count_where_there_are_some(reference: Reference) -> None:

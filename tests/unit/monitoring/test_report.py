@@ -41,7 +41,7 @@ def make_report(*findings: Finding, **pages: str) -> MonitoringReport:
         class_names=("0", "1"),
         findings=findings,
         estimates=(AccuracyEstimate("cbpe", 0.91, 0.012, 500),),
-        recommendation=recommend(findings, ("harm",), has_predecessor=False),
+        recommendation=recommend(findings, ("harm",), 100.0, has_predecessor=False),
         baseline=Baseline(300, 0.97, 0.95, (0.5, 0.5), (8.0, 8.0, 0.5, 0.2, 0.1)),
         coverage=(Coverage("2026-11-27", "3", 300, 150),),
         timeline=(
@@ -84,11 +84,18 @@ def test_status_is_no_pass_without_evidence(findings: tuple[Finding, ...], statu
     assert make_report(*findings).status == status
 
 
+def test_an_explanation_is_not_called_silence() -> None:
+    assert SILENT.verdict == "silent"
+    assert UNSURE.verdict == "not enough evidence"
+    assert replace(SILENT, threshold=None).verdict == "explains"
+
+
 @pytest.mark.parametrize(
     ("findings", "has_predecessor", "action"),
     [
         ((SILENT, UNSURE), True, "none"),
         ((DRIFT,), True, "alert"),
+        ((replace(HARM, evidence=99.0),), True, "alert"),
         ((HARM,), True, "rollback"),
         ((HARM,), False, "retrain"),
         ((HARM, DRIFT), True, "retrain"),
@@ -97,12 +104,12 @@ def test_status_is_no_pass_without_evidence(findings: tuple[Finding, ...], statu
 def test_only_harm_recommends_to_act(
     findings: tuple[Finding, ...], has_predecessor: bool, action: str
 ) -> None:
-    recommendation = recommend(findings, ("harm",), has_predecessor=has_predecessor)
+    recommendation = recommend(findings, ("harm",), 100.0, has_predecessor=has_predecessor)
     assert recommendation.action == action
     assert len(recommendation.reasons) == sum(f.status == "alarm" for f in findings)
 
 
 def test_the_configuration_may_let_drift_act() -> None:
-    assert recommend([DRIFT], ("harm", "drift"), has_predecessor=True) == Recommendation(
+    assert recommend([DRIFT], ("harm", "drift"), 100.0, has_predecessor=True) == Recommendation(
         "retrain", ("martingale: evidence is infinite",)
     )
