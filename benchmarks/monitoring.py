@@ -401,7 +401,7 @@ def _measure_bands(
     for row in [row for row in rows if row.severity] if share else [clean]:
         mixture = share * np.array([row.estimate, row.accuracy, *row.statistics])
         mixture += (1 - share) * np.array([clean.estimate, clean.accuracy, *clean.statistics])
-        statistics = np.tile(np.float32([28, 28, *mixture[2:]]), (row.n_images, 1))
+        statistics = np.tile(np.array([28, 28, *mixture[2:]], np.float32), (row.n_images, 1))
         errors.append(abs(mixture[0] - mixture[1]))
         others = [r for r in measured if r.severity == 0 or r.corruption != row.corruption]
         for kind, known in zip(bands, (measured, others), strict=True):
