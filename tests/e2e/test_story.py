@@ -21,6 +21,7 @@ from cv_factory.processes.ports import find_free_port
 from tests.support.alert_receiver import AlertReceiver, receive_alerts
 from tests.support.commands import run_all
 from tests.support.documentation import shell_commands
+from tests.support.paths import ROOT
 from tests.support.project import Completed, Project
 from tests.support.waiting import wait_until
 
@@ -95,12 +96,34 @@ class Camera:
         return len(rows)
 
 
+#: Commands of the pages that other tests run.
+ELSEWHERE = {
+    "export CV_FACTORY_WEBHOOK_URL=https://chat.example.org/hooks/ops "
+    "CV_FACTORY_WEBHOOK_SECRET=...",
+    "export CV_FACTORY_METRICS_FOLDER=/var/lib/cv-factory/metrics",  # tests/e2e/test_alerts.py
+    "python run.py schedule --every 15m",  # tests/e2e/test_loop.py
+    "python run.py rollout watch",  # started by the deployment
+    "python run.py rollout advance --reason 'back again'",  # tests/unit/registry/test_rollouts.py
+}
+
+
 class Walk:
-    """Runs the commands of the page in its order, each when the story needs it."""
+    """Runs the commands of docs/monitoring.md in order, and those of the pages below it."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self.rest = shell_commands("docs/monitoring.md")
+        pages = sorted((ROOT / "docs" / "monitoring").glob("*.md"))
+        commands = {c for page in pages for c in shell_commands(f"docs/monitoring/{page.name}")}
+        self.rest_of_pages = commands - set(self.rest) - ELSEWHERE
+
+    def __call__(self, command: str, code: int = 0, **replaced: str) -> str:
+        """Run a command of a page below, with some words replaced by others."""
+        self.rest_of_pages.remove(command)
+        for word, other in replaced.items():
+            assert word in command, f"{word} is not in: {command}"
+            command = command.replace(word, other)
+        return self._project.run(*shlex.split(command)[2:], code=code).stdout
 
     def apply_stack(self, webhook: str) -> Completed:
         return self._project.stacks(
@@ -167,10 +190,12 @@ def test_the_loop_from_drift_to_the_next_version(project: Project) -> None:
         assert "step      shadow (step 1 of 3)" in walk.next().stdout
         _the_challenger_goes_to_production(project, camera)
         told = walk.next().stdout
+        for kind in ("retraining_intended", "rollout_started", "rollout_step", "rollout_finished"):
+            assert kind in told
+        assert camera.send(700, 890, slipped=True) > 0.65
+        _the_other_pages_hold(walk, project)
     assert walk.rest == []
-    for kind in ("retraining_intended", "rollout_started", "rollout_step", "rollout_finished"):
-        assert kind in told
-    assert camera.send(700, 890, slipped=True) > 0.65
+    assert walk.rest_of_pages == set()
 
 
 def _a_worse_challenger_is_rolled_back(
@@ -215,3 +240,33 @@ def _the_challenger_goes_to_production(project: Project, camera: Camera) -> None
     assert "the version alone is right in" in finished["why"]
     status = json.loads(project.run("status", "--json").stdout)[0]
     assert status["production"]["version"] == 3
+
+
+def _the_other_pages_hold(walk: Walk, project: Project) -> None:
+    """Run what the pages below docs/monitoring.md name, in the state that the walk left."""
+    assert "arrive" in walk("python run.py alerts --test")
+    walk("python run.py alerts")
+    walk("python run.py alerts --deliver")
+    queue = {"queue.csv": "more.csv"}
+    walk("python run.py labels queue --n 100 --to queue.csv", **queue)
+    assert "rows have no label" in walk("python run.py feedback queue.csv", **queue)
+    assert "predictions have a label" in walk("python run.py labels status")
+    walk("python run.py tick --resume --reason 'labels corrected'")
+    walk("python run.py monitoring --html monitoring.html")
+    assert "Monitoring of digits" in (project.root / "monitoring.html").read_text()
+    project.run("stage", "1")
+    steps = {"--set 'rollout={}'": "", "--set serving.log.predictions=/var/log/digits": ""}
+    walk(
+        "python run.py --pipeline deployment --set 'rollout={}' "
+        "--set serving.log.predictions=/var/log/digits",
+        **steps,
+    )
+    assert json.loads(walk("python run.py rollout status --json"))
+    walk("python run.py rollout hold --reason 'a holiday'")
+    walk("python run.py rollout abort --reason 'complaints'")
+    image, other = sorted((project.home / "images").glob("*.png"))[:2]
+    walk("python run.py forget --image cat.png", **{"cat.png": str(image)})
+    walk("python run.py forget 3f0c…", **{"3f0c…": other.stem})
+    assert not image.exists()
+    assert not other.exists()
+    walk("python run.py forget --older-than 90")
