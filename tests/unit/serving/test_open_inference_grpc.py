@@ -417,10 +417,10 @@ def test_stopping_answers_what_has_arrived_and_ends_streams(
     stop, predict = GrpcServer.stop, app._predictions._engine.predict
     has_arrived, is_stopping = threading.Semaphore(0), threading.Event()
 
-    async def predict_late(images: Any) -> Any:
+    async def predict_late(images: Any, logged: Any = None) -> Any:
         has_arrived.release()
         await asyncio.to_thread(is_stopping.wait)
-        return await predict(images)
+        return await predict(images, logged)
 
     async def stop_and_note(server: GrpcServer) -> None:
         stopping = asyncio.create_task(stop(server))
