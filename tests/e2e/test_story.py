@@ -117,13 +117,13 @@ class Walk:
         commands = {c for page in pages for c in shell_commands(f"docs/monitoring/{page.name}")}
         self.rest_of_pages = commands - set(self.rest) - ELSEWHERE
 
-    def __call__(self, command: str, code: int = 0, **replaced: str) -> str:
+    def __call__(self, command: str, **replaced: str) -> str:
         """Run a command of a page below, with some words replaced by others."""
         self.rest_of_pages.remove(command)
         for word, other in replaced.items():
             assert word in command, f"{word} is not in: {command}"
             command = command.replace(word, other)
-        return self._project.run(*shlex.split(command)[2:], code=code).stdout
+        return self._project.run(*shlex.split(command)[2:]).stdout
 
     def apply_stack(self, webhook: str) -> Completed:
         return self._project.stacks(
