@@ -1,5 +1,6 @@
 """Numbers that describe how an image looks, computed for many images at once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,6 +10,8 @@ import numpy.typing as npt
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 #: Images of so many pixels at once stay in the processor's cache: twice as fast as a thousand.
 _BLOCK_PIXELS = 2**17
+#: Float32 arrays of so many are below malloc's threshold for mmap, and cost no page faults.
+_SMALL_BLOCK_PIXELS = 2**15
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,7 @@ def image_statistics(images: npt.NDArray[np.uint8]) -> ImageStatistics:
         hash is the sign, against their median, of the 63 lowest frequencies (DCT-II) of luma:
         images that look alike differ in few of its bits.
     """
-    step = max(1, _BLOCK_PIXELS // max(1, images.shape[1] * images.shape[2]))
-    starts = range(0, max(1, len(images)), step)
-    lumas = (_luma(images[start : start + step]) for start in starts)
+    lumas = _luma_blocks(images, _BLOCK_PIXELS)
     blocks = [(*_luma_statistics(luma), _perceptual_hash(luma)) for luma in lumas]
     return ImageStatistics(*(np.concatenate(columns) for columns in zip(*blocks, strict=True)))
 
@@ -44,24 +45,43 @@ def pixel_statistics(
     images: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return brightness, contrast and sharpness of a few images, as ``image_statistics`` does."""
-    return _luma_statistics(_luma(images))
+    lumas = _luma_blocks(images, _SMALL_BLOCK_PIXELS)
+    columns = zip(*map(_luma_statistics, lumas), strict=True)
+    brightness, contrast, sharpness = map(np.concatenate, columns)
+    return brightness, contrast, sharpness
+
+
+def _luma_blocks(
+    images: npt.NDArray[np.uint8], max_pixels: int
+) -> Iterator[npt.NDArray[np.float32]]:
+    step = max(1, max_pixels // max(1, images.shape[1] * images.shape[2]))
+    for start in range(0, max(1, len(images)), step):
+        yield _luma(images[start : start + step])
 
 
 def _luma_statistics(
     luma: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    laplacian = (
-        4 * luma[:, 1:-1, 1:-1]
-        - luma[:, :-2, 1:-1]
-        - luma[:, 2:, 1:-1]
-        - luma[:, 1:-1, :-2]
-        - luma[:, 1:-1, 2:]
-    )
+    mean = luma.mean(axis=(1, 2), dtype=np.float32, keepdims=True)
     return (
-        luma.mean(axis=(1, 2), dtype=np.float32),
-        luma.std(axis=(1, 2), dtype=np.float32),
-        np.abs(laplacian).mean(axis=(1, 2), dtype=np.float32) / np.float32(4),
+        mean[:, 0, 0],
+        luma.std(axis=(1, 2), dtype=np.float32, mean=mean),
+        np.abs(_laplacian(luma)).mean(axis=(1, 2), dtype=np.float32) / np.float32(4),
     )
+
+
+def _laplacian(luma: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the 4-neighbour Laplacian of float32 ``(N, H, W)``, a view ``(N, H - 2, W - 2)``."""
+    # Over all rows at once, borders included: a loop for each short row takes three times as long.
+    flat, width = luma.reshape(-1), luma.shape[2]
+    laplacian = np.zeros_like(flat)
+    inner = laplacian[width:-width]
+    np.multiply(flat[width:-width], 4, out=inner)
+    inner -= flat[: -2 * width]
+    inner -= flat[2 * width :]
+    inner -= flat[width - 1 : -width - 1]
+    inner -= flat[width + 1 : len(flat) - width + 1]
+    return laplacian.reshape(luma.shape)[:, 1:-1, 1:-1]
 
 
 def _luma(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

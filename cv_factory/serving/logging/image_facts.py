@@ -1,5 +1,6 @@
 """What the prediction log says of an image: its HMAC, its size and the statistics of its pixels."""
 
+import errno
 import hmac
 import os
 import tempfile
@@ -46,7 +47,7 @@ def load_key(folder: Path) -> bytes:
     """Return the HMAC key of a prediction log; it is created where there is none.
 
     Raises:
-        OSError: The folder cannot be read or written.
+        OSError: The folder cannot be read or written, or the key is damaged.
     """
     path = folder / KEY_FILE
     if not path.exists():
@@ -55,21 +56,43 @@ def load_key(folder: Path) -> bytes:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(os.urandom(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
             # Of several processes one creates it.
             with suppress(FileExistsError):
                 os.link(partial, path)
         finally:
             Path(partial).unlink(missing_ok=True)
-    return path.read_bytes()
+    key = path.read_bytes()
+    # With an empty one, anybody could test whether an image was predicted.
+    if len(key) < _KEY_BYTES:
+        message = "the key of the images' HMACs is damaged: restore it, or remove it for a new one"
+        raise OSError(errno.EIO, message, str(path))
+    return key
 
 
-def image_hmac(pixels: Pixels, key: bytes) -> str:
-    """Return the HMAC-SHA256 of a predictor's input, in hexadecimal.
+class ImageHasher:
+    """HMAC-SHA256 of images, with a key that is prepared once.
 
     Equal pixels have equal HMACs, in whatever protocol and format they arrive; who has no key can
     neither recover an image nor test whether one was predicted.
     """
-    return hmac.digest(key, np.ascontiguousarray(pixels).data, "sha256").hex()
+
+    def __init__(self, key: bytes) -> None:
+        """Prepare the key, of 32 bytes."""
+        self.key = key
+        self._state = hmac.new(key, digestmod="sha256")
+
+    def digest(self, pixels: Pixels) -> str:
+        """Return the HMAC of a predictor's input, in hexadecimal."""
+        state = self._state.copy()
+        state.update(np.ascontiguousarray(pixels).data)
+        return state.hexdigest()
+
+
+def image_hmac(pixels: Pixels, key: bytes) -> str:
+    """Return the HMAC of one image; see ``ImageHasher``."""
+    return ImageHasher(key).digest(pixels)
 
 
 def is_sampled(text: str, key: bytes, probability: float) -> bool:
@@ -85,7 +108,9 @@ def compute_statistics(images: Sequence[LoggedImage]) -> None:
     pending = {id(i): i for i in images if i.statistics is None and i.pixels is not None}
     if not pending:
         return
-    stacked = np.stack([i.pixels for i in pending.values() if i.pixels is not None])
-    columns = np.stack(pixel_statistics(stacked)).astype(np.float64).round(6)
+    pixels = [i.pixels for i in pending.values() if i.pixels is not None]
+    # Along the rows it takes half as long as np.stack.
+    stacked = np.concatenate(pixels).reshape(len(pixels), *pixels[0].shape)
+    columns = np.array(pixel_statistics(stacked), np.float64).round(6)
     for image, values in zip(pending.values(), columns.T.tolist(), strict=True):
         image.statistics = tuple(values)

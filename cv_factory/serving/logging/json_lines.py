@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 from cv_factory.serving.json_encoder import encode_json
@@ -56,7 +57,13 @@ def log_event(event: str, level: int = logging.INFO, **fields: Any) -> None:
 def timestamp(seconds: float | None = None) -> str:
     """Return a time in seconds since 1970, or the present one: ISO 8601, UTC, milliseconds."""
     moment = time.time() if seconds is None else seconds
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    second, microseconds = divmod(round(moment * 1e6), 1_000_000)
+    return f"{_format_second(second)}.{microseconds // 1000:03d}+00:00"
+
+
+@lru_cache(maxsize=16)
+def _format_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class AsyncLineWriter:

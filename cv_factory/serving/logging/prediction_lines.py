@@ -10,9 +10,9 @@ from cv_factory.config.serving import LogConfig
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.json_encoder import encode_json
 from cv_factory.serving.logging.image_facts import (
+    ImageHasher,
     LoggedImage,
     compute_statistics,
-    image_hmac,
     is_sampled,
     load_key,
 )
@@ -34,6 +34,7 @@ class LogRecord:
         key: Name of the API key.
         request_id: Of its request.
         arm: Of the service, in a rollout.
+        image: The image, where its facts are to be logged.
         image_bytes: Memory of the image when the record was queued.
     """
 
@@ -42,19 +43,15 @@ class LogRecord:
     key: str
     request_id: str
     arm: str | None
+    image: LoggedImage | None = field(init=False)
     image_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Measure the image."""
-        image = self.image
+        image = self.image = None if self.result is None else self.result.image
         self.image_bytes = 0
         if image is not None and image.pixels is not None:
             self.image_bytes = image.pixels.nbytes + len(image.content or b"")
-
-    @property
-    def image(self) -> LoggedImage | None:
-        """The image, where its facts are to be logged."""
-        return None if self.result is None else self.result.image
 
 
 class LineEncoder:
@@ -73,7 +70,7 @@ class LineEncoder:
         self._source = {"schema": SCHEMA_VERSION, "model": model, "version": version}
         self._sampling = config.sampling
         self._class_names = class_names
-        self._key: bytes | None = None
+        self._hasher: ImageHasher | None = None
         self._images = None if config.images is None else ImageFolder(config.images)
         # Each is changed by one thread alone.
         self._queued_bytes = self._released_bytes = 0
@@ -93,16 +90,18 @@ class LineEncoder:
             OSError: The key of the HMACs cannot be read or created.
         """
         self._released_bytes += sum(record.image_bytes for record in records)
-        key = self._key = self._key or load_key(self._folder)
-        for image in filter(None, (record.image for record in records)):
+        if self._hasher is None:
+            self._hasher = ImageHasher(load_key(self._folder))
+        images = [record.image for record in records if record.image is not None]
+        for image in images:
             if not image.hmac and image.pixels is not None:
-                image.hmac = image_hmac(image.pixels, key)
-        sample = [record for record in records if self._is_sampled(record, key)]
-        images = [record.image for record in sample if record.image is not None]
-        compute_statistics(images)
+                image.hmac = self._hasher.digest(image.pixels)
+        sample = [record for record in records if self._is_sampled(record, self._hasher.key)]
+        sampled = [record.image for record in sample if record.image is not None]
+        compute_statistics(sampled)
         if self._images is not None:
-            self._images.keep(images)
-        for image in filter(None, (record.image for record in records)):
+            self._images.keep(sampled)
+        for image in images:
             # The cache of predictions may hold it.
             image.pixels = image.content = None
         return [self._line(record) for record in sample]
@@ -124,7 +123,7 @@ class LineEncoder:
         return is_sampled(text, key, self._sampling)
 
     def _line(self, record: LogRecord) -> Mapping[str, Any]:
-        result = record.result
+        result, image = record.result, record.image
         request = {"arm": record.arm, "key": record.key, "request_id": record.request_id}
         if result is None:
             line = self._source | _new_line(record.seconds) | request
@@ -144,7 +143,7 @@ class LineEncoder:
             "features": scores.features,
             "cached": result.is_cached,
             "sampling_probability": self._sampling,
-            **_describe_image(result.image),
+            **({} if image is None else _describe_image(image)),
         }
 
 
@@ -153,9 +152,7 @@ def _new_line(seconds: float | None = None) -> dict[str, str]:
     return {"id": str(uuid.uuid4()), "time": timestamp(seconds)}
 
 
-def _describe_image(image: LoggedImage | None) -> dict[str, Any]:
-    if image is None:
-        return {}
+def _describe_image(image: LoggedImage) -> dict[str, Any]:
     brightness, contrast, sharpness = image.statistics or (None, None, None)
     return {
         "width": image.width,

@@ -21,7 +21,13 @@ from cv_factory.errors import ConfigError
 from cv_factory.inference.predictor import ImageScores
 from cv_factory.serving.inference_engine import ScoredImage
 from cv_factory.serving.logging import json_lines, prediction_lines
-from cv_factory.serving.logging.image_facts import KEY_FILE, LoggedImage, image_hmac, load_key
+from cv_factory.serving.logging.image_facts import (
+    KEY_FILE,
+    LoggedImage,
+    compute_statistics,
+    image_hmac,
+    load_key,
+)
 from cv_factory.serving.logging.image_folder import find_images, remove_old_images
 from cv_factory.serving.logging.prediction_lines import LineEncoder, LogRecord
 from cv_factory.serving.logging.prediction_log import (
@@ -191,6 +197,15 @@ def test_a_line_describes_the_image_and_all_probabilities(tmp_path: Path) -> Non
     assert first["image_hmac"] == image_hmac(pixels[0], load_key(tmp_path))
 
 
+def test_statistics_of_many_images_are_those_of_a_dataset() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 20, 31, 3), dtype=np.uint8)
+    images = [LoggedImage(31, 20, image) for image in pixels]
+    compute_statistics([*images, *images])
+    expected = image_statistics(pixels)
+    columns = [expected.brightness, expected.contrast, expected.sharpness]
+    assert np.allclose([image.statistics for image in images], np.transpose(columns), atol=1e-6)
+
+
 def test_equal_pixels_have_one_hmac_in_every_protocol_and_from_the_cache(tmp_path: Path) -> None:
     bmp = io.BytesIO()
     Image.open(io.BytesIO(digit_png(0))).save(bmp, "BMP")
@@ -222,6 +237,16 @@ def test_the_key_is_for_its_owner_alone_and_of_one_log(tmp_path: Path) -> None:
     assert keys[0] == keys[2] != keys[1]
     assert stat.S_IMODE((tmp_path / "a" / KEY_FILE).stat().st_mode) == 0o600
     assert [file.name for file in (tmp_path / "a").iterdir()] == [KEY_FILE]
+
+
+def test_a_damaged_key_makes_no_hmacs(tmp_path: Path) -> None:
+    (tmp_path / KEY_FILE).touch()
+    with pytest.raises(OSError, match="damaged"):
+        load_key(tmp_path)
+    log = open_log(tmp_path)
+    put(log, "lost")
+    log.close()
+    assert log.dropped == 1
 
 
 def test_refused_images_are_events_and_no_predictions(tmp_path: Path) -> None:
