@@ -46,6 +46,9 @@ ELSEWHERE = {
     """-d '{"dataframe_records": [{"image": "'$(base64 -w0 samples/3/1.png)'"}]}'""":
         "tests/e2e/test_mlflow.py",
     "python run.py trace PREDICTION_ID": "tests/e2e/test_deployment.py",
+    "python run.py --pipeline monitoring": "tests/e2e/test_story.py",
+    "python run.py labels queue --n 100": "tests/e2e/test_story.py, with another number",
+    "python run.py tick --dry-run": "tests/e2e/test_story.py",
     "python run.py --pipeline deployment --set endpoint.shadow_share=1.0 "
     "--set serving.log.predictions=/var/log/digits": "tests/e2e/test_deployment.py",
     "python run.py --pipeline deployment --set endpoint.tls.certificate=server.pem "

@@ -17,6 +17,7 @@ PACKAGES = ("cli", "configs", "cv_factory", "materializers", "pipelines", "regis
 LIBRARY = """
 import numpy as np
 from cv_factory.config.data import DataConfig
+from cv_factory.config.detectors import DetectorsConfig
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.model import MODEL_SECTIONS
@@ -30,6 +31,9 @@ from cv_factory.data.split import split_dataset
 from cv_factory.evaluation.gates import Evidence, judge
 from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 from cv_factory.export.onnx_graph import export_predictor
+from cv_factory.monitoring.build_reference import build_reference
+from cv_factory.monitoring.detectors import run_detectors
+from cv_factory.monitoring.window import Window, build_rows
 from cv_factory.serving.postprocessors import build_postprocessor
 from cv_factory.training.train import train
 from cv_factory.transforms.fitted import fit_transform
@@ -54,6 +58,15 @@ for name in ("naive_bayes", "linear"):
 PostprocessorConfig(name="uppercase")
 answer = build_postprocessor("uppercase", {}, dataset.class_names)(np.float32([0.25, 0.75]))
 assert (answer.label, answer.probabilities) == ("VERTICAL", {"VERTICAL": 0.75})
+
+reference = build_reference(predictor, dataset, split, 20, 0)
+test = reference.test
+rows = build_rows(dataset.class_names, test.probabilities)
+window = Window(rows, test.probabilities, test.features, dataset.class_names)
+findings = run_detectors(reference, window, DetectorsConfig(hesitation={"min_predictions": 1}))
+[finding] = [f for f in findings if f.detector == "hesitation"]
+assert finding.status == "silent", finding
+assert "mean_confidence" in {error.estimator for error in reference.estimator_errors}
 """
 PIPELINE = """
 from cli.options import RunOptions
@@ -112,6 +125,8 @@ def test_every_kind_is_documented_as_one_file() -> None:
         "cv_factory/evaluation/corruptions",
         "cv_factory/evaluation/metrics",
         "cv_factory/models",
+        "cv_factory/monitoring/detectors",
+        "cv_factory/monitoring/estimators",
         "cv_factory/serving/postprocessors",
         "pipelines",
     ]
