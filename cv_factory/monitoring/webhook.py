@@ -7,6 +7,7 @@ that a receiver can refuse what is old or was changed.
 import hashlib
 import hmac
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ class Webhook:
             RefusedAlertError: It refuses this body (400, 413, 422).
             ConfigError: The URL is malformed.
         """
+        # They log the URL of each request, which may be a secret.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         build = message.to_dict if self.format == "json" else lambda: alertmanager_payload(message)
         body = json.dumps(build(), ensure_ascii=False).encode()
         problem = ""

@@ -1,6 +1,5 @@
 """Base of our alerters: a text that other code posts waits for its receiver as an alert does."""
 
-import logging
 import sys
 from abc import abstractmethod
 from pathlib import Path
@@ -36,7 +35,6 @@ class LoggedAlerter(BaseAlerter):
             sys.path.append(root)
         from registry.alerts import send_event
 
-        logging.getLogger("httpx").setLevel(logging.WARNING)
         summary, _, detail = message.strip().partition("\n")
         return send_event(Alert("message", "resolved", "info", summary, detail.strip()))
 

@@ -88,21 +88,25 @@ def read_feedback(file: Path) -> Iterator[dict[str, Any]]:
 
 def remove_feedback(folder: Path, is_forgotten: Callable[[Mapping[str, Any]], bool]) -> int:
     """Remove records from the files of a folder, which services may be writing; return how many."""
-    n_removed = 0
-    for path in feedback_files(folder):
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    return sum(_remove_from_file(path, is_forgotten) for path in feedback_files(folder))
+
+
+def _remove_from_file(path: Path, is_forgotten: Callable[[Mapping[str, Any]], bool]) -> int:
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
             lines = file.readlines()
             kept = [line for line in lines if not _is_record(line, is_forgotten)]
             if len(kept) < len(lines):
                 write_atomic(path, b"".join(kept))
-                n_removed += len(lines) - len(kept)
-    return n_removed
+            return len(lines) - len(kept)
+    # Another process replaced it while this one waited.
+    return _remove_from_file(path, is_forgotten)
 
 
 def _is_record(line: bytes, condition: Callable[[Mapping[str, Any]], bool]) -> bool:
     """Whether a line is a record for which the condition holds; a damaged one is none."""
     try:
         return condition(json.loads(line))
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return False

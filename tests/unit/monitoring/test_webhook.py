@@ -1,6 +1,7 @@
 """Alerts by HTTP, to a real server."""
 
 import json
+import logging
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -47,6 +48,15 @@ def test_an_alert_is_posted_as_json_with_a_signature() -> None:
     assert not is_signed(post.body, header, "key-of-both", time.time() + 301)
     assert not is_signed(post.body, "v1=00", "key-of-both", time.time())
     assert b"key-of-both" not in post.body
+
+
+def test_no_log_has_the_url(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, name)
+    with receive_alerts(path="/hook/of-secret-name") as receiver:
+        _webhook(receiver).deliver(MESSAGE)
+    assert receiver.posts
+    assert "of-secret-name" not in caplog.text
 
 
 def test_an_alert_is_posted_as_alertmanager_does() -> None:

@@ -1,6 +1,8 @@
 """``POST /feedback``: labels are stored before the answer, or refused with their reason."""
 
 import asyncio
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from cv_factory.artifacts.files import write_atomic
 from cv_factory.serving.auth.api_keys import ApiKeyStore, add_key
 from cv_factory.serving.logging.feedback_log import (
     FeedbackLog,
@@ -19,6 +22,7 @@ from cv_factory.serving.logging.prediction_log import read_predictions
 from cv_factory_client import AsyncPredictionClient, ClientConfigError, Label, PredictionClient
 from tests.support.digits_service import DigitsService, app_client, digit_png, post_image
 from tests.support.digits_service import problem_kind as kind
+from tests.support.waiting import has_lock_waiter, wait_until
 
 HMAC = "ab" * 32
 
@@ -165,6 +169,21 @@ def test_files_begin_anew_beyond_their_size_and_a_cut_line_is_skipped(
     assert f"{first}, line 1: no label can be read" in caplog.text
     assert remove_feedback(tmp_path, lambda record: record["id"] == 1) == 2
     assert [record["id"] for record in stored(tmp_path)] == [0, 2, 2]
+
+
+def test_what_is_added_while_labels_are_removed_twice_stays(tmp_path: Path) -> None:
+    log = FeedbackLog(tmp_path, 2**20)
+    log.append([{"id": 0}, {"id": 1}])
+    (path,) = feedback_files(tmp_path)
+    with ThreadPoolExecutor(1) as pool, path.open() as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        removal = pool.submit(remove_feedback, tmp_path, lambda record: record["id"] == 1)
+        inode = path.stat().st_ino
+        wait_until(lambda: has_lock_waiter(inode))
+        write_atomic(path, path.read_bytes() + b'{"id": 2}\n{}\n')
+        fcntl.flock(opened, fcntl.LOCK_UN)
+        assert removal.result() == 1
+    assert stored(tmp_path) == [{"id": 0}, {"id": 2}, {}]
 
 
 def test_both_clients_give_labels_over_http_alone(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from cv_factory.serving.postprocessors import PostprocessedPrediction
 from tests.support.digits_service import app_client, digit_png, post_image
 from tests.support.images import encode
 from tests.support.predictors import digits_predictor
-from tests.support.waiting import wait_until
+from tests.support.waiting import has_lock_waiter, wait_until
 
 _FEATURES = np.full(40, 0.1, np.float32)
 
@@ -114,16 +114,12 @@ def test_a_file_that_was_recreated_while_it_was_to_be_pruned_stays(tmp_path: Pat
         file.touch()
         os.utime(file, (number, number))
 
-    def has_waiter() -> bool:
-        locks = Path("/proc/locks").read_text().splitlines()
-        return any("->" in line and f":{inode} " in line for line in locks)
-
     with files[0].open() as opened:
         inode = os.fstat(opened.fileno()).st_ino
         fcntl.flock(opened, fcntl.LOCK_SH)
         log = open_log(tmp_path, LogConfig(prediction_files=2))
         put(log, "one")
-        wait_until(has_waiter)
+        wait_until(lambda: has_lock_waiter(inode))
         files[0].unlink()
         files[0].write_text("recreated")
     log.close()
