@@ -53,7 +53,8 @@ def command(interval_s: float, model_name: str | None, stack: str | None) -> int
 
 def _run(tick: list[str]) -> None:
     """Run a tick in a process of its own, which a long schedule's memory and code do not age."""
-    process = subprocess.Popen(tick)
+    # A session of its own: Ctrl-C would reach it twice, and interrupt what the first one undoes.
+    process = subprocess.Popen(tick, start_new_session=True)
     try:
         code = process.wait()
     except KeyboardInterrupt:

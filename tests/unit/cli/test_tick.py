@@ -1,5 +1,7 @@
 """What ``tick`` says, and which words it and ``schedule`` refuse."""
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -46,3 +48,10 @@ def test_resume_needs_its_reason(arguments: list[str]) -> None:
 def test_an_interval_is_a_number_and_a_unit(interval: str) -> None:
     result = CliRunner().invoke(schedule.command, ["--every", interval])
     assert (result.exit_code, "such as 30s, 15m" in result.output) == (2, True)
+
+
+def test_ctrl_c_reaches_a_tick_of_a_schedule_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The terminal sends it to the whole process group; the schedule passes it on."""
+    is_leader = "import os, sys; sys.exit(os.getpgrp() != os.getpid())"
+    schedule._run([sys.executable, "-c", is_leader])
+    assert capsys.readouterr().err == ""

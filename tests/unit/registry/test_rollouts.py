@@ -11,6 +11,10 @@ from click.testing import CliRunner
 
 from cli import rollouts as acting
 from cli.commands.rollout import command
+from cli.options import RunOptions
+from cli.pipeline_config import ZenMLConfig
+from cli.pipelines import deployment as deployment_pipeline
+from cv_factory.config.deployment import DeploymentPipelineConfig
 from cv_factory.config.rollout import RolloutConfig
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.endpoint import Endpoint, ServiceHealth
@@ -253,6 +257,26 @@ def test_a_rollback_that_was_killed_is_finished_by_the_next_look(
     monkeypatch.setattr(story.registry.log, "record", record)
     assert story.look().action == "roll_back"
     assert story.kinds() == ["rollout_started", "rollout_aborted"]
+
+
+def test_a_deployment_that_was_killed_before_its_rollout_was_logged_is_taken_up(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 is a shadow already; the same command is given again."""
+    story.registry = Registry(tmp_path / "killed")
+    version = SimpleNamespace(number=2, stage="staging", model=SimpleNamespace(name="pets"))
+
+    def deploy_version(config: DeploymentPipelineConfig, *_: Any, **options: Any) -> None:
+        assert (config.endpoint.arm, options["rollout"]) == ("shadow", CONFIG)
+        story.begin()
+
+    monkeypatch.setattr(deployments, "next_version", lambda *_: version)
+    monkeypatch.setattr(deployment_pipeline, "deploy_version", deploy_version)
+    config = DeploymentPipelineConfig(rollout=CONFIG)
+    options = RunOptions("deployment")
+    deployment_pipeline.deploy_next(config, ZenMLConfig(), story.registry, options)
+    assert story.kinds() == ["rollout_started"]
+    assert story.look() is not None
 
 
 def test_a_step_whose_traffic_was_not_changed_is_finished_by_the_next_look(
