@@ -9,7 +9,7 @@ from cv_factory.errors import ConfigError, ImageError
 from cv_factory.monitoring.erasure import Criteria, Erasure, erase_from_log, erase_from_store
 from cv_factory.serving.inference_engine import decode_input
 from cv_factory.serving.logging.image_facts import image_hmac, load_key
-from cv_factory.serving.logging.image_folder import find_images, remove_old_images
+from cv_factory.serving.logging.image_folder import remove_images, remove_old_images
 from registry import deployments
 from registry.label_store import forget_labels
 from registry.model_registry import ModelRegistry
@@ -108,7 +108,5 @@ def _remove_images(model_name: str, hmacs: Collection[str], days: float | None) 
     for folder in deployments.image_folders(model_name):
         if days is not None:
             n += remove_old_images(folder, days)
-        for file in [file for hmac in sorted(hmacs) for file in find_images(folder, hmac)]:
-            file.unlink(missing_ok=True)
-            n += 1
+        n += remove_images(folder, hmacs)
     return n

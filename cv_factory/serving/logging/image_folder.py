@@ -7,7 +7,7 @@ sent, or PNG where pixels were.
 import io
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from PIL import Image
 from cv_factory.artifacts.files import write_atomic
 from cv_factory.config.serving import ImageLogConfig
 from cv_factory.data.encode import encode_png
-from cv_factory.data.formats import select_formats
+from cv_factory.data.formats import FORMATS, select_formats
 from cv_factory.serving.logging.image_facts import LoggedImage
 from cv_factory.serving.logging.json_lines import log_event
 
+#: By Pillow's names; HEIF needs an extra, and MPO is what it calls JPEG with a second picture.
+_SUFFIXES = tuple(name.lower() for name in (*FORMATS, "HEIF", "MPO"))
 _DAY_S = 86_400.0
 #: Seconds between two searches for images that are too old.
 _EXPIRY_INTERVAL_S = 3600.0
@@ -61,8 +63,18 @@ class ImageFolder:
 
 
 def find_images(folder: Path, hmac: str) -> list[Path]:
-    """Return the files of an image."""
-    return sorted(folder.glob(f"{hmac}.*"))
+    """Return the files of an image, without a listing of the folder, which may be large."""
+    paths = (folder / f"{hmac}.{suffix}" for suffix in _SUFFIXES)
+    return [path for path in paths if path.exists()]
+
+
+def remove_images(folder: Path, hmacs: Collection[str]) -> int:
+    """Remove the files of images, and what a killed write of one left; return their number."""
+    # write_atomic writes to .NAME.RANDOM.partial.
+    files = [file for file in folder.glob("*") if file.name.lstrip(".")[:64] in hmacs]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return len(files)
 
 
 def remove_old_images(folder: Path, days: float) -> int:

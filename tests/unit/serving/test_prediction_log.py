@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import math
 import os
 import shutil
 import stat
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cv_factory.artifacts.files import write_atomic
-from cv_factory.config.serving import LogConfig, ServingConfig
+from cv_factory.config.serving import ImageLogConfig, LogConfig, ServingConfig
 from cv_factory.data.image_statistics import image_statistics
 from cv_factory.errors import ConfigError
 from cv_factory.inference.predictor import ImageScores
@@ -28,7 +29,12 @@ from cv_factory.serving.logging.image_facts import (
     image_hmac,
     load_key,
 )
-from cv_factory.serving.logging.image_folder import find_images, remove_old_images
+from cv_factory.serving.logging.image_folder import (
+    ImageFolder,
+    find_images,
+    remove_images,
+    remove_old_images,
+)
 from cv_factory.serving.logging.prediction_lines import LineEncoder, LogRecord
 from cv_factory.serving.logging.prediction_log import (
     PredictionLog,
@@ -289,7 +295,23 @@ def test_images_are_kept_as_they_were_sent_for_some_days(tmp_path: Path) -> None
     with app_client(log=log) as client:
         post_image(client, digit_png(1))
     assert not kept.exists()
-    assert len(list((tmp_path / "images").iterdir())) == 1
+    (other,) = (tmp_path / "images").iterdir()
+    other.with_name(f".{other.name}.of-a-killed-process.partial").touch()
+    assert remove_images(tmp_path / "images", {other.stem}) == 2
+    assert not any((tmp_path / "images").iterdir())
+
+
+def test_an_image_is_stored_once_without_a_listing_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", None)
+    folder = ImageFolder(ImageLogConfig(folder=str(tmp_path), share=1.0))
+    monkeypatch.setattr(folder, "_next_expiry", math.inf)
+    pixels, content = np.zeros((8, 8, 3), np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(content, "BMP")
+    for sent in (content.getvalue(), None):
+        folder.keep([LoggedImage(8, 8, pixels, sent, hmac="ab" * 32)])
+    assert [file.name for file in tmp_path.iterdir()] == [f"{'ab' * 32}.bmp"]
 
 
 def test_images_need_a_prediction_log() -> None:
@@ -300,6 +322,7 @@ def test_images_need_a_prediction_log() -> None:
 def test_an_unwritable_image_folder_loses_no_prediction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    json_lines.configure_event_logging()
     (tmp_path / "images").touch()
     images = {"folder": str(tmp_path / "images"), "share": 1.0}
     with app_client(log={"predictions": str(tmp_path / "log"), "images": images}) as client:
