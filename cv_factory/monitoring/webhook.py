@@ -62,7 +62,9 @@ class Webhook:
         build = message.to_dict if self.format == "json" else lambda: alertmanager_payload(message)
         body = json.dumps(build(), ensure_ascii=False).encode()
         problem = ""
-        with open_http_client(self.url, timeout=self.timeout_s) as client:
+        # Errors name no more than this.
+        origin = urlsplit(self.url)._replace(path="", query="", fragment="").geturl()
+        with open_http_client(origin, timeout=self.timeout_s) as client:
             for attempt in range(self.attempts):
                 if attempt:
                     self.sleep(self.backoff_s * 2 ** (attempt - 1))
@@ -82,7 +84,7 @@ class Webhook:
             headers[SIGNATURE_HEADER] = sign(body, self.secret, int(time.time()))
         try:
             response = client.post(self.url, content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"cannot be reached ({type(error).__name__})", False
         if response.status_code in _REFUSALS:
             raise RefusedAlertError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cv_factory.errors import CVFactoryError
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.alert_message import AlertMessage, DeliveryError, RefusedAlertError
 from cv_factory.monitoring.webhook import Webhook, alertmanager_payload, is_signed
@@ -57,6 +58,16 @@ def test_no_log_has_the_url(caplog: pytest.LogCaptureFixture) -> None:
         _webhook(receiver).deliver(MESSAGE)
     assert receiver.posts
     assert "of-secret-name" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["htps://chat/of-secret-name", "chat/of-secret-name", "http://127.0.0.1:1/of-secret-name\0"],
+)
+def test_a_malformed_url_is_an_error_that_does_not_tell_it(url: str) -> None:
+    with pytest.raises(CVFactoryError) as raised:
+        Webhook(url, sleep=lambda _: None).deliver(MESSAGE)
+    assert "of-secret-name" not in str(raised.value)
 
 
 def test_an_alert_is_posted_as_alertmanager_does() -> None:
