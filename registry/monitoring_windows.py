@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+
 from cv_factory.config.monitoring import MonitoringPipelineConfig, WindowConfig
 from cv_factory.config.secrets import mask_secrets
 from cv_factory.inference.reference import Reference
@@ -61,11 +63,20 @@ def assess_window(
     reference: Reference | None,
 ) -> MonitoringReport:
     """Load a version's predictions and labels, and return the report of them."""
-    window = _load(collected, config.window, model_name, version)
+    # Arrow's own allocators keep what is freed, some 150 MB of a million predictions.
+    pa.set_memory_pool(pa.system_memory_pool())
     subject = Subject(
         model_name, version, collected.source, _has_predecessor(model_name), collected.remarks
     )
-    return assess(window, reference, load_labels(model_name), subject, config, datetime.now(UTC))
+    # No name holds the window, so that ``assess`` can let go of it.
+    return assess(
+        _load(collected, config.window, model_name, version),
+        reference,
+        load_labels(model_name),
+        subject,
+        config,
+        datetime.now(UTC),
+    )
 
 
 def _load(

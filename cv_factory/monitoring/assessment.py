@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from cv_factory.config.monitoring import MonitoringPipelineConfig, ReportConfig
+from cv_factory.data.image_manifest import STRING
 from cv_factory.inference.reference import Reference
 from cv_factory.monitoring import estimators
 from cv_factory.monitoring.detectors import run_detectors
@@ -65,11 +68,15 @@ def assess(
     """
     if reference is not None and not window.features.shape[1]:
         reference = _without_features(reference)
-    trusted = select_trusted_labels(window, blind_only=config.labels.blind_only)
-    distinct = trusted.distinct()
-    findings = run_detectors(reference, trusted, config.detectors)
-    estimates = estimate_accuracies(distinct, reference)
-    times = window.rows["time"]
+    remarks = (*subject.remarks, *_describe_window(window, labels))
+    coverage, times = compute_coverage(window), window.rows["time"].agg(["min", "max"])
+    n, n_refused, class_names = len(window), window.n_refused, window.class_names
+    # A window may take half of all memory: no two of them are kept, or more of one than is needed.
+    window = _forget_names(select_trusted_labels(window, blind_only=config.labels.blind_only))
+    findings = run_detectors(reference, window, config.detectors)
+    measured = estimate_accuracy(window, labels.frames) if labels.frames else None
+    window = window.distinct()
+    estimates = estimate_accuracies(window, reference)
     estimator = estimates[0].estimator if estimates else None
     return MonitoringReport(
         model_name=subject.model_name,
@@ -77,13 +84,13 @@ def assess(
         created=now.isoformat(timespec="seconds"),
         source=subject.source,
         is_live=config.window.is_live,
-        start=format_time(times.min()),
-        end=format_time(times.max()),
-        n_predictions=len(window),
-        n_distinct=len(distinct),
-        n_labels=int(distinct.has_label.sum()),
-        n_refused=window.n_refused,
-        class_names=window.class_names,
+        start=format_time(times["min"]),
+        end=format_time(times["max"]),
+        n_predictions=n,
+        n_distinct=len(window),
+        n_labels=int(window.has_label.sum()),
+        n_refused=n_refused,
+        class_names=class_names,
         findings=tuple(findings),
         estimates=estimates,
         recommendation=recommend(
@@ -92,13 +99,19 @@ def assess(
             config.report.act_at_evidence,
             has_predecessor=subject.has_predecessor,
         ),
-        labeled_accuracy=estimate_accuracy(trusted, labels.frames) if labels.frames else None,
+        labeled_accuracy=measured,
         baseline=_baseline(reference),
-        coverage=compute_coverage(window),
-        timeline=compute_timeline(distinct, estimator, reference.validation if reference else None),
-        remarks=(*subject.remarks, *_describe_window(window, labels)),
-        evidently_pages=_draw_evidently_pages(findings, distinct, reference, config.report),
+        coverage=coverage,
+        timeline=compute_timeline(window, estimator, reference.validation if reference else None),
+        remarks=remarks,
+        evidently_pages=_draw_evidently_pages(findings, window, reference, config.report),
     )
+
+
+def _forget_names(window: Window) -> Window:
+    """Return a window without the texts that no detector looks at."""
+    nothing = pd.array(pa.nulls(len(window), pa.large_string()), dtype=STRING)
+    return replace(window, rows=window.rows.assign(id=nothing, request_id=nothing, key=nothing))
 
 
 def _describe_window(window: Window, labels: Labels) -> list[str]:

@@ -41,7 +41,7 @@ _QUANTILES = np.unique(
 )
 N_BINS = len(_QUANTILES) + 1
 
-Bins = npt.NDArray[np.int16]
+Bins = npt.NDArray[np.int8]
 Doubles = npt.NDArray[np.float64]
 
 
@@ -100,8 +100,8 @@ def fit_edges(values: npt.NDArray[np.floating[Any]]) -> Doubles:
 
 
 def to_bins(values: npt.NDArray[np.floating[Any]], edges: Doubles) -> Bins:
-    """Return the bin of each value, int16 ``(N, S)``; -1 for NaN, which is skipped."""
-    bins = np.empty(values.shape, np.int16)
+    """Return the bin of each value, int8 ``(N, S)``; -1 for NaN, which is skipped."""
+    bins = np.empty(values.shape, np.int8)
     for i, bounds in enumerate(edges.T):
         bins[:, i] = np.searchsorted(bounds, values[:, i].astype(np.float64), side="right")
     bins[np.isnan(values)] = -1
@@ -140,8 +140,8 @@ def log_capitals(reference: Bins, stream: Bins, bets: Bets, rng: np.random.Gener
     """Return the logarithm of each statistic's capital after each block.
 
     Args:
-        reference: Bins of the reference, int16 ``(M, S)``.
-        stream: Bins of the stream in its order, int16 ``(N, S)``.
+        reference: Bins of the reference, int8 ``(M, S)``.
+        stream: Bins of the stream in its order, int8 ``(N, S)``.
         bets: For each of the S statistics.
         rng: Breaks ties. With the same seed, the capitals of a longer stream begin with these.
 

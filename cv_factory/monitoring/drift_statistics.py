@@ -107,8 +107,8 @@ class DriftStatistics:
         self.edges = np.where(np.isfinite(self.shares), 0.5, fit_edges(np.nan_to_num(values)))
 
     def bin(self, outputs: LabeledOutputs | Window) -> Bins:
-        """Return the bins of the statistics of N outputs, int16 ``(N, S)``."""
-        bins = np.empty((len(outputs), len(self.names)), np.int16)
+        """Return the bins of the statistics of N outputs, int8 ``(N, S)``."""
+        bins = np.empty((len(outputs), len(self.names)), np.int8)
         parts = outputs.probabilities, outputs.features, outputs.statistics
         for start in range(0, len(bins), _CHUNK):
             chunk = slice(start, start + _CHUNK)

@@ -41,10 +41,7 @@ def draw_evidently_pages(reference: Reference, window: Window, max_rows: int) ->
     os.environ.setdefault("DO_NOT_TRACK", "1")
     if min(len(window), len(reference.test)) < MIN_ROWS:
         return {}
-    from threadpoolctl import threadpool_limits
-
-    # Threads that wait for one another make the projection of the features slower on busy CPUs.
-    with _isolated_random_state(), threadpool_limits(limits=1):
+    with _isolated_random_state(), _one_thread():
         current = _frame(window, _sample(len(window), max_rows))
         expected = _reference_frame(reference, _sample(len(reference.test), max_rows))
         pages = {"evidently_drift": _draw_drift(expected, current)}
@@ -55,6 +52,19 @@ def draw_evidently_pages(reference: Reference, window: Window, max_rows: int) ->
                 expected, _frame(window, rows), window.class_names
             )
     return pages
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Limit the projection of the features: waiting threads make it slower on busy CPUs.
+
+    The limit holds for libraries that are loaded, so that they are loaded first.
+    """
+    import sklearn.manifold  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        yield
 
 
 @contextmanager

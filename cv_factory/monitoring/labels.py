@@ -165,17 +165,14 @@ def _find_uniform_probability(
 
 def find_unmatched(window: Window, labels: Sequence[Label]) -> list[int]:
     """Return the positions of labels that belong to no prediction of a window."""
-    images, names = encode_images(window.rows)
     rows = build_table((label.model_dump() for label in labels), _IMAGE_COLUMNS)
-    places = _find_images(rows, _arrow(window.rows["id"]), images, names)
-    return np.flatnonzero(places < 0).tolist()
+    return _find_unmatched(window, rows).tolist()
 
 
 def describe_labels(window: Window, labels: Labels) -> LabelReport:
     """Describe the labels of a window that they were joined with."""
-    matches = _match(window, labels)
     records = labels.records
-    unmatched = records[~matches.is_matched]
+    unmatched = records.iloc[_find_unmatched(window, records)]
     names = unmatched["prediction_id"].fillna(unmatched["image_hmac"])
     is_unknown = _class_numbers(records["label"], window.class_names) == UNKNOWN_CLASS
     has_label = window.has_label
@@ -216,13 +213,11 @@ class _Matches:
         record: Position of the last label, -1 if there is none.
         stratum: Position in ``_STRATA``, -1 if it was not asked for.
         probability: With which it was asked for; 0 if it was not.
-        is_matched: Whether each of the labels belongs to a row.
     """
 
     record: npt.NDArray[np.int64]
     stratum: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float64]
-    is_matched: npt.NDArray[np.bool_]
 
 
 def _match(window: Window, labels: Labels) -> _Matches:
@@ -243,7 +238,13 @@ def _match(window: Window, labels: Labels) -> _Matches:
     np.maximum.at(stratum, sample_images[is_sampled], strata[is_sampled])
     probabilities = labels.sample["inclusion_probability"].to_numpy()
     np.maximum.at(probability, sample_images[is_sampled], probabilities[is_sampled])
-    return _Matches(record[images], stratum[images], probability[images], is_matched)
+    return _Matches(record[images], stratum[images], probability[images])
+
+
+def _find_unmatched(window: Window, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the positions of the rows of a table that belong to no prediction of a window."""
+    images, names = encode_images(window.rows)
+    return np.flatnonzero(_find_images(table, _arrow(window.rows["id"]), images, names) < 0)
 
 
 def _find_images(
@@ -261,9 +262,20 @@ def _class_numbers(labels: pd.Series, class_names: tuple[str, ...]) -> npt.NDArr
 
 
 def _index_in(values: pd.Series, names: pa.Array) -> npt.NDArray[np.int64]:
-    """Return the position of each value among names, -1 where it is none of them."""
-    positions = pc.index_in(_arrow(values), names.cast(pa.large_string()), skip_nulls=True)
-    return np.asarray(pc.fill_null(positions, -1).to_numpy(zero_copy_only=False), np.int64)
+    """Return the position of each value among names, the first of equals, -1 where it is none."""
+    asked = _arrow(values)
+    distinct = asked.unique().drop_null()
+    # Names are looked up among the values: a table of a million names takes 100 MB.
+    places = np.full(len(distinct) + 1, -1, np.int64)  # the last one for what is null
+    numbers = _index(names.cast(pa.large_string()), distinct)
+    positions = np.flatnonzero(numbers >= 0)[::-1]
+    places[numbers[positions]] = positions
+    return places[_index(asked, distinct)]
+
+
+def _index(values: pa.Array, names: pa.Array) -> npt.NDArray[np.int64]:
+    numbers = pc.fill_null(pc.index_in(values, names, skip_nulls=True), -1)
+    return np.asarray(numbers.to_numpy(zero_copy_only=False), np.int64)
 
 
 def _arrow(values: pd.Series) -> pa.Array:

@@ -18,6 +18,8 @@ from cv_factory.monitoring.window import Window, build_rows
 
 _TEXTS = ("id", "version", "arm", "request_id", "key", "image_hmac")
 _SCALARS = (*_TEXTS, "time", "unfamiliarity", *STATISTICS, "cached", "sampling_probability")
+#: Of a matrix that is put in order.
+_COLUMNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def build_window(
         last of the shorter ones are NaN.
     """
     scalars: list[pa.Table] = []
-    lists: list[pa.Table] = []
+    probabilities, features = _GrowingMatrix(0.0), _GrowingMatrix(np.nan)
     names, knows_refused, events = list(class_names), False, []
     for table in tables:
         rows = selection.apply(table)
@@ -77,15 +79,18 @@ def build_window(
         predictions = rows.filter(pc.invert(is_event))
         is_abstained = predictions.column("label").is_null()
         scalars.append(predictions.select(_SCALARS).append_column("is_abstained", is_abstained))
-        lists.append(predictions.select(["probabilities", "features"]))
-    order, columns = _scalar_columns(scalars)
-    scalars.clear()
-    probabilities, features = _matrices(lists, order, names)
+        columns = [names.index(name) for name in parse_class_names(rows)]
+        probabilities.append(get_matrix(predictions, "probabilities"), columns)
+        values = get_matrix(predictions, "features")
+        features.append(values, range(values.shape[1]))
+    order, scalar_columns = _scalar_columns(scalars)
+    matrices = probabilities.take(order, len(names)), features.take(order)
+    # What Arrow keeps for itself would count as this process's for good.
+    pa.default_memory_pool().release_unused()
     n_refused, n_lost = _count(events, {"refused"}), _count(events, {"dropped", "pruned"})
     return Window(
-        build_rows(names, probabilities, **columns),
-        probabilities,
-        features,
+        build_rows(names, matrices[0], **scalar_columns),
+        *matrices,
         tuple(names),
         n_refused if knows_refused else None,
         n_lost,
@@ -108,44 +113,80 @@ def _order(ids: pa.ChunkedArray, time: pa.ChunkedArray) -> npt.NDArray[np.int64]
     return np.asarray(positions[np.argsort(times[positions], kind="stable")], np.int64)
 
 
-def _scalar_columns(parts: Sequence[pa.Table]) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
-    """Return the order of the predictions, and the columns of ``build_rows`` that are no lists."""
+def _scalar_columns(parts: list[pa.Table]) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    """Return the order of the predictions, and the columns of ``build_rows`` that are no lists.
+
+    Empties ``parts``: no more than one column is in memory twice.
+    """
     if not parts:
         return np.zeros(0, np.int64), {}
     table = pa.concat_tables(parts)
+    parts.clear()
     order = _order(table.column("id"), table.column("time"))
-    if len(order) < table.num_rows or not np.array_equal(order, np.arange(len(order))):
-        table = table.take(pa.array(order))
-    columns: dict[str, Any] = {name: pd.array(table.column(name), dtype=STRING) for name in _TEXTS}
-    for name in ("unfamiliarity", *STATISTICS, "is_abstained"):
-        columns[name] = table.column(name).to_numpy()
-    columns["time"] = table.column("time").to_pandas()
-    columns["is_cached"] = pc.fill_null(table.column("cached"), False).to_numpy()
-    sampling = pc.fill_null(table.column("sampling_probability"), 1.0)
-    columns["sampling_probability"] = sampling.to_numpy()
+    is_ordered = np.array_equal(order, np.arange(table.num_rows))
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name)
+        table = table.drop_columns(name)
+        if name in _TEXTS:
+            column = column.cast(pa.large_string())
+        column = column.combine_chunks()
+        columns[name] = _convert(name, column if is_ordered else column.take(pa.array(order)))
+    columns["is_cached"] = columns.pop("cached")
     return order, columns
 
 
-def _matrices(
-    parts: list[pa.Table], order: npt.NDArray[np.int64], names: Sequence[str]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return probabilities and features in ``order``; empties ``parts`` to save memory."""
-    n = sum(part.num_rows for part in parts)
-    place = np.full(n, -1, np.int64)
-    place[order] = np.arange(len(order))
-    lengths = (pc.max(pc.list_value_length(part.column("features"))).as_py() for part in parts)
-    n_features = max((length or 0 for length in lengths), default=0)
-    probabilities = np.zeros((len(order), len(names)), np.float32)
-    features = np.full((len(order), n_features), np.nan, np.float32)
-    while parts:
-        part = parts.pop()
-        own, place = place[len(place) - part.num_rows :], place[: len(place) - part.num_rows]
-        is_taken = own >= 0
-        columns = [names.index(name) for name in parse_class_names(part)]
-        if part.num_rows:
-            probabilities[own[is_taken][:, None], columns] = get_matrix(part, "probabilities")[
-                is_taken
-            ]
-            values = get_matrix(part, "features")[is_taken]
-            features[own[is_taken], : values.shape[1]] = values
-    return probabilities, features
+def _convert(name: str, column: pa.Array) -> Any:
+    """Return a column as a window has it."""
+    if name in _TEXTS:
+        return pd.array(column, dtype=STRING)
+    if name == "time":
+        return column.to_pandas()
+    missing = {"cached": False, "sampling_probability": 1.0}
+    if name in missing:
+        column = pc.fill_null(column, missing[name])
+    return column.to_numpy(zero_copy_only=False)
+
+
+class _GrowingMatrix:
+    """Float32 matrix that grows in place, so that it is never in memory twice.
+
+    Attributes:
+        fill: What is missing where parts have different columns.
+    """
+
+    def __init__(self, fill: float) -> None:
+        self.fill = fill
+        self._values = np.empty((0, 0), np.float32)
+        self._n = 0
+
+    def append(self, part: npt.NDArray[np.float32], columns: Sequence[int]) -> None:
+        """Add rows whose values belong to some columns."""
+        self._widen(max(columns, default=-1) + 1)
+        end, width = self._n + len(part), self._values.shape[1]
+        if end > len(self._values):
+            # In place: the pages of a large block are moved, not copied.
+            self._values.resize((max(end, len(self._values) * 9 // 8), width), refcheck=False)
+        added = self._values[self._n : end]
+        if len(columns) < width:
+            added[:] = self.fill
+        if len(part):
+            added[:, list(columns)] = part
+        self._n = end
+
+    def take(self, order: npt.NDArray[np.int64], width: int = 0) -> npt.NDArray[np.float32]:
+        """Return distinct rows in an order, with at least so many columns; it is empty then."""
+        self._widen(width)
+        values, self._values = self._values, np.empty((0, 0), np.float32)
+        if not np.array_equal(order, np.arange(self._n)):
+            for start in range(0, values.shape[1], _COLUMNS_AT_ONCE):
+                columns = slice(start, start + _COLUMNS_AT_ONCE)
+                values[: len(order), columns] = values[order, columns]
+        values.resize((len(order), values.shape[1]), refcheck=False)
+        return values
+
+    def _widen(self, width: int) -> None:
+        if width > self._values.shape[1]:
+            wider = np.full((len(self._values), width), self.fill, np.float32)
+            wider[: self._n, : self._values.shape[1]] = self._values[: self._n]
+            self._values = wider

@@ -31,10 +31,9 @@ def compute_timeline(
     n = len(window)
     n_buckets = min(_MAX_BUCKETS, max(1, n // _MIN_BUCKET)) if n else 0
     edges = np.linspace(0, n, n_buckets + 1).astype(int)
-    positions = np.arange(n)
     buckets = []
     for low, high in pairwise(edges):
-        part = window.select((positions >= low) & (positions < high))
+        part = window.select(slice(low, high))
         estimate = None
         if estimator is not None and validation is not None:
             estimate = estimate_accuracy(estimator, validation, part.probabilities)

@@ -5,6 +5,7 @@ Whatever they were read from: the prediction log, SageMaker's captured data, or 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -99,11 +100,11 @@ class Window:
         """Columns ``STATISTICS``, float32 ``(N, 5)``; NaN where they were not measured."""
         return self.rows[list(STATISTICS)].to_numpy(np.float32)
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> Self:
-        """Return the predictions where ``mask``, bool ``(N,)``, holds."""
+    def select(self, mask: npt.NDArray[np.bool_] | slice) -> Self:
+        """Return the predictions where ``mask``, bool ``(N,)``, holds; a slice copies nothing."""
         return replace(
             self,
-            rows=self.rows[mask],
+            rows=self.rows.iloc[mask],
             probabilities=self.probabilities[mask],
             features=self.features[mask],
         )
@@ -114,9 +115,15 @@ class Window:
 
     def distinct(self) -> Self:
         """Return the first prediction of each image and version: repeats are no new evidence."""
+        return self if self._without_repeats is None else self._without_repeats
+
+    @cached_property
+    def _without_repeats(self) -> Self | None:
+        """None if nothing repeats: a window that refers to itself would outlive its use."""
         hmac = self.rows["image_hmac"]
-        repeated = hmac.notna() & self.rows.duplicated(["image_hmac", "version"])
-        return self.select(~(repeated | self.rows["is_cached"]).to_numpy(bool))
+        is_repeat = hmac.notna() & self.rows.duplicated(["image_hmac", "version"])
+        is_new = ~(is_repeat | self.rows["is_cached"]).to_numpy(bool)
+        return None if is_new.all() else self.select(is_new)
 
 
 def build_rows(

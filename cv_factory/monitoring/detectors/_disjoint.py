@@ -36,11 +36,11 @@ def describe_parts(
     window: "Window", parts: Sequence[slice], values: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return begin, end and number of predictions of each part beside its values."""
-    times = window.rows["time"].astype(str).to_numpy()
+    times = window.rows["time"]
     return [
         {
-            "start": times[part.start],
-            "end": times[part.stop - 1],
+            "start": str(times.iloc[part.start]),
+            "end": str(times.iloc[part.stop - 1]),
             "n": part.stop - part.start,
             **row,
         }

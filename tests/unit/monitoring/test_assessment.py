@@ -206,3 +206,15 @@ def test_lost_predictions_and_windows_of_the_past_are_told(reference: Reference)
     assert report.remarks[-1].startswith("7 predictions were lost before they were stored")
     assert not run(window, reference, "window.end=2026-11-02").is_live
     assert not run(window, reference, "window.batch=scores").is_live
+
+
+def test_a_window_without_repeats_is_not_copied(reference: Reference) -> None:
+    """A million predictions would be in memory once more for each detector."""
+    hmacs = [f"{number:064x}" for number in range(100)]
+    window = to_window(draw_outputs(100, 41), image_hmac=hmacs)
+    assert window.distinct() is window
+    repeated = to_window(draw_outputs(100, 41), image_hmac=["a" * 64, *hmacs[:99]][::-1])
+    repeated = replace(repeated, rows=repeated.rows.assign(is_cached=[True] + [False] * 99))
+    assert len(repeated.distinct()) == 99
+    assert repeated.distinct() is repeated.distinct()
+    assert window.select(slice(10, 20)).features.base is not None
