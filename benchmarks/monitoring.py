@@ -31,7 +31,7 @@ from cv_factory.inference.reference import STATISTICS, EstimatorError, LabeledOu
 from cv_factory.monitoring.estimator_errors import expected_error
 
 Outputs = LabeledOutputs
-Bins = npt.NDArray[np.int16]
+Bins = npt.NDArray[np.int8]
 Rows = npt.NDArray[np.int64]
 N_NULL, LOOK, SIZES = 10_000, 100, (200, 500, 1000)
 #: Sizes of the reference: as of Fashion-MNIST's test split, and a small one.
@@ -78,7 +78,7 @@ class Statistics:
             np.searchsorted(edges, column, side="right")
             for edges, column in zip(self._edges.T, columns.T, strict=True)
         ]
-        return np.stack([*bins, outputs.predicted], axis=1).astype(np.int16)
+        return np.stack([*bins, outputs.predicted], axis=1).astype(np.int8)
 
     def evidence(self, references: Sequence[Bins], streams: Sequence[Bins], seed: int) -> Any:
         """Return the logarithm of the evidence, ``(streams, blocks)``, of streams at once."""
