@@ -166,7 +166,7 @@ def _find_uniform_probability(
 def find_unmatched(window: Window, labels: Sequence[Label]) -> list[int]:
     """Return the positions of labels that belong to no prediction of a window."""
     rows = build_table((label.model_dump() for label in labels), _IMAGE_COLUMNS)
-    return _find_unmatched(window, rows).tolist()
+    return [int(position) for position in _find_unmatched(window, rows)]
 
 
 def describe_labels(window: Window, labels: Labels) -> LabelReport:

@@ -25,7 +25,7 @@ def draw_bins(n: int, seed: int, *, shift: float = 0.0, n_statistics: int = 1) -
 
 def test_p_values_are_smoothed_ranks_among_the_reference_and_all_earlier_values() -> None:
     rng = np.random.default_rng(0)
-    reference, block = (rng.integers(-1, 4, (n, 2)).astype(np.int16) for n in (7, 5))
+    reference, block = (rng.integers(-1, 4, (n, 2)).astype(np.int8) for n in (7, 5))
     counts = conformal._count(reference, np.arange(2))
     uniform = 1 - np.random.default_rng(3).random(block.shape)
     p_values = conformal._p_values(counts, block, np.random.default_rng(3))
@@ -43,7 +43,7 @@ def test_bets_are_fair(shares: np.ndarray) -> None:
     assert bets.prior.sum() == pytest.approx(1)
     scores = np.linspace(-6.9, 6.9, 2761)
     density = norm.pdf(scores) * (scores[1] - scores[0])
-    bins = np.zeros((1, 1), np.int16)
+    bins = np.zeros((1, 1), np.int8)
     sums = [conformal._sums(norm.cdf([[z]]), bins, bets.steps)[:, 0] for z in scores]
     means = density @ np.exp(np.array(sums) @ bets.coefficients[0].T)
     assert means == pytest.approx(np.ones(len(means)), abs=0.01)
@@ -67,7 +67,7 @@ def test_a_shift_is_found_whether_it_comes_at_once_or_late() -> None:
 
 
 def test_missing_values_are_no_evidence() -> None:
-    bins = np.full((200, 1), -1, np.int16)
+    bins = np.full((200, 1), -1, np.int8)
     looks = log_capitals(draw_bins(100, 0), bins, build_bets(NUMBER), np.random.default_rng(0))
     assert looks == pytest.approx(np.zeros_like(looks))
 
