@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,9 +69,9 @@ def assess(
     """
     if reference is not None and not window.features.shape[1]:
         reference = _without_features(reference)
-    remarks = (*subject.remarks, *_describe_window(window, labels))
-    coverage, times = compute_coverage(window), window.rows["time"].agg(["min", "max"])
-    n, n_refused, class_names = len(window), window.n_refused, window.class_names
+    window, n_left_out = _leave_out_not_finite(window)
+    remarks = (*subject.remarks, *_describe_window(window, labels, n_left_out))
+    span = _measure_span(window)
     # A window may take half of all memory: no two of them are kept, or more of one than is needed.
     window = _forget_names(select_trusted_labels(window, blind_only=config.labels.blind_only))
     findings = run_detectors(reference, window, config.detectors)
@@ -84,13 +85,9 @@ def assess(
         created=now.isoformat(timespec="seconds"),
         source=subject.source,
         is_live=config.window.is_live,
-        start=format_time(times["min"]),
-        end=format_time(times["max"]),
-        n_predictions=n,
+        **span,
         n_distinct=len(window),
         n_labels=int(window.has_label.sum()),
-        n_refused=n_refused,
-        class_names=class_names,
         findings=tuple(findings),
         estimates=estimates,
         recommendation=recommend(
@@ -101,11 +98,23 @@ def assess(
         ),
         labeled_accuracy=measured,
         baseline=_baseline(reference),
-        coverage=coverage,
         timeline=compute_timeline(window, estimator, reference.validation if reference else None),
         remarks=remarks,
         evidently_pages=_draw_evidently_pages(findings, window, reference, config.report),
     )
+
+
+def _measure_span(window: Window) -> dict[str, Any]:
+    """Return the fields of a report that describe the window as it was read."""
+    times = window.rows["time"].agg(["min", "max"])
+    return {
+        "start": format_time(times["min"]),
+        "end": format_time(times["max"]),
+        "n_predictions": len(window),
+        "n_refused": window.n_refused,
+        "class_names": window.class_names,
+        "coverage": compute_coverage(window),
+    }
 
 
 def _forget_names(window: Window) -> Window:
@@ -114,11 +123,27 @@ def _forget_names(window: Window) -> Window:
     return replace(window, rows=window.rows.assign(id=nothing, request_id=nothing, key=nothing))
 
 
-def _describe_window(window: Window, labels: Labels) -> list[str]:
+def _leave_out_not_finite(window: Window) -> tuple[Window, int]:
+    """Return the predictions whose outputs are finite, and how many others there are.
+
+    NaN throughout are features that were not logged.
+    """
+    is_finite = np.asarray(np.isfinite(window.probabilities).all(axis=1))
+    is_finite &= np.isfinite(window.features).all(axis=1) | np.isnan(window.features).all(axis=1)
+    n = int((~is_finite).sum())
+    return (window.select(is_finite) if n else window), n
+
+
+def _describe_window(window: Window, labels: Labels, n_left_out: int) -> list[str]:
     """Return what is odd about the window and its labels, in sentences."""
     described, remarks = describe_labels(window, labels), []
     if len(window) and not window.features.shape[1]:
         remarks.append("The source stores no features, so that drift of them cannot be seen.")
+    if n_left_out:
+        remarks.append(
+            f"{format_count(n_left_out, 'prediction')} left out: probabilities or features are not "
+            "finite numbers. Test the model on such images."
+        )
     if window.n_lost:
         remarks.append(
             f"{window.n_lost:,} predictions were lost before they were stored: their files were "

@@ -31,7 +31,8 @@ def draw_evidently_pages(reference: Reference, window: Window, max_rows: int) ->
 
     ``evidently_drift`` compares features, confidence, predicted classes and statistics of the
     images; ``evidently_quality``, where there are labels of several classes, the classification.
-    There is none where the window or the reference has fewer than 50 rows.
+    There is none where the window or the reference has fewer than 50 rows. Predictions without
+    features are left out.
 
     Args:
         reference: Of held-out images.
@@ -39,6 +40,8 @@ def draw_evidently_pages(reference: Reference, window: Window, max_rows: int) ->
         max_rows: Of the window and of the reference: an even sample.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    has_features = np.asarray(np.isfinite(window.features).all(axis=1))
+    window = window.select(has_features)
     if min(len(window), len(reference.test)) < MIN_ROWS:
         return {}
     with _isolated_random_state(), _one_thread():
@@ -154,13 +157,16 @@ def _draw_quality(
         categorical_columns=["prediction", "target"],
         classification=[MulticlassClassification(target="target", prediction_labels="prediction")],
     )
-    datasets = (
+    datasets: list[Dataset | None] = [
         Dataset.from_pandas(frame[["prediction", "target"]], data_definition=definition)
         for frame in (current, expected)
-    )
+    ]
+    # Evidently compares class by class, and fails on one that the reference lacks.
+    if not set(current["target"]) | set(current["prediction"]) <= set(expected["target"]):
+        datasets[1:] = [None]
     return _render(Report([ClassificationPreset()]), *datasets)
 
 
-def _render(report: Any, current: "Dataset", expected: "Dataset") -> str:
+def _render(report: Any, current: "Dataset", expected: "Dataset | None") -> str:
     html: str = report.run(current, expected).get_html_str(as_iframe=False)
     return html

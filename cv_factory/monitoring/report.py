@@ -200,10 +200,10 @@ class MonitoringReport(Artifact):
     @property
     def status(self) -> Status:
         """``alarm`` if there is one, ``not_enough_evidence`` if no detector could say anything."""
-        statuses = {finding.status for finding in self.findings}
-        if "alarm" in statuses:
+        verdicts = {finding.verdict for finding in self.findings}
+        if "alarm" in verdicts:
             return "alarm"
-        return "silent" if "silent" in statuses else "not_enough_evidence"
+        return "silent" if "silent" in verdicts else "not_enough_evidence"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as JSON values: all but timeline and pages."""

@@ -18,7 +18,7 @@ def build_alerts(report: MonitoringReport) -> list[Alert]:
         alarms = [finding for finding in findings if finding.status == "alarm"]
         if alarms:
             alerts.append(_firing(report, alarms))
-        elif all(finding.status == "silent" for finding in findings):
+        elif all(finding.verdict == "silent" for finding in findings):
             alerts.append(_resolved(report, findings[0]))
     return alerts
 

@@ -218,3 +218,13 @@ def test_a_window_without_repeats_is_not_copied(reference: Reference) -> None:
     assert len(repeated.distinct()) == 99
     assert repeated.distinct() is repeated.distinct()
     assert window.select(slice(10, 20)).features.base is not None
+
+
+def test_outputs_that_are_no_numbers_are_left_out_and_told(reference: Reference) -> None:
+    window = labeled_window(300, 19, n_labels=100)
+    probabilities, features = window.probabilities.copy(), window.features.copy()
+    probabilities[3], features[4, 0], features[5, 0] = np.nan, np.inf, np.nan
+    report = run(replace(window, probabilities=probabilities, features=features), reference)
+    assert (report.status, report.n_predictions) == ("silent", 297)
+    assert not any("nan" in finding.summary for finding in report.findings)
+    assert report.remarks[-1].startswith("3 predictions left out: probabilities or features")

@@ -77,6 +77,7 @@ def test_infinite_evidence_is_stored_as_a_number(tmp_path: Path) -> None:
         ((SILENT, UNSURE), "silent"),
         ((SILENT, DRIFT), "alarm"),
         ((UNSURE,), "not_enough_evidence"),
+        ((UNSURE, replace(SILENT, threshold=None)), "not_enough_evidence"),
         ((), "not_enough_evidence"),
     ],
 )
