@@ -12,7 +12,7 @@ import pytest
 
 from cv_factory.data.encode import encode_png
 from cv_factory.processes.ports import find_free_port
-from tests.support.commands import run_all
+from tests.support.commands import await_agreement, run_all
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.waiting import wait_until
@@ -144,5 +144,5 @@ def test_a_version_is_rolled_out_on_evidence_and_a_worse_one_back(project: Proje
         information = client.get("/model-info").json()
     assert (information["version"], information["arm"]) == ("2", "stable")
     assert "version 3 was rolled back at 0.4 of the requests" in information["rollout"]
-    status = json.loads(project.run("status", "--json").stdout)[0]
+    status = await_agreement(project)
     assert (status["production"]["version"], status["staging"]) == (2, None)

@@ -19,7 +19,7 @@ import pytest
 from cv_factory.data.encode import encode_png
 from cv_factory.processes.ports import find_free_port
 from tests.support.alert_receiver import AlertReceiver, receive_alerts
-from tests.support.commands import run_all
+from tests.support.commands import await_agreement, run_all
 from tests.support.documentation import shell_commands
 from tests.support.paths import ROOT
 from tests.support.project import Completed, Project
@@ -219,7 +219,7 @@ def _a_worse_challenger_is_rolled_back(
     (alert,) = receiver.posts
     assert alert.json["severity"] == "critical"
     assert "labelled predictions are wrong" in alert.json["summary"] + alert.json["detail"]
-    status = json.loads(project.run("status", "--json").stdout)[0]
+    status = await_agreement(project)
     assert (status["production"]["version"], status["staging"]) == (1, None)
 
 
@@ -238,7 +238,7 @@ def _the_challenger_goes_to_production(project: Project, camera: Camera) -> None
     camera.send(300, 600, slipped=True)
     finished = await_entry(project, "rollout_finished")
     assert "the version alone is right in" in finished["why"]
-    status = json.loads(project.run("status", "--json").stdout)[0]
+    status = await_agreement(project)
     assert status["production"]["version"] == 3
 
 

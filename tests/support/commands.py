@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from tests.support.project import Project
+from tests.support.waiting import wait_until
 
 _SOURCE = """
 import contextlib, io, json, sys
@@ -50,6 +52,22 @@ def run_all(project: Project, *commands: list[str], timeout: float = 400) -> lis
     done = project.warm("-c", _SOURCE, json.dumps(commands), timeout=timeout)
     lines = [line for line in done.stdout.splitlines() if line.startswith("DONE")]
     return [Done(**json.loads(line.removeprefix("DONE"))) for line in lines]
+
+
+def await_agreement(project: Project) -> dict[str, Any]:
+    """Wait until what is served is what the registry says, and return the status.
+
+    The watcher deletes a service after the entry that ends its rollout.
+    """
+    done: list[Done] = []
+
+    def agrees() -> bool:
+        done[:] = run_all(project, ["status", "--json"])
+        return done[0].code == 0
+
+    wait_until(agrees, 60, "agreement of services and registry")
+    (status,), _ = json.JSONDecoder().raw_decode(done[0].output)
+    return dict(status)
 
 
 def zenml_models(project: Project, *commands: str) -> list[str]:
