@@ -170,7 +170,8 @@ def test_deploy_update_rollback_and_restart(project: Project) -> None:
     assert "digits version 2 (staging, 25% of the requests)" in done[0].output
     assert "version 2, 25% of the requests" in done[1].output
     responses = answers(port, 40)
-    assert Counter(answer["version"] for answer in responses) == {"1": 30, "2": 10}
+    # Envoy begins its rounds anew when it has checked a service, which may be among these.
+    assert Counter(answer["version"] for answer in responses)["2"] in (9, 10, 11)
     assert stages(project) == {1: "production", 2: "staging"}
 
     (one,) = next(answer["predictions"] for answer in responses if answer["version"] == "2")
