@@ -200,7 +200,7 @@ def hold_rollout(
     why: str,
     decision: RolloutDecision | None = None,
 ) -> None:
-    """Hold a rollout: no step is taken until somebody does; it is still rolled back on harm."""
+    """Hold a rollout until a person advances it; it is still rolled back on harm."""
     registry.log.record("rollout_held", who, why, _detail(state, decision))
     _announce(registry.model_name, state, "firing", f"is held: {why}")
 

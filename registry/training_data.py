@@ -37,7 +37,7 @@ def find_training_labels(model_name: str, *, blind_only: bool) -> TrainingLabels
     labels = select_training_labels(load_window(model_name), blind_only=blind_only)
     images = (
         _list_stored(open_folder(model_name, f"{_FOLDER}/{_IMAGES}")).keys()
-        | _list_kept(model_name).keys()
+        | _list_logged_images(model_name).keys()
     )
     has_image = labels.rows["image_hmac"].isin(images)
     return replace(
@@ -65,7 +65,7 @@ def write_training_data(model_name: str, labels: TrainingLabels) -> str:
         open_folder(model_name, f"{_FOLDER}/{_IMAGES}"),
     )
     with store_lock(model_name):
-        stored, kept = _list_stored(images), _list_kept(model_name)
+        stored, kept = _list_stored(images), _list_logged_images(model_name)
         for hmac in set(labels.rows["image_hmac"]) & kept.keys() - stored.keys():
             with suppress(FileNotFoundError):  # its time was up
                 images.write(kept[hmac].name, kept[hmac].read_bytes())
@@ -108,7 +108,7 @@ def _list_stored(images: OutputFolder) -> dict[str, str]:
     return {name.partition(".")[0]: name for name in images.names()}
 
 
-def _list_kept(model_name: str) -> dict[str, Path]:
+def _list_logged_images(model_name: str) -> dict[str, Path]:
     """Return the images that the deployed services keep, by HMAC."""
     folders = deployments.image_folders(model_name)
     return {p.name.partition(".")[0]: p for f in folders if f.is_dir() for p in f.glob("[!.]*")}

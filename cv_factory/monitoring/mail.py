@@ -5,6 +5,7 @@ import logging
 import smtplib
 import ssl
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -91,12 +92,11 @@ class Mailer:
             )
         else:
             server = smtplib.SMTP(self.host, self.port, timeout=self.timeout_s)
-        try:
+        with ExitStack() as undo:
+            undo.callback(server.close)
             if self.security == "starttls":
                 server.starttls(context=context)
             if self.username:
                 server.login(self.username, self.password)
-        except BaseException:
-            server.close()
-            raise
+            undo.pop_all()
         return server

@@ -39,7 +39,7 @@ class LoggedAlerter(BaseAlerter):
         return send_event(Alert("message", "resolved", "info", summary, detail.strip()))
 
     def ask(self, question: str, params: BaseAlerterStepParameters | None = None) -> bool:
-        """Refuse: nobody can answer, and ZenML's default is yes.
+        """Refuse every question: no reply can reach us, and ZenML's default is yes.
 
         Raises:
             StackError: Always.
