@@ -8,6 +8,7 @@ from materializers.collected_predictions import CollectedPredictionsMaterializer
 from materializers.dataset import ImageDatasetMaterializer
 from materializers.deployment import DeploymentMaterializer
 from materializers.evaluation import EvaluationMaterializer
+from materializers.features import BackboneMaterializer, ImageFeaturesMaterializer
 from materializers.model import TrainedModelMaterializer
 from materializers.monitoring_report import MonitoringReportMaterializer
 from materializers.predictions import BatchPredictionsMaterializer
@@ -20,6 +21,7 @@ from materializers.split import SplitMaterializer
 from materializers.transform import FittedTransformMaterializer
 
 __all__ = [
+    "BackboneMaterializer",
     "BatchPredictionsMaterializer",
     "BundleMaterializer",
     "CollectedPredictionsMaterializer",
@@ -28,6 +30,7 @@ __all__ = [
     "EvaluationMaterializer",
     "FittedTransformMaterializer",
     "ImageDatasetMaterializer",
+    "ImageFeaturesMaterializer",
     "MonitoringReportMaterializer",
     "PredictorMaterializer",
     "ReferenceMaterializer",

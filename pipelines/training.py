@@ -5,8 +5,10 @@ from zenml import pipeline
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.training import TrainingPipelineConfig
 from steps.build_reference import build_reference
+from steps.compute_features import compute_features
 from steps.evaluate import evaluate
 from steps.export import export
+from steps.export_backbone import export_backbone
 from steps.export_float import export_float
 from steps.fit_transform import fit_transform
 from steps.ingest import ingest
@@ -24,13 +26,18 @@ def training(
     """Train on the configured images; nothing is fitted before the data is validated."""
     dataset = ingest(config.data, source_fingerprint)
     parts = split(dataset, config.split)
-    report = validate_data(dataset, parts, config.validation)
-    transform = fit_transform(dataset, parts, config.transform, after=[report])
+    features = None
+    if config.features is not None:
+        backbone = export_backbone(config.features.backbone, config.features.input_size)
+        features = compute_features(dataset, backbone, config.features.horizontal_flip)
+    report = validate_data(dataset, parts, config.validation, features)
+    transform = fit_transform(dataset, parts, config.transform, features, after=[report])
     search_result = None
     if config.search is not None:
-        sections = (config.transform, config.model, config.train, config.search)
-        search_result = search(dataset, parts, *sections, after=[report])
-    trained = train(dataset, parts, transform, config.model, config.train, search_result)
+        space = (config.transform, config.model, config.train, config.search)
+        search_result = search(dataset, parts, *space, features, after=[report])
+    sections = (config.model, config.train, config.features)
+    trained = train(dataset, parts, transform, *sections, search_result, features)
     export_inputs = (
         trained,
         transform,
@@ -38,6 +45,7 @@ def training(
         parts,
         config.calibration,
         config.familiarity,
+        features,
     )
     config_fingerprint = fingerprint(config.predictor_fields())
     float_predictor = (

@@ -8,6 +8,7 @@ import materializers  # noqa: F401  (registers them)
 from cv_factory.config.export import CalibrationConfig, ExportConfig, FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
@@ -22,6 +23,7 @@ def export(
     split: Split,
     calibration: CalibrationConfig,
     familiarity: FamiliarityConfig,
+    features: ImageFeatures | None,
     config: ExportConfig,
     config_fingerprint: str,
     float_predictor: Predictor | None = None,

@@ -8,6 +8,7 @@ import materializers  # noqa: F401  (registers them)
 from cv_factory.config.export import CalibrationConfig, FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
@@ -22,6 +23,7 @@ def export_float(
     split: Split,
     calibration: CalibrationConfig,
     familiarity: FamiliarityConfig,
+    features: ImageFeatures | None,
     config_fingerprint: str,
 ) -> Annotated[Predictor, "float_predictor"]:
     """Export, calibrate as configured, and check parity with the reference outputs."""

@@ -11,6 +11,7 @@ from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.training.search.result import SearchResult
 from steps.caching import depends_on
 
@@ -27,6 +28,7 @@ def search(
     model: ModelConfig,
     train: TrainConfig,
     config: SearchConfig,
+    features: ImageFeatures | None = None,
 ) -> Annotated[SearchResult, "search_result"]:
     """Search, log every trial as a nested run, and resume an interrupted search."""
     from cv_factory.training.search.search_job import SearchJob

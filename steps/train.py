@@ -5,10 +5,12 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 import materializers  # noqa: F401  (registers them)
+from cv_factory.config.features import FeaturesConfig
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.training.search.result import SearchResult
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
@@ -26,7 +28,9 @@ def train(
     transform: FittedTransform,
     model: ModelConfig,
     config: TrainConfig,
+    features_config: FeaturesConfig | None = None,
     search_result: SearchResult | None = None,
+    features: ImageFeatures | None = None,
 ) -> Annotated[TrainedModel, "trained_model"]:
     """Train with the settings of the search's best trial, if any; log every epoch."""
     from cv_factory.training.train import train as train_model

@@ -10,6 +10,7 @@ from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.data.validation.report import DataReport
+from cv_factory.features.image_features import ImageFeatures
 from steps.caching import depends_on
 
 
@@ -18,7 +19,10 @@ from steps.caching import depends_on
     cache_policy=depends_on("cv_factory.data.validation.great_expectations"),
 )
 def validate_data(
-    dataset: ImageDataset, split: Split, config: ValidationConfig
+    dataset: ImageDataset,
+    split: Split,
+    config: ValidationConfig,
+    features: ImageFeatures | None = None,
 ) -> Annotated[DataReport, "data_report"]:
     """Validate through the stack's data validator; a failed expectation stops the run."""
     from registry.artifact_loader import load_artifact

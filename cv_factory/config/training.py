@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 from cv_factory.config.data import DataConfig
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.export import CalibrationConfig, ExportConfig, FamiliarityConfig
+from cv_factory.config.features import FeaturesConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.model import MODEL_SECTIONS, ModelConfig
 from cv_factory.config.model_section import NetworkSection
@@ -49,6 +50,11 @@ class TrainingPipelineConfig(Section):
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
     transform: TransformConfig = TransformConfig()
+    features: FeaturesConfig | None = Field(
+        None,
+        description="features of a pretrained backbone, on which a classical model is fitted; "
+        "without the section, none",
+    )
     model: ModelConfig = MODEL_SECTIONS["small_cnn"](name="small_cnn")
     train: TrainConfig = TrainConfig()
     search: SearchConfig | None = Field(
@@ -80,6 +86,12 @@ class TrainingPipelineConfig(Section):
                 yield Problem(
                     ("export", "precision"),
                     f"is {self.export.precision}, and {name} is no network: leave it at float32",
+                )
+            if self.features is not None and issubclass(MODEL_SECTIONS[name], NetworkSection):
+                yield Problem(
+                    ("features",),
+                    f"are for heads, and {name} is a network that is trained on pixels: remove the "
+                    "section, or name a classical model, such as logistic_regression",
                 )
         if self.registration.deploy_after is not None and not self.applicable_gates:
             yield Problem(
@@ -124,17 +136,21 @@ class TrainingPipelineConfig(Section):
 
         That is not where data lies, nor how often a checkpoint is written.
         """
-        return {
+        fields = {
             **self.model_dump(mode="json", by_alias=True),
             "data": self.data.fingerprint_fields(),
             "train": self.train.fingerprint_fields(),
         }
+        if self.features is None:
+            # Predictors of earlier releases keep their fingerprint.
+            del fields["features"]
+        return fields
 
     def predictor_fields(self) -> dict[str, Any]:
         """Return the part of ``fingerprint_fields`` that can change the predictor itself."""
-        sections = "data split transform model train search calibration familiarity export"
+        sections = "data split transform features model train search calibration familiarity export"
         fields = self.fingerprint_fields()
-        return {name: fields[name] for name in sections.split()}
+        return {name: fields[name] for name in sections.split() if name in fields}
 
 
 def _find_limit_problems(data: DataConfig, validation: ValidationConfig) -> Iterator[Problem]:

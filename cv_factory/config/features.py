@@ -1,0 +1,29 @@
+"""The section ``features``: the pretrained backbone whose features a head is fitted on."""
+
+from pydantic import Field
+
+from cv_factory.config.model_section import InputSize
+from cv_factory.config.section import Section
+
+
+class FeaturesConfig(Section):
+    """A pretrained backbone: classical models are fitted on its features, not on pixels."""
+
+    backbone: str = Field(
+        "efficientnet_lite0",
+        pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?$",
+        description="efficientnet_lite0 (installed with its weights), torchvision/NAME or "
+        "timm/NAME, whose weights must be on this machine",
+    )
+    input_size: InputSize = Field(
+        128, description="images are resized to this square inside the graph"
+    )
+    horizontal_flip: bool = Field(
+        False, description="also the features of the mirrored images, for training alone"
+    )
+    fine_tune: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="epochs in which head and backbone are trained on, once the head is fitted",
+    )

@@ -1,0 +1,1 @@
+"""Features of a pretrained backbone: its graph, and what it makes of every image."""
