@@ -1,7 +1,6 @@
 """Export of transform and trained model as one ONNX graph, checked against the live model."""
 
 import logging
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +9,7 @@ import onnx
 import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
+from cv_factory.artifacts.onnx_graphs import export_module, set_versions, strip_metadata
 from cv_factory.config.export import CalibrationConfig, FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
@@ -20,7 +20,6 @@ from cv_factory.export.fingerprints import compute_fingerprints
 from cv_factory.export.golden_samples import select_golden_samples
 from cv_factory.inference.predictor import CalibrationCheck, Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
-from cv_factory.progress import quiet_loggers
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
 
@@ -29,9 +28,6 @@ _log = logging.getLogger(__name__)
 #: Largest difference in probability between the live model and its export.
 PARITY_TOLERANCE = 1e-4
 
-#: Of every graph, so that its parts can be merged.
-OPSET = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
-_IR_VERSION = 10
 _BATCH = 1024
 
 
@@ -177,12 +173,12 @@ def build_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Model
     model = onnx.compose.add_prefix(model, "model/")
     source = onnx.compose.merge_models(
         _transform_graph(transform, model_input),
-        _set_versions(model),
+        set_versions(model),
         io_map=[(model_input, model.graph.input[0].name)],
         outputs=["features", _probability_output(model)],
     )
     merged = _rename_output(source, _probability_output(model), "probabilities")
-    strip_metadata(merged)
+    strip_metadata(merged, "predictor")
     onnx.checker.check_model(merged, full_check=True)
     return merged
 
@@ -225,7 +221,7 @@ def _transform_graph(transform: FittedTransform, model_input: str) -> onnx.Model
         ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
-    return _set_versions(helper.make_model(graph))
+    return set_versions(helper.make_model(graph))
 
 
 def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
@@ -259,36 +255,13 @@ def _network_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.Mo
     module = torch.nn.Sequential(network, torch.nn.Softmax(dim=1)).eval()
     height, width, channels = trained.image_shape
     example = torch.zeros(2, channels, height, width)
-    batch = torch.export.Dim("N", min=1)
-    with quiet_loggers(logging.WARNING, "onnxscript", "onnx_ir"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # a deprecation inside torch
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: batch},),
-            input_names=["normalized"],
-            output_names=["probabilities"],
-            opset_version=OPSET[0].version,
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("torch.onnx.export returned no program.")
-    return program.model_proto
+    return export_module(module, example, "normalized", "probabilities")
 
 
 def _probability_output(model: onnx.ModelProto) -> str:
     """Return the name of the output with probabilities (skl2onnx adds one with labels)."""
     name: str = model.graph.output[-1].name
     return name
-
-
-def _set_versions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Set the opset and IR version that both parts of a merged graph need."""
-    del model.opset_import[:]
-    model.opset_import.extend(OPSET)
-    model.ir_version = _IR_VERSION
-    return model
 
 
 def _rename_output(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
@@ -306,17 +279,3 @@ def _rename_tensor(model: onnx.ModelProto, old: str, new: str) -> None:
             for position, name in enumerate(names):
                 if name == old:
                     names[position] = new
-
-
-def strip_metadata(model: onnx.ModelProto) -> None:
-    """Remove paths, stack traces and tool names, so that equal models give equal bytes."""
-    model.producer_name, model.producer_version, model.doc_string = "cv-factory", "", ""
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.graph.value_info[:]
-    model.graph.name, model.graph.doc_string = "predictor", ""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for value in (*model.graph.input, *model.graph.output):
-        del value.metadata_props[:]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from cv_factory.artifacts.onnx_graphs import OPSET, strip_metadata
 from cv_factory.artifacts.onnx_session import import_onnxruntime
 from cv_factory.config.export import ExportConfig
 from cv_factory.data.dataset import ImageDataset
@@ -22,7 +23,6 @@ from cv_factory.data.split import Split
 from cv_factory.errors import ExportError
 from cv_factory.export.familiarity import refit_threshold
 from cv_factory.export.golden_samples import select_golden_samples
-from cv_factory.export.onnx_graph import OPSET, strip_metadata
 from cv_factory.inference.predictor import Predictor
 from cv_factory.progress import quiet_loggers
 from cv_factory.reporting.numbers import format_beside_limit, format_share
@@ -65,7 +65,7 @@ def quantize(
         _cast_weights_to_float16(graph)
     else:
         graph = _quantize_int8(graph, _select_calibration_images(dataset, split, config))
-    strip_metadata(graph)
+    strip_metadata(graph, "predictor")
     onnx.checker.check_model(graph, full_check=True)
     quantized = Predictor(
         graph.SerializeToString(deterministic=True),
