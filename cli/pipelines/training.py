@@ -22,6 +22,7 @@ from cv_factory.config.search import build_trial_config
 from cv_factory.config.train import TrainConfig
 from cv_factory.config.training import TrainingPipelineConfig
 from cv_factory.errors import ConfigError, TrainingError
+from cv_factory.features.backbones import check_backbone
 from cv_factory.models import check_available
 from cv_factory.transforms.embedding import check_installed
 
@@ -109,6 +110,8 @@ def _check(
     checks = Checks()
     for section in _possible_models(config):
         checks.run(partial(check_available, section))
+    if config.features is not None:
+        checks.run(partial(check_backbone, config.features.backbone))
     if config.transform.umap is not None:
         checks.run(check_installed)
     source = checks.run(lambda: fingerprint_source(config.data, partial(_check_source, config)))

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from cv_factory.config.model_section import BackboneSection
 from cv_factory.errors import TrainingError
 from cv_factory.transforms.fitted import FittedTransform
+from cv_factory.transforms.normalize import Normalization
 
 
 class BackboneNetwork(nn.Module):
@@ -85,8 +87,22 @@ def build_backbone_network(
     return BackboneNetwork(config, backbone, features.shape[1], len(transform.class_names))
 
 
-def set_input_scale(network: BackboneNetwork, scale: Any, shift: Any) -> None:
-    """Set what normalized images are multiplied by and what is added, one number a channel."""
+def set_pixel_scale(
+    network: BackboneNetwork, normalization: Normalization, mean: Any, std: Any
+) -> None:
+    """Undo the normalization of the images in favour of the one that the weights expect.
+
+    Args:
+        network: Its ``input_scale`` and ``input_shift`` are set.
+        normalization: Of the images that it is given.
+        mean: From 0 to 255, one number or one of each channel.
+        std: Likewise.
+    """
+    image_std, image_mean = (
+        values.astype(np.float64) for values in (normalization.std, normalization.mean)
+    )
+    scale, shift = image_std * 255 / std, (image_mean * 255 - mean) / std
     with torch.no_grad():
         for buffer, values in ((network.input_scale, scale), (network.input_shift, shift)):
-            buffer.copy_(torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1))
+            channels = np.broadcast_to(values, 3).astype(np.float32)
+            buffer.copy_(torch.from_numpy(channels).reshape(-1, 1, 1))
