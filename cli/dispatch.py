@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cli.config_choice import choose_config_file
 from cli.options import ROOT, RunOptions
 from cli.pipeline_config import ZenMLConfig, file_schema, split_config
 from cv_factory.config.loader import load_config
@@ -35,7 +36,7 @@ def run_pipeline(options: RunOptions) -> int:
 def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
     """Read the configuration file of a run, with presets and overrides applied over it.
 
-    Without --config and ``configs/PIPELINE.yaml``, the schema's defaults are taken.
+    Without --config it is that of ``choose_config_file``, or else the schema's defaults are taken.
 
     Returns:
         The sections of the library, and ZenML's section.
@@ -43,8 +44,6 @@ def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
     Raises:
         ConfigError: A file or a setting is missing or wrong.
     """
-    default = ROOT / "configs" / f"{options.pipeline}.yaml"
-    file = options.config or (default if default.exists() else None)
     presets = [ROOT / "configs" / "presets" / f"{name}.yaml" for name in options.presets]
     for name, path in zip(options.presets, presets, strict=True):
         if not path.is_file():
@@ -64,6 +63,7 @@ def read_config(options: RunOptions) -> tuple[Section, ZenMLConfig]:
         if schema.MODEL_NAME_KEY is None:
             raise ConfigError(f"The pipeline {options.pipeline} has no model: remove --model.")
         overrides.append(f"{schema.MODEL_NAME_KEY}={json.dumps(options.model_name)}")
+    file = options.config or choose_config_file(options.pipeline, presets, overrides)
     content = load_config(schema, file, presets=presets, overrides=overrides, defaults=defaults)
     return split_config(options.pipeline, content)
 

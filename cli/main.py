@@ -139,7 +139,7 @@ def _refuse_run_options(context: click.Context) -> None:
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Configuration file.  [default: configs/PIPELINE.yaml]",
+    help="Configuration file.  [default: configs/PIPELINE.yaml, for photos PIPELINE_photos.yaml]",
 )
 @click.option(
     "--preset",

@@ -258,6 +258,11 @@ class DataConfig(Section):
     width: Annotated[int, Field(ge=4, le=4096)] | None = Field(
         None, description="pixels; inferred from the images where not given"
     )
+    side: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        None,
+        description="height and width where they are inferred and the images have several sizes, "
+        "or are larger than 128 pixels; 64 where not given",
+    )
     channels: Literal[1, 3] | None = Field(
         None, description="1 (grey) or 3 (RGB); inferred from the images where not given"
     )
@@ -335,7 +340,11 @@ class DataConfig(Section):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the settings that can change a result: not where named sets lie."""
-        return self.model_dump(mode="json", exclude={"data_dir": True})
+        fields = self.model_dump(mode="json", exclude={"data_dir": True})
+        if self.side is None:
+            # Predictors of earlier releases keep their fingerprint.
+            del fields["side"]
+        return fields
 
 
 def _example(config: DataConfig) -> str:

@@ -73,7 +73,32 @@ def load_config(
         ConfigError: A file is missing or is not YAML, or a key or value is wrong. All problems are
             listed, each with key, origin (file and line) and what is allowed.
     """
-    layers = [_parse_setting(text, name) for name, text in (defaults or {}).items()]
+    values, origin = _read_layers(file, presets, overrides, defaults or {})
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe_errors(error, schema, values, origin))) from None
+
+
+def read_settings(
+    file: Path | None = None, *, presets: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read and merge the settings of a pipeline as ``load_config`` does, without checking them.
+
+    Raises:
+        ConfigError: A file is missing, or a file or an override is not YAML.
+    """
+    return _read_layers(file, presets, overrides, {})[0]
+
+
+def _read_layers(
+    file: Path | None,
+    presets: Sequence[Path],
+    overrides: Sequence[str],
+    defaults: Mapping[str, str],
+) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """Return the merged settings, and by key path where each comes from."""
+    layers = [_parse_setting(text, name) for name, text in defaults.items()]
     layers += [_parse_file(path) for path in ([file] if file else []) + list(presets)]
     layers += [_parse_setting(text, "--set " + _shorten(text)) for text in overrides]
     values: dict[str, Any] = {}
@@ -81,10 +106,7 @@ def load_config(
     for layer in layers:
         values = _merge(values, layer.values)
         origin |= layer.origin
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_describe_errors(error, schema, values, origin))) from None
+    return values, origin
 
 
 def _parse_file(path: Path) -> _Layer:

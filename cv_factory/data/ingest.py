@@ -111,8 +111,9 @@ def infer_format(
 ) -> ImageFormat:
     """Complete the configured format from the headers of up to 200 images.
 
-    Images that all have one size of at most 128 pixels a side keep it; others become 64x64.
-    Images that all are grey get one channel; others become RGB.
+    Images that all have one size of at most 128 pixels a side keep it; others become squares of
+    ``data.side``, 64 where it is not given. Images that all are grey get one channel; others become
+    RGB.
 
     Raises:
         DataError: None of the probed images can be read.
@@ -121,8 +122,7 @@ def infer_format(
     if config.height and config.width and config.channels:
         return ImageFormat(config.height, config.width, config.channels, value_range)
     probed = indices[sample_positions(len(indices), _N_PROBE_IMAGES)]
-    with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
-        probes = list(pool.map(_probe, source.records(probed)))
+    probes = probe_images(source, probed)
     headers = [probe for probe in probes if not isinstance(probe, UnreadableImage)]
     if not headers:
         problems = [probe for probe in probes if isinstance(probe, UnreadableImage)]
@@ -131,9 +131,10 @@ def infer_format(
             f"{_list_problems(problems)}"
         )
     sizes = {(height, width) for height, width, _ in headers}
-    height, width = sizes.pop() if len(sizes) == 1 else (_DEFAULT_SIDE, _DEFAULT_SIDE)
+    side = config.side or _DEFAULT_SIDE
+    height, width = sizes.pop() if len(sizes) == 1 else (side, side)
     if max(height, width) > _MAX_INFERRED_SIDE:
-        height = width = _DEFAULT_SIDE
+        height = width = side
     return ImageFormat(
         config.height or height,
         config.width or width,
@@ -156,12 +157,21 @@ def _describe_conversions(
     size = (target.height, target.width)
     n_resized = n - int(((manifest["height"] == size[0]) & (manifest["width"] == size[1])).sum())
     # The default size is no size that the sample had.
-    is_common = size != (_DEFAULT_SIDE, _DEFAULT_SIDE) or 2 * n_resized < n
+    side = config.side or _DEFAULT_SIDE
+    is_common = size != (side, side) or 2 * n_resized < n
     if config.height is None and n_resized and is_common:
         yield (
             f"{n_resized:,} of {n:,} images are not {size[0]}x{size[1]}, which was inferred from a "
             "sample, and were resized; data.height and data.width set another size."
         )
+
+
+def probe_images(
+    source: ImageSource, indices: npt.NDArray[np.int64]
+) -> list[tuple[int, int, int] | UnreadableImage]:
+    """Return height, width and natural channels of the images at these positions, or why not."""
+    with ThreadPoolExecutor(source.readers, thread_name_prefix="probe") as pool:
+        return list(pool.map(_probe, source.records(indices)))
 
 
 def _probe(record: ImageRecord) -> tuple[int, int, int] | UnreadableImage:

@@ -118,10 +118,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     )
 
 
-def test_images_of_many_sizes_become_64x64(tmp_path: Path) -> None:
+def test_images_of_many_sizes_become_squares_of_one_side(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "shapes")
     (tmp_path / "shapes" / "disc" / "large.png").write_bytes(encode(Image.fromarray(scene())))
     assert ingest(folder_config(tmp_path / "shapes")).image_shape == (64, 64, 3)
+    assert ingest(folder_config(tmp_path / "shapes", side=96)).image_shape == (96, 96, 3)
     configured = folder_config(tmp_path / "shapes", height=16, width=20, channels=1)
     assert ingest(configured).image_shape == (16, 20, 1)
 
