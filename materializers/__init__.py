@@ -5,6 +5,7 @@ Importing this package registers all of them with ZenML.
 
 from materializers.bundle import BundleMaterializer
 from materializers.collected_predictions import CollectedPredictionsMaterializer
+from materializers.data_issues import DataIssuesMaterializer
 from materializers.dataset import ImageDatasetMaterializer
 from materializers.deployment import DeploymentMaterializer
 from materializers.evaluation import EvaluationMaterializer
@@ -25,6 +26,7 @@ __all__ = [
     "BatchPredictionsMaterializer",
     "BundleMaterializer",
     "CollectedPredictionsMaterializer",
+    "DataIssuesMaterializer",
     "DataReportMaterializer",
     "DeploymentMaterializer",
     "EvaluationMaterializer",

@@ -10,6 +10,7 @@ from steps.evaluate import evaluate
 from steps.export import export
 from steps.export_backbone import export_backbone
 from steps.export_float import export_float
+from steps.find_data_issues import find_data_issues
 from steps.fit_transform import fit_transform
 from steps.ingest import ingest
 from steps.register import register
@@ -26,11 +27,12 @@ def training(
     """Train on the configured images; nothing is fitted before the data is validated."""
     dataset = ingest(config.data, source_fingerprint)
     parts = split(dataset, config.split)
-    features = None
+    features = issues = None
     if config.features is not None:
         backbone = export_backbone(config.features.backbone, config.features.input_size)
         features = compute_features(dataset, backbone, config.features.horizontal_flip)
-    report = validate_data(dataset, parts, config.validation, features)
+        issues = find_data_issues(dataset, parts, features)
+    report = validate_data(dataset, parts, config.validation, issues)
     transform = fit_transform(dataset, parts, config.transform, features, after=[report])
     search_result = None
     if config.search is not None:

@@ -7,10 +7,10 @@ from zenml.client import Client
 
 import materializers  # noqa: F401  (registers them)
 from cv_factory.config.validation import ValidationConfig
+from cv_factory.curation.data_issues import DataIssues
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.data.validation.report import DataReport
-from cv_factory.features.image_features import ImageFeatures
 from steps.caching import depends_on
 
 
@@ -22,7 +22,7 @@ def validate_data(
     dataset: ImageDataset,
     split: Split,
     config: ValidationConfig,
-    features: ImageFeatures | None = None,
+    data_issues: DataIssues | None = None,
 ) -> Annotated[DataReport, "data_report"]:
     """Validate through the stack's data validator; a failed expectation stops the run."""
     from registry.artifact_loader import load_artifact
@@ -34,7 +34,9 @@ def validate_data(
     reference = None
     if config.reference:
         reference = load_artifact(client.get_artifact_version(config.reference), ImageDataset)
-    report: DataReport = validator.data_validation(dataset, reference, split=split, config=config)
+    report: DataReport = validator.data_validation(
+        dataset, reference, split=split, config=config, data_issues=data_issues
+    )
     log_report(report)
     if not report.ok:
         # A step that fails stores no outputs, and the report is what its user needs.

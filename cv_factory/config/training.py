@@ -28,6 +28,11 @@ class ValidationPipelineConfig(Section):
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     validation: ValidationConfig = ValidationConfig()
+    features: FeaturesConfig | None = Field(
+        None,
+        description="features of a pretrained backbone, by which labels are checked; without the "
+        "section, they are not",
+    )
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "ValidationPipelineConfig":
@@ -36,7 +41,10 @@ class ValidationPipelineConfig(Section):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return all settings that can change a result, as JSON values: not where data lies."""
-        return {**self.model_dump(mode="json"), "data": self.data.fingerprint_fields()}
+        fields = {**self.model_dump(mode="json"), "data": self.data.fingerprint_fields()}
+        if self.features is None:
+            del fields["features"]
+        return fields
 
 
 class TrainingPipelineConfig(Section):
