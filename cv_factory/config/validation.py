@@ -25,7 +25,9 @@ ExpectationName = Literal[
     "no_group_leakage",
     "no_leakage",
     "sharpness",
+    "similar_across_parts",
     "statistics_as_reference",
+    "suspicious_labels",
     "values_fill_range",
     "values_inside_range",
 ]
@@ -62,6 +64,16 @@ class ValidationConfig(Section):
     )
     max_near_duplicate_share: Fraction = Field(
         0.1, description="share of images that look like one in another part; a warning"
+    )
+    max_suspicious_label_share: Fraction = Field(
+        0.1,
+        description="share of labels that a backbone's features make doubtful; a warning, with the "
+        "section features alone",
+    )
+    max_similar_share: Fraction = Field(
+        0.01,
+        description="share of images that are near duplicates, by a backbone's features, of one in "
+        "another part; a warning, with the section features alone",
     )
     reference: str | None = Field(
         None,

@@ -36,7 +36,7 @@ class DataIssues(Artifact):
         accuracy: Share of the training and validation images whose label a model that was not
             fitted on them predicts; None where no model could be fitted.
         notices: What could not be looked for, and why.
-        thumbnails: PNGs (base64) of the images that a page shows, by row in the dataset.
+        thumbnails: PNGs (base64) of the images that a page shows, by id.
     """
 
     KIND: ClassVar[str] = "data_issues"

@@ -12,6 +12,7 @@ from zenml.data_validators.base_data_validator import BaseDataValidatorConfig
 
 if TYPE_CHECKING:
     from cv_factory.config.validation import ValidationConfig
+    from cv_factory.curation.data_issues import DataIssues
     from cv_factory.data.dataset import ImageDataset
     from cv_factory.data.split import Split
     from cv_factory.data.validation.report import DataReport
@@ -59,7 +60,8 @@ class GXDataValidator(BaseDataValidator):
             dataset: The ImageDataset to validate.
             comparison_dataset: An earlier ImageDataset as reference.
             check_list: Names of the expectations to check; None for all.
-            **kwargs: ``split``, the division of the dataset, and ``config``, the limits.
+            **kwargs: ``split``, the division of the dataset, ``config``, the limits, and
+                optionally ``data_issues``, the DataIssues of the dataset.
 
         Raises:
             ConfigError: ``check_list`` names an expectation that does not exist.
@@ -69,6 +71,7 @@ class GXDataValidator(BaseDataValidator):
 
         split: Split = kwargs["split"]
         config: ValidationConfig = kwargs["config"]
+        data_issues: DataIssues | None = kwargs.get("data_issues")
         if check_list is not None:
             config = _select_expectations(config, check_list)
         return validate_dataset(
@@ -83,6 +86,8 @@ class GXDataValidator(BaseDataValidator):
             if comparison_dataset is not None
             else None,
             stored_values=dataset.stored_values,
+            issues=data_issues and data_issues.issues,
+            issue_thumbnails=data_issues and data_issues.thumbnails,
         )
 
 

@@ -5,6 +5,7 @@ columns beforehand. Looks at the manifest alone and reads no pixels.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.bit_depth import StoredValues
 from cv_factory.data.validation.class_names import build_class_name_rules
+from cv_factory.data.validation.image_issues import ImageIssue, select_shown
 from cv_factory.data.validation.reference import Reference as Reference
 from cv_factory.data.validation.reference import build_reference_rules
 from cv_factory.data.validation.report import DataReport, ExpectationResult
@@ -54,6 +56,8 @@ def validate_dataset(
     images: npt.NDArray[np.uint8] | None = None,
     reference: "Reference | None" = None,
     stored_values: StoredValues | None = None,
+    issues: Sequence[ImageIssue] | None = None,
+    issue_thumbnails: Mapping[str, str] | None = None,
 ) -> DataReport:
     """Check a dataset and its split against all expectations.
 
@@ -67,12 +71,14 @@ def validate_dataset(
         images: uint8 ``(N, H, W, C)``, for thumbnails of offending images; none without it.
         reference: An earlier dataset that this one should be like.
         stored_values: What is stored in originals of more than 8 bits, where there are any.
+        issues: What a backbone's features say against single images; None where nothing was asked.
+        issue_thumbnails: PNGs (base64) of images with issues, by id.
 
     Raises:
         DataError: Great Expectations could not evaluate an expectation.
     """
     _log.info("Checking %s images and their split with Great Expectations.", f"{len(manifest):,}")
-    table = build_image_table(manifest, class_names, split, config)
+    table = build_image_table(manifest, class_names, split, config, issues)
     classes = build_class_table(table, class_names, split)
     image_rules = build_image_rules(table, class_names, config)
     official_parts = find_official_parts(manifest, split)
@@ -90,6 +96,7 @@ def validate_dataset(
     if stored_values is not None:
         values, rules = build_value_rules(stored_values)
         results += _evaluate(values, apply_severities(rules, config), values["name"])
+    shown = {} if images is None else encode_thumbnails(results, manifest["id"], images)
     return DataReport(
         expectations=tuple(results),
         n_images=len(table),
@@ -97,7 +104,9 @@ def validate_dataset(
         split_counts={part: _count_by_class(classes, part) for part in split},
         unreadable=tuple((source, reason) for source, reason in unreadable),
         notices=tuple(notices),
-        thumbnails={} if images is None else encode_thumbnails(results, manifest["id"], images),
+        thumbnails={**(issue_thumbnails or {}), **shown},
+        issues=tuple(select_shown(issues or ())),
+        issue_counts=dict(Counter(issue.kind for issue in issues or ())),
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cv_factory.reporting.numbers import format_count
 from cv_factory.reporting.page import Cell, Entry, Sections, Table, Text
 
 IssueKind = Literal["label", "near_duplicate", "outlier"]
@@ -83,7 +82,7 @@ def build_issue_sections(
     Args:
         issues: Those to show, the worst of a kind first.
         counts: How many there are in all, by kind.
-        thumbnails: PNGs in base64 by the image's row in the dataset.
+        thumbnails: PNGs in base64 by the image's id.
     """
     sections: Sections = [
         (title, [Text(_describe_count(text, counts[kind])), _build_table(kind, shown, thumbnails)])
@@ -94,9 +93,8 @@ def build_issue_sections(
 
 
 def _describe_count(text: str, n: int) -> str:
-    more = f", of which the first {MAX_SHOWN} are shown" if n > MAX_SHOWN else ""
-    listing = "Listed by run.py labels suspicious"
-    return f"{text} {format_count(n, 'entry').replace('entrys', 'entries')}{more}. {listing}."
+    shown = f", the first {MAX_SHOWN} here" if n > MAX_SHOWN else ""
+    return f"{text} There are {n:,}{shown}; run.py labels suspicious writes all of them."
 
 
 def _build_table(
@@ -112,16 +110,16 @@ def _build_table(
 
 
 def _build_row(n: int, issue: ImageIssue, thumbnails: Mapping[str, str]) -> tuple[Cell, ...]:
-    image = _build_entry(issue.id, issue.index, thumbnails)
+    image = _build_entry(issue.id, thumbnails)
     row: tuple[Cell, ...] = (n, image, issue.part or "none", issue.label)
     if issue.kind == "label":
         return (*row, issue.likely_label, f"{issue.score:.3f}")
     if issue.kind == "outlier":
         return (*row, f"{issue.score:.3f}")
-    other = _build_entry(issue.other_id, issue.other_index, thumbnails)
+    other = _build_entry(issue.other_id, thumbnails)
     return (*row, other, issue.other_part or "none", issue.other_label)
 
 
-def _build_entry(id_: str, index: int, thumbnails: Mapping[str, str]) -> Entry:
-    picture = thumbnails.get(str(index))
-    return Entry(title=id_, text="", thumbnails={id_: picture} if picture else {})
+def _build_entry(id_: str, thumbnails: Mapping[str, str]) -> Entry:
+    shown = {id_: thumbnails[id_]} if id_ in thumbnails else {}
+    return Entry(title=id_, text="", thumbnails=shown)

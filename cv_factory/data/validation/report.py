@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import TypeAdapter
 
 from cv_factory.artifacts.artifact import Artifact
+from cv_factory.data.validation.image_issues import ImageIssue, build_issue_sections
 from cv_factory.errors import DataRejectedError
 from cv_factory.reporting.html_page import render_html
 from cv_factory.reporting.numbers import format_count
@@ -75,6 +76,8 @@ class DataReport(Artifact):
         unreadable: Id and reason of each image that was left out.
         notices: What a user should know of the reading of the images, one sentence each.
         thumbnails: PNGs (base64) of offending images, by id.
+        issues: What a backbone's features say against single images, the first of each kind.
+        issue_counts: How many there are in all, by kind.
     """
 
     KIND: ClassVar[str] = "data_report"
@@ -86,6 +89,8 @@ class DataReport(Artifact):
     unreadable: tuple[tuple[str, str], ...] = ()
     notices: tuple[str, ...] = ()
     thumbnails: Mapping[str, str] = field(default_factory=dict)
+    issues: tuple[ImageIssue, ...] = ()
+    issue_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -134,7 +139,10 @@ class DataReport(Artifact):
         )
 
     def _header(self) -> dict[str, Any]:
-        return asdict(self)
+        header = asdict(self)
+        if not self.issues:
+            del header["issues"], header["issue_counts"]
+        return header
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
@@ -153,6 +161,7 @@ class DataReport(Artifact):
         ]
         sections: Sections = [
             ("Expectations", [_expectations_table(self.expectations, self.thumbnails)]),
+            *build_issue_sections(self.issues, self.issue_counts, self.thumbnails),
             ("Classes", _class_blocks(self.class_counts, self.split_counts)),
             ("Notices", [Text(notice) for notice in self.notices]),
             ("Left out as unreadable", _unreadable_blocks(self.unreadable)),

@@ -62,6 +62,7 @@ def build_image_rules(
     return [
         *_build_identity_rules(images, class_names, config),
         *_build_appearance_rules(images, config),
+        *(_build_issue_rules(images, config) if "is_suspicious" in images else ()),
     ]
 
 
@@ -130,6 +131,23 @@ def _build_appearance_rules(images: pd.DataFrame, config: ValidationConfig) -> l
              f"{low:g} to {high:g}", BETWEEN,
              {"column": "brightness", "min_value": low, "max_value": high},
              _describe_range(values, (low, high))),
+    ]  # fmt: skip
+
+
+def _build_issue_rules(images: pd.DataFrame, config: ValidationConfig) -> list[Rule]:
+    """Return rules on what a backbone's features say against labels and parts."""
+    return [
+        Rule(name, "warning", message, f"at most {format_share(limit)}", BETWEEN,
+             {"column": column, "max_value": 0, "mostly": _complement(limit)},
+             format_beside_limit(_mean(images[column]), limit), remedy=remedy)
+        for name, column, limit, message, remedy in (
+            ("suspicious_labels", "is_suspicious", config.max_suspicious_label_share,
+             "Few labels are doubtful by a backbone's features.",
+             "List them: python run.py labels suspicious --out FILE"),
+            ("similar_across_parts", "is_similar_across_parts", config.max_similar_share,
+             "Few images are near duplicates, by a backbone's features, of one in another part.",
+             "Give near duplicates one group, or remove one of each pair."),
+        )
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from cv_factory.config.validation import ValidationConfig
 from cv_factory.data.image_manifest import get_groups
 from cv_factory.data.near_duplicates import has_cross_split_near_duplicate
+from cv_factory.data.validation.image_issues import ImageIssue
 
 _VALIDATED_COLUMNS = (
     "id",
@@ -28,8 +29,12 @@ def build_image_table(
     class_names: Sequence[str],
     split: Mapping[str, npt.NDArray[np.int64]],
     config: ValidationConfig,
+    issues: Sequence[ImageIssue] | None = None,
 ) -> pd.DataFrame:
-    """Return one row an image: the validated columns of the manifest, and derived ones."""
+    """Return one row an image: the validated columns of the manifest, and derived ones.
+
+    Those of ``issues`` are there where issues were looked for.
+    """
     table = manifest[list(_VALIDATED_COLUMNS)].reset_index(drop=True)
     # Without a label: null. With an unknown one: a name that is no class name.
     names: dict[int, str | None] = {n: f"label {n}" for n in table["label"].unique()}
@@ -58,7 +63,18 @@ def build_image_table(
         hashes = manifest["perceptual_hash"].to_numpy()
         near = has_cross_split_near_duplicate(hashes, numbers + 1, config.near_duplicate_bits)
         table["has_cross_split_near_duplicate"] = near.astype(np.int64)
+    if issues is not None:
+        suspicious = [issue.index for issue in issues if issue.kind == "label"]
+        similar = [(i.index, i.other_index) for i in issues if i.is_across_parts]
+        table["is_suspicious"] = _mark(suspicious, len(table))
+        table["is_similar_across_parts"] = _mark([n for pair in similar for n in pair], len(table))
     return table
+
+
+def _mark(rows: Sequence[int], n: int) -> npt.NDArray[np.int64]:
+    marks = np.zeros(n, np.int64)
+    marks[list(rows)] = 1
+    return marks
 
 
 def find_official_parts(

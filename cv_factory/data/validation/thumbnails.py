@@ -29,15 +29,15 @@ def encode_thumbnails(
         for id_ in result.offending_ids[:_MAX_THUMBNAILS]
     }
     positions = np.flatnonzero(ids.isin(sorted(ids_to_show)).to_numpy(dtype=bool))
-    return {str(ids.iloc[position]): _encode_thumbnail(images[position]) for position in positions}
+    return {str(ids.iloc[position]): encode_thumbnail(images[position]) for position in positions}
 
 
-def _encode_thumbnail(pixels: npt.NDArray[np.uint8]) -> str:
-    """Encode one image, at most 96 pixels a side, as a PNG in base64."""
+def encode_thumbnail(pixels: npt.NDArray[np.uint8], max_side: int = _MAX_SIDE) -> str:
+    """Encode an image uint8 ``(H, W, C)``, at most so many pixels a side, as a PNG in base64."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    image.thumbnail((max_side, max_side))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
