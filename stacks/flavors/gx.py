@@ -86,8 +86,8 @@ class GXDataValidator(BaseDataValidator):
             if comparison_dataset is not None
             else None,
             stored_values=dataset.stored_values,
-            issues=data_issues and data_issues.issues,
-            issue_thumbnails=data_issues and data_issues.thumbnails,
+            issues=None if data_issues is None else data_issues.issues,
+            issue_thumbnails=None if data_issues is None else data_issues.thumbnails,
         )
 
 
