@@ -41,4 +41,4 @@ def train(
     config = config.resolve(len(split.train))
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
     log_settings({"model": model, "train": config})
-    return train_model(dataset, split, transform, model, config, on_epoch=log_epoch)
+    return train_model(dataset, split, transform, model, config, log_epoch, features)

@@ -1,7 +1,7 @@
 """Base classes of the models' sections; each model's own section stands in its module.
 
 A section says by its base class how the model is trained: networks by gradient descent on images,
-classical models on the standardized PCA features.
+classical models on features: a backbone's, or the standardized PCA features.
 """
 
 from typing import Annotated, Any
@@ -39,4 +39,4 @@ class BackboneSection(NetworkSection):
 
 
 class ClassicalSection(ModelSection):
-    """Base of models that are fitted on the standardized PCA features."""
+    """Base of models that are fitted on features: a backbone's, or the standardized PCA's."""

@@ -11,7 +11,7 @@ _SMALLEST_BATCH, _LARGEST_BATCH, _LEAST_STEPS = 16, 256, 16
 
 
 class TrainConfig(Section):
-    """Training of a network; classical models use the seed alone."""
+    """Training of a network; classical models use seed and class weights alone."""
 
     seed: Seed = 0
     epochs: int = Field(9, ge=1, le=10_000)

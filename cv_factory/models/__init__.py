@@ -2,12 +2,13 @@
 
 A module holds the model's section (``cv_factory.config.model_section``) and functions by name. A
 network: ``build(config, transform)``, and where training does not begin with random weights
-``initialize(network, config, transform)``. A classical model: ``fit(config, features, labels,
-seed)``, and where scikit-learn's converter does not know it ``convert(estimator, n_features)``.
-Any: ``check_available(config)``. Heavy packages are imported inside these functions, since every
-reader of a configuration imports the modules.
+``initialize(network, config, transform)``. A classical model: ``fit(config, examples, seed)``, and
+where scikit-learn's converter does not know it ``convert(estimator, n_features)``. Any:
+``check_available(config)``. Heavy packages are imported inside these functions, since every reader
+of a configuration imports the modules.
 """
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -29,13 +30,26 @@ if TYPE_CHECKING:
 PLUGINS = "cv_factory.models"
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What a classical model is fitted on.
+
+    Attributes:
+        features: float32 ``(N, k)``.
+        labels: int64 ``(N,)`` from 0 to K-1, each at least once.
+        weights: How much each example counts, float64 ``(N,)``; None where all count 1.
+    """
+
+    features: "Features"
+    labels: "Labels"
+    weights: "npt.NDArray[np.float64] | None" = None
+
+
 class Estimator(Protocol):
     """A fitted classifier with scikit-learn's interface."""
 
-    classes_: "npt.NDArray[Any]"
-
     def predict_proba(self, features: "Features") -> "npt.NDArray[Any]":
-        """Map features ``(N, k)`` to probabilities ``(N, K)``, columns in order of ``classes_``."""
+        """Map features ``(N, k)`` to probabilities ``(N, K)``, columns in order of the labels."""
         ...
 
 
@@ -91,17 +105,15 @@ def build_network(config: ModelSection, transform: "FittedTransform") -> "nn.Mod
     return network
 
 
-def fit_classical(
-    config: ModelSection, features: "Features", labels: "Labels", seed: int
-) -> Estimator:
-    """Fit an estimator on standardized features float32 ``(N, k)`` and labels int64 ``(N,)``.
+def fit_classical(config: ModelSection, examples: Examples, seed: int) -> Estimator:
+    """Fit an estimator.
 
     Raises:
         ValueError: The model is not a classical one.
     """
     if not isinstance(config, ClassicalSection):
         raise ValueError(f"{config.name} is not a classical model")
-    estimator: Estimator = _module(config).fit(config, features, labels, seed)
+    estimator: Estimator = _module(config).fit(config, examples, seed)
     return estimator
 
 

@@ -10,7 +10,7 @@ from cv_factory.models._boosting import BoostingSection, convert_boosted
 if TYPE_CHECKING:
     import onnx
 
-    from cv_factory.models import Estimator, Features, Labels
+    from cv_factory.models import Estimator, Examples
 
 
 class LightGBMConfig(BoostingSection):
@@ -21,8 +21,8 @@ class LightGBMConfig(BoostingSection):
     min_child_samples: int = Field(20, ge=1, le=10_000, description="images in a leaf, at least")
 
 
-def fit(config: LightGBMConfig, features: "Features", labels: "Labels", seed: int) -> "Estimator":
-    """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+def fit(config: LightGBMConfig, examples: "Examples", seed: int) -> "Estimator":
+    """Fit on features and labels, weighted."""
     from lightgbm import LGBMClassifier
 
     model = LGBMClassifier(
@@ -40,7 +40,9 @@ def fit(config: LightGBMConfig, features: "Features", labels: "Labels", seed: in
         n_jobs=fitting_threads(),
         verbosity=-1,
     )
-    fitted: Estimator = model.fit(features, labels)
+    fitted: Estimator = model.fit(
+        examples.features, examples.labels, sample_weight=examples.weights
+    )
     return fitted
 
 

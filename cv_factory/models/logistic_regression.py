@@ -7,7 +7,7 @@ from pydantic import Field
 from cv_factory.config.model_section import ClassicalSection
 
 if TYPE_CHECKING:
-    from cv_factory.models import Estimator, Features, Labels
+    from cv_factory.models import Estimator, Examples
 
 
 class LogisticRegressionConfig(ClassicalSection):
@@ -18,12 +18,12 @@ class LogisticRegressionConfig(ClassicalSection):
     max_iter: int = Field(1000, ge=10)
 
 
-def fit(
-    config: LogisticRegressionConfig, features: "Features", labels: "Labels", seed: int
-) -> "Estimator":
-    """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+def fit(config: LogisticRegressionConfig, examples: "Examples", seed: int) -> "Estimator":
+    """Fit on features and labels, weighted."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=config.C, max_iter=config.max_iter, random_state=seed)
-    fitted: Estimator = model.fit(features, labels)
+    fitted: Estimator = model.fit(
+        examples.features, examples.labels, sample_weight=examples.weights
+    )
     return fitted

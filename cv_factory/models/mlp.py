@@ -8,7 +8,7 @@ from pydantic import Field
 from cv_factory.config.model_section import ClassicalSection, Width
 
 if TYPE_CHECKING:
-    from cv_factory.models import Estimator, Features, Labels
+    from cv_factory.models import Estimator, Examples
 
 
 class MLPConfig(ClassicalSection):
@@ -21,8 +21,8 @@ class MLPConfig(ClassicalSection):
     max_iter: int = Field(200, ge=1, le=10_000, description="epochs at most")
 
 
-def fit(config: MLPConfig, features: "Features", labels: "Labels", seed: int) -> "Estimator":
-    """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+def fit(config: MLPConfig, examples: "Examples", seed: int) -> "Estimator":
+    """Fit on features and labels, weighted."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -36,5 +36,7 @@ def fit(config: MLPConfig, features: "Features", labels: "Labels", seed: int) ->
     with warnings.catch_warnings():
         # Stopping at max_iter is what the configuration asks for.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted: Estimator = model.fit(features, labels)
+        fitted: Estimator = model.fit(
+            examples.features, examples.labels, sample_weight=examples.weights
+        )
     return fitted

@@ -8,7 +8,7 @@ from cv_factory.config.model_section import ClassicalSection
 from cv_factory.cpu import fitting_threads
 
 if TYPE_CHECKING:
-    from cv_factory.models import Estimator, Features, Labels
+    from cv_factory.models import Estimator, Examples
 
 
 class RandomForestConfig(ClassicalSection):
@@ -23,10 +23,8 @@ class RandomForestConfig(ClassicalSection):
     max_features: Literal["sqrt", "log2"] = "sqrt"
 
 
-def fit(
-    config: RandomForestConfig, features: "Features", labels: "Labels", seed: int
-) -> "Estimator":
-    """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+def fit(config: RandomForestConfig, examples: "Examples", seed: int) -> "Estimator":
+    """Fit on features and labels, weighted."""
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(
@@ -37,5 +35,7 @@ def fit(
         random_state=seed,
         n_jobs=fitting_threads(),
     )
-    fitted: Estimator = model.fit(features, labels)
+    fitted: Estimator = model.fit(
+        examples.features, examples.labels, sample_weight=examples.weights
+    )
     return fitted

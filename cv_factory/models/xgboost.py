@@ -10,7 +10,7 @@ from cv_factory.models._boosting import BoostingSection, convert_boosted
 if TYPE_CHECKING:
     import onnx
 
-    from cv_factory.models import Estimator, Features, Labels
+    from cv_factory.models import Estimator, Examples
 
 
 class XGBoostConfig(BoostingSection):
@@ -20,8 +20,8 @@ class XGBoostConfig(BoostingSection):
     max_depth: int = Field(6, ge=1, le=32)
 
 
-def fit(config: XGBoostConfig, features: "Features", labels: "Labels", seed: int) -> "Estimator":
-    """Fit on features float32 ``(N, k)`` and labels int64 ``(N,)``."""
+def fit(config: XGBoostConfig, examples: "Examples", seed: int) -> "Estimator":
+    """Fit on features and labels, weighted."""
     from xgboost import XGBClassifier
 
     model = XGBClassifier(
@@ -35,7 +35,9 @@ def fit(config: XGBoostConfig, features: "Features", labels: "Labels", seed: int
         random_state=seed,
         n_jobs=fitting_threads(),
     )
-    fitted: Estimator = model.fit(features, labels)
+    fitted: Estimator = model.fit(
+        examples.features, examples.labels, sample_weight=examples.weights
+    )
     return fitted
 
 

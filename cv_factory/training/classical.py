@@ -1,4 +1,4 @@
-"""Training of a classical estimator on the PCA features, and its conversion to ONNX."""
+"""Training of a classical estimator on features, and its conversion to ONNX."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,41 +6,69 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from cv_factory.config.model import ModelConfig
 from cv_factory.cpu import limit_library_threads
-from cv_factory.models import Estimator, convert_classical, fit_classical
+from cv_factory.features.image_features import ImageFeatures
+from cv_factory.models import Estimator, Examples, convert_classical, fit_classical
 from cv_factory.training.callbacks import EpochCallback
+from cv_factory.training.class_weights import class_weights
 from cv_factory.training.trained_model import Reference, TrainedModel
-from cv_factory.training.training_job import TrainingJob
+from cv_factory.training.training_job import TrainingJob, select_reference_indices
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
 _BATCH = 4096
 
 
-def train_classical(job: TrainingJob, on_epoch: EpochCallback) -> TrainedModel:
-    """Fit on the training images' standardized features; measure on the validation images."""
+def train_classical(
+    job: TrainingJob, on_epoch: EpochCallback, image_features: ImageFeatures | None
+) -> TrainedModel:
+    """Fit on the training images' features; measure on the validation images.
+
+    Args:
+        job: Data, model and settings.
+        on_epoch: Called once.
+        image_features: Of all images, by a backbone; None for the standardized PCA features.
+    """
     limit_library_threads()
-    features = _features(job, job.train)
-    estimator = fit_classical(job.model, features, job.labels[job.train], job.config.seed)
+    examples = _training_examples(job, image_features)
+    estimator = fit_classical(job.model, examples, job.config.seed)
     labels = job.labels[job.validation]
-    scores = estimator.predict_proba(_features(job, job.validation))
+    scores = estimator.predict_proba(_features(job, job.validation, image_features))
     metrics = {
         "validation_loss": float(log_loss(labels, scores, labels=np.arange(job.n_classes))),
         "validation_accuracy": float(accuracy_score(labels, scores.argmax(axis=1))),
     }
     on_epoch(1, metrics)
-    probabilities = estimator.predict_proba(job.transform.model_features(job.reference))
+    reference = select_reference_indices(job.validation)
+    probabilities = estimator.predict_proba(_features(job, reference, image_features))
     return TrainedModel(
         config=job.model,
         image_shape=job.image_shape,
         n_classes=job.n_classes,
         weights={},
-        graph=_to_onnx(job.model, estimator, features.shape[1]),
+        graph=_to_onnx(job.model, estimator, examples.features.shape[1]),
         history=(metrics,),
         best_epoch=1,
         reference=Reference(job.reference, probabilities.astype(np.float32)),
     )
 
 
-def _features(job: TrainingJob, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def _training_examples(job: TrainingJob, image_features: ImageFeatures | None) -> Examples:
+    """Return the training images' features and labels, with their mirror images at half weight."""
+    features, labels = _features(job, job.train, image_features), job.labels[job.train]
+    weight_by_class = class_weights(labels, job.n_classes, job.config)
+    weights = None if weight_by_class is None else weight_by_class[labels].astype(np.float64)
+    if image_features is None or image_features.mirrored is None:
+        return Examples(features, labels, weights)
+    both = np.concatenate([features, image_features.mirrored[job.train]])
+    halves = np.full(len(labels), 0.5) if weights is None else weights / 2
+    return Examples(both, np.tile(labels, 2), np.tile(halves, 2))
+
+
+def _features(
+    job: TrainingJob, indices: npt.NDArray[np.int64], image_features: ImageFeatures | None
+) -> npt.NDArray[np.float32]:
+    """Return what the model sees of some images, float32 ``(n, k)``."""
+    if image_features is not None:
+        return image_features.values[indices]
     batches = np.split(indices, range(_BATCH, len(indices), _BATCH))
     return np.concatenate([job.transform.model_features(job.images[batch]) for batch in batches])
 

@@ -1,12 +1,10 @@
-"""Optimizer, learning-rate schedule and class weights of a training.
+"""Optimizer and learning-rate schedule of a training.
 
 The schedule is a function of the step alone, so that a checkpoint stores nothing of it.
 """
 
 import math
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -94,17 +92,3 @@ def _schedule_progress(config: TrainConfig, step: int, total: int) -> tuple[floa
 def _cosine_ease(progress: float) -> float:
     """Map 0..1 to 0..1 along half a cosine."""
     return (1 - math.cos(math.pi * progress)) / 2
-
-
-def class_weights(
-    labels: npt.NDArray[np.int64], n_classes: int, config: TrainConfig
-) -> torch.Tensor | None:
-    """Return the weight of each class, float32 ``(K,)``, or None for equal weights.
-
-    Balanced weights are ``N / (K n_k)``, as in scikit-learn; a class without images gets 0.
-    """
-    if config.class_weights == "none":
-        return None
-    counts = np.bincount(labels, minlength=n_classes)
-    weights = len(labels) / (n_classes * np.maximum(counts, 1)) * (counts > 0)
-    return torch.from_numpy(weights.astype(np.float32))

@@ -3,23 +3,20 @@
 import logging
 
 import numpy as np
-import numpy.typing as npt
 
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.errors import TrainingError
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.models import is_network
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import TrainedModel
-from cv_factory.training.training_job import TrainingJob
+from cv_factory.training.training_job import TrainingJob, select_reference_indices
 from cv_factory.transforms.fitted import FittedTransform
 
 _log = logging.getLogger(__name__)
-
-#: Validation images whose probabilities the export must reproduce.
-_N_REFERENCE_IMAGES = 256
 
 
 def train(
@@ -29,6 +26,7 @@ def train(
     model: ModelConfig,
     config: TrainConfig,
     on_epoch: EpochCallback = lambda _epoch, _metrics: None,
+    features: ImageFeatures | None = None,
 ) -> TrainedModel:
     """Train on the training images; choose the epoch on the validation images.
 
@@ -39,12 +37,14 @@ def train(
         model: Section of the model.
         config: Training settings.
         on_epoch: Called after each epoch.
+        features: A backbone's features of the images, for a classical model; None: it is fitted on
+            the standardized PCA features.
 
     Raises:
         TrainingError: The artifacts do not belong together, a setting does not fit the data, or
             the loss is not a number.
     """
-    _check_lineage(dataset, split, transform)
+    _check_lineage(dataset, split, transform, features)
     _check_classes(dataset, split)
     _log.info("Preparing to train %s on %s images.", model.name, f"{len(split.train):,}")
     job = TrainingJob(
@@ -63,16 +63,15 @@ def train(
         return train_network(job, dataset, split, on_epoch)
     from cv_factory.training.classical import train_classical
 
-    return train_classical(job, on_epoch)
+    return train_classical(job, on_epoch, features)
 
 
-def select_reference_indices(validation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return up to 256 validation indices, evenly spaced."""
-    n = min(_N_REFERENCE_IMAGES, len(validation))
-    return validation[np.linspace(0, len(validation) - 1, n).astype(np.int64)]
-
-
-def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransform) -> None:
+def _check_lineage(
+    dataset: ImageDataset,
+    split: Split,
+    transform: FittedTransform,
+    features: ImageFeatures | None,
+) -> None:
     if split.dataset_fingerprint != dataset.fingerprint:
         raise TrainingError("The split was made for another dataset: run the split step again.")
     if transform.image_shape != dataset.image_shape:
@@ -84,6 +83,10 @@ def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransfo
         raise TrainingError(
             f"The transform was fitted for the classes {', '.join(transform.class_names)}, the "
             f"dataset has {', '.join(dataset.class_names)}: run the fit_transform step again."
+        )
+    if features is not None and features.dataset_fingerprint != dataset.content_hash:
+        raise TrainingError(
+            "The features are those of another dataset: run the compute_features step again."
         )
 
 

@@ -29,9 +29,10 @@ from cv_factory.training.batches import (
 )
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoint, Checkpoints, Position
+from cv_factory.training.class_weights import class_weights
 from cv_factory.training.device import autocast
 from cv_factory.training.distributed.process_group import ProcessGroup, convert_sync_batchnorm
-from cv_factory.training.optimization import apply_schedule, build_optimizer, class_weights
+from cv_factory.training.optimization import apply_schedule, build_optimizer
 from cv_factory.training.state_dicts import (
     load_optimizer,
     load_weights,
@@ -67,9 +68,9 @@ class Trainer:
         self._ema_network = copy.deepcopy(network) if self._config.ema_decay else network
         self._normalize = _Normalize(job.transform.normalization, device, layout)
         self._train, self._validation = self._open_images()
-        self._class_weights_cpu = class_weights(job.labels[job.train], job.n_classes, self._config)
-        weights = self._class_weights_cpu
-        self._class_weights = None if weights is None else weights.to(device)
+        weights = class_weights(job.labels[job.train], job.n_classes, self._config)
+        self._class_weights_cpu = None if weights is None else torch.from_numpy(weights)
+        self._class_weights = None if weights is None else torch.from_numpy(weights).to(device)
         self._steps = len(job.train) // job.batch_size
         self._losses = torch.zeros(self._steps, device=device)
         self._optimizer = build_optimizer(network, self._config)

@@ -20,10 +20,13 @@ from cv_factory.transforms.fitted import FittedTransform
 
 _IMAGES, _ARRAYS, _SETTINGS, _TRANSFORM = "images.npy", "arrays.npz", "job.json", "transform"
 
+#: Validation images whose probabilities the export must reproduce.
+_N_REFERENCE_IMAGES = 256
+
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Data, model and settings of a network's training.
+    """Data, model and settings of a training.
 
     Attributes:
         images: uint8 ``(N, H, W, C)``, memory-mapped where they come from a file.
@@ -32,7 +35,7 @@ class TrainingJob:
         validation: Indices of the validation images, int64.
         reference: Images uint8 ``(n, H, W, C)`` for the trained model's reference outputs.
         transform: Fitted on the training images.
-        model: Section of the network.
+        model: Section of the model.
         config: Training settings.
     """
 
@@ -121,3 +124,9 @@ def checkpoint_key(
             "torch": torch.__version__,
         }
     )
+
+
+def select_reference_indices(validation: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return up to 256 validation indices, evenly spaced."""
+    n = min(_N_REFERENCE_IMAGES, len(validation))
+    return validation[np.linspace(0, len(validation) - 1, n).astype(np.int64)]

@@ -18,11 +18,11 @@ from cv_factory.models.small_cnn import SmallCNNConfig
 from cv_factory.training import stability
 from cv_factory.training.augment import augment, pad, sample_augmentation
 from cv_factory.training.batches import StreamedImages
+from cv_factory.training.class_weights import class_weights
 from cv_factory.training.device import select_device
 from cv_factory.training.optimization import (
     apply_schedule,
     build_optimizer,
-    class_weights,
     learning_rate_factor,
 )
 from cv_factory.training.trained_model import TrainedModel
