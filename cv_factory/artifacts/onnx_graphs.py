@@ -23,7 +23,7 @@ def export_module(
 ) -> onnx.ModelProto:
     """Export a module of one input and one output by PyTorch's dynamo exporter.
 
-    The exporter of TorchScript gave features of EfficientNet-Lite0 that were wrong by 6.0.
+    The caller compares the graph's outputs with the module's: exporters have been wrong silently.
 
     Args:
         module: In evaluation mode.

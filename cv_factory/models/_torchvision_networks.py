@@ -1,25 +1,17 @@
 """Classification networks of torchvision, their head replaced by one for the classes at hand."""
 
-import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 from pydantic import Field
 
 from cv_factory.config.model_section import BackboneSection
 from cv_factory.errors import ConfigError, TrainingError
+from cv_factory.features.backbones import torchvision as torchvision_backbones
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from cv_factory.models._backbone import BackboneNetwork
     from cv_factory.transforms.fitted import FittedTransform
-
-#: What some architectures need beside their name to answer with one tensor of random features.
-_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
-}
 
 
 class TorchvisionSection(BackboneSection):
@@ -47,17 +39,12 @@ def check_available(config: TorchvisionSection) -> None:
     import torchvision
 
     architecture = config.torchvision_name
-    names = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in names:
-        raise ConfigError(
-            f"model.architecture: torchvision has no classification network {architecture!r}."
-            f"{_suggestion(architecture, names)}"
-        )
+    torchvision_backbones.check_architecture(architecture, "model.architecture")
     weights = [weight.name for weight in torchvision.models.get_model_weights(architecture)]
     if config.weights is not None and config.weights not in weights:
         raise ConfigError(
             f"model.weights: {architecture} has no weights {config.weights!r}; there are: "
-            f"{', '.join(weights)}.{_suggestion(config.weights, weights)}"
+            f"{', '.join(weights)}.{torchvision_backbones.suggest_name(config.weights, weights)}"
         )
 
 
@@ -75,22 +62,16 @@ def build(
         ConfigError: torchvision does not know it.
         TrainingError: The images are too small for it.
     """
-    import torchvision
     from torch import nn
 
     from cv_factory.models._backbone import build_backbone_network
 
     check_available(config)
     architecture = config.torchvision_name
-    arguments = dict(_ARGUMENTS.get(architecture, {}))
     height, width, _ = transform.image_shape
     size = (height, width) if config.input_size is None else (config.input_size,) * 2
-    if architecture.startswith("vit_"):
-        arguments["image_size"] = size[0]
-    if architecture.startswith("maxvit"):
-        arguments["input_size"] = size
     try:
-        backbone = torchvision.models.get_model(architecture, weights=None, **arguments)
+        backbone = torchvision_backbones.build_network(architecture, size)
     except (ValueError, AssertionError) as error:
         raise TrainingError(
             f"Images of {size[0]}x{size[1]} do not suit {architecture} ({error}). Set "
@@ -100,7 +81,6 @@ def build(
         # K. He et al., Deep Residual Learning for Image Recognition, 2016, section 4.2.
         backbone.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         backbone.maxpool = nn.Identity()
-    _remove_head(backbone)
     return build_backbone_network(config, architecture, backbone, transform)
 
 
@@ -132,16 +112,3 @@ def initialize(
             "weights need model.small_stem=false and the input size they were made for."
         )
     network.backbone.load_state_dict({name: state[name] for name in own})
-
-
-def _remove_head(network: "nn.Module") -> None:
-    """Replace the last layer that has weights and gives class scores by the identity."""
-    from torch import nn
-
-    layers = [name for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    network.set_submodule(layers[-1], nn.Identity())
-
-
-def _suggestion(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from cv_factory.artifacts.onnx_session import open_session
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.errors import ConfigError, ExportError
 from cv_factory.features.backbone import Backbone
-from cv_factory.features.backbones import PretrainedBackbone, check_backbone
+from cv_factory.features.backbones import PretrainedBackbone
 from cv_factory.features.graph import features_graph, input_graph
 from cv_factory.features.image_features import ImageFeatures
 from tests.support.datasets import dataset_of
@@ -162,22 +163,19 @@ def test_an_export_that_differs_from_pytorch_is_refused(
         export.check_parity(backbone.graph, photos, spoil(expected), "tiny")
 
 
+def test_a_graph_of_another_network_is_not_stored(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_other(_name: str, _size: int) -> PretrainedBackbone:
+        return replace(load_tiny(), mean=(121.0, 110.0, 100.0))
+
+    monkeypatch.setattr(export, "load_backbone", load_other)
+    monkeypatch.setattr(export, "_to_onnx", lambda _module, _photos: backbone.graph)
+    with pytest.raises(ExportError, match="differs from PyTorch's"):
+        export.export_backbone("tiny", SIZE)
+
+
 def test_an_input_too_small_for_the_backbone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "load_backbone", load_tiny)
     with pytest.raises(ConfigError, match=r"features\.input_size: 2 pixels a side do not suit"):
         export.export_backbone("tiny", 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "efficientnet_lite",
-            r"no backbone 'efficientnet_lite'\. Did you mean 'efficientnet_l\w+0'",
-        ),
-        ("efficientnet_lite0/b", r"efficientnet_lite0 has no variant 'b'"),
-    ],
-)
-def test_an_unknown_backbone_is_refused(name: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_backbone(name)
