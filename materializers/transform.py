@@ -21,10 +21,9 @@ class FittedTransformMaterializer(ArtifactMaterializer):
         """Draw explained variance, the first components, and the map where there is one."""
         height, width, channels = data.image_shape
         pooled = (height // data.pca.pool, width // data.pca.pool, channels)
-        pictures = {
-            "pca_spectrum.png": pca_spectrum(data.pca.explained_variance_ratio),
-            "pca_components.png": pca_components(data.pca.components, pooled),
-        }
+        pictures = {"pca_spectrum.png": pca_spectrum(data.pca.explained_variance_ratio)}
+        if data.backbone is None:
+            pictures["pca_components.png"] = pca_components(data.pca.components, pooled)
         if data.embedding is not None:
             positions, labels = data.embedding.positions, data.embedding.labels
             pictures["umap.png"] = feature_map(positions, labels, data.class_names)
@@ -39,6 +38,7 @@ class FittedTransformMaterializer(ArtifactMaterializer):
             "pixel_mean": [float(value) for value in data.normalization.mean],
             "pixel_std": [float(value) for value in data.normalization.std],
             "classes": list(data.class_names),
+            **({"backbone_fingerprint": data.backbone} if data.backbone else {}),
             "fingerprint": data.fingerprint,
         }
 

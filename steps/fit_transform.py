@@ -1,4 +1,4 @@
-"""Step ``fit_transform``: fit normalization and PCA on the training images."""
+"""Step ``fit_transform``: fit normalization and PCA on the training images or their features."""
 
 from typing import Annotated
 
@@ -23,4 +23,4 @@ def fit_transform(
     """Fit on the training part alone."""
     from cv_factory.transforms.fitted import fit_transform as fit
 
-    return fit(dataset, split.train, config)
+    return fit(dataset, split.train, config, features)

@@ -47,6 +47,7 @@ def build(config: WhitenedCNNConfig, transform: "FittedTransform") -> "nn.Module
     from cv_factory.models._layers import GlobalMax, Scale
 
     patches = transform.patches
+    assert patches is not None  # only heads are fitted on a backbone's features
     height, width, n_channels = transform.image_shape
     padding = (patches.size - config.stride) // 2 if patches.size > config.stride else 0
     side = (min(height, width) + 2 * padding - patches.size) // config.stride + 1
@@ -86,6 +87,7 @@ def initialize(
     import torch
 
     patches = transform.patches
+    assert patches is not None  # only heads are fitted on a backbone's features
     variances = patches.explained_variance
     scale = 1 / np.sqrt(variances + _EPSILON * variances[0])
     filters = patches.components.astype(np.float64) * scale[:, None]

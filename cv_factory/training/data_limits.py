@@ -39,7 +39,9 @@ def find_source_problems(config: TrainingPipelineConfig, source: ImageSource) ->
             f"{len(positions)} images. Lower them."
         ]
     problems = list(_find_slice_problems(config, source.class_names))
-    shape, search = _peek_image_shape(config, source), config.search
+    # A backbone gives features of one number for images of any size.
+    shape = _peek_image_shape(config, source) if config.features is None else None
+    search = config.search
     if search is not None:
         n_fit = n_train * (search.folds - 1) // search.folds
         problems += _find_fold_problems(search.folds, classes)

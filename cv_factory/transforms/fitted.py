@@ -15,8 +15,10 @@ from cv_factory.artifacts.arrays import load_tensors
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.cpu import limit_library_threads
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.errors import ArtifactError
+from cv_factory.errors import ArtifactError, TrainingError
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.transforms.embedding import Embedding, fit_embedding
+from cv_factory.transforms.feature_pca import fit_feature_pca, project_features
 from cv_factory.transforms.normalize import Normalization, fit_normalization
 from cv_factory.transforms.patches import PatchPCA, fit_patches
 from cv_factory.transforms.pca import PCA, fit_pca, project
@@ -47,22 +49,24 @@ _NAMES = (
     "patches_explained_variance",
     "standardization_std",
 )
+_PATCH_NAMES = _NAMES[6:9]
 _EMBEDDING_NAMES = ("embedding_positions", "embedding_labels")
 
 
 @dataclass(frozen=True)
 class FittedTransform(Artifact):
-    """Normalization statistics, PCA of pixels and of patches, and labels of one training set.
+    """Normalization, PCA of pixels or of a backbone's features, and labels of one training set.
 
     Attributes:
         image_shape: Height, width and channels it was fitted for.
         class_names: The label encoding: a label's number is its place here.
         normalization: Per-channel statistics.
-        pca: Components of the pixels.
-        patches: Components of patches of normalized pixels.
+        pca: Components of the pixels, or of the features of a backbone.
+        patches: Components of patches of normalized pixels; None with a backbone.
         standardization: Of the PCA's features.
         embedding: A map of some training images, where one was asked for.
         n_images: How many training images it was fitted on.
+        backbone: Fingerprint of the backbone whose features ``pca`` is of; None for pixels.
     """
 
     KIND: ClassVar[str] = "transform"
@@ -72,10 +76,11 @@ class FittedTransform(Artifact):
     class_names: tuple[str, ...]
     normalization: Normalization
     pca: PCA
-    patches: PatchPCA
+    patches: PatchPCA | None
     standardization: Standardization
     n_images: int
     embedding: Embedding | None = None
+    backbone: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,7 +91,10 @@ class FittedTransform(Artifact):
         return digest.hexdigest()
 
     def model_features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Map images uint8 ``(N, H, W, C)`` to what classical models see, float32 ``(N, k)``."""
+        """Map images uint8 ``(N, H, W, C)`` to what classical models see, float32 ``(N, k)``.
+
+        Without a backbone: else they see its features as they are.
+        """
         return standardize(project(images, self.pca), self.standardization)
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
@@ -104,34 +112,41 @@ class FittedTransform(Artifact):
 
     @classmethod
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
-        tensors = load_tensors(directory / _TENSORS, _NAMES)
-        height, width, channels = body["parameters"]["image_shape"]
+        parameters = body["parameters"]
+        backbone = parameters.get("backbone")
+        names = [name for name in _NAMES if backbone is None or name not in _PATCH_NAMES]
+        tensors = load_tensors(directory / _TENSORS, names)
+        height, width, channels = parameters["image_shape"]
         loaded = cls(
             image_shape=(height, width, channels),
             class_names=tuple(body["class_names"]),
             normalization=Normalization(tensors[_NAMES[0]], tensors[_NAMES[1]]),
-            pca=PCA(body["parameters"]["pool"], *(tensors[name] for name in _NAMES[2:6])),
-            patches=PatchPCA(
-                body["parameters"]["patch_size"], *(tensors[name] for name in _NAMES[6:9])
-            ),
+            pca=PCA(parameters["pool"], *(tensors[name] for name in _NAMES[2:6])),
+            patches=PatchPCA(parameters["patch_size"], *(tensors[name] for name in _PATCH_NAMES))
+            if backbone is None
+            else None,
             standardization=Standardization(tensors[_NAMES[9]]),
-            n_images=body["parameters"]["n_images"],
+            n_images=parameters["n_images"],
             embedding=_parse_embedding(tensors),
+            backbone=backbone,
         )
         if loaded.fingerprint != body["fingerprint"]:
             raise ArtifactError(f"{directory / 'transform.json'}: the fingerprint does not match.")
         return loaded
 
     def _parameters(self) -> dict[str, object]:
+        patches, backbone = self.patches, self.backbone
         return {
             "image_shape": list(self.image_shape),
             "pool": self.pca.pool,
             "n_components": len(self.pca.components),
-            "patch_size": self.patches.size,
+            **({} if patches is None else {"patch_size": patches.size}),
             "n_images": self.n_images,
+            **({} if backbone is None else {"backbone": backbone}),
         }
 
     def _tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        patches = self.patches
         tensors = (
             self.normalization.mean,
             self.normalization.std,
@@ -139,12 +154,11 @@ class FittedTransform(Artifact):
             self.pca.components,
             self.pca.explained_variance,
             self.pca.explained_variance_ratio,
-            self.patches.mean,
-            self.patches.components,
-            self.patches.explained_variance,
+            *((None,) * 3 if patches is None else tuple(vars(patches).values())[1:]),
             self.standardization.std,
         )
-        named: dict[str, npt.NDArray[np.generic]] = dict(zip(_NAMES, tensors, strict=True))
+        pairs = zip(_NAMES, tensors, strict=True)
+        named: dict[str, npt.NDArray[np.generic]] = {k: v for k, v in pairs if v is not None}
         if self.embedding is not None:
             embedding = (self.embedding.positions, self.embedding.labels)
             named |= dict(zip(_EMBEDDING_NAMES, embedding, strict=True))
@@ -152,33 +166,62 @@ class FittedTransform(Artifact):
 
 
 def fit_transform(
-    dataset: ImageDataset, train: npt.NDArray[np.int64], config: "TransformConfig"
+    dataset: ImageDataset,
+    train: npt.NDArray[np.int64],
+    config: "TransformConfig",
+    features: ImageFeatures | None = None,
 ) -> FittedTransform:
     """Fit everything on the training images alone.
 
+    Args:
+        dataset: Holds the images.
+        train: Indices of the training images.
+        config: Section of the transform.
+        features: Of a backbone, for all images of the dataset: the PCA is of them, not of pixels.
+
     Raises:
         TrainingError: There are fewer images, pixels or values of a patch than components asked
-            for.
+            for, or the features are of other images.
         ConfigError: A map is asked for, and UMAP is not installed.
     """
 
     def batches() -> Iterator[npt.NDArray[np.uint8]]:
         return dataset.batches(train, _BATCH)
 
-    _log.info("Fitting normalization and PCA on %s training images.", f"{len(train):,}")
+    subject = "PCA" if features is None else f"PCA of {features.backbone.name}'s features"
+    _log.info("Fitting normalization and %s on %s training images.", subject, f"{len(train):,}")
     limit_library_threads()
     normalization = fit_normalization(batches())
-    pca = fit_pca(batches(), config.pca.n_components, dataset.image_shape)
+    if features is None:
+        pca = fit_pca(batches(), config.pca.n_components, dataset.image_shape)
+        patches = _fit_patches(dataset, train, normalization, config.patches)
+    else:
+        check_features(features, dataset)
+        pca = fit_feature_pca(features.values, train, config.pca.n_components)
+        patches = None
     return FittedTransform(
         image_shape=dataset.image_shape,
         class_names=dataset.class_names,
         normalization=normalization,
         pca=pca,
-        patches=_fit_patches(dataset, train, normalization, config.patches),
+        patches=patches,
         standardization=compute_standardization(pca),
         n_images=len(train),
-        embedding=_fit_embedding(dataset, train, pca, config.umap),
+        embedding=_fit_embedding(dataset, train, pca, config.umap, features),
+        backbone=None if features is None else features.backbone.fingerprint,
     )
+
+
+def check_features(features: ImageFeatures, dataset: ImageDataset) -> None:
+    """Check that features are of the images of a dataset.
+
+    Raises:
+        TrainingError: They are not.
+    """
+    if features.dataset_fingerprint != dataset.content_hash or len(features) != len(dataset):
+        raise TrainingError(
+            "The features are of another dataset: run the step compute_features again."
+        )
 
 
 def _fit_patches(
@@ -194,13 +237,20 @@ def _fit_patches(
 
 
 def _fit_embedding(
-    dataset: ImageDataset, train: npt.NDArray[np.int64], pca: PCA, config: "UMAPConfig | None"
+    dataset: ImageDataset,
+    train: npt.NDArray[np.int64],
+    pca: PCA,
+    config: "UMAPConfig | None",
+    features: ImageFeatures | None,
 ) -> Embedding | None:
     if config is None:
         return None
     sample = _spread(train, config.n_images)
-    features = np.concatenate([project(b, pca) for b in dataset.batches(sample, _BATCH)])
-    return fit_embedding(features, dataset.labels[sample], config)
+    if features is not None:
+        projected = project_features(features.values[sample], pca)
+    else:
+        projected = np.concatenate([project(b, pca) for b in dataset.batches(sample, _BATCH)])
+    return fit_embedding(projected, dataset.labels[sample], config)
 
 
 def _spread(indices: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

@@ -28,11 +28,12 @@ _POOLED_IMAGES = 1024
 
 @dataclass(frozen=True)
 class PCA:
-    """Fitted components of pixels / 255 after pooling.
+    """Fitted components of pixels / 255 after pooling, or of a backbone's features.
 
     Attributes:
         pool: Side of the square that is averaged; 1 for none. A remainder at the edge is cut off.
-        mean: float32 ``(D,)``, mean of the flattened pooled pixels (rows, columns, channels).
+        mean: float32 ``(D,)``, mean of the flattened pooled pixels (rows, columns, channels), or
+            of the features.
         components: float32 ``(k, D)``, orthonormal rows; the entry of largest magnitude in each is
             positive.
         explained_variance: float64 ``(k,)``, variance along each component, descending.
@@ -94,8 +95,17 @@ def fit_pca(
     for batch in batches:
         for rows in _rows(batch, pool):
             moments.add(rows)
-    n_components = _count_components(n_components, moments.count, dimension)
-    mean, covariance = moments.mean_and_covariance()
+    n_components = count_components(n_components, moments.count, dimension)
+    return build_pca(pool, *moments.mean_and_covariance(), n_components)
+
+
+def build_pca(
+    pool: int,
+    mean: npt.NDArray[np.float64],
+    covariance: npt.NDArray[np.float64],
+    n_components: int,
+) -> PCA:
+    """Take the leading components of a covariance float64 ``(D, D)``."""
     values, vectors = leading_eigenvectors(covariance, n_components)
     total = float(np.trace(covariance))
     return PCA(
@@ -114,7 +124,7 @@ def project(images: npt.NDArray[np.uint8], pca: PCA) -> npt.NDArray[np.float32]:
     return projected
 
 
-def _count_components(n_components: int | None, n_images: int, dimension: int) -> int:
+def count_components(n_components: int | None, n_images: int, dimension: int) -> int:
     """Return how many components to keep of those that the images have.
 
     Raises:
