@@ -33,6 +33,13 @@ def export(
     from cv_factory.export.quantize import quantize
 
     exported = float_predictor or export_training_run(
-        trained_model, transform, dataset, split, calibration, familiarity, config_fingerprint
+        trained_model,
+        transform,
+        dataset,
+        split,
+        calibration,
+        familiarity,
+        config_fingerprint,
+        features,
     )
     return quantize(exported, dataset, split, config)

@@ -30,5 +30,12 @@ def export_float(
     from cv_factory.export.onnx_graph import export_training_run
 
     return export_training_run(
-        trained_model, transform, dataset, split, calibration, familiarity, config_fingerprint
+        trained_model,
+        transform,
+        dataset,
+        split,
+        calibration,
+        familiarity,
+        config_fingerprint,
+        features,
     )

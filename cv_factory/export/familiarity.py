@@ -3,12 +3,14 @@
 Distance to the nearest of some training images, in three spaces:
 
 - pixels: PCA features, and the reconstruction error as one more coordinate (S. Ramaswamy et al.,
-  Efficient Algorithms for Mining Outliers from Large Data Sets, 2000);
+  Efficient Algorithms for Mining Outliers from Large Data Sets, 2000); of a backbone's features
+  where the model is a head on them;
 - spectrum: logarithm of the energy of each level of detail, since photographs have little fine
   detail and noise has much (D. Field, Relations between the Statistics of Natural Images and the
   Response Properties of Cortical Cells, 1987);
-- network: normalized input of the last layer (Y. Sun et al., Out-of-Distribution Detection with
-  Deep Nearest Neighbors, 2022); a model without such a layer does without.
+- network: normalized input of the last layer, or a backbone's features (Y. Sun et al.,
+  Out-of-Distribution Detection with Deep Nearest Neighbors, 2022); a model without either does
+  without.
 
 Each alone misses something that another one sees (``benchmarks/unfamiliar.py``), so the largest
 counts, each divided by its own quantile on the validation images. These set the threshold as well,
@@ -25,10 +27,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cv_factory.artifacts.onnx_session import open_session
 from cv_factory.config.export import FamiliarityConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.export.run_graph import BACKBONE_FEATURES, run_graph
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.inference.predictor import (
     FAMILIARITY_PREFIX,
     Familiarity,
@@ -37,7 +40,6 @@ from cv_factory.inference.predictor import (
 )
 
 _LOGGER = logging.getLogger(__name__)
-_BATCH = 256
 #: Decimal places to which the threshold is rounded up, so that last bits do not change it.
 _THRESHOLD_DECIMALS = 4
 _MODEL_PREFIX, _PREFIX = "model/", "familiarity/"
@@ -65,14 +67,18 @@ class _Space:
 
 
 #: In float64, since small distances are differences of large squares.
-_PIXELS = _Space("pixels", np.float64)
+_PIXELS, _FEATURES = _Space("pixels", np.float64), _Space("features", np.float64)
 _SPECTRUM = _Space("spectrum", np.float64)
 #: Of unit vectors, whose squares are 1.
 _NETWORK = _Space("network", np.float32)
 
 
 def add_familiarity(
-    predictor: Predictor, dataset: ImageDataset, split: Split, config: FamiliarityConfig
+    predictor: Predictor,
+    dataset: ImageDataset,
+    split: Split,
+    config: FamiliarityConfig,
+    features: ImageFeatures | None = None,
 ) -> Predictor:
     """Return the predictor with the output ``unfamiliarity`` and its scale in the contract.
 
@@ -81,6 +87,7 @@ def add_familiarity(
         dataset: Images of the split.
         split: Training images are the references, validation images set the threshold.
         config: ``none`` returns the predictor itself.
+        features: Of the predictor's backbone, to spare running it again.
     """
     if config.method == "none":
         return predictor
@@ -88,21 +95,25 @@ def add_familiarity(
     graph = onnx.load_model_from_string(predictor.graph)
     references = _select_references(split.train, config.max_references)
     spaces = _add_embeddings(graph)
-    embedded = _run(graph, dataset, references, [space.embedding for space in spaces])
+    embeddings = [space.embedding for space in spaces]
+    embedded = run_graph(graph, embeddings, dataset, references, features)
     for space, rows in zip(spaces, embedded, strict=True):
         _add_distance(graph, space, _standardize(graph, rows) if space is _SPECTRUM else rows)
     distances = [space.tensor("distance") for space in spaces]
-    measured = _run(graph, dataset, split.validation, distances)
+    measured = run_graph(graph, distances, dataset, split.validation, features)
     scales = [fit_threshold(values, config.false_rate)[0] for values in measured]
     _add_output(graph, [_add_scale(graph, *pair) for pair in zip(spaces, scales, strict=True)])
     unscaled = Familiarity(1.0, config.false_rate, 0, len(references))
     contract = replace(predictor.contract, familiarity=unscaled)
     scored = replace(predictor, graph=_serialize(graph), contract=contract)
-    return refit_threshold(scored, dataset, split.validation)
+    return refit_threshold(scored, dataset, split.validation, features)
 
 
 def refit_threshold(
-    predictor: Predictor, dataset: ImageDataset, validation: npt.NDArray[np.int64]
+    predictor: Predictor,
+    dataset: ImageDataset,
+    validation: npt.NDArray[np.int64],
+    features: ImageFeatures | None = None,
 ) -> Predictor:
     """Return the predictor with a threshold for the scores that it itself gives.
 
@@ -110,11 +121,13 @@ def refit_threshold(
         predictor: With the output ``unfamiliarity``, whose network may have been quantized.
         dataset: Holds the validation images.
         validation: Their indices.
+        features: Of the predictor's backbone, to spare running it again.
     """
     previous = predictor.contract.familiarity
     assert previous is not None
-    scores = [predictor.predict(b).rows() for b in dataset.batches(validation, _BATCH)]
-    measured = np.array([row.unfamiliarity for batch in scores for row in batch])
+    graph = onnx.load_model_from_string(predictor.graph)
+    (scores,) = run_graph(graph, [_OUTPUT], dataset, validation, features)
+    measured = scores.astype(np.float64)
     threshold, false_rate = fit_threshold(measured * previous.threshold, previous.false_rate)
     if false_rate > previous.false_rate:
         _LOGGER.warning(
@@ -124,7 +137,6 @@ def refit_threshold(
             len(measured),
             false_rate,
         )
-    graph = onnx.load_model_from_string(predictor.graph)
     for tensor in graph.graph.initializer:
         if tensor.name == _THRESHOLD:
             tensor.CopyFrom(_threshold_tensor(threshold))
@@ -163,22 +175,6 @@ def _select_references(train: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.i
     return np.sort(train)[np.linspace(0, len(train) - 1, n).astype(np.int64)]
 
 
-def _run(
-    graph: onnx.ModelProto,
-    dataset: ImageDataset,
-    indices: npt.NDArray[np.int64],
-    tensors: list[str],
-) -> list[npt.NDArray[Any]]:
-    """Return tensors of the graph for some images, each ``(n, ...)``."""
-    extended = onnx.ModelProto()
-    extended.CopyFrom(graph)
-    extended.graph.output.extend(map(helper.make_empty_tensor_value_info, tensors))
-    session = open_session(extended.SerializeToString())
-    batches = dataset.batches(indices, _BATCH)
-    outputs = [session.run(tensors, {"images": batch}) for batch in batches]
-    return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
-
-
 def _serialize(graph: onnx.ModelProto) -> bytes:
     onnx.checker.check_model(graph, full_check=True)
     serialized: bytes = graph.SerializeToString(deterministic=True)
@@ -213,28 +209,30 @@ class _Nodes:
 
 def _add_embeddings(graph: onnx.ModelProto) -> list[_Space]:
     """Add the nodes that embed an image, and return the spaces that this model has."""
-    spaces = [_PIXELS]
-    _add_pixel_embedding(graph)
+    has_backbone = any(BACKBONE_FEATURES in node.output for node in graph.graph.node)
+    spaces = [_FEATURES if has_backbone else _PIXELS]
+    _add_pca_embedding(graph, spaces[0])
     _, height, width, _ = (d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim)
     if min(height, width) > 1:
         _add_spectrum(graph, height, width)
         spaces.append(_SPECTRUM)
-    last_layer = next(
-        (
-            node
-            for node in reversed(graph.graph.node)
-            if node.op_type in ("Gemm", "MatMul") and node.name.startswith(_MODEL_PREFIX)
-        ),
-        None,
-    )
-    if last_layer is not None:
-        _add_network_embedding(graph, last_layer.input[0])
+    embedding = BACKBONE_FEATURES if has_backbone else _find_last_layer_input(graph)
+    if embedding is not None:
+        _add_network_embedding(graph, embedding)
         spaces.append(_NETWORK)
     return spaces
 
 
-def _add_pixel_embedding(graph: onnx.ModelProto) -> None:
-    nodes = _Nodes(graph, _PIXELS)
+def _find_last_layer_input(graph: onnx.ModelProto) -> str | None:
+    for node in reversed(graph.graph.node):
+        if node.op_type in ("Gemm", "MatMul") and node.name.startswith(_MODEL_PREFIX):
+            name: str = node.input[0]
+            return name
+    return None
+
+
+def _add_pca_embedding(graph: onnx.ModelProto, space: _Space) -> None:
+    nodes = _Nodes(graph, space)
     axis, zero = nodes.axis, nodes.constant("zero", np.float64(0))
     squares = []
     for tensor in ("flat_centred", "features"):
@@ -252,8 +250,11 @@ def _add_spectrum(graph: onnx.ModelProto, height: int, width: int) -> None:
     A level's energy is the mean variance within 2x2 squares of it.
     """
     nodes = _Nodes(graph, _SPECTRUM)
-    axes, energies = nodes.constant("axes", [1, 2, 3]), []
-    level = nodes.add("Transpose", ["scaled"], "level_0", perm=[0, 3, 1, 2])
+    axes, energies, scaled = nodes.constant("axes", [1, 2, 3]), [], "scaled"
+    if all(scaled not in node.output for node in graph.graph.node):
+        pixels = nodes.add("Cast", ["images"], "pixels", to=TensorProto.FLOAT)
+        scaled = nodes.add("Div", [pixels, nodes.constant("scale", np.float32(255))], "scaled")
+    level = nodes.add("Transpose", [scaled], "level_0", perm=[0, 3, 1, 2])
     square = nodes.add("Mul", [level, level], "square_0")
     for number in range(1, min(height, width).bit_length()):
         pooling = {"kernel_shape": [2, 2], "strides": [2, 2]}

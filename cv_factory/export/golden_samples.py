@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from cv_factory.data.dataset import ImageDataset
+from cv_factory.export.run_graph import run_graph
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.inference.predictor import GOLDEN_TOLERANCE, GoldenSamples, Predictor
 
 _log = logging.getLogger(__name__)
@@ -26,11 +29,13 @@ _MIN_SAMPLES, _MAX_SAMPLES = 16, 64
 #: Probability by which the predicted class leads. Images below it are left out, since rounding on
 #: another CPU could change their label.
 _MIN_MARGIN = 100 * GOLDEN_TOLERANCE
-_BATCH = 1024
 
 
 def select_golden_samples(
-    predictor: Predictor, dataset: ImageDataset, validation: Integers
+    predictor: Predictor,
+    dataset: ImageDataset,
+    validation: Integers,
+    features: ImageFeatures | None = None,
 ) -> GoldenSamples:
     """Choose golden samples among the validation images, and predict them.
 
@@ -38,9 +43,10 @@ def select_golden_samples(
         predictor: The final graph; its own golden samples are not used.
         dataset: Images and labels.
         validation: Indices of the validation images.
+        features: Of the predictor's backbone, which then runs on the chosen images alone.
     """
-    batches = dataset.batches(validation, _BATCH)
-    probabilities = np.concatenate([predictor.predict(batch).probabilities for batch in batches])
+    graph = onnx.load_model_from_string(predictor.graph)
+    (probabilities,) = run_graph(graph, ["probabilities"], dataset, validation, features)
     chosen = choose_easy_and_hard(probabilities, dataset.labels[validation])
     images = dataset.images[validation[chosen]]
     outputs = predictor.predict(images)

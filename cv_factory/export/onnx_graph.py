@@ -18,7 +18,11 @@ from cv_factory.export.calibrate import MIN_PROBABILITY, apply_temperature, cali
 from cv_factory.export.familiarity import add_familiarity
 from cv_factory.export.fingerprints import compute_fingerprints
 from cv_factory.export.golden_samples import select_golden_samples
-from cv_factory.inference.predictor import CalibrationCheck, Contract, GoldenSamples, Predictor
+from cv_factory.export.run_graph import BACKBONE_FEATURES, run_graph
+from cv_factory.features.backbone import Backbone
+from cv_factory.features.graph import features_graph
+from cv_factory.features.image_features import ImageFeatures
+from cv_factory.inference.predictor import BackboneSource, Contract, GoldenSamples, Predictor
 from cv_factory.models import build_network, is_network
 from cv_factory.training.trained_model import Reference, TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
@@ -27,8 +31,6 @@ _log = logging.getLogger(__name__)
 
 #: Largest difference in probability between the live model and its export.
 PARITY_TOLERANCE = 1e-4
-
-_BATCH = 1024
 
 
 def export_training_run(
@@ -39,8 +41,11 @@ def export_training_run(
     calibration: CalibrationConfig,
     familiarity: FamiliarityConfig,
     config_fingerprint: str,
+    features: ImageFeatures | None = None,
 ) -> Predictor:
     """Build the predictor of a training run as configured, with input fingerprints.
+
+    Args as for ``export_predictor``.
 
     Raises:
         ExportError: As for ``export_predictor``.
@@ -48,9 +53,9 @@ def export_training_run(
     _log.info("Exporting %s with its transforms as one ONNX graph.", trained.config.name)
     fingerprints = compute_fingerprints(dataset, split, trained, config_fingerprint)
     predictor = export_predictor(
-        trained, transform, fingerprints, dataset, split.validation, calibration
+        trained, transform, fingerprints, dataset, split.validation, calibration, features
     )
-    return add_familiarity(predictor, dataset, split, familiarity)
+    return add_familiarity(predictor, dataset, split, familiarity, features)
 
 
 def export_predictor(
@@ -60,6 +65,7 @@ def export_predictor(
     dataset: ImageDataset,
     validation: npt.NDArray[np.int64],
     calibration: CalibrationConfig | None = None,
+    features: ImageFeatures | None = None,
 ) -> Predictor:
     """Build the predictor and compare its outputs with the reference outputs.
 
@@ -70,58 +76,80 @@ def export_predictor(
         dataset: Images and labels.
         validation: Indices of the images to calibrate on and to choose the golden samples from.
         calibration: None for an uncalibrated predictor.
+        features: What the model was fitted on: their backbone becomes part of the graph, and they
+            spare running it on the validation images again.
 
     Raises:
-        ExportError: The graph's probabilities differ from the reference by more than 1e-4.
+        ExportError: The graph's probabilities differ from the reference by more than 1e-4, or the
+            transform was fitted on features of another backbone.
     """
-    all_fingerprints = fingerprints | {"transform": transform.fingerprint}
-    graph = build_graph(trained, transform)
-    predictor = _build_verified(graph, trained, transform, all_fingerprints, 1.0)
+    backbone = None if features is None else features.backbone
+    if transform.backbone != (backbone and backbone.fingerprint):
+        raise ExportError(
+            "The transform was not fitted on the features of this backbone: run the step "
+            "fit_transform again."
+        )
+    contract = _contract(trained, transform, fingerprints, backbone)
+    graph = build_graph(trained, transform, backbone)
+    predictor = _build_verified(graph, contract, trained.reference)
     if calibration is not None and calibration.method == "temperature":
         _log.info("Calibrating on %s validation images.", f"{len(validation):,}")
-        scores = [predictor.predict(b).probabilities for b in dataset.batches(validation, _BATCH)]
-        temperature, check = calibrate(np.concatenate(scores), dataset.labels[validation])
+        (scores,) = run_graph(graph, ["probabilities"], dataset, validation, features)
+        temperature, check = calibrate(scores, dataset.labels[validation])
+        contract = replace(contract, temperature=temperature, calibration=check)
         if temperature != 1.0:
             _add_temperature(graph, temperature)
-        predictor = _build_verified(graph, trained, transform, all_fingerprints, temperature, check)
-    contract = replace(predictor.contract, value_range=dataset.value_range)
-    golden = select_golden_samples(predictor, dataset, validation)
+        predictor = _build_verified(graph, contract, trained.reference)
+    contract = replace(contract, value_range=dataset.value_range)
+    golden = select_golden_samples(predictor, dataset, validation, features)
     return replace(predictor, contract=contract, golden=golden)
 
 
-def _build_verified(
-    graph: onnx.ModelProto,
+def _contract(
     trained: TrainedModel,
     transform: FittedTransform,
     fingerprints: dict[str, str],
-    temperature: float,
-    check: CalibrationCheck | None = None,
-) -> Predictor:
-    """Build the predictor of a graph, without golden samples; verify the reference outputs.
-
-    Raises:
-        ExportError: The outputs differ by more than ``PARITY_TOLERANCE``.
-    """
+    backbone: Backbone | None,
+) -> Contract:
+    """Return the contract of an uncalibrated predictor."""
     height, width, channels = transform.image_shape
-    contract = Contract(
+    return Contract(
         height=height,
         width=width,
         channels=channels,
         class_names=transform.class_names,
         n_features=len(transform.pca.components),
         model=trained.config.model_dump(mode="json"),
-        fingerprints=fingerprints,
-        temperature=temperature,
-        calibration=check,
+        fingerprints=fingerprints | {"transform": transform.fingerprint},
+        backbone=None if backbone is None else _describe(backbone),
     )
+
+
+def _describe(backbone: Backbone) -> BackboneSource:
+    return BackboneSource(
+        name=backbone.name,
+        input_size=backbone.input_size,
+        n_features=backbone.n_features,
+        weights_sha256=backbone.weights_sha256,
+        license=backbone.license,
+        fingerprint=backbone.fingerprint,
+    )
+
+
+def _build_verified(graph: onnx.ModelProto, contract: Contract, reference: Reference) -> Predictor:
+    """Build the predictor of a graph, without golden samples; verify the reference outputs.
+
+    Raises:
+        ExportError: The outputs differ by more than ``PARITY_TOLERANCE``.
+    """
     empty = np.empty((0,))
     predictor = Predictor(
         graph.SerializeToString(deterministic=True),
         contract,
         GoldenSamples(empty, empty, empty),  # type: ignore[arg-type]
     )
-    probabilities = predictor.predict(trained.reference.images).probabilities
-    _check_parity(probabilities, trained.reference, temperature)
+    probabilities = predictor.predict(reference.images).probabilities
+    _check_parity(probabilities, reference, contract.temperature)
     return predictor
 
 
@@ -164,15 +192,22 @@ def _add_temperature(model: onnx.ModelProto, temperature: float) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
-def build_graph(trained: TrainedModel, transform: FittedTransform) -> onnx.ModelProto:
+def build_graph(
+    trained: TrainedModel, transform: FittedTransform, backbone: Backbone | None = None
+) -> onnx.ModelProto:
     """Compose transform and model: ``images`` to ``probabilities`` and ``features``."""
-    if is_network(trained.config):
-        model, model_input = _network_graph(trained, transform), "normalized"
+    if backbone is not None:
+        model, model_input = onnx.load_model_from_string(trained.graph), BACKBONE_FEATURES
+        transform_graph = _backbone_graph(transform, backbone)
     else:
-        model, model_input = onnx.load_model_from_string(trained.graph), "model_features"
+        if is_network(trained.config):
+            model, model_input = _network_graph(trained, transform), "normalized"
+        else:
+            model, model_input = onnx.load_model_from_string(trained.graph), "model_features"
+        transform_graph = _transform_graph(transform, model_input)
     model = onnx.compose.add_prefix(model, "model/")
     source = onnx.compose.merge_models(
-        _transform_graph(transform, model_input),
+        transform_graph,
         set_versions(model),
         io_map=[(model_input, model.graph.input[0].name)],
         outputs=["features", _probability_output(model)],
@@ -224,6 +259,20 @@ def _transform_graph(transform: FittedTransform, model_input: str) -> onnx.Model
     return set_versions(helper.make_model(graph))
 
 
+def _backbone_graph(transform: FittedTransform, backbone: Backbone) -> onnx.ModelProto:
+    """Build the graph from ``images`` to ``backbone_features`` and their PCA, ``features``."""
+    pca, model = transform.pca, features_graph(transform.image_shape, backbone)
+    constants = {
+        "pca_mean": pca.mean,
+        "pca_components": np.ascontiguousarray(pca.components.T),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
+    model.graph.node.extend(_projection_nodes(BACKBONE_FEATURES))
+    shape = ["N", len(pca.components)]
+    model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, shape))
+    return model
+
+
 def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
     """Build the nodes from ``scaled`` ``(N, H, W, C)`` to ``features``: pool, flatten, project."""
     pooled = [
@@ -241,7 +290,14 @@ def _pca_nodes(pool: int) -> list[onnx.NodeProto]:
     return [
         *(pooled if pool > 1 else []),
         helper.make_node("Flatten", [flatten_input], ["flat"], axis=1),
-        helper.make_node("Sub", ["flat", "pca_mean"], ["flat_centred"]),
+        *_projection_nodes("flat"),
+    ]
+
+
+def _projection_nodes(flat: str) -> list[onnx.NodeProto]:
+    """Build the nodes from a tensor ``(N, D)`` to ``features``."""
+    return [
+        helper.make_node("Sub", [flat, "pca_mean"], ["flat_centred"]),
         helper.make_node("MatMul", ["flat_centred", "pca_components"], ["features"]),
     ]
 

@@ -74,6 +74,27 @@ class CalibrationCheck:
 
 
 @dataclass(frozen=True)
+class BackboneSource:
+    """The pretrained backbone inside a predictor, and where its weights come from.
+
+    Attributes:
+        name: As in ``features.backbone``.
+        input_size: Side of the square to which images are resized inside the graph, pixels.
+        n_features: Number of its features, which the head is fitted on.
+        weights_sha256: SHA-256 of the file with its weights.
+        license: SPDX identifier of the weights' license, or where it is stated.
+        fingerprint: SHA-256 of its graph.
+    """
+
+    name: str
+    input_size: int
+    n_features: int
+    weights_sha256: str
+    license: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Contract:
     """Interface of a predictor, and where it comes from.
 
@@ -91,6 +112,7 @@ class Contract:
         familiarity: Scale of ``unfamiliarity``; None if the graph has no such output.
         value_range: Stored values that are black and white in images of more than 8 bits; None
             for what their format defines.
+        backbone: The pretrained backbone in the graph; None where the model sees the pixels.
     """
 
     height: int
@@ -105,6 +127,7 @@ class Contract:
     calibration: CalibrationCheck | None = None
     familiarity: Familiarity | None = None
     value_range: tuple[float, float] | None = None
+    backbone: BackboneSource | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as JSON-serializable values."""
@@ -112,7 +135,7 @@ class Contract:
         # Left out at their defaults: predictors stored before these fields keep their fingerprint.
         if self.precision == "float32":
             del fields["precision"]
-        for name in ("calibration", "familiarity", "value_range"):
+        for name in ("calibration", "familiarity", "value_range", "backbone"):
             if fields[name] is None:
                 del fields[name]
         return fields
@@ -121,7 +144,7 @@ class Contract:
     def from_dict(cls, fields: Mapping[str, Any]) -> "Contract":
         """Rebuild a contract from JSON values."""
         calibration, familiarity = fields.get("calibration"), fields.get("familiarity")
-        value_range = fields.get("value_range")
+        value_range, backbone = fields.get("value_range"), fields.get("backbone")
         return cls(
             **{
                 **fields,
@@ -129,6 +152,7 @@ class Contract:
                 "calibration": calibration and CalibrationCheck.from_dict(calibration),
                 "familiarity": familiarity and Familiarity(**familiarity),
                 "value_range": value_range and tuple(value_range),
+                "backbone": backbone and BackboneSource(**backbone),
             }
         )
 
@@ -149,7 +173,7 @@ class ImageScores(NamedTuple):
 
     Attributes:
         probabilities: float32 ``(K,)``.
-        features: PCA features, float32 ``(k,)``.
+        features: PCA of the pixels or of a backbone's features, float32 ``(k,)``.
         unfamiliarity: Above 1 for an unfamiliar image; None if the graph has no such output.
     """
 
@@ -169,7 +193,7 @@ class Prediction:
 
     Attributes:
         probabilities: float32 ``(N, K)``.
-        features: PCA features, float32 ``(N, k)``.
+        features: PCA of the pixels or of a backbone's features, float32 ``(N, k)``.
         unfamiliarity: float32 ``(N,)``, above 1 for unfamiliar images; None without this output.
     """
 
