@@ -253,7 +253,7 @@ def _add_spectrum(graph: onnx.ModelProto, height: int, width: int) -> None:
     axes, energies, scaled = nodes.constant("axes", [1, 2, 3]), [], "scaled"
     if all(scaled not in node.output for node in graph.graph.node):
         pixels = nodes.add("Cast", ["images"], "pixels", to=TensorProto.FLOAT)
-        scaled = nodes.add("Div", [pixels, nodes.constant("scale", np.float32(255))], "scaled")
+        scaled = nodes.add("Div", [pixels, nodes.constant("white", np.float32(255))], "unit_pixels")
     level = nodes.add("Transpose", [scaled], "level_0", perm=[0, 3, 1, 2])
     square = nodes.add("Mul", [level, level], "square_0")
     for number in range(1, min(height, width).bit_length()):

@@ -268,7 +268,7 @@ def _backbone_graph(transform: FittedTransform, backbone: Backbone) -> onnx.Mode
     }
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
     model.graph.node.extend(_projection_nodes(BACKBONE_FEATURES))
-    shape = ["N", len(pca.components)]
+    shape: list[str | int | None] = ["N", len(pca.components)]
     model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, shape))
     return model
 

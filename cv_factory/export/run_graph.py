@@ -66,7 +66,7 @@ def _replace_backbone(graph: onnx.GraphProto, n_features: int) -> None:
     nodes = [node for node in graph.node if node.output[0] not in removed]
     names = {name for node in nodes for name in node.input}
     inputs = [value for value in graph.input if value.name in names]
-    shape = ["N", n_features]
+    shape: list[str | int | None] = ["N", n_features]
     inputs.append(helper.make_tensor_value_info(BACKBONE_FEATURES, TensorProto.FLOAT, shape))
     constants = [tensor for tensor in graph.initializer if tensor.name in names]
     for field, values in (

@@ -32,17 +32,20 @@ def fit_feature_pca(
     n_components = count_components(n_components, len(train), dimension)
     # Less the mean of some, so that sums of products in float32 lose nothing.
     shift = values[train[:_ROWS]].mean(axis=0)
-    total, gram = np.zeros(dimension), np.zeros((dimension, dimension))
+    total: npt.NDArray[np.float64] = np.zeros(dimension)
+    gram: npt.NDArray[np.float64] = np.zeros((dimension, dimension))
     for start in range(0, len(train), _ROWS):
         part = values[train[start : start + _ROWS]] - shift
         total += part.sum(axis=0, dtype=np.float64)
-        gram += part.T @ part
-    mean = total / len(train)
-    gram -= np.outer(total, mean)
-    return build_pca(1, shift + mean, gram / (len(train) - 1), n_components)
+        gram += (part.T @ part).astype(np.float64)
+    offset: npt.NDArray[np.float64] = total / len(train)
+    gram -= np.outer(total, offset)
+    mean = shift.astype(np.float64) + offset
+    return build_pca(1, mean, gram / (len(train) - 1), n_components)
 
 
 def project_features(values: npt.NDArray[np.float32], pca: PCA) -> npt.NDArray[np.float32]:
     """Project features float32 ``(N, F)`` on the components, float32 ``(N, k)``."""
-    projected: npt.NDArray[np.float32] = (values - pca.mean) @ pca.components.T
+    centered: npt.NDArray[np.float32] = values - pca.mean
+    projected: npt.NDArray[np.float32] = centered @ pca.components.T
     return projected

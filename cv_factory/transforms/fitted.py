@@ -114,7 +114,7 @@ class FittedTransform(Artifact):
     def _from_files(cls, directory: Path, body: dict[str, Any]) -> Self:
         parameters = body["parameters"]
         backbone = parameters.get("backbone")
-        names = [name for name in _NAMES if backbone is None or name not in _PATCH_NAMES]
+        names = tuple(n for n in _NAMES if backbone is None or n not in _PATCH_NAMES)
         tensors = load_tensors(directory / _TENSORS, names)
         height, width, channels = parameters["image_shape"]
         loaded = cls(
