@@ -12,6 +12,7 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
+from cv_factory.curation.data_issues import DataIssues
 from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.registration import Registration
 from registry import versions
@@ -20,6 +21,7 @@ from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.model_registry import ModelRegistry
 from registry.next_step import DisplacedVersion, find_displaced_version, next_command
 
+_N_EXAMPLES = 3
 _STATUS_MARKUP = {"passed": "[green]passed[/]", "failed": "[red]failed[/]"}
 
 
@@ -40,12 +42,14 @@ def print_summary(run: PipelineRunResponse) -> Registration:
     """Print the summary of a finished training run and return its registration."""
     registration = load_output(run, "register", Registration)
     report = load_output(run, "validate_data", DataReport)
+    has_issues = "find_data_issues" in run.steps
+    issues = load_output(run, "find_data_issues", DataIssues) if has_issues else None
     registry = ModelRegistry(registration.model_name)
     version = versions.get_version(registration.model_name, registration.version)
     displaced = find_displaced_version(registry, version.number, run.name)
     next_step = NextStep(next_command(registry, version), displaced)
     Console(highlight=False).print(
-        render_summary(run, registration, report, _mlflow_uri(), next_step), crop=False
+        render_summary(run, registration, report, _mlflow_uri(), next_step, issues), crop=False
     )
     return registration
 
@@ -56,13 +60,17 @@ def render_summary(
     report: DataReport,
     mlflow_uri: str,
     next_step: NextStep,
+    issues: DataIssues | None = None,
 ) -> RenderableType:
     """Return the summary of a finished training run for a rich console."""
     rows = [
         _line(f"[bold]{title:<15}[/]{escape(text)}")
-        for title, text in _rows(run, registration, report, mlflow_uri)
+        for title, text in _rows(run, registration, report, mlflow_uri, issues)
     ]
     verdict = [_line(line) for line in _verdict(registration, next_step)]
+    if issues is not None and issues.suspicious_labels:
+        options = f"--model {registration.model_name} --out doubtful.csv"
+        verdict.append(_line(f"Doubtful labels: python run.py labels suspicious {options}"))
     return Group("", *rows, "", _gates(registration), "", *verdict)
 
 
@@ -74,7 +82,11 @@ def _line(markup: str) -> Text:
 
 
 def _rows(
-    run: PipelineRunResponse, registration: Registration, report: DataReport, mlflow_uri: str
+    run: PipelineRunResponse,
+    registration: Registration,
+    report: DataReport,
+    mlflow_uri: str,
+    issues: DataIssues | None,
 ) -> Iterator[tuple[str, str]]:
     dataset = step_output(run, "ingest").run_metadata
     split = step_output(run, "split").run_metadata
@@ -92,6 +104,8 @@ def _rows(
     )
     for remark in report.remarks:
         yield "Data", _wrap(remark)
+    if issues is not None and issues.suspicious_labels:
+        yield "Labels", _wrap(_describe_doubtful_labels(issues))
     if "search" in run.steps:
         yield "Search", str(step_output(run, "search").run_metadata["winner"])
     yield "Test accuracy", _format_metric(metrics, "accuracy")
@@ -106,6 +120,12 @@ def _rows(
     yield "Dashboard", f"run {run.name}: zenml login --local"
     if mlflow_run := registration.lineage.get(MLFLOW_RUN_KEY):
         yield "MLflow", f"run {mlflow_run}: mlflow ui --backend-store-uri '{mlflow_uri}'"
+
+
+def _describe_doubtful_labels(issues: DataIssues) -> str:
+    labels = issues.suspicious_labels
+    examples = [f"{i.id} ({i.label}, likely {i.likely_label})" for i in labels[:_N_EXAMPLES]]
+    return f"{len(labels):,} of {issues.n_images:,} doubtful, first {', '.join(examples)}"
 
 
 def _wrap(text: str) -> str:

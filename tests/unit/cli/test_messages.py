@@ -25,6 +25,8 @@ from cli.pipelines.batch_inference import describe_predictions
 from cli.pipelines.deployment import describe_deployment, next_command
 from cli.pipelines.validation import describe_report
 from cli.summary import NextStep, render_summary
+from cv_factory.curation.data_issues import DataIssues
+from cv_factory.data.validation.image_issues import ImageIssue
 from cv_factory.data.validation.report import DataReport, ExpectationResult
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.traffic import Arm, Traffic
@@ -133,8 +135,12 @@ def test_training_summary_with_warnings(golden: Golden) -> None:
         "duplicate_pixels", "warning", False, "5.04%", "at most 5%", "Few images stand twice."
     )
     report = replace(SOUND, expectations=(duplicates,), notices=("12 of 1,000 are in colour.",))
-    text = render(render_summary(run, registration, report, "sqlite:///mlflow.db", DEPLOY))
-    golden("summary_warnings.txt", text)
+    doubtful = [
+        ImageIssue("label", n, f"cat/{n}.png", "", "train", "cat", 0.01, "dog") for n in range(41)
+    ]
+    issues = DataIssues((*doubtful, replace(doubtful[0], kind="outlier")), 1797)
+    summary = render_summary(run, registration, report, "sqlite:///mlflow.db", DEPLOY, issues)
+    golden("summary_warnings.txt", render(summary))
 
 
 def test_history(golden: Golden) -> None:
