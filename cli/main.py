@@ -17,6 +17,7 @@ import pipelines
 from cli.options import RunOptions
 from cv_factory.config.suggestion import suggest
 from cv_factory.errors import print_error
+from cv_factory.processes.garbage_collection import collect_rarely
 from cv_factory.progress import log_to_stderr
 from cv_factory.serving.http_client import bypass_proxies_on_loopback
 
@@ -27,6 +28,7 @@ def main() -> int:
     0 done, 1 the run failed, 2 wrong usage or configuration, 3 a gate refused, 4 monitoring found
     an alarm, 130 interrupted.
     """
+    collect_rarely()
     if not sys.stdout.isatty():
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from cv_factory.errors import CVFactoryError, describe_system_error
+from cv_factory.processes.garbage_collection import collect_rarely
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
 from cv_factory.progress import log_to_stderr
 
@@ -26,6 +27,7 @@ class StepTerminatedError(CVFactoryError):
 
 def main() -> int:
     """Run the step that the command line names and return the exit code."""
+    collect_rarely()
     # Slurm restarts a job that it moves: the moved process dies without a report to ZenML.
     if PARENT_VARIABLE in os.environ:
         signal.signal(signal.SIGTERM, _terminate)

@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "GX_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
         # Several workers share the cores, and small networks gain nothing from a second thread.
         "OMP_NUM_THREADS": "1",
         # UMAP maps sixty images here: compiling it takes all of the time.

@@ -38,12 +38,16 @@ def stack_integrations(stack: "StackResponse") -> frozenset[str]:
 
 
 def _activate(names: frozenset[str]) -> None:
+    from importlib import import_module
+
     from zenml.integrations.registry import integration_registry
 
     from stacks.compat.zenml_autologging import import_no_framework_after_steps
 
     for name in sorted(names):
-        integration = integration_registry.integrations[name]
+        # ``integration_registry.integrations`` imports all of them, and with them numba.
+        import_module(f"zenml.integrations.{name}")
+        integration = integration_registry._integrations[name]
         if integration.check_installation():
             integration.activate()
     if "mlflow" in names:

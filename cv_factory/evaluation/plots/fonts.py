@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FONT_LOGGER = "matplotlib.font_manager"
 #: Ships with matplotlib.
 DEFAULT_FAMILY = "DejaVu Sans"
-#: It has all characters below, so that most names need no look at fonts.
-_FIRST_UNSURE = "\u0250"
+#: It has all characters below, and these, so that most names need no look at fonts.
+_FIRST_UNSURE, _SURE = "\u0250", frozenset("→…−")
 #: They have a glyph for every character: a box, or a picture that matplotlib cannot draw.
 _UNFIT = ("Last Resort", "LastResort", "Color Emoji")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -41,8 +41,14 @@ def replace_missing(text: str) -> str:
 
 def missing_characters(text: str) -> frozenset[str]:
     """Return the characters that no installed font has."""
-    unsure = frozenset(c for c in text if c >= _FIRST_UNSURE)
+    unsure = _unsure_characters(text)
     return _select_fonts(unsure)[1] if unsure else frozenset()
+
+
+def font_families(text: str) -> tuple[str, ...]:
+    """Return the installed families that write what the default family lacks."""
+    unsure = _unsure_characters(text)
+    return _select_fonts(unsure)[0] if unsure else ()
 
 
 def use_installed_fonts(figure: "Figure") -> None:
@@ -51,10 +57,12 @@ def use_installed_fonts(figure: "Figure") -> None:
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        unsure = frozenset(c for c in text.get_text() if c >= _FIRST_UNSURE)
-        families = _select_fonts(unsure)[0] if unsure else ()
-        if families:
+        if families := font_families(text.get_text()):
             text.set_fontfamily([DEFAULT_FAMILY, *families])
+
+
+def _unsure_characters(text: str) -> frozenset[str]:
+    return frozenset(c for c in text if c >= _FIRST_UNSURE and c not in _SURE)
 
 
 @lru_cache(maxsize=4096)

@@ -18,9 +18,11 @@ import numpy as np
 from cv_factory.evaluation.plots.fonts import (
     DEFAULT_FAMILY,
     FONT_LOGGER,
+    font_families,
     replace_missing,
     use_installed_fonts,
 )
+from cv_factory.evaluation.plots.picture_cache import read_picture, store_picture
 from cv_factory.progress import quiet_loggers
 
 if TYPE_CHECKING:
@@ -69,23 +71,28 @@ _STYLE: dict[Any, Any] = {
 _P = ParamSpec("_P")
 #: Pictures that ``draw_once`` keeps: those of one training, and as many again.
 _MAX_KEPT = 48
-_kept: OrderedDict[bytes, bytes] = OrderedDict()
+_kept: OrderedDict[str, bytes] = OrderedDict()
 
 
 def draw_once(plot: Callable[_P, bytes]) -> Callable[_P, bytes]:
-    """Decorator of a plot: equal arguments give the PNG that this process drew before.
+    """Decorator of a plot: equal arguments give the PNG that was drawn before.
 
     The report, the model card and MLflow show the same pictures, in steps that load the artifacts
-    anew. Arguments are arrays, numbers, texts, and sequences and mappings of these.
+    anew, and cached runs show them again. Arguments are arrays, numbers, texts, and sequences and
+    mappings of these.
     """
 
     @wraps(plot)
     def reuse(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
-        digest = hashlib.sha256(plot.__qualname__.encode())
+        digest = hashlib.sha256(f"{plot.__module__}.{plot.__qualname__}".encode())
         _update(digest, (args, kwargs))
-        key = digest.digest()
+        key = digest.hexdigest()
         if key not in _kept:
-            _kept[key] = plot(*args, **kwargs)
+            stored = read_picture(key)
+            if stored is None:
+                stored = plot(*args, **kwargs)
+                store_picture(key, stored)
+            _kept[key] = stored
             if len(_kept) > _MAX_KEPT:
                 _kept.popitem(last=False)
         _kept.move_to_end(key)
@@ -108,6 +115,8 @@ def _update(digest: Any, value: Any) -> None:
         digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
     elif isinstance(value, str | bytes | bool | int | float | None):
         digest.update(f"{type(value).__name__}{value!r}\0".encode())
+        if isinstance(value, str):
+            digest.update("\0".join(font_families(value)).encode())
     else:
         assert isinstance(value, Mapping | Sequence), type(value)
         digest.update(f"{len(value)}(".encode())

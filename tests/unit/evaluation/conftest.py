@@ -8,9 +8,10 @@ from cv_factory.evaluation.plots import fonts, style
 
 
 @pytest.fixture(autouse=True)
-def _nothing_drawn() -> None:
+def _nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No picture of an earlier test, with its fonts, is shown again."""
     style.forget_drawn()
+    monkeypatch.setattr(style, "read_picture", lambda key: None)
 
 
 @pytest.fixture

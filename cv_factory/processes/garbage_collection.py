@@ -1,0 +1,11 @@
+"""How often a process looks for garbage in reference cycles."""
+
+import gc
+
+
+def collect_rarely() -> None:
+    """Make collections rare, before imports: those of ZenML and MLflow make a million objects.
+
+    They stay, and looking through them again and again takes a quarter of a short command's time.
+    """
+    gc.set_threshold(100_000, 20, 100)
