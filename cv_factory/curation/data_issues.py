@@ -17,6 +17,7 @@ from cv_factory.data.validation.image_issues import (
     select_shown,
 )
 from cv_factory.reporting.html_page import render_html
+from cv_factory.reporting.numbers import format_count
 from cv_factory.reporting.page import Header, Text, Tile
 
 #: Columns of the CSV, in order; ``id`` is what ``data.exclude`` reads.
@@ -51,6 +52,16 @@ class DataIssues(Artifact):
     def counts(self) -> dict[str, int]:
         """Number of issues by kind."""
         return dict(Counter(issue.kind for issue in self.issues))
+
+    @property
+    def summary(self) -> str:
+        """Number of issues of each kind, in words."""
+        nouns = {
+            "label": "doubtful label",
+            "near_duplicate": "near duplicate",
+            "outlier": "outlier",
+        }
+        return ", ".join(format_count(self.counts.get(k, 0), noun) for k, noun in nouns.items())
 
     @property
     def suspicious_labels(self) -> list[ImageIssue]:
