@@ -38,8 +38,8 @@ class _Made:
         values[_OUTLIER, 5] = 40
         self.dataset = dataset_of(images)
         self.dataset.manifest.loc[list(_WRONG), "label"] ^= 1
-        parts = np.split(np.arange(_N), (140, 190))
-        self.split = Split(*parts, seed=0, dataset_fingerprint=self.dataset.fingerprint)
+        train, validation, test = np.split(np.arange(_N, dtype=np.int64), (140, 190))
+        self.split = Split(train, validation, test, 0, self.dataset.fingerprint)
         self.features = features_of(self.dataset, values)
 
 
