@@ -19,6 +19,13 @@ _MOST_IMAGES = 100_000
 #: Pixels of the longer side up to which images are no photos, such as digits of 8x8.
 _LARGEST_SMALL_SIDE = 24
 _N_PROBE_IMAGES = 20
+#: What a configuration for photos means, and what there is instead.
+_HINTS = {
+    "training_photos": "a head on features of a pretrained backbone; a network of your own "
+    "instead: --set model.name=small_cnn",
+    "validation_photos": "also doubtful labels and near duplicates, by features of a pretrained "
+    "backbone; without: --set features=null",
+}
 #: Settings of ``train`` that classical models use, too.
 _SHARED_TRAIN_SETTINGS = {"seed", "class_weights"}
 
@@ -76,7 +83,8 @@ def find_network_setting(given: Mapping[str, Any], head: str) -> str:
     name = model.get("name", head)
     if _is_network(name):
         return f"model.name={name}"
-    if "name" not in model and (others := model.keys() - MODEL_SECTIONS[head].model_fields.keys()):
+    own = MODEL_SECTIONS[head].model_fields if head in MODEL_SECTIONS else {}
+    if "name" not in model and (others := model.keys() - own.keys()):
         return f"model.{min(others)}"
     families = filter(_is_network, _subsection(_subsection(given, "search"), "families"))
     if family := next(families, ""):
@@ -119,12 +127,9 @@ def describe_images(config: DataConfig) -> tuple[bool, str]:
 
 
 def _print_choice(file: Path, reason: str) -> None:
-    hint = (
-        ": a head on features of a pretrained backbone. --set model.name=small_cnn trains a "
-        "network instead."
-    )
-    end = hint if file.stem == "training_photos" else "."
-    click.echo(f"Configuration: {file.relative_to(ROOT)}, since {reason}{end}", err=True)
+    hint = _HINTS.get(file.stem)
+    end = f": {hint}" if hint else ""
+    click.echo(f"Configuration: {file.relative_to(ROOT)}, since {reason}{end}.", err=True)
 
 
 def _parse_data(values: dict[str, Any]) -> DataConfig | None:

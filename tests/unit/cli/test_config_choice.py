@@ -44,6 +44,10 @@ def test_photos_get_a_head_on_features_and_the_run_says_why(
     assert line.startswith("Configuration: configs/training_photos.yaml, since ")
     assert "images larger than 24 pixels: a head on features" in line
     assert line.count("\n") == 1
+    validated = read(folders / name, pipeline="validation")
+    assert (validated.data, validated.split) == (config.data, config.split), "steps are shared"
+    assert validated.features == config.features
+    assert "configs/validation_photos.yaml, since " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
