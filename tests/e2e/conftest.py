@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.backbones import write_random_backbone
 from tests.support.commands import Done, run_all
+from tests.support.images import write_photo_folders
 from tests.support.project import Completed, Project
 from tests.support.registry_history import COMMANDS
 
@@ -51,6 +53,26 @@ def trained_project(
         workbench.history["training"] = _train(workbench, tmp_path_factory)
         workbench.save("trained")
     yield from _in_state(workbench, "trained")
+
+
+@pytest.fixture
+def photos_project(workbench: Project) -> Iterator[Project]:
+    """A project in which the plain command trained on photos: ``history["photos"]`` is its output.
+
+    The photos are ``home / "photos"``, three classes of twelve. The backbone is a small one of
+    random weights, which its copy of the project has in place of EfficientNet-Lite0.
+    """
+    if not workbench.has("photos"):
+        _make_applied(workbench)
+        workbench.restore("applied")
+        write_photo_folders(workbench.home / "photos")
+        write_random_backbone(workbench.root)
+        source = ("data.source=folder", f"data.path={workbench.home / 'photos'}")
+        words = [word for setting in source for word in ("--set", setting)]
+        training = ("--pipeline", "training", "--model", "photos", *words)
+        workbench.history["photos"] = workbench.run(*training)
+        workbench.save("photos")
+    yield from _in_state(workbench, "photos")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,23 @@ from cv_factory.transforms.fitted import FittedTransform, fit_transform
 from tests.support.digits import load_digits
 
 Floats = npt.NDArray[np.float32]
+_RANDOM_BACKBONE = """
+import torch
+
+from cv_factory.features.backbones import PretrainedBackbone
+
+
+def check_available(architecture):
+    pass
+
+
+def load(architecture, input_size):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 48, 7, stride=4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+    )
+    return PretrainedBackbone(network, (127.0,) * 3, (128.0,) * 3, "0" * 64, "Apache-2.0")
+"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,12 @@ def make_backbone(input_size: int = 12, n_features: int = 24) -> Backbone:
     )
     serialized = set_versions(helper.make_model(graph)).SerializeToString(deterministic=True)
     return Backbone(serialized, "random", input_size, n_features, "0" * 64, "Apache-2.0")
+
+
+def write_random_backbone(project: Path) -> None:
+    """Put a small backbone of random weights in the place of a project's EfficientNet-Lite0."""
+    file = project / "cv_factory" / "features" / "backbones" / "efficientnet_lite0.py"
+    file.write_text(_RANDOM_BACKBONE, encoding="utf-8")
 
 
 @cache

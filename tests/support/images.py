@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 
 def scene(height: int = 24, width: int = 32) -> npt.NDArray[np.uint8]:
@@ -38,3 +39,22 @@ def write_class_folders(root: Path, per_class: int = 30, size: int = 12) -> None
             else:
                 pixels[:: 2 + number % 2] += 120
             (root / name / f"{number:03d}.png").write_bytes(encode(Image.fromarray(pixels)))
+
+
+def write_photo_folders(root: Path, per_class: int = 12) -> None:
+    """Write pieces of scikit-learn's two photographs as three classes, as cameras leave them.
+
+    Sizes and shapes differ, there are JPEGs and PNGs, and one photo of each class is grey.
+    """
+    china, flower = (Image.fromarray(photo) for photo in load_sample_images().images)
+    rng = np.random.default_rng(0)
+    rows = {"sky": (china, 0, 60), "roof": (china, 130, 300), "flower": (flower, 100, 300)}
+    for name, (photo, first, last) in rows.items():
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            side = int(rng.integers(30, 100))
+            left, top = int(rng.integers(100, 400)), int(rng.integers(first, last - side // 2))
+            piece = photo.crop((left, top, left + side, top + side // 2))
+            kind = "png" if number % 3 else "jpeg"
+            content = encode(piece.convert("L") if number == 1 else piece, kind.upper())
+            (root / name / f"{number:03d}.{kind}").write_bytes(content)
