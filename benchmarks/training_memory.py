@@ -47,7 +47,9 @@ def train_streamed() -> dict[str, float]:
             reference=np.array(images[:256]),
             transform=FittedTransform.load(Path(os.environ["BENCHMARK_TRANSFORM"])),
             model=SmallCNNConfig(channels=[4, 4]),
-            config=TrainConfig(epochs=1, batch_size=256, resident_mb=0, device="cpu"),
+            config=TrainConfig(
+                epochs=1, batch_size=256, resident_mb=0, precision="fp32", device="cpu"
+            ),
         )
         start = time.perf_counter()
         with PeakMemory() as memory:

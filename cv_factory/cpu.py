@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 _PROC = Path("/proc/self")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def available_cpus() -> int:
@@ -92,6 +93,31 @@ def fitting_threads() -> int:
     """
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(available_cpus(), int(limit)) if limit.isdigit() and int(limit) else available_cpus()
+
+
+def read_cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """Return the instruction sets of an x86 processor as Linux names them, such as ``avx2``.
+
+    Empty on other processors and systems.
+    """
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "flags":
+                return frozenset(value.split())
+    return frozenset()
+
+
+def limit_spinning() -> None:
+    """Let threads of OpenMP sleep soon after they began to wait for each other.
+
+    By default they spin for milliseconds, thousands of times a second. Where another process has
+    a CPU, that takes the time of the thread that is waited for. 1,000 rounds, some microseconds,
+    are what GNU's OpenMP itself does where it knows of more threads than CPUs. Libraries read the
+    variable when they are loaded, so this is called before PyTorch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def limit_library_threads() -> None:

@@ -31,6 +31,7 @@ class TrainedModelMaterializer(ArtifactMaterializer):
         return {
             "model": data.config.name,
             "best_epoch": data.best_epoch,
+            **({} if data.precision == "fp32" else {"precision": data.precision}),
             **({"instability": instability} if instability else {}),
             "validation_accuracy": best["validation_accuracy"],
             "validation_loss": best["validation_loss"],

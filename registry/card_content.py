@@ -67,6 +67,7 @@ def build_card_content(
             "architecture": trained.config.name,
             "parameters": count(candidate.predictor.graph)[0],
             **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
+            **({} if trained.precision == "fp32" else {"trained in": trained.precision}),
             "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
             "precision": contract.precision,
             "PCA components for drift": contract.n_features,

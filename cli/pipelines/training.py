@@ -172,7 +172,9 @@ def _check_device(config: TrainConfig, zenml: ZenMLConfig) -> None:
 
     operator = Client().active_stack.step_operator
     is_here = getattr(operator and operator.config, "is_local", False)
-    is_default = config.precision == "fp32" and config.device != "cuda" and not config.compile
+    is_default = (
+        config.precision in ("auto", "fp32") and config.device != "cuda" and not config.compile
+    )
     if not is_here or is_default:
         return
     from cv_factory.training.device import count_processes, select_device

@@ -57,7 +57,11 @@ class TrainConfig(Section):
     cutout: int = Field(
         0, ge=0, le=512, description="side of a square that is blanked out, in pixels; 0 for none"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="auto: bf16 for images of 16 pixels and more where the processor or GPU has "
+        "instructions for it, else fp32",
+    )
     compile: bool = Field(False, description="torch.compile: needs a C++ compiler, or a GPU")
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda"] = Field(

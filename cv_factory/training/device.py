@@ -1,17 +1,25 @@
 """Device, precision and number of processes of a training, checked before it starts."""
 
+import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from cv_factory.config.train import TrainConfig
-from cv_factory.cpu import fitting_threads
+from cv_factory.cpu import fitting_threads, read_cpu_flags
 from cv_factory.errors import TrainingError
 
+_log = logging.getLogger(__name__)
+
+#: Instruction sets of x86 processors that multiply bf16; without them it is emulated.
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+#: Smaller images gain nothing from bf16: the layers' overhead is what takes the time.
+_SMALLEST_BF16_SIDE = 16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,6 +41,19 @@ def select_device(config: TrainConfig) -> torch.device:
     if config.compile and device.type == "cpu":
         _check_compiler()
     return device
+
+
+def choose_precision(
+    config: TrainConfig, device: torch.device, image_shape: tuple[int, int, int]
+) -> str:
+    """Return ``train.precision`` or, for auto, what the device computes fast: bf16 or fp32.
+
+    Nothing is timed: equal machines get equal weights, however busy they are.
+    """
+    if config.precision != "auto":
+        return config.precision
+    has_bf16 = bool(_BF16_FLAGS & read_cpu_flags()) if device.type == "cpu" else _has_bf16()
+    return "bf16" if has_bf16 and min(image_shape[:2]) >= _SMALLEST_BF16_SIDE else "fp32"
 
 
 def count_processes(config: TrainConfig, device: torch.device) -> int:
@@ -79,25 +100,30 @@ def limit_threads(processes: int) -> None:
 def deterministic(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch and, on a CPU, require deterministic kernels; restore both at the end.
 
+    Memory is not filled before it is written, as torch would do for kernels that read it so: none
+    of ours does, and it takes a twentieth of the time.
     On a GPU some kernels have no deterministic variant, and those that have one are slower: there
     two trainings agree but for rounding.
     """
     before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark = torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(device.type == "cpu")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = device.type == "cuda"
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = benchmark
 
 
 def _check_precision(config: TrainConfig, device: torch.device) -> None:
     """Try the precision on one small layer: what a CPU can do depends on its instructions."""
-    if config.precision == "fp32":
+    if config.precision in ("auto", "fp32"):
         return
     try:
         layer = torch.nn.Conv2d(4, 4, 3).to(device)
@@ -112,6 +138,31 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
             f"train.precision is {config.precision}, which {describe_device(device)} does not "
             "support. Set it to fp32."
         )
+    if device.type == "cpu" and (ratio := _measure_slowdown(config.precision)) > 1:
+        _log.warning(
+            "train.precision is %s, with which this processor takes %.1f times as long as with "
+            "fp32. Set it to auto or fp32.",
+            *(config.precision, ratio),
+        )
+
+
+def _measure_slowdown(precision: str) -> float:
+    """Return how many times as long as in fp32 two convolutions take on the CPU, with backward."""
+    convolutions = torch.nn.Sequential(
+        torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.Conv2d(32, 32, 3, padding=1)
+    )
+    images = torch.zeros(16, 32, 16, 16).contiguous(memory_format=torch.channels_last)
+
+    def measure(name: str) -> float:
+        start = time.perf_counter()
+        with autocast(torch.device("cpu"), name):
+            outputs = convolutions(images)
+        outputs.float().sum().backward()
+        return time.perf_counter() - start
+
+    # The shortest of some runs: the first prepare the kernels, and other processes may interrupt.
+    seconds = {name: min(measure(name) for _ in range(5)) for name in ("fp32", precision)}
+    return seconds[precision] / seconds["fp32"]
 
 
 def _check_compiler() -> None:

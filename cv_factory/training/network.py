@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,7 @@ from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
 from cv_factory.training.device import (
+    choose_precision,
     count_processes,
     describe_device,
     deterministic,
@@ -38,8 +40,10 @@ def train_network(
 
     Args and errors as for ``cv_factory.training.train.train``; data and split identify checkpoints.
     """
-    config = job.config
-    device = select_device(config)
+    device = select_device(job.config)
+    precision = choose_precision(job.config, device, job.image_shape)
+    config = job.config.model_copy(update={"precision": precision})
+    job = replace(job, config=config)
     processes, nodes = count_processes(config, device), detect_nodes(os.environ)
     if nodes.rank:
         raise TrainingError(
@@ -53,8 +57,9 @@ def train_network(
     key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
     with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
         _log.info(
-            "Training on %s, in batches of %d of %d images.",
-            *(describe_device(device, processes, nodes.count), job.batch_size, len(job.train)),
+            "Training on %s in %s, in batches of %d of %d images.",
+            *(describe_device(device, processes, nodes.count), precision),
+            *(job.batch_size, len(job.train)),
         )
         with EpochProgress(config.epochs) as progress:
 
@@ -84,7 +89,7 @@ def fit_network(
     """Train in this process, as one of its group.
 
     Args:
-        job: Data, model and settings.
+        job: Data, model and settings, with the precision chosen.
         device: Of this process.
         group: Rank of this process, and number of all.
         checkpoints: To write to and resume from; None for no checkpoints.
@@ -108,4 +113,5 @@ def fit_network(
         history=trainer.history,
         best_epoch=trainer.best_epoch,
         reference=Reference(job.reference, probabilities),
+        precision=job.config.precision,
     )

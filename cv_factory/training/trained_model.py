@@ -39,6 +39,7 @@ class TrainedModel(Artifact):
         history: Metrics of each epoch; for a classical model one entry.
         best_epoch: The epoch, from 1, whose weights these are.
         reference: Images and the live model's probabilities, which an export must reproduce.
+        precision: Of a network's forward passes in training: fp32, bf16 or fp16.
     """
 
     KIND: ClassVar[str] = "model"
@@ -52,6 +53,7 @@ class TrainedModel(Artifact):
     history: tuple[dict[str, float], ...]
     best_epoch: int
     reference: Reference
+    precision: str = "fp32"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -83,6 +85,7 @@ class TrainedModel(Artifact):
             "n_classes": self.n_classes,
             "history": list(self.history),
             "best_epoch": self.best_epoch,
+            **({} if self.precision == "fp32" else {"precision": self.precision}),
         }
 
     @classmethod
@@ -98,5 +101,6 @@ class TrainedModel(Artifact):
             graph=b"" if weights.exists() else (directory / _GRAPH).read_bytes(),
             history=tuple(body["history"]),
             best_epoch=body["best_epoch"],
+            precision=body.get("precision", "fp32"),
             reference=Reference(**load_npz(directory / _REFERENCE, ("images", "probabilities"))),
         )

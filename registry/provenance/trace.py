@@ -158,6 +158,10 @@ def _train_again(trace: Trace) -> Predictor:
         dataset, split.train, TransformConfig.model_validate(parameters["fit_transform"]["config"])
     )
     model, config = load_training_settings(trace.version, parameters)
+    if config.precision == "auto":
+        # What it stood for then: another processor would choose another.
+        stored = versions.load_linked_artifact(trace.version, "trained_model", TrainedModel)
+        config = config.model_copy(update={"precision": stored.precision})
     trained = train(dataset, split, transform, model, config)
     export = parameters["export"]
     calibration = CalibrationConfig.model_validate(export.get("calibration", {}))

@@ -1,11 +1,18 @@
 """CPUs of a process: those of its affinity, or fewer where a control group has a quota."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cv_factory import cpu
-from cv_factory.cpu import available_cpus, limit_library_threads, read_cpu_quotas
+from cv_factory.cpu import (
+    available_cpus,
+    limit_library_threads,
+    limit_spinning,
+    read_cpu_flags,
+    read_cpu_quotas,
+)
 
 V2_MOUNT = "30 24 0:26 {root} {point} ro,nosuid - cgroup2 cgroup rw,nsdelegate"
 V1_MOUNT = "31 24 0:27 {root} {point} ro,nosuid - cgroup cgroup rw,cpu,cpuacct"
@@ -79,6 +86,28 @@ def test_cpus_are_the_affinity_or_the_smallest_quota(
     monkeypatch.setattr(cpu, "_schedulable_cpus", lambda: 8)
     monkeypatch.setattr(cpu, "read_cpu_quotas", lambda: quotas)
     assert available_cpus() == cpus
+
+
+def test_flags_of_the_processor_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x86").write_text(
+        "processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16\n\nflags : fpu\n"
+    )
+    (tmp_path / "arm").write_text("processor\t: 0\nFeatures\t: fp bf16\n")
+    assert read_cpu_flags(tmp_path / "x86") == {"fpu", "avx2", "avx512_bf16"}
+    assert read_cpu_flags(tmp_path / "arm") == read_cpu_flags(tmp_path / "none") == frozenset()
+
+
+def test_waiting_threads_sleep_soon_unless_the_user_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variables, spinning in (
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ):
+        monkeypatch.setattr(os, "environ", dict(variables))
+        limit_spinning()
+        assert os.environ == spinning
 
 
 def test_thread_pools_of_libraries_follow_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:

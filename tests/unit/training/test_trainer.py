@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from pydantic import ValidationError
 from cv_factory.config.train import TrainConfig
 from cv_factory.errors import TrainingError
 from cv_factory.models.small_cnn import SmallCNNConfig
+from cv_factory.training import device as device_module
 from cv_factory.training import stability
 from cv_factory.training.augment import augment, pad, sample_augmentation
 from cv_factory.training.batches import StreamedImages
 from cv_factory.training.class_weights import class_weights
-from cv_factory.training.device import select_device
+from cv_factory.training.device import choose_precision, select_device
 from cv_factory.training.optimization import (
     apply_schedule,
     build_optimizer,
@@ -210,6 +212,33 @@ def test_an_unsupported_precision_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         TrainingError, match=r"train\.precision is bf16, which the CPU .* does not support"
     ):
         select_device(TrainConfig(precision="bf16", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "side", "precision"),
+    [
+        ({"avx2", "avx512_bf16"}, 32, "bf16"),
+        ({"amx_bf16"}, 16, "bf16"),
+        ({"avx512_bf16"}, 8, "fp32"),
+        ({"avx2", "avx512f"}, 32, "fp32"),
+    ],
+)
+def test_automatic_precision_is_what_the_processor_computes_fast(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], side: int, precision: str
+) -> None:
+    monkeypatch.setattr(device_module, "read_cpu_flags", lambda: frozenset(flags))
+    shape, cpu = (64, side, 3), torch.device("cpu")
+    assert choose_precision(TrainConfig(), cpu, shape) == precision
+    assert choose_precision(TrainConfig(precision="fp16"), cpu, shape) == "fp16"
+
+
+def test_a_slow_precision_is_named_with_its_ratio(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = iter([0.0, 1.0] * 5 + [0.0, 7.3] * 5)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
+    select_device(TrainConfig(precision="bf16", device="cpu"))
+    assert "takes 7.3 times as long as with fp32" in caplog.text
 
 
 def test_compiling_without_a_compiler_is_refused(
