@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -87,6 +87,17 @@ def write_file(path: Path, text: str) -> None:
     """
     with _translate_write_errors(path):
         path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def write_new(path: Path) -> Iterator[TextIO]:
+    """Open a new output file that an option names, for CSV.
+
+    Raises:
+        ConfigError: It exists, or cannot be written.
+    """
+    with _translate_write_errors(path), path.open("x", newline="", encoding="utf-8") as file:
+        yield file
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""``run.py labels``: choose what to label, and see what the labels say."""
+"""``run.py labels``: choose what to label, see what the labels say, and which are doubtful."""
 
 import csv
 import json
+import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import JSON_OPTION, MODEL_OPTION, STACK_OPTION
-from cli.session import activate_stack
+from cli.session import activate_stack, open_registry, write_new
 from cv_factory.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _DAYS_OPTION = click.option(
 
 @click.group("labels")
 def command() -> None:
-    """Choose what to label, and see what the labels say."""
+    """Choose what to label, see what the labels say, and which are doubtful."""
 
 
 @command.command("queue")
@@ -80,8 +81,7 @@ def queue(
     A part is chosen uniformly, the others where versions disagree, the model is uncertain, or the
     image is unfamiliar; with known probabilities, so that what the labels say is not biased.
     """
-    if file.exists():
-        raise ConfigError(f"{file} exists: name another file (--to), or move it away.")
+    _refuse_existing(file, "--to")
     name, window = _load_window(model_name, stack, days, version)
     if unanswered:
         chosen = window.rows["inclusion_probability"].notna().to_numpy() & ~window.has_label
@@ -175,6 +175,96 @@ def status(days: float | None, model_name: str | None, stack: str | None, as_jso
         return 0
     click.echo(_describe(name, report, accuracies))
     return 0
+
+
+@command.command("suspicious")
+@click.option(
+    "--out",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="New CSV: id, path, part, kind, given and likely label, score.",
+)
+@click.option("--version", type=click.IntRange(1), help="Of the model.  [default: the newest]")
+@MODEL_OPTION
+@STACK_OPTION
+def suspicious(file: Path, version: int | None, model_name: str | None, stack: str | None) -> int:
+    """Write a CSV of doubtful labels, near duplicates and outliers.
+
+    Of the images that a model was trained on; with neither --model nor --version, of those that
+    were trained on or validated last. Runs whose configuration has a section "features" look for
+    them.
+    """
+    _refuse_existing(file)
+    activate_stack(stack)
+    from registry.stored_issues import load_issues
+
+    issues, origin = load_issues(model_name, version)
+    with write_new(file) as opened:
+        issues.write_csv(opened)
+    click.echo(f"{file}: {issues.summary} among {issues.n_images:,} images of {origin}.")
+    for notice in issues.notices:
+        click.echo(notice)
+    click.echo(
+        "Look at them, and correct labels at their source. Remove the rows of images that are "
+        f"right; the others are left out by: --set data.exclude={shlex.quote(str(file))}"
+    )
+    return 0
+
+
+@command.command("next")
+@click.option(
+    "--from",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of images without labels.",
+)
+@click.option("--n", default=100, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--out",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="New CSV to fill in.",
+)
+@MODEL_OPTION
+@STACK_OPTION
+def next_images(folder: Path, n: int, file: Path, model_name: str | None, stack: str | None) -> int:
+    """Write a CSV of the images in a folder whose labels would teach a model most.
+
+    Those that the version in production, or else in staging, is uncertain of, and that are unlike
+    each other. Once the column label is filled in, --set data.additional=FILE trains on them, too.
+    """
+    _refuse_existing(file)
+    registry = open_registry(model_name, stack)
+    from cv_factory.curation.label_selection import rank_folder
+    from registry.versions import load_predictor
+
+    stages = {stage: number for number, stage in registry.stages().items()}
+    number = stages.get("production") or stages.get("staging")
+    if number is None:
+        raise ConfigError(
+            f"{registry.model_name} has no version in production or staging: see python run.py "
+            f"models --model {registry.model_name}"
+        )
+    selection = rank_folder(load_predictor(registry.get_version(number)), folder, n)
+    with write_new(file) as opened:
+        selection.write_csv(opened, file.parent)
+    click.echo(
+        f"{file}: {len(selection.images):,} of {selection.n_images:,} images to label, by "
+        f"{registry.model_name} version {number}."
+    )
+    if selection.unreadable:
+        id_, reason = selection.unreadable[0]
+        click.echo(f"{len(selection.unreadable):,} cannot be read, such as {id_}: {reason}.")
+    click.echo(f"Fill in the column label, then: --set data.additional={shlex.quote(str(file))}")
+    return 0
+
+
+def _refuse_existing(file: Path, option: str = "--out") -> None:
+    if file.exists():
+        raise ConfigError(f"{file} exists: name another file ({option}), or move it away.")
 
 
 def _load_window(

@@ -283,6 +283,11 @@ class DataConfig(Section):
     max_unreadable_share: Fraction = Field(
         0.01, description="share of images that may be unreadable before the run stops"
     )
+    exclude: Location | None = Field(
+        None,
+        description="CSV or Parquet table whose column id names images that are left out, such as "
+        "run.py labels suspicious writes it",
+    )
     drop_classes_below: Annotated[int, Field(ge=2)] | None = Field(
         None, description="leave out classes with fewer images than this, and say which"
     )
@@ -341,9 +346,10 @@ class DataConfig(Section):
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the settings that can change a result: not where named sets lie."""
         fields = self.model_dump(mode="json", exclude={"data_dir": True})
-        if self.side is None:
-            # Predictors of earlier releases keep their fingerprint.
-            del fields["side"]
+        # Left out where not given: predictors of earlier releases keep their fingerprint.
+        for name in ("side", "exclude"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
 

@@ -55,7 +55,7 @@ class ScoringModel:
 
 
 @dataclass(frozen=True)
-class _Row:
+class ScoredRecord:
     """One record with its scores, or the problem that prevented them.
 
     It holds no pixels: the rows of a whole part wait to be written.
@@ -121,7 +121,8 @@ def score(job: BatchJob, output: OutputFolder) -> BatchPredictions:
     if len(missing) < len(parts):
         _LOGGER.info("%d of %d parts are already there", len(parts) - len(missing), len(parts))
     remaining = np.concatenate([positions[span] for span in missing.values()] or [positions[:0]])
-    rows = track(_predict(job, remaining), "Scoring images", len(remaining))
+    scored = predict_records(job.source, job.config, job.model.predictor, remaining)
+    rows = track(scored, "Scoring images", len(remaining))
     for name, part in zip(missing, chunked(rows, job.rows_per_part), strict=True):
         output.write(name, _encode_parquet(part, job.model))
     summary = _summarize(job, output, list(parts))
@@ -172,15 +173,19 @@ def _part_ranges(n: int, rows_per_part: int) -> dict[str, slice]:
     }
 
 
-def _predict(job: BatchJob, positions: npt.NDArray[np.int64]) -> Iterator[_Row]:
-    """Yield a row for each record, in order; all cores read, decode and predict a little ahead."""
-    source, predictor = job.source, job.model.predictor
+def predict_records(
+    source: ImageSource,
+    config: DataConfig,
+    predictor: Predictor,
+    positions: npt.NDArray[np.int64],
+) -> Iterator[ScoredRecord]:
+    """Predict records in order; all cores read, decode and predict a little ahead."""
     contract = predictor.contract
     target = ImageFormat(*contract.input_shape, contract.value_range)
     image_bytes = target.height * target.width * target.channels
     size = max(1, min(_TASK_IMAGES, _TASK_BYTES // image_bytes))
     work = partial(
-        _predict_task, target=target, config=job.config, predict=predictor.predict_single_threaded
+        _predict_task, target=target, config=config, predict=predictor.predict_single_threaded
     )
     with ThreadPoolExecutor(source.readers, thread_name_prefix="score") as pool:
         tasks = chunked(source.records(positions), size)
@@ -193,14 +198,17 @@ def _predict_task(
     target: ImageFormat,
     config: DataConfig,
     predict: Callable[[npt.NDArray[np.uint8]], Prediction],
-) -> list[_Row]:
+) -> list[ScoredRecord]:
     decoded = [decode_record(record, target, config) for record in records]
     images = [d.pixels for d in decoded if d.pixels is not None]
     scores = iter(predict(np.stack(images)).rows() if images else ())
-    return [_Row(d.record, d.problem, None if d.pixels is None else next(scores)) for d in decoded]
+    return [
+        ScoredRecord(d.record, d.problem, None if d.pixels is None else next(scores))
+        for d in decoded
+    ]
 
 
-def _encode_parquet(rows: list[_Row], model: ScoringModel) -> bytes:
+def _encode_parquet(rows: list[ScoredRecord], model: ScoringModel) -> bytes:
     contract = model.predictor.contract
     names = contract.class_names
     probabilities = [None if row.scores is None else row.scores.probabilities for row in rows]

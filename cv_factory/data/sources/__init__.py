@@ -149,4 +149,14 @@ def open_source(config: DataConfig, *, labelled: bool = True) -> ImageSource:
     source: ImageSource = module.open_source(config, labelled=labelled)
     if labelled and config.drop_classes_below is not None:
         source.drop_classes_below(config.drop_classes_below)
-    return source
+    return source if config.exclude is None else _exclude(source, config)
+
+
+def _exclude(source: ImageSource, config: DataConfig) -> ImageSource:
+    from cv_factory.data.sources._exclusion import ExcludingSource, read_exclusion_list
+
+    try:
+        return ExcludingSource(source, read_exclusion_list(config))
+    except BaseException:
+        source.close()
+        raise

@@ -1,0 +1,173 @@
+"""Leaves out of any source the images whose ids a table lists (``data.exclude``)."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_factory.config.data import DataConfig
+from cv_factory.data.sources import ImageRecord, ImageSource
+from cv_factory.data.sources._rows import parse_text
+from cv_factory.data.sources._tables import open_table
+from cv_factory.data.storage.environment import expand
+from cv_factory.data.storage.stores import FsspecStore, parse_scheme
+from cv_factory.errors import SourceError
+from cv_factory.reporting.numbers import format_count
+
+_COLUMN = "id"
+_ENCODING_HINT = "save it as UTF-8"
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class ExclusionList:
+    """Ids of images that are left out.
+
+    Attributes:
+        name: Of the table, as the user named it.
+        ids: The ids.
+        sha256: Of the table.
+    """
+
+    name: str
+    ids: frozenset[str]
+    sha256: str
+
+
+def read_exclusion_list(config: DataConfig) -> ExclusionList:
+    """Read the table that ``data.exclude`` names: CSV or Parquet with a column ``id``.
+
+    Raises:
+        SourceError: It cannot be read, or has no such column.
+    """
+    name = config.exclude or ""
+    content = _read(name, config)
+    table = open_table(io.BytesIO(content), name, None, _ENCODING_HINT)
+    if _COLUMN not in table.columns:
+        listing = ", ".join(map(repr, table.columns)) or "none"
+        raise SourceError(
+            f"{name} (data.exclude) has no column {_COLUMN!r}; its columns are {listing}. Give one "
+            "row an image with its id, as run.py labels suspicious writes them."
+        )
+    try:
+        ids = frozenset(parse_text(row[_COLUMN]) for row in table.rows({_COLUMN}))
+    except ValueError as error:
+        raise SourceError(f"{name} (data.exclude): an id is {error}.") from None
+    return ExclusionList(name, ids - {""}, hashlib.sha256(content).hexdigest())
+
+
+class ExcludingSource(ImageSource):
+    """A source without the images of an exclusion list."""
+
+    def __init__(self, source: ImageSource, excluded: ExclusionList) -> None:
+        """Look for the listed images.
+
+        Raises:
+            SourceError: None of them is here, or a class would be left without images.
+        """
+        self._source = source
+        self._excluded = excluded
+        positions: list[int] = []
+        present: set[str] = set()
+        counts: Counter[str] = Counter()
+        for position, record in enumerate(source.records(np.arange(len(source)))):
+            label = record.label or "images without a label"
+            counts[label] += record.id not in excluded.ids
+            if record.id in excluded.ids:
+                present.add(record.id)
+            else:
+                positions.append(position)
+        self._positions = np.array(positions, np.int64)
+        if excluded.ids and not present:
+            raise SourceError(
+                f"None of the {format_count(len(excluded.ids), 'id')} in {excluded.name} "
+                f"(data.exclude), such as {min(excluded.ids)}, is of an image in "
+                f"{source.description}: name the list that was made for it."
+            )
+        if emptied := sorted(name for name, n in counts.items() if not n):
+            raise SourceError(
+                f"{excluded.name} (data.exclude) leaves no image of {', '.join(emptied)} in "
+                f"{source.description}: take images of it off the list, or remove the class from "
+                "the source."
+            )
+        self._notices = tuple(self._describe(present))
+
+    def _describe(self, present: set[str]) -> Iterator[str]:
+        excluded = self._excluded
+        if n := len(self._source) - len(self):
+            yield (
+                f"{format_count(n, 'image')} left out, as {excluded.name} says "
+                f"(data.exclude, SHA-256 {excluded.sha256[:12]})."
+            )
+        if unknown := sorted(excluded.ids - present):
+            more = len(unknown) - _MAX_NAMED
+            names = ", ".join(unknown[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+            yield (
+                f"{format_count(len(unknown), 'id')} in {excluded.name} (data.exclude) of no image "
+                f"in {self._source.description}: {names}."
+            )
+
+    @property
+    def description(self) -> str:
+        """The source's own: where the images are."""
+        return self._source.description
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The source's own: no class is left without images."""
+        return self._source.class_names
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The source's own, how many images were left out, and ids of no image."""
+        return (*self._source.notices, *self._notices)
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether the source tells when an image changes."""
+        return self._source.has_versions
+
+    @property
+    def readers(self) -> int:
+        """Number of threads that may read at once."""
+        return self._source.readers
+
+    def __len__(self) -> int:
+        """Return the number of images that are left."""
+        return len(self._positions)
+
+    def fingerprint(self) -> str:
+        """Digest of the source and of the list."""
+        return hashlib.sha256(
+            f"{self._source.fingerprint()}\n{self._excluded.sha256}".encode()
+        ).hexdigest()
+
+    def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
+        """Yield the records that are left, by their positions among themselves."""
+        return self._source.records(self._positions[indices])
+
+    def labels_and_parts(self, indices: npt.NDArray[np.int64]) -> Iterator[tuple[str | None, str]]:
+        """Yield label and official part of the records; reads no content."""
+        return self._source.labels_and_parts(self._positions[indices])
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def _read(name: str, config: DataConfig) -> bytes:
+    try:
+        if parse_scheme(name) in ("", "file"):
+            return Path(name.removeprefix("file://")).expanduser().read_bytes()
+        folder, _, base = expand(name, "data.exclude").rpartition("/")
+        with FsspecStore.connect(folder, config.storage_options).open(base) as file:
+            return file.read()
+    except OSError as error:
+        raise SourceError(
+            f"{name} (data.exclude) cannot be read: {error.strerror or error}."
+        ) from None
