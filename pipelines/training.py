@@ -54,10 +54,10 @@ def training(
         export_float(*export_inputs, config_fingerprint) if config.export.is_reduced else None
     )
     predictor = export(*export_inputs, config.export, config_fingerprint, float_predictor)
-    evaluation = evaluate(predictor, dataset, parts, config.evaluate, float_predictor)
     reference = build_reference(
         predictor, dataset, parts, config.evaluate.robustness_images, config.evaluate.seed
     )
+    evaluation = evaluate(predictor, dataset, parts, config.evaluate, float_predictor, reference)
     register(
         predictor,
         evaluation,

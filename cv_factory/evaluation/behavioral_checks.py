@@ -21,6 +21,7 @@ from cv_factory.evaluation.behavior import (
 from cv_factory.evaluation.corruptions import SEVERITIES, corrupt, corruption_names
 from cv_factory.evaluation.intervals import wilson
 from cv_factory.inference.predictor import Prediction, Predictor
+from cv_factory.inference.reference import Reference
 from cv_factory.progress import track
 
 Images = NDArray[np.uint8]
@@ -88,6 +89,25 @@ def measure_robustness(
         hits, n = int((predicted == labels).sum()), len(labels)
         low, high = wilson(hits, n, config.confidence)
         results.append(CorruptionResult(name, severity, hits / n, low, high, n))
+    return tuple(results)
+
+
+def read_robustness(reference: Reference, confidence: float) -> tuple[CorruptionResult, ...]:
+    """Return the accuracy on corrupted images that was measured for a reference.
+
+    Args:
+        reference: Of the predictor that is evaluated; may hold no such accuracy.
+        confidence: Of the intervals.
+    """
+    measured = {
+        (row.corruption, row.severity): row for row in reference.estimator_errors if row.severity
+    }
+    results = []
+    for (name, severity), row in measured.items():
+        hits = round(row.accuracy * row.n_images)
+        low, high = wilson(hits, row.n_images, confidence)
+        accuracy = hits / row.n_images
+        results.append(CorruptionResult(name, severity, accuracy, low, high, row.n_images))
     return tuple(results)
 
 

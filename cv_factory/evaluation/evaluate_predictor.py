@@ -8,13 +8,14 @@ import numpy.typing as npt
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.evaluation import behavioral_checks
-from cv_factory.evaluation.behavior import Behavior
+from cv_factory.evaluation.behavior import Behavior, CorruptionResult
 from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.evaluation.explain import explain_chosen
 from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.slices import assign_slices
 from cv_factory.inference.predictor import Prediction, Predictor
+from cv_factory.inference.reference import Reference
 from cv_factory.progress import track
 
 _BATCH = 1024
@@ -27,6 +28,7 @@ def evaluate_predictor(
     indices: Indices,
     config: EvaluateConfig,
     float_predictor: Predictor | None = None,
+    reference: Reference | None = None,
 ) -> Evaluation:
     """Evaluate a predictor on the images at ``indices`` and run the behavioral checks.
 
@@ -36,6 +38,7 @@ def evaluate_predictor(
         indices: Of the test split.
         config: What is measured.
         float_predictor: The same in float32, to measure what fewer bits have cost.
+        reference: Of this predictor: its accuracy on corrupted images is taken from there.
 
     Raises:
         EvaluationError: The predictor's classes or input shape are not the dataset's, or a slice
@@ -43,7 +46,7 @@ def evaluate_predictor(
     """
     outputs = score(predictor, dataset, indices)
     scores = outputs.probabilities
-    behavior = _run_behavioral_checks(predictor, dataset, indices, scores, config)
+    behavior = _run_behavioral_checks(predictor, dataset, indices, scores, config, reference)
     if float_predictor is not None:
         float_scores = score(float_predictor, dataset, indices).probabilities
         labels = dataset.labels[indices]
@@ -124,6 +127,7 @@ def _run_behavioral_checks(
     indices: Indices,
     scores: npt.NDArray[np.float32],
     config: EvaluateConfig,
+    reference: Reference | None,
 ) -> Behavior:
     labels, predicted = dataset.labels[indices], scores.argmax(axis=1)
     confidence = scores[np.arange(len(scores)), predicted].astype(np.float64)
@@ -132,10 +136,13 @@ def _run_behavioral_checks(
     few = behavioral_checks.evenly_spread(len(indices), max(config.robustness_images, 64))
     is_blank = dataset.manifest["contrast"].to_numpy()[indices] == 0
     sample = images[few]
+    corruptions: tuple[CorruptionResult, ...] = ()
+    if reference is not None and reference.predictor_fingerprint == predictor.fingerprint:
+        corruptions = behavioral_checks.read_robustness(reference, config.confidence)
+    elif config.robustness_images:
+        corruptions = behavioral_checks.measure_robustness(predictor, sample, labels[few], config)
     return Behavior(
-        corruptions=behavioral_checks.measure_robustness(predictor, sample, labels[few], config)
-        if config.robustness_images
-        else (),
+        corruptions=corruptions,
         consistency=behavioral_checks.measure_consistency(
             predictor, sample, flip=config.horizontal_flip
         ),

@@ -23,7 +23,8 @@ from cv_factory.errors import ArtifactError
 _GRAPH, _GOLDEN = "predictor.onnx", "golden.npz"
 #: Prefix of the graph's nodes and constants that compute ``unfamiliarity``.
 FAMILIARITY_PREFIX = "familiarity/"
-_BATCH = 256
+#: Images a run. Layers of a backbone are so large that those of few images fill the CPU's cache.
+_BATCH, _BACKBONE_BATCH = 256, 16
 #: Maximum absolute difference between a golden sample's probabilities here and at export.
 GOLDEN_TOLERANCE = 1e-5
 #: The same of their scores of unfamiliarity; above 1, relative to the score as well.
@@ -330,8 +331,9 @@ class Predictor(Artifact):
                 f"expected uint8 images (N, {', '.join(map(str, expected))}), "
                 f"got {images.dtype} {images.shape}"
             )
-        names, starts = self.contract.output_names, range(0, max(len(images), 1), _BATCH)
-        batches = [self._session.run(names, {"images": images[i : i + _BATCH]}) for i in starts]
+        size = _BATCH if self.contract.backbone is None else _BACKBONE_BATCH
+        names, starts = self.contract.output_names, range(0, max(len(images), 1), size)
+        batches = [self._session.run(names, {"images": images[i : i + size]}) for i in starts]
         return Prediction.concatenate([Prediction(*outputs) for outputs in batches])
 
     def predict_single_threaded(self, images: npt.NDArray[np.uint8]) -> Prediction:

@@ -17,6 +17,7 @@ from cv_factory.export.familiarity import add_familiarity
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.export.run_graph import run_graph
 from cv_factory.inference.predictor import Predictor
+from cv_factory.monitoring.build_reference import build_reference
 from cv_factory.transforms.feature_pca import fit_feature_pca, project_features
 from cv_factory.transforms.fitted import FittedTransform
 from tests.support.backbones import HeadOnFeatures, fit_head, make_backbone
@@ -148,8 +149,12 @@ def test_unfamiliar_images_are_recognized_in_features_and_detail(
 
 def test_it_is_evaluated_as_any_predictor(predictor: Predictor, head: HeadOnFeatures) -> None:
     config = EvaluateConfig(robustness_images=8, latency_runs=1, bootstrap_samples=100)
-    evaluation = evaluate_predictor(predictor, head.dataset, head.split.test[:64], config)
+    reference = build_reference(predictor, head.dataset, head.split, 8, config.seed)
+    evaluation = evaluate_predictor(
+        predictor, head.dataset, head.split.test, config, reference=reference
+    )
     behavior = evaluation.behavior
+    assert {row.n_images for row in behavior.corruptions} == {8}
     assert behavior.explanations[0].method == "occlusion"
     assert behavior.consistency is not None
     assert behavior.consistency.batch_difference < 1e-5

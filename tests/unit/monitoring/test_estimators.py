@@ -6,6 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cv_factory.config.evaluate import EvaluateConfig
+from cv_factory.evaluation.behavioral_checks import (
+    evenly_spread,
+    measure_robustness,
+    read_robustness,
+)
 from cv_factory.evaluation.corruptions import SEVERITIES, corruption_names
 from cv_factory.inference.reference import EstimatorError, Reference
 from cv_factory.monitoring.build_reference import MAX_IMAGES, build_reference
@@ -155,6 +161,10 @@ def test_a_reference_holds_both_parts_and_the_errors_of_every_corruption(tmp_pat
     assert kinds == {("none", 0), *((n, s) for n in corruption_names() for s in SEVERITIES)}
     assert len(reference.estimator_errors) == len(kinds) * len(ESTIMATORS)
     assert {row.n_images for row in reference.estimator_errors} == {40}
+    sample, config = split.test[evenly_spread(len(split.test), 40)], EvaluateConfig()
+    images, labels = dataset.images[sample], dataset.labels[sample]
+    measured = measure_robustness(predictor, images, labels, config)
+    assert read_robustness(reference, config.confidence) == measured
     for row in reference.estimator_errors:
         statistics = np.array([[8, 8, *row.statistics]], np.float32)
         error = expected_error(reference, row.estimator, row.estimate, statistics)
