@@ -2,13 +2,17 @@
 
 The header is written last and atomically, so that a directory without a valid header is an
 unfinished artifact. Reading never executes anything from the directory.
+
+A checksum is the SHA-256 of a file in hexadecimal digits. That of a large array is ``xxh3_128:``
+and its XXH3 of 128 bits, which takes a tenth of the time and finds damage as surely. Against
+forgery neither helps beside the file: provenance has the SHA-256 of each image's pixels.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,15 +23,58 @@ from cv_factory.errors import ArtifactError
 #: Files up to this size (bytes) are verified on every load; larger ones on demand.
 SMALL_FILE_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
+_SHA256, _XXH3 = "sha256", "xxh3_128"
+
+
+class ArrayChecksum:
+    """Checksum of the file of an array, whose bytes pass by: XXH3 above ``SMALL_FILE_BYTES``."""
+
+    def __init__(self, size: int) -> None:
+        """Begin a file of ``size`` bytes."""
+        self._algorithm = _XXH3 if size > SMALL_FILE_BYTES else _SHA256
+        self._digest = _create_digest(self._algorithm)
+
+    def update(self, content: bytes | memoryview) -> None:
+        """Add bytes; the GIL is released meanwhile."""
+        self._digest.update(content)
+
+    def format(self) -> str:
+        """Return the checksum as ``write_header`` takes it."""
+        digits: str = self._digest.hexdigest()
+        return digits if self._algorithm == _SHA256 else f"{self._algorithm}:{digits}"
+
+
+def checksum_array(path: Path) -> str:
+    """Return the ``ArrayChecksum`` of a file."""
+    checksum = ArrayChecksum(path.stat().st_size)
+    _read_into(path, checksum.update)
+    return checksum.format()
 
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits, reading it in 1 MiB chunks."""
-    digest = hashlib.sha256()
+    return _digest_file(path, _SHA256)
+
+
+def _digest_file(path: Path, algorithm: str) -> str:
+    digest = _create_digest(algorithm)
+    _read_into(path, digest.update)
+    digits: str = digest.hexdigest()
+    return digits
+
+
+def _read_into(path: Path, consume: Callable[[bytes], object]) -> None:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+            consume(chunk)
+
+
+def _create_digest(algorithm: str) -> Any:
+    if algorithm == _SHA256:
+        return hashlib.sha256()
+    from xxhash import xxh3_128
+
+    return xxh3_128()
 
 
 def canonical_json(value: Any) -> str:
@@ -95,13 +142,11 @@ def write_header(
         files: Names of the artifact's other files, with the checksums computed while writing or
             None.
     """
-    listing = {
-        name: {
-            "size": (directory / name).stat().st_size,
-            "sha256": checksum or sha256_file(directory / name),
-        }
-        for name, checksum in files.items()
-    }
+    listing = {}
+    for name, checksum in files.items():
+        algorithm, _, digits = (checksum or sha256_file(directory / name)).rpartition(":")
+        size = (directory / name).stat().st_size
+        listing[name] = {"size": size, algorithm or _SHA256: digits}
     header = {"kind": kind, "format_version": version, "files": listing, "body": dict(body)}
     write_atomic(directory / f"{kind}.json", canonical_json(header).encode())
 
@@ -197,5 +242,6 @@ def _check_file(
         raise ArtifactError(f"{path} has {size} bytes, {header_path.name} says {entry['size']}.")
     if size > SMALL_FILE_BYTES and not verify_large:
         return
-    if sha256_file(path) != entry.get("sha256"):
+    algorithm = _XXH3 if _XXH3 in entry else _SHA256
+    if _digest_file(path, algorithm) != entry.get(algorithm):
         raise ArtifactError(f"{path} does not match its checksum in {header_path.name}: damaged.")

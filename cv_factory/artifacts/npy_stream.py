@@ -1,6 +1,5 @@
 """Writes an ``.npy`` file batch by batch, so that an array larger than memory can be stored."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,34 +8,35 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK_BYTES = 8 * 2**20
+from cv_factory.artifacts.files import ArrayChecksum
+
+#: Bytes hashed while they are written, and those of an array that must be copied for it.
+_CHUNK_BYTES, _COPY_BYTES = 256 * 2**20, 8 * 2**20
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> str:
-    """Write an array as ``np.save`` does and return the SHA-256 of the file.
+    """Write an array as ``np.save`` does and return the checksum of the file.
 
-    The checksum is computed in a second thread while the next chunk is written.
+    The checksum is computed in a second thread, of each chunk while it is written.
 
     Args:
         path: The ``.npy`` file, created or overwritten.
         array: C-contiguous or not; at most 8 MiB of it are copied at a time.
     """
-    digest = hashlib.sha256()
-    rows = max(1, _CHUNK_BYTES // max(1, array.itemsize * int(np.prod(array.shape[1:]))))
+    checksum = ArrayChecksum(array.nbytes)
+    chunk_bytes = _CHUNK_BYTES if array.flags.c_contiguous else _COPY_BYTES
+    rows = max(1, chunk_bytes // max(1, array.itemsize * int(np.prod(array.shape[1:]))))
     with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as hashing:
         _write_header(file, array.dtype, array.shape)
-        with path.open("rb") as written:
-            digest.update(written.read())
-        pending = hashing.submit(digest.update, b"")
+        checksum.update(path.read_bytes())
         for start in range(0, len(array), rows):
             chunk = np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8)
-            pending.result()
-            pending = hashing.submit(digest.update, chunk.data)
+            pending = hashing.submit(checksum.update, chunk.data)
             remaining = chunk.data
             while len(remaining):
                 remaining = remaining[file.write(remaining) :]
-        pending.result()
-    return digest.hexdigest()
+            pending.result()
+    return checksum.format()
 
 
 def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

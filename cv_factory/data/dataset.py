@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 
 from cv_factory.artifacts.arrays import load_array
 from cv_factory.artifacts.artifact import Artifact
+from cv_factory.artifacts.files import checksum_array
 from cv_factory.artifacts.npy_stream import save_array
 from cv_factory.data.bit_depth import StoredValues, ValueRange
 from cv_factory.data.image_manifest import MANIFEST_COLUMNS as MANIFEST_COLUMNS
@@ -130,13 +132,18 @@ class ImageDataset(Artifact):
             yield self.images[indices[start : start + size]]
 
     def _write_files(self, directory: Path) -> dict[str, str | None]:
-        images_sha256 = None
-        if self.backing is not None:
-            _link_or_copy(self.backing.path, directory / _IMAGES)
-        else:
-            images_sha256 = save_array(directory / _IMAGES, self.images)
-        write_manifest(self.manifest, directory / _MANIFEST)
-        return {_IMAGES: images_sha256, _MANIFEST: None}
+        with ThreadPoolExecutor(1) as pool:
+            checksum = pool.submit(self._write_images, directory / _IMAGES)
+            write_manifest(self.manifest, directory / _MANIFEST)
+            _ = self.fingerprint  # for the header: computed once, while the pixels are written
+        return {_IMAGES: checksum.result(), _MANIFEST: None}
+
+    def _write_images(self, path: Path) -> str:
+        """Write the pixels; return their checksum."""
+        if self.backing is None:
+            return save_array(path, self.images)
+        _link_or_copy(self.backing.path, path)
+        return checksum_array(path)
 
     def _header(self) -> dict[str, Any]:
         header: dict[str, Any] = {

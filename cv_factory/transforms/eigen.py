@@ -1,7 +1,11 @@
 """Leading eigenvectors of a covariance matrix, to full precision and with a deterministic sign."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
+
+from cv_factory.cpu import fitting_threads
 
 #: From this size on, and this many times as many dimensions as eigenvectors, block Krylov pays.
 _LARGE, _SPARSE = 1024, 8
@@ -12,6 +16,7 @@ _FIRST_LOOK = 4
 #: Residual, relative to its eigenvalue, from which on an eigenpair counts as found. The error of
 #: the eigenvalue is at most the residual, and in practice about its square.
 _TOLERANCE = 1e-7
+_STRIPS = 4
 
 
 def leading_eigenvectors(
@@ -27,9 +32,14 @@ def leading_eigenvectors(
         Eigenvalues float64 ``(k,)``, not below 0, and orthonormal rows float64 ``(k, D)``; the
         entry of largest magnitude in each row is positive.
     """
+    from threadpoolctl import threadpool_limits
+
     is_large = len(covariance) >= max(_LARGE, _SPARSE * k)
-    eigenpairs = _block_krylov(covariance, k) if is_large else None
-    values, vectors = eigenpairs or _dense(covariance, k)
+    # Threads of OpenBLAS wait by spinning: beside a busy process two of them take 10 to 100 times
+    # as long as one.
+    with threadpool_limits(1, "blas"):
+        eigenpairs = _block_krylov(covariance, k) if is_large else None
+        values, vectors = eigenpairs or _dense(covariance, k)
     return np.maximum(values, 0.0), _fix_signs(np.ascontiguousarray(vectors.T))
 
 
@@ -58,23 +68,32 @@ def _block_krylov(covariance: npt.NDArray[np.float64], k: int) -> _Pairs | None:
     block = np.random.default_rng(0).standard_normal((dimension, width))
     block = qr(block, mode="economic")[0]
     basis = np.empty((dimension, n_blocks * width), order="F")
-    images, small = np.empty_like(basis), np.empty((n_blocks * width,) * 2)
+    small = np.empty((n_blocks * width,) * 2)
     for begin, end in ((number * width, (number + 1) * width) for number in range(n_blocks)):
-        image = covariance @ block
-        basis[:, begin:end], images[:, begin:end] = block, image
+        image = _multiply(covariance, block)
+        basis[:, begin:end] = block
         columns = basis[:, :end]
         inside = columns.T @ image
         small[:end, begin:end], small[begin:end, :end] = inside, inside.T
+        block, coupling = qr(image - columns @ inside, mode="economic")
+        # Once is not enough to be orthogonal to rounding, least where little of the image was left.
+        block, again = qr(block - columns @ (columns.T @ block), mode="economic")
         if end >= _FIRST_LOOK * width:
             values, coefficients = eigh(small[:end, :end], subset_by_index=[end - k, end - 1])
-            vectors = columns @ coefficients
-            residuals = np.linalg.norm(images[:, :end] @ coefficients - vectors * values, axis=0)
+            # Only the newest block's images leave the space.
+            residuals = np.linalg.norm(again @ coupling @ coefficients[begin:], axis=0)
             if (residuals <= _TOLERANCE * np.abs(values)).all():
-                return values[::-1], vectors[:, ::-1]
-        image -= columns @ inside
-        image -= columns @ (columns.T @ image)  # once is not enough to be orthogonal to rounding
-        block = qr(image, mode="economic")[0]
+                return values[::-1], (columns @ coefficients)[:, ::-1]
     return None
+
+
+def _multiply(
+    matrix: npt.NDArray[np.float64], block: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Multiply in strips, a thread each; their number is fixed, for it rounds."""
+    with ThreadPoolExecutor(fitting_threads(), thread_name_prefix="eigen") as pool:
+        strips = np.array_split(matrix, _STRIPS)
+        return np.concatenate(list(pool.map(lambda strip: strip @ block, strips)))
 
 
 def _fix_signs(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

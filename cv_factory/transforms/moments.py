@@ -8,6 +8,8 @@ in float64 are exact too: the covariance of bytes is the same in any order and o
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +21,11 @@ from cv_factory.cpu import fitting_threads
 Covariance = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 _SHIFT = 128
-#: Rows multiplied at once. 2048 products of at most 255 x 255 are far below 2**31; more rows would
-#: leave the processor's cache.
-_ROWS = 2048
-#: The matrix is symmetric: of so many strips, each is computed from its diagonal on.
-_STRIPS = 4
+#: Rows multiplied at once. 4096 products of at most 255 x 255 are far below 2**31.
+_ROWS = 4096
+#: The matrix is symmetric: of at least 4 strips of about so many rows, each is computed from its
+#: diagonal on.
+_STRIPS, _STRIP_ROWS = 4, 384
 #: Rows transposed at once, for the sake of the cache.
 _TRANSPOSED = 128
 #: 1024 products of at most 128 x 128 sum to at most 2**24, up to which float32 is exact.
@@ -61,25 +63,32 @@ class ByteMoments:
         self._sum = np.zeros(dimension)
         #: Products of the values with the values less ``_shift``; the upper part alone.
         self._gram = np.zeros((dimension, dimension))
-        bounds = np.linspace(0, dimension, _STRIPS + 1).astype(int).tolist()
+        n_strips = max(_STRIPS, dimension // _STRIP_ROWS)
+        bounds = np.linspace(0, dimension, n_strips + 1).astype(int).tolist()
         self._strips = [slice(*pair) for pair in itertools.pairwise(bounds)]
         self._multiply, self._shift = _byte_product()
+        self._pool = ThreadPoolExecutor(fitting_threads(), thread_name_prefix="gram")
 
     def add(self, rows: npt.NDArray[np.uint8]) -> None:
         """See ``Moments``."""
         for start in range(0, len(rows), _ROWS):
             part = np.ascontiguousarray(rows[start : start + _ROWS])
-            left = _transposed(part)
             # The other sign bit: 0 to 255 become -128 to 127 in two's complement.
             right = (part ^ 128).view(np.int8) if self._shift else part
-            for strip in self._strips:
-                product = self._multiply(left[strip], right[:, strip.start :])
-                self._gram[strip, strip.start :] += product
+            for _ in self._pool.map(partial(self._add_strip, part, right), self._strips):
+                pass
             self._sum += part.sum(axis=0, dtype=np.uint32)
             self.count += len(part)
 
+    def _add_strip(
+        self, rows: npt.NDArray[np.uint8], right: npt.NDArray[Any], strip: slice
+    ) -> None:
+        product = self._multiply(_transposed(rows[:, strip]), right[:, strip.start :])
+        self._gram[strip, strip.start :] += product
+
     def mean_and_covariance(self) -> Covariance:
         """See ``Moments``."""
+        self._pool.shutdown()
         offsets = self._sum - _SHIFT * self.count
         for strip in self._strips:
             upper = self._gram[strip, strip.start :]
@@ -163,7 +172,7 @@ def _matmul_integer(right: "np.dtype[Any]") -> _ByteProduct:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = fitting_threads()
+    options.intra_op_num_threads = 1  # each strip has a thread, which does not spin
     options.enable_cpu_mem_arena = False  # it would keep the largest product
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -8,10 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cv_factory.artifacts import files
 from cv_factory.artifacts.arrays import load_array, load_npz, load_tensors
-from cv_factory.artifacts.files import file_lock, read_header, write_atomic, write_header
+from cv_factory.artifacts.files import (
+    checksum_array,
+    file_lock,
+    read_header,
+    verify_files,
+    write_atomic,
+    write_header,
+)
+from cv_factory.artifacts.npy_stream import save_array
 from cv_factory.errors import ArtifactError
 
 
@@ -63,6 +73,34 @@ def test_a_changed_file_is_refused(artifact: Path, content: bytes | None, messag
         (artifact / "data.bin").write_bytes(content)
     with pytest.raises(ArtifactError, match=rf"data\.bin.*{message}"):
         read_header(artifact, "thing", 1)
+
+
+@pytest.mark.parametrize("is_contiguous", [True, False])
+@pytest.mark.parametrize(("limit", "algorithm"), [(10, "xxh3_128"), (10_000, "sha256")])
+def test_a_large_array_has_a_faster_checksum_that_finds_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, algorithm: str, is_contiguous: bool
+) -> None:
+    monkeypatch.setattr(files, "SMALL_FILE_BYTES", limit)
+    array = np.arange(3000, dtype=np.int16).reshape(10, 300)
+    checksum = save_array(tmp_path / "a.npy", array if is_contiguous else array[:, ::-1])
+    assert checksum == checksum_array(tmp_path / "a.npy")
+    write_header(tmp_path, "thing", 1, {}, {"a.npy": checksum})
+    entry = json.loads((tmp_path / "thing.json").read_text())["files"]["a.npy"]
+    assert sorted(entry) == sorted([algorithm, "size"])
+    read_header(tmp_path, "thing", 1, verify_large=True)
+    content = bytearray((tmp_path / "a.npy").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ArtifactError, match="does not match its checksum"):
+        verify_files(tmp_path, "thing")
+
+
+def test_a_large_array_with_a_checksum_of_the_last_release_is_verified(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SMALL_FILE_BYTES", 1)
+    assert "sha256" in json.loads((artifact / "thing.json").read_text())["files"]["data.bin"]
+    verify_files(artifact, "thing")
 
 
 def test_a_future_version_is_refused_and_named(artifact: Path) -> None:
