@@ -53,4 +53,5 @@ def _describe_backbone(backbone: Backbone) -> dict[str, MetadataType]:
         "license": backbone.license,
         "weights_sha256": backbone.weights_sha256,
         "backbone_fingerprint": backbone.fingerprint,
+        "fine_tuned_epochs": backbone.fine_tuned_epochs,
     }

@@ -11,6 +11,7 @@ from steps.export import export
 from steps.export_backbone import export_backbone
 from steps.export_float import export_float
 from steps.find_data_issues import find_data_issues
+from steps.fine_tune import fine_tune
 from steps.fit_transform import fit_transform
 from steps.ingest import ingest
 from steps.register import register
@@ -33,13 +34,15 @@ def training(
         features = compute_features(dataset, backbone, config.features.horizontal_flip)
         issues = find_data_issues(dataset, parts, features)
     report = validate_data(dataset, parts, config.validation, issues)
+    if features is not None and config.features is not None and config.features.fine_tune:
+        tuned = fine_tune(dataset, parts, features, config.features, config.train, after=[report])
+        features = compute_features(dataset, tuned, config.features.horizontal_flip)
     transform = fit_transform(dataset, parts, config.transform, features, after=[report])
     search_result = None
     if config.search is not None:
         space = (config.transform, config.model, config.train, config.search)
         search_result = search(dataset, parts, *space, features, after=[report])
-    sections = (config.model, config.train, config.features)
-    trained = train(dataset, parts, transform, *sections, search_result, features)
+    trained = train(dataset, parts, transform, config.model, config.train, search_result, features)
     export_inputs = (
         trained,
         transform,

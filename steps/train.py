@@ -5,7 +5,6 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 import materializers  # noqa: F401  (registers them)
-from cv_factory.config.features import FeaturesConfig
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.data.dataset import ImageDataset
@@ -28,7 +27,6 @@ def train(
     transform: FittedTransform,
     model: ModelConfig,
     config: TrainConfig,
-    features_config: FeaturesConfig | None = None,
     search_result: SearchResult | None = None,
     features: ImageFeatures | None = None,
 ) -> Annotated[TrainedModel, "trained_model"]:

@@ -25,5 +25,12 @@ class FeaturesConfig(Section):
         0,
         ge=0,
         le=1000,
-        description="epochs in which head and backbone are trained on, once the head is fitted",
+        description="epochs in which the backbone is trained on, with a linear head; the head of "
+        "model is fitted on its features afterwards. It takes gradient descent through all layers",
+    )
+    fine_tune_learning_rate: float = Field(
+        1e-3,
+        gt=0.0,
+        le=1.0,
+        description="the highest of the linear head; lower layers of the backbone have less",
     )

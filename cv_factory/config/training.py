@@ -101,6 +101,12 @@ class TrainingPipelineConfig(Section):
                     f"are for heads, and {name} is a network that is trained on pixels: remove the "
                     "section, or name a classical model, such as logistic_regression",
                 )
+        if self.search is not None and self.features is not None and self.features.fine_tune:
+            yield Problem(
+                ("search",),
+                "would score heads on images that the fine-tuned backbone was trained on: remove "
+                "the section, or set features.fine_tune=0",
+            )
         if self.registration.deploy_after is not None and not self.applicable_gates:
             yield Problem(
                 ("register", "deploy_after"),

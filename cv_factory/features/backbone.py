@@ -24,6 +24,7 @@ class Backbone(Artifact):
         n_features: F.
         weights_sha256: SHA-256 of the file with the weights.
         license: SPDX identifier of the weights' license, or where it is stated.
+        fine_tuned_epochs: Epochs that the weights were trained on, on the dataset at hand.
     """
 
     KIND: ClassVar[str] = "backbone"
@@ -35,6 +36,7 @@ class Backbone(Artifact):
     n_features: int
     weights_sha256: str
     license: str
+    fine_tuned_epochs: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -46,6 +48,7 @@ class Backbone(Artifact):
         return {_GRAPH: self.fingerprint}
 
     def _header(self) -> dict[str, Any]:
+        tuned = {"fine_tuned_epochs": self.fine_tuned_epochs} if self.fine_tuned_epochs else {}
         return {
             "name": self.name,
             "input_size": self.input_size,
@@ -53,6 +56,7 @@ class Backbone(Artifact):
             "weights_sha256": self.weights_sha256,
             "license": self.license,
             "fingerprint": self.fingerprint,
+            **tuned,
         }
 
     @classmethod

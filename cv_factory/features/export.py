@@ -1,6 +1,7 @@
 """Export of a pretrained backbone as an ONNX graph, checked against PyTorch on photographs."""
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,32 +35,43 @@ def export_backbone(name: str, input_size: int) -> Backbone:
             is too small for it.
         ExportError: The graph's features differ from the network's.
     """
-    import torch
-
-    from cv_factory.features._layers import NormalizedBackbone
+    from cv_factory.features.layers import NormalizedBackbone
 
     pretrained = load_backbone(name, input_size)
     _log.info("Exporting the backbone %s; license: %s.", name, pretrained.license)
-    module = NormalizedBackbone(pretrained.network, pretrained.mean, pretrained.std).eval()
-    photos = load_photos(input_size)
+    return export_network(
+        NormalizedBackbone(pretrained.network, pretrained.mean, pretrained.std),
+        Backbone(b"", name, input_size, 0, pretrained.weights_sha256, pretrained.license),
+    )
+
+
+def export_network(network: "nn.Module", description: Backbone) -> Backbone:
+    """Export a network from pixels to features, and compare both on photographs.
+
+    Args:
+        network: From RGB images float ``(N, 3, S, S)`` from 0 to 255 to features ``(N, F)``; on the
+            CPU.
+        description: Its graph and number of features are replaced.
+
+    Raises:
+        ConfigError: The input is too small for it.
+        ExportError: The graph's features differ from the network's.
+    """
+    import torch
+
+    photos = load_photos(description.input_size)
     try:
         with torch.inference_mode():
-            expected = module(torch.from_numpy(photos)).numpy()
+            expected = network.eval()(torch.from_numpy(photos)).numpy()
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
-            f"features.input_size: {input_size} pixels a side do not suit {name} "
-            f"({str(error).partition(chr(10))[0]}): give another one, such as 224."
+            f"features.input_size: {description.input_size} pixels a side do not suit "
+            f"{description.name} ({str(error).partition(chr(10))[0]}): give another one, such as "
+            "224."
         ) from None
-    graph = _to_onnx(module, photos)
-    check_parity(graph, photos, expected, name)
-    return Backbone(
-        graph=graph,
-        name=name,
-        input_size=input_size,
-        n_features=expected.shape[1],
-        weights_sha256=pretrained.weights_sha256,
-        license=pretrained.license,
-    )
+    graph = _to_onnx(network, photos)
+    check_parity(graph, photos, expected, description.name)
+    return replace(description, graph=graph, n_features=expected.shape[1])
 
 
 def load_photos(side: int) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@ The schedule is a function of the step alone, so that a checkpoint stores nothin
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,14 +17,20 @@ _MOMENTUM = (0.95, 0.85)
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build AdamW, or SGD with Nesterov momentum, over the parameters that require gradients."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    """Build AdamW, or SGD with Nesterov momentum, over the parameters that require gradients.
+
+    A network may have ``parameter_groups()``, which returns parameters in groups, each with its
+    share of the learning rate; else all have the same.
+    """
+    group = getattr(network, "parameter_groups", lambda: [(network.parameters(), 1.0)])
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.requires_grad], "share": share}
+        for parameters, share in group()
+    ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
@@ -34,13 +41,14 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
 def apply_schedule(
     optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, total: int
 ) -> float:
-    """Set the learning rate of a step (from 0, of ``total``) and return it.
+    """Set the learning rates of a step (from 0, of ``total``) and return the highest.
 
     One cycle (L. N. Smith and N. Topin, Super-Convergence, 2018) moves the momentum against the
     learning rate as well.
     """
-    group = optimizer.param_groups[0]
-    group["lr"] = config.learning_rate * learning_rate_factor(config, step, total)
+    learning_rate = config.learning_rate * learning_rate_factor(config, step, total)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["share"]
     if config.schedule == "one_cycle":
         high, low = _MOMENTUM
         rise, fall = _schedule_progress(config, step, total)
@@ -49,11 +57,12 @@ def apply_schedule(
             momentum = high + (low - high) * _cosine_ease(rise)
         else:
             momentum = low + (high - low) * _cosine_ease(fall)
-        if config.optimizer == "adamw":
-            group["betas"] = (momentum, group["betas"][1])
-        else:
-            group["momentum"] = momentum
-    return float(group["lr"])
+        for group in optimizer.param_groups:
+            if config.optimizer == "adamw":
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+    return learning_rate
 
 
 def learning_rate_factor(config: TrainConfig, step: int, total: int) -> float:

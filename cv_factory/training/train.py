@@ -46,7 +46,7 @@ def train(
             the loss is not a number.
     """
     _check_lineage(dataset, split, transform, features)
-    _check_classes(dataset, split)
+    check_classes(dataset, split)
     _log.info("Preparing to train %s on %s images.", model.name, f"{len(split.train):,}")
     job = TrainingJob(
         images=dataset.images,
@@ -92,8 +92,12 @@ def _check_lineage(
         )
 
 
-def _check_classes(dataset: ImageDataset, split: Split) -> None:
-    """Check that every class has training images: the head has an output for each."""
+def check_classes(dataset: ImageDataset, split: Split) -> None:
+    """Check that every class has training images: the head has an output for each.
+
+    Raises:
+        TrainingError: One has none.
+    """
     n_classes = len(dataset.class_names)
     counts = np.bincount(dataset.labels[split.train], minlength=n_classes)
     missing = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]

@@ -253,7 +253,7 @@ class Trainer:
         }
         history = self._position.history
         best = self._position.best_epoch
-        if best == 0 or _selection_key(metrics) > _selection_key(history[best - 1]):
+        if best == 0 or selection_key(metrics) > selection_key(history[best - 1]):
             best = epoch
             self._best_weights = {k: v.clone() for k, v in self._ema_network.state_dict().items()}
         self._losses.zero_()
@@ -350,7 +350,8 @@ class _Normalize:
         return planes.contiguous(memory_format=self._layout)
 
 
-def _selection_key(metrics: dict[str, float]) -> tuple[float, float]:
+def selection_key(metrics: dict[str, float]) -> tuple[float, float]:
+    """Return what the best epoch has most of: validation accuracy, then the lowest loss."""
     return metrics["validation_accuracy"], -metrics["validation_loss"]
 
 

@@ -106,9 +106,23 @@ class TrainingJob:
 
 
 def checkpoint_key(
-    dataset: ImageDataset, split: Split, job: TrainingJob, processes: int, device: str
+    dataset: ImageDataset,
+    split: Split,
+    job: TrainingJob,
+    processes: int,
+    device: str,
+    module: str = "cv_factory.training.train",
 ) -> str:
-    """Return the SHA-256 of data, split, settings, code and device, which determine the weights."""
+    """Return the SHA-256 of data, split, settings, code and device, which determine the weights.
+
+    Args:
+        dataset: Images and labels.
+        split: Of this dataset.
+        job: Settings and transform.
+        processes: Over all machines.
+        device: Its type.
+        module: The module that trains, whose code counts.
+    """
     import torch
 
     return fingerprint(
@@ -120,7 +134,7 @@ def checkpoint_key(
             "train": job.config.fingerprint_fields(),
             "processes": processes,
             "device": device,
-            "code": code_fingerprint("cv_factory.training.train"),
+            "code": code_fingerprint(module),
             "torch": torch.__version__,
         }
     )

@@ -47,7 +47,7 @@ def build_network(input_size: int | tuple[int, int]) -> "nn.Module":
     from efficientnet_lite_pytorch import EfficientNet
     from torch import nn
 
-    from cv_factory.features._layers import MeanFeatures
+    from cv_factory.features.layers import MeanFeatures
 
     network = EfficientNet.from_name("efficientnet-lite0", image_size=input_size)
     network._fc = nn.Identity()

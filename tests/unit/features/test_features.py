@@ -21,32 +21,15 @@ from cv_factory.features.backbones import PretrainedBackbone
 from cv_factory.features.graph import features_graph, input_graph
 from cv_factory.features.image_features import ImageFeatures
 from tests.support.datasets import dataset_of
+from tests.support.tiny_backbone import load_tiny_backbone
 
 SIZE = 16
-
-
-class TinyNetwork(torch.nn.Module):
-    """Four features of an image, from one convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = torch.nn.Conv2d(3, 4, 3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.convolution(images).relu().mean((2, 3))
-        return features
-
-
-def load_tiny(_name: str = "", _size: int = 0) -> PretrainedBackbone:
-    torch.manual_seed(0)
-    mean, std = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
-    return PretrainedBackbone(TinyNetwork().eval(), mean, std, "0" * 64, "none")
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "load_backbone", load_tiny)
+        patch.setattr(export, "load_backbone", load_tiny_backbone)
         return export.export_backbone("tiny", SIZE)
 
 
@@ -58,7 +41,7 @@ def make_dataset(shape: tuple[int, ...]) -> ImageDataset:
 def test_features_are_those_that_pytorch_computes(backbone: Backbone) -> None:
     dataset = make_dataset((19, SIZE, SIZE, 3))
     features = compute.compute_features(dataset, backbone, horizontal_flip=True)
-    pretrained = load_tiny()
+    pretrained = load_tiny_backbone()
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (pretrained.mean, pretrained.std))
     for images, values in (
         (dataset.images, features.values),
@@ -139,7 +122,7 @@ def test_other_channels_are_refused(backbone: Backbone) -> None:
 def test_the_same_backbone_is_exported_to_the_same_bytes(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "load_backbone", load_tiny)
+    monkeypatch.setattr(export, "load_backbone", load_tiny_backbone)
     assert export.export_backbone("tiny", SIZE).fingerprint == backbone.fingerprint
 
 
@@ -167,7 +150,7 @@ def test_a_graph_of_another_network_is_not_stored(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_other(_name: str, _size: int) -> PretrainedBackbone:
-        return replace(load_tiny(), mean=(121.0, 110.0, 100.0))
+        return replace(load_tiny_backbone(), mean=(121.0, 110.0, 100.0))
 
     monkeypatch.setattr(export, "load_backbone", load_other)
     monkeypatch.setattr(export, "_to_onnx", lambda _module, _photos: backbone.graph)
@@ -176,6 +159,6 @@ def test_a_graph_of_another_network_is_not_stored(
 
 
 def test_an_input_too_small_for_the_backbone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "load_backbone", load_tiny)
+    monkeypatch.setattr(export, "load_backbone", load_tiny_backbone)
     with pytest.raises(ConfigError, match=r"features\.input_size: 2 pixels a side do not suit"):
         export.export_backbone("tiny", 2)
