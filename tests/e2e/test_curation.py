@@ -1,0 +1,22 @@
+"""What is wrong with a folder of photos: doubtful labels as CSV, what to label next, exclusion."""
+
+import csv
+from pathlib import Path
+
+from tests.support.project import Project
+
+
+def test_doubtful_labels_and_what_to_label_next_are_written(photos_project: Project) -> None:
+    suspicious, following = Path("doubtful.csv"), Path("next.csv")
+    photos = photos_project.home / "photos"
+    run = photos_project.run("labels", "suspicious", "--out", str(suspicious), "--model", "photos")
+    assert "among 36 images of photos version 1" in run.stdout
+    assert f"--set data.exclude={suspicious}" in run.stdout
+    with (photos_project.root / suspicious).open(newline="") as file:
+        assert "likely" in (csv.DictReader(file).fieldnames or ())
+    run = photos_project.run(
+        "labels", "next", "--from", str(photos), "--n", "5", "--out", str(following)
+    )
+    assert "5 of 36 images to label, by photos version 1." in run.stdout
+    with (photos_project.root / following).open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 5
