@@ -20,7 +20,8 @@ from tests.support.quick_settings import quick_training
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1200)]
 
 PAGES = ("README.md", *(f"docs/{n}.md" for n in (
-    "deployment", "evaluation", "mlflow", "models", "provenance", "stacks", "training", "upgrading",
+    "data-issues", "deployment", "evaluation", "mlflow", "models", "provenance", "stacks",
+    "training", "upgrading",
 )))  # fmt: skip
 #: Run by another test, by the person who runs these, or by CI.
 ELSEWHERE = {
@@ -46,6 +47,11 @@ ELSEWHERE = {
     """-d '{"dataframe_records": [{"image": "'$(base64 -w0 samples/3/1.png)'"}]}'""":
         "tests/e2e/test_mlflow.py",
     "python run.py trace PREDICTION_ID": "tests/e2e/test_deployment.py",
+    "python run.py labels suspicious --out doubtful.csv": "tests/e2e/test_curation.py",
+    "python run.py --pipeline training --set data.exclude=doubtful.csv":
+        "tests/unit/data/test_exclusion.py",
+    "python run.py labels next --from unlabelled --n 50 --out next.csv":
+        "tests/e2e/test_curation.py, with another folder and number",
     "python run.py --pipeline monitoring": "tests/e2e/test_story.py",
     "python run.py labels queue --n 100": "tests/e2e/test_story.py, with another number",
     "python run.py tick --dry-run": "tests/e2e/test_story.py",
