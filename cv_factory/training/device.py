@@ -96,8 +96,18 @@ def limit_threads(processes: int) -> None:
     torch.set_num_threads(min(torch.get_num_threads(), max(1, fitting_threads() // processes)))
 
 
+def seed_layers(seed: int, device: torch.device) -> None:
+    """Seed the random numbers of layers such as dropout.
+
+    ``torch.manual_seed`` formats the stack for every kind of device, a twentieth of a small step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 @contextmanager
-def deterministic(seed: int, device: torch.device) -> Iterator[None]:
+def deterministic(seed: int, device: torch.device, *, compiled: bool) -> Iterator[None]:
     """Seed torch and, on a CPU, require deterministic kernels; restore both at the end.
 
     Memory is not filled before it is written, as torch would do for kernels that read it so: none
@@ -105,20 +115,26 @@ def deterministic(seed: int, device: torch.device) -> Iterator[None]:
     On a GPU some kernels have no deterministic variant, and those that have one are slower: there
     two trainings agree but for rounding.
     """
+    # Torch's public function imports the compiler, to tell it as well: a second.
+    require = torch.use_deterministic_algorithms if compiled else _require_deterministic_kernels
     before = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark = torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        torch.use_deterministic_algorithms(device.type == "cpu")
+        require(device.type == "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = device.type == "cuda"
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            require(before)
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = benchmark
+
+
+def _require_deterministic_kernels(mode: bool) -> None:
+    torch._C._set_deterministic_algorithms(mode, warn_only=False)
 
 
 def _check_precision(config: TrainConfig, device: torch.device) -> None:

@@ -99,7 +99,7 @@ def fit_network(
     Raises:
         TrainingError: The loss is not a number.
     """
-    with deterministic(job.config.seed, device):
+    with deterministic(job.config.seed, device, compiled=job.config.compile):
         network = new_network(job.model, job.transform)
         trainer = Trainer(network, job, device, group, checkpoints)
         trainer.run(on_epoch, on_step)

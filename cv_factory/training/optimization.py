@@ -4,7 +4,8 @@ The schedule is a function of the step alone, so that a checkpoint stores nothin
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,6 +15,31 @@ from cv_factory.config.train import TrainConfig
 #: One cycle: first and last learning rate as fractions of the highest, and the momentum's range.
 _INITIAL_LR_RATIO, _FINAL_LR_RATIO = 1 / 25, 1 / 250_000
 _MOMENTUM = (0.95, 0.85)
+
+
+def _unwrap(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of torch's optimizers without what makes torch.compile leave it alone.
+
+    The wrappers import the compiler, which takes a second that a training without it would lose.
+    """
+    return cast(Callable[..., Any], getattr(method, "__wrapped__", method))
+
+
+class _EagerOptimizer(torch.optim.Optimizer):
+    """Methods of torch's optimizers that do not import the compiler."""
+
+    add_param_group = _unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = _unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = _unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = _unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class _AdamW(_EagerOptimizer, torch.optim.AdamW):
+    step = torch.no_grad()(_unwrap(torch.optim.AdamW.step))
+
+
+class _SGD(_EagerOptimizer, torch.optim.SGD):
+    step = torch.no_grad()(_unwrap(torch.optim.SGD.step))
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -28,8 +54,8 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
         for parameters, share in group()
     ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
+        return _AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return _SGD(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,

@@ -30,7 +30,7 @@ from cv_factory.training.batches import (
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoint, Checkpoints, Position
 from cv_factory.training.class_weights import class_weights
-from cv_factory.training.device import autocast
+from cv_factory.training.device import autocast, seed_layers
 from cv_factory.training.distributed.process_group import ProcessGroup, convert_sync_batchnorm
 from cv_factory.training.optimization import apply_schedule, build_optimizer
 from cv_factory.training.state_dicts import (
@@ -186,7 +186,7 @@ class Trainer:
         config, done = self._config, (epoch - 1) * self._steps + step
         apply_schedule(self._optimizer, config, done, self._steps * config.epochs)
         # For dropout: its random numbers depend on step and rank alone.
-        torch.manual_seed(derive_seed(config.seed, "model", epoch, step, self._group.rank))
+        seed_layers(derive_seed(config.seed, "model", epoch, step, self._group.rank), self._device)
         params = sample_augmentation(config, indices, self._job.image_shape[:2], epoch, step)
         total = torch.zeros((), device=self._device)
         for number, part in enumerate(parts, start=1):
