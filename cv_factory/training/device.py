@@ -43,17 +43,23 @@ def select_device(config: TrainConfig) -> torch.device:
     return device
 
 
-def choose_precision(
-    config: TrainConfig, device: torch.device, image_shape: tuple[int, int, int]
-) -> str:
-    """Return ``train.precision`` or, for auto, what the device computes fast: bf16 or fp32.
+def resolve_precision(
+    config: TrainConfig, device: torch.device, size: tuple[int, int]
+) -> TrainConfig:
+    """Return the settings with bf16 or fp32, which the device computes fast, in place of auto.
 
     Nothing is timed: equal machines get equal weights, however busy they are.
+
+    Args:
+        config: Training settings.
+        device: Of the training.
+        size: Height and width of the network's input.
     """
     if config.precision != "auto":
-        return config.precision
+        return config
     has_bf16 = bool(_BF16_FLAGS & read_cpu_flags()) if device.type == "cpu" else _has_bf16()
-    return "bf16" if has_bf16 and min(image_shape[:2]) >= _SMALLEST_BF16_SIDE else "fp32"
+    precision = "bf16" if has_bf16 and min(size) >= _SMALLEST_BF16_SIDE else "fp32"
+    return config.model_copy(update={"precision": precision})
 
 
 def count_processes(config: TrainConfig, device: torch.device) -> int:

@@ -31,7 +31,12 @@ from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.checkpoint import open_checkpoints
-from cv_factory.training.device import deterministic, limit_threads, select_device
+from cv_factory.training.device import (
+    deterministic,
+    limit_threads,
+    resolve_precision,
+    select_device,
+)
 from cv_factory.training.distributed.process_group import ProcessGroup
 from cv_factory.training.train import check_classes
 from cv_factory.training.trainer import Trainer, selection_key
@@ -141,9 +146,10 @@ def fine_tune(
         model=LogisticRegressionConfig(),
         config=train.model_copy(update=update).resolve(len(split.train)),
     )
-    device = select_device(job.config)
+    device, side = select_device(job.config), features.backbone.input_size
+    job = replace(job, config=resolve_precision(job.config, device, (side, side)))
     limit_threads(processes=1)
-    with deterministic(job.config.seed, device):
+    with deterministic(job.config.seed, device, compiled=job.config.compile):
         network, before = _build_network(job, features)
         _log.info(
             "Fine-tuning %s on %d images; validation accuracy of a head on it as it is: %.2f%%.",

@@ -14,11 +14,11 @@ from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback, StepCallback
 from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
 from cv_factory.training.device import (
-    choose_precision,
     count_processes,
     describe_device,
     deterministic,
     limit_threads,
+    resolve_precision,
     select_device,
 )
 from cv_factory.training.distributed.cluster_environment import detect_nodes
@@ -41,8 +41,7 @@ def train_network(
     Args and errors as for ``cv_factory.training.train.train``; data and split identify checkpoints.
     """
     device = select_device(job.config)
-    precision = choose_precision(job.config, device, job.image_shape)
-    config = job.config.model_copy(update={"precision": precision})
+    config = resolve_precision(job.config, device, job.image_shape[:2])
     job = replace(job, config=config)
     processes, nodes = count_processes(config, device), detect_nodes(os.environ)
     if nodes.rank:
@@ -58,7 +57,7 @@ def train_network(
     with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
         _log.info(
             "Training on %s in %s, in batches of %d of %d images.",
-            *(describe_device(device, processes, nodes.count), precision),
+            *(describe_device(device, processes, nodes.count), config.precision),
             *(job.batch_size, len(job.train)),
         )
         with EpochProgress(config.epochs) as progress:

@@ -21,7 +21,7 @@ from cv_factory.training import stability
 from cv_factory.training.augment import augment, pad, sample_augmentation
 from cv_factory.training.batches import StreamedImages
 from cv_factory.training.class_weights import class_weights
-from cv_factory.training.device import choose_precision, select_device
+from cv_factory.training.device import resolve_precision, select_device
 from cv_factory.training.optimization import (
     apply_schedule,
     build_optimizer,
@@ -227,9 +227,9 @@ def test_automatic_precision_is_what_the_processor_computes_fast(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], side: int, precision: str
 ) -> None:
     monkeypatch.setattr(device_module, "read_cpu_flags", lambda: frozenset(flags))
-    shape, cpu = (64, side, 3), torch.device("cpu")
-    assert choose_precision(TrainConfig(), cpu, shape) == precision
-    assert choose_precision(TrainConfig(precision="fp16"), cpu, shape) == "fp16"
+    size, cpu = (64, side), torch.device("cpu")
+    assert resolve_precision(TrainConfig(), cpu, size).precision == precision
+    assert resolve_precision(TrainConfig(precision="fp16"), cpu, size).precision == "fp16"
 
 
 def test_a_slow_precision_is_named_with_its_ratio(
