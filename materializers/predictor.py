@@ -44,6 +44,7 @@ class PredictorMaterializer(ArtifactMaterializer):
             "classes": list(contract.class_names),
             "model": contract.model["name"],
             "precision": contract.precision,
+            **({"backbone": contract.backbone.name} if contract.backbone else {}),
             **({"value_range": list(contract.value_range)} if contract.value_range else {}),
             "temperature": contract.temperature,
             **({"calibration_warning": check.warning} if check and check.warning else {}),

@@ -65,6 +65,7 @@ def build_card_content(
         description=_describe_task(dataset),
         model={
             "architecture": trained.config.name,
+            **_describe_backbone(contract),
             "parameters": count(candidate.predictor.graph)[0],
             **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
             **({} if trained.precision == "fp32" else {"trained in": trained.precision}),
@@ -123,6 +124,18 @@ def _warnings(candidate: RegistrationCandidate) -> list[str]:
     instability = describe_instability(trained.history) if len(trained.history) > 1 else ""
     texts = (instability, check.warning if check else "", *candidate.report.notices)
     return [text for text in texts if text]
+
+
+def _describe_backbone(contract: Contract) -> dict[str, str | float]:
+    """Return the pretrained backbone, its license and the SHA-256 of its weights, if any."""
+    source = contract.backbone
+    if source is None:
+        return {}
+    return {
+        "backbone": f"{source.name}, pretrained, {source.input_size}x{source.input_size} pixels",
+        "license of its weights": source.license,
+        "SHA-256 of its weights": source.weights_sha256,
+    }
 
 
 def _describe_calibration(contract: Contract) -> dict[str, str | float]:

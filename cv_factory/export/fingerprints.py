@@ -10,6 +10,8 @@ from cv_factory.training.trained_model import TrainedModel
 _ROOT_MODULES = (
     "cv_factory.data.ingest",
     "cv_factory.data.split",
+    "cv_factory.features.compute",
+    "cv_factory.features.export",
     "cv_factory.training.train",
     "cv_factory.export.onnx_graph",
     "cv_factory.export.quantize",

@@ -247,6 +247,7 @@ class Application:
             "input": {"height": height, "width": width, "channels": channels},
             "familiarity": contract.familiarity and asdict(contract.familiarity),
             "calibration": _describe_calibration(contract.calibration),
+            **({"backbone": asdict(contract.backbone)} if contract.backbone else {}),
             "architecture": contract.model,
             "postprocessor": bundle.serving.postprocessor.model_dump(mode="json"),
             "predictor": bundle.predictor.fingerprint,

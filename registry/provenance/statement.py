@@ -21,6 +21,8 @@ _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
 #: The build type that docs/provenance.md describes, of a checkout that was cloned from no URL.
 LOCAL_BUILD_TYPE = "urn:uuid:6c0f8a52-4be2-4d0e-9a0d-3f6e2b7c51d4"
+#: Name of the dependency that is the file with a pretrained backbone's weights.
+BACKBONE_WEIGHTS = "backbone weights"
 _INPUTS = ("data", "split", "transform", "model", "config", "code")
 
 
@@ -49,6 +51,7 @@ def build_statement(
                 "resolvedDependencies": [
                     *_source(lineage),
                     *_inputs(predictor),
+                    *_backbone(predictor),
                     *_packages(lineage),
                 ],
             },
@@ -121,6 +124,20 @@ def _source(lineage: Mapping[str, str]) -> list[dict[str, Any]]:
 def _inputs(predictor: Predictor) -> list[dict[str, Any]]:
     hashes = predictor.contract.fingerprints
     return [{"name": n, "digest": {"sha256": hashes[n]}} for n in _INPUTS if n in hashes]
+
+
+def _backbone(predictor: Predictor) -> list[dict[str, Any]]:
+    source = predictor.contract.backbone
+    if source is None:
+        return []
+    annotations = {
+        "cvfactory_name": source.name,
+        "cvfactory_input_size": source.input_size,
+        "cvfactory_license": source.license,
+        "cvfactory_graph": source.fingerprint,
+    }
+    digest = {"sha256": source.weights_sha256}
+    return [{"name": BACKBONE_WEIGHTS, "digest": digest, "annotations": annotations}]
 
 
 def _packages(lineage: Mapping[str, str]) -> list[dict[str, Any]]:

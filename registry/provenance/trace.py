@@ -10,10 +10,14 @@ from zenml.models import ModelVersionResponse
 
 from cv_factory.artifacts.files import fingerprint
 from cv_factory.config.export import CalibrationConfig, ExportConfig, FamiliarityConfig
+from cv_factory.config.features import FeaturesConfig
+from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.features.backbone import Backbone
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.transforms.fitted import FittedTransform
@@ -22,7 +26,12 @@ from registry.audit.log import AuditEntry
 from registry.candidate import load_training_settings
 from registry.lineage import package_versions
 from registry.model_registry import ModelRegistry
-from registry.provenance.statement import add_approval, package_lineage, rebuild_statement
+from registry.provenance.statement import (
+    BACKBONE_WEIGHTS,
+    add_approval,
+    package_lineage,
+    rebuild_statement,
+)
 
 _ARTIFACTS = ("predictor", "evaluation", "trained_model", "transform", "split", "dataset")
 
@@ -83,8 +92,10 @@ def collect_trace(registry: ModelRegistry, number: int) -> Trace:
     version = versions.get_version(registry.model_name, number)
     metadata = {key: str(value) for key, value in version.run_metadata.items()}
     approval = registry.approval(version)
+    statement = rebuild_statement(version)
     links = (
         *(_artifact_link(version, name, metadata) for name in _ARTIFACTS),
+        *_backbone_links(statement),
         TraceLink(
             "config",
             {"sha256": metadata.get("config", "?"), "run": metadata.get("pipeline_run", "?")},
@@ -94,7 +105,7 @@ def collect_trace(registry: ModelRegistry, number: int) -> Trace:
         TraceLink("stack", {"name": metadata.get("stack", "?")}),
         TraceLink("approver", _approver(approval)),
     )
-    return Trace(version, links, rebuild_statement(version), approval)
+    return Trace(version, links, statement, approval)
 
 
 def verify(trace: Trace) -> Iterator[TraceCheck]:
@@ -116,6 +127,10 @@ def verify(trace: Trace) -> Iterator[TraceCheck]:
     yield _compare(
         "evaluation's predictor", predictor.fingerprint, evaluation.predictor_fingerprint
     )
+    if predictor.contract.backbone is not None:
+        name = "fine_tuned_backbone" if "fine_tune" in trace.parameters else "backbone"
+        backbone = versions.load_linked_artifact(version, name, Backbone)
+        yield _compare("backbone", predictor.contract.backbone.fingerprint, backbone.fingerprint)
     golden = predictor.golden
     probabilities = predictor.predict(golden.images).probabilities
     difference = float(np.abs(probabilities - golden.probabilities).max())
@@ -154,15 +169,15 @@ def _train_again(trace: Trace) -> Predictor:
     parameters = trace.parameters
     dataset = versions.load_linked_artifact(trace.version, "dataset", ImageDataset)
     split = versions.load_linked_artifact(trace.version, "split", Split)
-    transform = fit_transform(
-        dataset, split.train, TransformConfig.model_validate(parameters["fit_transform"]["config"])
-    )
+    features = _compute_features_again(parameters, dataset, split)
+    transform_config = TransformConfig.model_validate(parameters["fit_transform"]["config"])
+    transform = fit_transform(dataset, split.train, transform_config, features)
     model, config = load_training_settings(trace.version, parameters)
     if config.precision == "auto":
         # What it stood for then: another processor would choose another.
         stored = versions.load_linked_artifact(trace.version, "trained_model", TrainedModel)
         config = config.model_copy(update={"precision": stored.precision})
-    trained = train(dataset, split, transform, model, config)
+    trained = train(dataset, split, transform, model, config, features=features)
     export = parameters["export"]
     calibration = CalibrationConfig.model_validate(export.get("calibration", {}))
     # Versions of before this section have no score.
@@ -175,9 +190,33 @@ def _train_again(trace: Trace) -> Predictor:
         calibration,
         familiarity,
         export.get("config_fingerprint", ""),
+        features,
     )
     export_config = ExportConfig.model_validate(export.get("config", {}))
     return quantize(float_predictor, dataset, split, export_config)
+
+
+def _compute_features_again(
+    parameters: Mapping[str, Any], dataset: ImageDataset, split: Split
+) -> ImageFeatures | None:
+    if "export_backbone" not in parameters:
+        return None
+    from cv_factory.features.compute import compute_features
+    from cv_factory.features.export import export_backbone
+    from cv_factory.training.fine_tune import fine_tune
+
+    exported = parameters["export_backbone"]
+    backbone = export_backbone(exported["name"], exported["input_size"])
+    is_mirrored = parameters["compute_features"]["horizontal_flip"]
+    features = compute_features(dataset, backbone, horizontal_flip=is_mirrored)
+    if "fine_tune" not in parameters:
+        return features
+    settings = parameters["fine_tune"]
+    config = FeaturesConfig.model_validate(settings["config"])
+    tuned = fine_tune(
+        dataset, split, features, config, TrainConfig.model_validate(settings["train"])
+    )
+    return compute_features(dataset, tuned, horizontal_flip=is_mirrored)
 
 
 def _changed_packages(version: ModelVersionResponse) -> list[str]:
@@ -203,6 +242,16 @@ def _artifact_link(
     if name == "split":
         facts["sha256 of its ids"] = version_metadata.get("split_fingerprint", "?")
     return TraceLink(name, facts)
+
+
+def _backbone_links(statement: Mapping[str, Any]) -> Iterator[TraceLink]:
+    """Yield the pretrained backbone of a predictor, where it has one."""
+    for dependency in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
+        if dependency.get("name") == BACKBONE_WEIGHTS:
+            facts = dependency["annotations"].items()
+            named = {key.removeprefix("cvfactory_"): str(value) for key, value in facts}
+            weights = {"sha256 of the weights": dependency["digest"]["sha256"]}
+            yield TraceLink("backbone", named | weights)
 
 
 def _approver(approval: AuditEntry | None) -> dict[str, str]:

@@ -11,25 +11,27 @@ from cv_factory.code_fingerprint import code_fingerprint, source_files
 from tests.support.paths import ROOT
 
 SECTIONS = sorted(path.stem for path in (ROOT / "cv_factory/config").glob("[!_]*.py"))
-ALL = {"ingest", "split", "validate_data", "fit_transform", "search", "train", "export_float",
-       "export", "evaluate", "build_reference"}  # fmt: skip
-MODEL = {"search", "train", "export_float", "export"}
+ALL = {"ingest", "split", "export_backbone", "compute_features", "find_data_issues",
+       "validate_data", "fit_transform", "search", "train", "fine_tune", "export_float", "export",
+       "evaluate", "build_reference"}  # fmt: skip
+MODEL = {"search", "train", "fine_tune", "export_float", "export"}
 #: The cached steps that a file of ``config/`` makes stale; no step for those that are not listed.
 STALE = {
     "data": {"ingest"},
     "split": {"split"},
     "validation": {"validate_data"},
-    "transform": {"fit_transform", "search"},
+    "transform": {"fit_transform", "search", "fine_tune"},
+    "features": {"fine_tune"},
     "model": MODEL,
     "model_section": MODEL,
-    "plugins": MODEL | {"ingest", "evaluate", "build_reference"},
-    "suggestion": MODEL | {"ingest", "evaluate", "build_reference"},
+    "plugins": MODEL | {"ingest", "export_backbone", "evaluate", "build_reference"},
+    "suggestion": MODEL | {"ingest", "export_backbone", "evaluate", "build_reference"},
     "secrets": {"ingest"},
-    "train": {"search", "train"},
+    "train": {"search", "train", "fine_tune"},
     "search": {"search"},
     "export": {"export_float", "export"},
     "evaluate": {"evaluate", "build_reference"},
-    "section": ALL,
+    "section": ALL - {"export_backbone", "compute_features", "find_data_issues"},
 }
 
 
@@ -155,7 +157,7 @@ def test_editing_a_worker_makes_the_steps_that_start_it_stale(copy: Path) -> Non
     before = keys()
     with (copy / "cv_factory/training/distributed/worker.py").open("a") as file:
         file.write("# edited\n")
-    assert stale_steps(before) == {"search", "train"}
+    assert stale_steps(before) == {"search", "train", "fine_tune"}
 
 
 def test_a_predictor_s_code_fingerprint_ignores_what_cannot_change_it(copy: Path) -> None:

@@ -10,9 +10,10 @@ import jsonschema
 import pytest
 
 from cv_factory.artifacts.files import fingerprint
-from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.predictor import BackboneSource, Contract, Predictor
 from registry.audit.log import AuditEntry
 from registry.provenance.statement import LOCAL_BUILD_TYPE, add_approval, build_statement
+from registry.provenance.trace import _backbone_links
 from tests.support.paths import ROOT
 from tests.support.predictors import digits_predictor
 
@@ -163,3 +164,19 @@ def test_the_build_type_is_documented(request: pytest.FixtureRequest) -> None:
     page = (request.config.rootpath / "docs" / "provenance.md").read_text(encoding="utf-8")
     assert f"`{LOCAL_BUILD_TYPE}`" in page
     assert re.search(r"```json\n\{.*?\n```", page, re.DOTALL), "with an example"
+
+
+def test_a_pretrained_backbone_is_a_dependency_and_part_of_the_chain(predictor: Predictor) -> None:
+    source = BackboneSource("efficientnet_lite0", 128, 1280, "a" * 64, "Apache-2.0", "b" * 64)
+    contract = replace(predictor.contract, backbone=source)
+    assert Contract.from_dict(contract.to_dict()) == contract
+    pretrained = replace(predictor, contract=contract)
+    statement = build_statement(pretrained, LINEAGE, {})
+    validate(statement)
+    dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    (weights,) = (d for d in dependencies if d.get("name") == "backbone weights")
+    assert weights["digest"] == {"sha256": "a" * 64}
+    (link,) = _backbone_links(statement)
+    assert link.facts["license"] == "Apache-2.0"
+    assert link.facts["sha256 of the weights"] == "a" * 64
+    assert not list(_backbone_links(build_statement(predictor, LINEAGE, {})))
