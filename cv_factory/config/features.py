@@ -12,8 +12,8 @@ class FeaturesConfig(Section):
     backbone: str = Field(
         "efficientnet_lite0",
         pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?$",
-        description="efficientnet_lite0 (installed with its weights), torchvision/NAME or "
-        "timm/NAME, whose weights must be on this machine",
+        description="efficientnet_lite0 (installed with its weights), or torchvision/NAME, with "
+        "its default weights from torch's cache or downloaded",
     )
     input_size: InputSize = Field(
         128, description="images are resized to this square inside the graph"

@@ -16,6 +16,7 @@ PACKAGES = ("cli", "configs", "cv_factory", "materializers", "pipelines", "regis
 
 LIBRARY = """
 import numpy as np
+import torch
 from cv_factory.config.data import DataConfig
 from cv_factory.config.detectors import DetectorsConfig
 from cv_factory.config.evaluate import EvaluateConfig
@@ -31,6 +32,7 @@ from cv_factory.data.split import split_dataset
 from cv_factory.evaluation.gates import Evidence, judge
 from cv_factory.evaluation.evaluate_predictor import evaluate_predictor
 from cv_factory.export.onnx_graph import export_predictor
+from cv_factory.features.backbones import check_backbone, load_backbone
 from cv_factory.monitoring.build_reference import build_reference
 from cv_factory.monitoring.detectors import run_detectors
 from cv_factory.monitoring.window import Window, build_rows
@@ -55,6 +57,9 @@ for name in ("naive_bayes", "linear"):
     assert [verdict.status for verdict in judge([gate], Evidence(evaluation))] == ["passed"]
     corrupted = {result.name for result in evaluation.behavior.corruptions}
     assert "salt_and_pepper" in corrupted
+check_backbone("random_squeezenet")
+backbone = load_backbone("random_squeezenet", 32)
+assert backbone.network(torch.zeros(2, 3, 32, 32)).flatten(1).shape == (2, 512)
 PostprocessorConfig(name="uppercase")
 answer = build_postprocessor("uppercase", {}, dataset.class_names)(np.float32([0.25, 0.75]))
 assert (answer.label, answer.probabilities) == ("VERTICAL", {"VERTICAL": 0.75})
@@ -124,6 +129,7 @@ def test_every_kind_is_documented_as_one_file() -> None:
         "cv_factory/data/sources",
         "cv_factory/evaluation/corruptions",
         "cv_factory/evaluation/metrics",
+        "cv_factory/features/backbones",
         "cv_factory/models",
         "cv_factory/monitoring/detectors",
         "cv_factory/monitoring/estimators",
