@@ -136,6 +136,8 @@ def fine_tune(
     """
     check_classes(dataset, split)
     update = {"epochs": config.fine_tune, "learning_rate": config.fine_tune_learning_rate}
+    settings = train.model_copy(update=update).resolve(len(split.train))
+    device = select_device(settings)
     job = TrainingJob(
         images=dataset.images,
         labels=dataset.labels,
@@ -144,16 +146,15 @@ def fine_tune(
         reference=dataset.images[:0],
         transform=fit_transform(dataset, split.train, TransformConfig(), features),
         model=LogisticRegressionConfig(),
-        config=train.model_copy(update=update).resolve(len(split.train)),
+        config=resolve_precision(settings, device, (features.backbone.input_size,) * 2),
     )
-    device, side = select_device(job.config), features.backbone.input_size
-    job = replace(job, config=resolve_precision(job.config, device, (side, side)))
     limit_threads(processes=1)
     with deterministic(job.config.seed, device, compiled=job.config.compile):
         network, before = _build_network(job, features)
         _log.info(
-            "Fine-tuning %s on %d images; validation accuracy of a head on it as it is: %.2f%%.",
-            *(features.backbone.name, len(split.train), 100 * before["validation_accuracy"]),
+            "Fine-tuning %s on %d images in %s; validation accuracy without: %.2f%%.",
+            *(features.backbone.name, len(split.train), job.config.precision),
+            100 * before["validation_accuracy"],
         )
         trainer = _train(network, job, dataset, split, device, on_epoch)
     best = trainer.history[trainer.best_epoch - 1]
