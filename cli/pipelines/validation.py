@@ -1,5 +1,7 @@
 """Runs the validation pipeline and prints the verdict on the data."""
 
+from functools import partial
+
 import click
 
 from cli.options import RunOptions
@@ -14,6 +16,8 @@ from cli.preparation import (
 from cli.session import activate_stack
 from cv_factory.config.training import ValidationPipelineConfig
 from cv_factory.data.validation.report import DataReport
+from cv_factory.features.backbones import check_backbone
+from cv_factory.reporting.numbers import format_count
 
 
 def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOptions) -> int:
@@ -24,6 +28,8 @@ def run(config: ValidationPipelineConfig, zenml: ZenMLConfig, options: RunOption
     """
     checks = Checks()
     source_fingerprint = checks.run(lambda: fingerprint_source(config.data))
+    if config.features is not None:
+        checks.run(partial(check_backbone, config.features.backbone))
     stack = checks.run(lambda: activate_stack(options.stack))
     checks.finish()
     assert stack is not None
@@ -53,4 +59,7 @@ def describe_report(report: DataReport) -> str:
         f"{len(report.unreadable)} images left out as unreadable."
     )
     remarks = [f"  {remark}" for remark in report.remarks]
+    if n := report.issue_counts.get("label"):
+        words = format_count(n, "doubtful label")
+        remarks.append(f"  {words}: python run.py labels suspicious --out FILE")
     return "\n".join([summary, *remarks, "Report: artifact 'data_report' in the dashboard."])
