@@ -64,7 +64,7 @@ def find_data_issues(dataset: ImageDataset, split: Split, features: ImageFeature
     reduced = reduce_features(features.values, images.development)
     labels, accuracy, notices = _find_label_issues(images, reduced)
     unit = normalize_rows(reduced)
-    issues = (*labels, *_find_near_duplicates(images, unit), *_find_outliers(images, unit))
+    issues = (*labels, *_find_near_duplicates(images, unit), *_find_outliers(images, features))
     thumbnails = _encode_thumbnails(dataset, issues)
     found = DataIssues(issues, len(dataset), accuracy, tuple(notices), thumbnails)
     _log.info("Of %s images: %s.", f"{len(dataset):,}", found.summary)
@@ -188,8 +188,8 @@ def _find_near_duplicates(images: _Images, unit: _Floats) -> Iterator[ImageIssue
     yield from sorted(issues, key=lambda issue: not issue.is_across_parts)
 
 
-def _find_outliers(images: _Images, unit: _Floats) -> Iterator[ImageIssue]:
-    distances = measure_distances(unit, images.development, images.groups)
+def _find_outliers(images: _Images, features: ImageFeatures) -> Iterator[ImageIssue]:
+    distances = measure_distances(features.values, images.development, images.groups)
     for row in find_outliers(distances, images.development):
         yield images.create_issue("outlier", int(row), float(distances[row]))
 

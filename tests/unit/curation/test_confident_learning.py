@@ -88,6 +88,6 @@ def test_features_are_reduced_with_what_train_and_validation_hold() -> None:
 
 def test_equal_features_reduce_to_nothing_and_have_no_outliers() -> None:
     reduced = reduce_features(np.ones((12, 4), np.float32), np.arange(12))
-    unit = normalize_rows(reduced)
-    distances = measure_distances(unit, np.arange(12), np.arange(12))
+    assert not np.abs(reduced).max(initial=0)
+    distances = measure_distances(np.ones((12, 4), np.float32), np.arange(12), np.arange(12))
     assert not len(find_outliers(distances, np.arange(12)))

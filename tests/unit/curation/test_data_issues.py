@@ -31,11 +31,11 @@ class _Made:
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (_N, _SIDE, _SIDE, 3), dtype=np.uint8)
-        values = rng.normal(size=(_N, 32)).astype(np.float32)
+        values = (4 + rng.normal(size=(_N, 32))).astype(np.float32)
         values[::2, 0] += 16
         images[_PAIR[1]] = images[_PAIR[0]][:, ::-1]
         values[_PAIR[1]] = values[_PAIR[0]] + 0.01
-        values[_OUTLIER, 5] = 40
+        values[_OUTLIER, 5] = 80
         self.dataset = dataset_of(images)
         self.dataset.manifest.loc[list(_WRONG), "label"] ^= 1
         train, validation, test = np.split(np.arange(_N, dtype=np.int64), (140, 190))
