@@ -131,8 +131,12 @@ def _describe_backbone(contract: Contract) -> dict[str, str | float]:
     source = contract.backbone
     if source is None:
         return {}
+    tuned = (
+        f", fine-tuned for {source.fine_tuned_epochs} epochs" if source.fine_tuned_epochs else ""
+    )
+    size = f"{source.input_size}x{source.input_size} pixels"
     return {
-        "backbone": f"{source.name}, pretrained, {source.input_size}x{source.input_size} pixels",
+        "backbone": f"{source.name}, pretrained, {size}{tuned}",
         "license of its weights": source.license,
         "SHA-256 of its weights": source.weights_sha256,
     }

@@ -133,6 +133,7 @@ def _describe(backbone: Backbone) -> BackboneSource:
         weights_sha256=backbone.weights_sha256,
         license=backbone.license,
         fingerprint=backbone.fingerprint,
+        fine_tuned_epochs=backbone.fine_tuned_epochs,
     )
 
 

@@ -85,6 +85,7 @@ class BackboneSource:
         weights_sha256: SHA-256 of the file with its weights.
         license: SPDX identifier of the weights' license, or where it is stated.
         fingerprint: SHA-256 of its graph.
+        fine_tuned_epochs: Epochs that it was trained on, on the training images.
     """
 
     name: str
@@ -93,6 +94,7 @@ class BackboneSource:
     weights_sha256: str
     license: str
     fingerprint: str
+    fine_tuned_epochs: int = 0
 
 
 @dataclass(frozen=True)

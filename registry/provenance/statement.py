@@ -135,6 +135,7 @@ def _backbone(predictor: Predictor) -> list[dict[str, Any]]:
         "cvfactory_input_size": source.input_size,
         "cvfactory_license": source.license,
         "cvfactory_graph": source.fingerprint,
+        "cvfactory_fine_tuned_epochs": source.fine_tuned_epochs,
     }
     digest = {"sha256": source.weights_sha256}
     return [{"name": BACKBONE_WEIGHTS, "digest": digest, "annotations": annotations}]
