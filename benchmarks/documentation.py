@@ -132,6 +132,28 @@ def _unfamiliar_cost(result: Figures) -> str:
     )
 
 
+def photos(result: Figures) -> str:
+    """Accuracy and seconds of each side, by the number of photos of a class."""
+    rows = []
+    for per_class, runs in sorted(result["sizes"].items(), key=lambda item: -int(item[0])):
+        for side in dict.fromkeys(name for run in runs for name in run):
+            samples = [run[side] for run in runs if side in run]
+            accuracy = _share([sample["accuracy"] for sample in samples])
+            seconds = Spread.of([sample["seconds"] for sample in samples])
+            spread = f" ({seconds.min:.0f}-{seconds.max:.0f})" if seconds.n > 1 else ""
+            duration = f"{seconds.median:.0f}{spread}"
+            rows.append((per_class, _PHOTO_SIDES[side], accuracy, duration, str(seconds.n)))
+    return _table(("photos a class", "", "test accuracy", "seconds", "n"), rows)
+
+
+_PHOTO_SIDES = {
+    "first run": "the command, nothing cached",
+    "another head": "the same with `model.name=mlp`",
+    "PyTorch": "a script that fine-tunes the backbone",
+    "fastai": "fastai, `fine_tune`",
+}
+
+
 def pca(result: Figures) -> str:
     """Ours against scikit-learn's default solver."""
     ours, other = (result["solvers"][name] for name in ("ours", "sklearn default"))
@@ -281,6 +303,7 @@ FIGURES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "calibration": (calibration, "calibration.json"),
     "unfamiliar": (unfamiliar, "unfamiliar.json"),
     "pca": (pca, "pca_784.json"),
+    "photos": (photos, "photos.json"),
     "serving_resnet18": (serving_resnet18, "serving.json"),
     "serving_small_cnn": (serving_small_cnn, "serving.json"),
     "serving_overload": (serving_overload, "serving_overload.json"),

