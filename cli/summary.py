@@ -22,6 +22,8 @@ from registry.model_registry import ModelRegistry
 from registry.next_step import DisplacedVersion, find_displaced_version, next_command
 
 _N_EXAMPLES = 3
+#: Of the accuracy, above which the test images are called too few.
+_WIDEST_INTERVAL = 0.1
 _STATUS_MARKUP = {"passed": "[green]passed[/]", "failed": "[red]failed[/]"}
 
 
@@ -110,6 +112,8 @@ def _rows(
         yield "Search", str(step_output(run, "search").run_metadata["winner"])
     yield "Test accuracy", _format_metric(metrics, "accuracy")
     yield "Test macro F1", _format_metric(metrics, "macro_f1")
+    if warning := _describe_few_test_images(split["n_test"], metrics):
+        yield "Warning", _wrap(warning)
     for step, key in (("train", "instability"), ("export", "calibration_warning")):
         if warning := step_output(run, step).run_metadata.get(key):
             yield "Warning", _wrap(str(warning))
@@ -140,6 +144,17 @@ def _format_metric(metrics: Mapping[str, object], name: str) -> str:
     low, high = interval
     return (
         f"{value:.2%}  ({float(str(metrics['confidence'])):.0%} interval {low:.2%} to {high:.2%})"
+    )
+
+
+def _describe_few_test_images(n_test: object, metrics: Mapping[str, object]) -> str:
+    """Return that the test images are too few to tell the accuracy; empty if they are not."""
+    interval = metrics.get("accuracy_interval")
+    if not isinstance(interval, list) or interval[1] - interval[0] <= _WIDEST_INTERVAL:
+        return ""
+    return (
+        f"{n_test} test images cannot tell the accuracy to better than {interval[0]:.0%} to "
+        f"{interval[1]:.0%}, nor two models of similar accuracy apart: add images."
     )
 
 

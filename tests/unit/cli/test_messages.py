@@ -130,6 +130,9 @@ def test_training_summary_with_warnings(golden: Golden) -> None:
         ("export", "calibration_warning", check.warning),
     ):
         run.steps[step].outputs["output"][0].run_metadata[key] = text
+    run.steps["split"].outputs["output"][0].run_metadata["n_test"] = 40
+    evaluated = run.steps["evaluate"].outputs["output"][0].run_metadata
+    evaluated["accuracy_interval"] = [0.8, 1.0]
     registration = make_registration("staging", PASSED)
     duplicates = ExpectationResult(
         "duplicate_pixels", "warning", False, "5.04%", "at most 5%", "Few images stand twice."
