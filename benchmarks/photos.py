@@ -111,7 +111,7 @@ def run(bench: Bench, photos: Path, seed: int, *settings: str) -> dict[str, Any]
     if accuracy is None:
         raise BenchmarkError(f"The run printed no accuracy:\n{output[-2000:]}")
     parts = bench.timings(output)
-    return {"seconds": seconds, "accuracy": float(accuracy[1]) / 100, "parts": parts}
+    return {"seconds": seconds, "accuracy": round(float(accuracy[1]) / 100, 4), "parts": parts}
 
 
 def fine_tune(photos: Path, seconds: float, seed: int, method: str, **env: str) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _refuse_a_version(walk: Walk) -> None:
 
 
 def _use_another_model(walk: Walk) -> None:
-    write_class_folders(walk.project.home / "pets", per_class=60)
+    write_class_folders(walk.project.home / "pets", per_class=60, size=32)
     own = "python run.py --pipeline training --set data.source=folder --set data.path=~/pets"
     walk(f"{own} --model pets", **{"~": str(walk.project.home)})
 
