@@ -112,8 +112,8 @@ def _rows(
         yield "Search", str(step_output(run, "search").run_metadata["winner"])
     yield "Test accuracy", _format_metric(metrics, "accuracy")
     yield "Test macro F1", _format_metric(metrics, "macro_f1")
-    if warning := _describe_few_test_images(split["n_test"], metrics):
-        yield "Warning", _wrap(warning)
+    if few := _describe_few_test_images(split["n_test"], metrics):
+        yield "Warning", _wrap(few)
     for step, key in (("train", "instability"), ("export", "calibration_warning")):
         if warning := step_output(run, step).run_metadata.get(key):
             yield "Warning", _wrap(str(warning))
