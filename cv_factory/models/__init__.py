@@ -2,15 +2,16 @@
 
 A module holds the model's section (``cv_factory.config.model_section``) and functions by name. A
 network: ``build(config, transform)``, and where training does not begin with random weights
-``initialize(network, config, transform)``. A classical model: ``fit(config, examples, seed)``, and
-where scikit-learn's converter does not know it ``convert(estimator, n_features)``. Any:
-``check_available(config)``. Heavy packages are imported inside these functions, since every reader
-of a configuration imports the modules.
+``initialize(network, config, transform)``. A classical model: ``fit(config, examples, seed)``,
+where settings may be left open ``choose(config, examples, groups)``, and where scikit-learn's
+converter does not know it ``convert(estimator, n_features)``. Any: ``check_available(config)``.
+Heavy packages are imported inside these functions, since every reader of a configuration imports
+the modules.
 """
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from cv_factory.config.model_section import ClassicalSection, ModelSection, NetworkSection
 from cv_factory.config.plugins import load_plugin
@@ -43,6 +44,9 @@ class Examples:
     features: "Features"
     labels: "Labels"
     weights: "npt.NDArray[np.float64] | None" = None
+
+
+ModelConfigT = TypeVar("ModelConfigT", bound=ModelSection)
 
 
 class Estimator(Protocol):
@@ -103,6 +107,23 @@ def build_network(config: ModelSection, transform: "FittedTransform") -> "nn.Mod
         raise ValueError(f"{config.name} is not a network")
     network: nn.Module = _module(config).build(config, transform)
     return network
+
+
+def choose_settings(
+    config: ModelConfigT, examples: Examples, groups: "npt.NDArray[np.int64]"
+) -> ModelConfigT:
+    """Return a classical model's section with the settings that it leaves open, chosen.
+
+    Args:
+        config: The model's section.
+        examples: Of the training images.
+        groups: Leakage group of each example, int64 ``(N,)``.
+    """
+    choose = getattr(_module(config), "choose", None)
+    if choose is None:
+        return config
+    chosen: ModelConfigT = choose(config, examples, groups)
+    return chosen
 
 
 def fit_classical(config: ModelSection, examples: Examples, seed: int) -> Estimator:

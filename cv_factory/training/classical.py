@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from cv_factory.config.model import ModelConfig
 from cv_factory.cpu import limit_library_threads
 from cv_factory.features.image_features import ImageFeatures
-from cv_factory.models import Estimator, Examples, convert_classical, fit_classical
+from cv_factory.models import Estimator, Examples, choose_settings, convert_classical, fit_classical
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.class_weights import class_weights
 from cv_factory.training.trained_model import Reference, TrainedModel
@@ -18,18 +18,24 @@ _BATCH = 4096
 
 
 def train_classical(
-    job: TrainingJob, on_epoch: EpochCallback, image_features: ImageFeatures | None
+    job: TrainingJob,
+    groups: npt.NDArray[np.int64],
+    on_epoch: EpochCallback,
+    image_features: ImageFeatures | None,
 ) -> TrainedModel:
     """Fit on the training images' features; measure on the validation images.
 
     Args:
-        job: Data, model and settings.
+        job: Data, model and settings; what the model leaves open is chosen on training images.
+        groups: Leakage group of each training image, int64.
         on_epoch: Called once.
         image_features: Of all images, by a backbone; None for the standardized PCA features.
     """
     limit_library_threads()
-    examples = _training_examples(job, image_features)
-    estimator = fit_classical(job.model, examples, job.config.seed)
+    originals = _training_examples(job, image_features)
+    model = choose_settings(job.model, originals, groups)
+    examples = _add_mirrored(originals, job, image_features)
+    estimator = fit_classical(model, examples, job.config.seed)
     labels = job.labels[job.validation]
     scores = estimator.predict_proba(_features(job, job.validation, image_features))
     metrics = {
@@ -40,11 +46,11 @@ def train_classical(
     reference = select_reference_indices(job.validation)
     probabilities = estimator.predict_proba(_features(job, reference, image_features))
     return TrainedModel(
-        config=job.model,
+        config=model,
         image_shape=job.image_shape,
         n_classes=job.n_classes,
         weights={},
-        graph=_to_onnx(job.model, estimator, examples.features.shape[1]),
+        graph=_to_onnx(model, estimator, examples.features.shape[1]),
         history=(metrics,),
         best_epoch=1,
         reference=Reference(job.reference, probabilities.astype(np.float32)),
@@ -52,15 +58,23 @@ def train_classical(
 
 
 def _training_examples(job: TrainingJob, image_features: ImageFeatures | None) -> Examples:
-    """Return the training images' features and labels, with their mirror images at half weight."""
+    """Return the training images' features and labels, with the weights of their classes."""
     features, labels = _features(job, job.train, image_features), job.labels[job.train]
     weight_by_class = class_weights(labels, job.n_classes, job.config)
     weights = None if weight_by_class is None else weight_by_class[labels].astype(np.float64)
+    return Examples(features, labels, weights)
+
+
+def _add_mirrored(
+    examples: Examples, job: TrainingJob, image_features: ImageFeatures | None
+) -> Examples:
+    """Add the features of the mirrored images, if there are any; each pair counts as one image."""
     if image_features is None or image_features.mirrored is None:
-        return Examples(features, labels, weights)
-    both = np.concatenate([features, image_features.mirrored[job.train]])
-    halves = np.full(len(labels), 0.5) if weights is None else weights / 2
-    return Examples(both, np.tile(labels, 2), np.tile(halves, 2))
+        return examples
+    n, weights = len(examples.labels), examples.weights
+    both = np.concatenate([examples.features, image_features.mirrored[job.train]])
+    halves = np.full(n, 0.5) if weights is None else weights / 2
+    return Examples(both, np.tile(examples.labels, 2), np.tile(halves, 2))
 
 
 def _features(

@@ -8,7 +8,7 @@ from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
 from cv_factory.cpu import limit_spinning
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.data.split import Split
+from cv_factory.data.split import Split, get_leakage_groups
 from cv_factory.errors import TrainingError
 from cv_factory.features.image_features import ImageFeatures
 from cv_factory.models import is_network
@@ -65,7 +65,8 @@ def train(
         return train_network(job, dataset, split, on_epoch)
     from cv_factory.training.classical import train_classical
 
-    return train_classical(job, on_epoch, features)
+    groups = get_leakage_groups(dataset)[split.train]
+    return train_classical(job, groups, on_epoch, features)
 
 
 def _check_lineage(
