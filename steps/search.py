@@ -37,5 +37,5 @@ def search(
     from registry.study_journal import StudyJournal
 
     log_metadata(metadata={MLFLOW_RUN_KEY: active_run_id()}, infer_artifact=True)
-    job = SearchJob(dataset, split, transform, model, train, config)
+    job = SearchJob(dataset, split, transform, model, train, config, features)
     return run_search(job, StudyJournal(job.key), log_trial)

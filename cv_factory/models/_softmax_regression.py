@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 #: Largest entry of the mean log loss's gradient at which a fit ends: probabilities are within 1e-6
 #: of the solution's by then, or accurate enough to compare values of C.
-TOLERANCE, ROUGH_TOLERANCE = 1e-8, 1e-4
+TOLERANCE, ROUGH_TOLERANCE = 3e-9, 1e-4
 #: Steps and gradients that L-BFGS keeps.
 _HISTORY = 20
 #: Rows a thread works on at a time. Sums are in their order, whatever the number of threads.

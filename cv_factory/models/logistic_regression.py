@@ -67,6 +67,8 @@ def convert(estimator: "SoftmaxRegression", n_features: int) -> "onnx.ModelProto
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
+    from cv_factory.artifacts.onnx_graphs import set_versions
+
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         [
@@ -81,4 +83,4 @@ def convert(estimator: "SoftmaxRegression", n_features: int) -> "onnx.ModelProto
             numpy_helper.from_array(estimator.intercepts.astype(np.float32), "intercepts"),
         ],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    return set_versions(helper.make_model(graph))

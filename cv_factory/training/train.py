@@ -15,7 +15,7 @@ from cv_factory.models import is_network
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.trained_model import TrainedModel
 from cv_factory.training.training_job import TrainingJob, select_reference_indices
-from cv_factory.transforms.fitted import FittedTransform
+from cv_factory.transforms.fitted import FittedTransform, check_features
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ def train(
         TrainingError: The artifacts do not belong together, a setting does not fit the data, or
             the loss is not a number.
     """
-    _check_lineage(dataset, split, transform, features)
+    _check_lineage(dataset, split, transform)
+    if features is not None:
+        check_features(features, dataset)
     check_classes(dataset, split)
     _log.info("Preparing to train %s on %s images.", model.name, f"{len(split.train):,}")
     job = TrainingJob(
@@ -69,12 +71,7 @@ def train(
     return train_classical(job, groups, on_epoch, features)
 
 
-def _check_lineage(
-    dataset: ImageDataset,
-    split: Split,
-    transform: FittedTransform,
-    features: ImageFeatures | None,
-) -> None:
+def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransform) -> None:
     if split.dataset_fingerprint != dataset.fingerprint:
         raise TrainingError("The split was made for another dataset: run the split step again.")
     if transform.image_shape != dataset.image_shape:
@@ -86,10 +83,6 @@ def _check_lineage(
         raise TrainingError(
             f"The transform was fitted for the classes {', '.join(transform.class_names)}, the "
             f"dataset has {', '.join(dataset.class_names)}: run the fit_transform step again."
-        )
-    if features is not None and features.dataset_fingerprint != dataset.content_hash:
-        raise TrainingError(
-            "The features are those of another dataset: run the compute_features step again."
         )
 
 

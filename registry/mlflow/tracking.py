@@ -24,10 +24,15 @@ def active_run_id() -> str:
 
 
 def log_settings(sections: Mapping[str, BaseModel]) -> None:
-    """Log configuration sections as MLflow parameters named ``section.key``."""
+    """Log configuration sections as MLflow parameters named ``section.key``.
+
+    Settings that are left open are not logged: training may choose them, and a parameter of MLflow
+    cannot be changed.
+    """
     import mlflow
 
-    mlflow.log_params(flatten({n: s.model_dump(mode="json") for n, s in sections.items()}))
+    given = {n: s.model_dump(mode="json", exclude_none=True) for n, s in sections.items()}
+    mlflow.log_params(flatten(given))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

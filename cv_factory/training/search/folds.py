@@ -3,26 +3,29 @@
 Validation and test images are not written, so that no trial can use them.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cv_factory.config.search import SearchConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split, get_leakage_groups
 from cv_factory.errors import TrainingError
+from cv_factory.features.image_features import ImageFeatures
 from cv_factory.training.search.search_job import SearchJob
 from cv_factory.transforms.fitted import FittedTransform, fit_transform
 
-_IMAGES = "images"
+_IMAGES, _FEATURES = "images", "features"
 
 
 def write_folds(directory: Path, job: SearchJob) -> None:
     """Write the training images, and each fold's split and transform, into a new directory.
 
-    A fold's transform is fitted on the fold's training part. Images of one group, and images with
-    equal pixels, are in the same fold.
+    A backbone's features of the images are written beside them. A fold's transform is fitted on the
+    fold's training part. Images of one group, and images with equal pixels, are in the same fold.
 
     Raises:
         TrainingError: A class has fewer images than there are folds.
@@ -36,20 +39,50 @@ def write_folds(directory: Path, job: SearchJob) -> None:
     )
     (directory / _IMAGES).mkdir(parents=True)
     images.save(directory / _IMAGES)
+    features = None if job.features is None else _select(job.features, train, images)
+    if features is not None:
+        (directory / _FEATURES).mkdir()
+        features.save(directory / _FEATURES)
     for number, split in enumerate(_folds(images, job.config)):
         fold = directory / f"fold-{number}"
         for name in ("split", "transform"):
             (fold / name).mkdir(parents=True)
         split.save(fold / "split")
-        fit_transform(images, split.train, job.transform).save(fold / "transform")
+        transform = fit_transform(images, split.train, job.transform, features)
+        transform.save(fold / "transform")
 
 
-def read_folds(directory: Path) -> tuple[ImageDataset, list[tuple[Split, FittedTransform]]]:
-    """Read the images (memory-mapped) and each fold's split and transform."""
+@dataclass(frozen=True)
+class Folds:
+    """What ``write_folds`` wrote; images and features are memory-mapped."""
+
+    dataset: ImageDataset
+    features: ImageFeatures | None
+    parts: list[tuple[Split, FittedTransform]]
+
+
+def read_folds(directory: Path) -> Folds:
+    """Read images, features, and each fold's split and transform."""
     folds = sorted(directory.glob("fold-*"), key=lambda path: int(path.name.split("-")[1]))
-    return ImageDataset.load(directory / _IMAGES), [
-        (Split.load(fold / "split"), FittedTransform.load(fold / "transform")) for fold in folds
-    ]
+    features = directory / _FEATURES
+    return Folds(
+        ImageDataset.load(directory / _IMAGES),
+        ImageFeatures.load(features) if features.exists() else None,
+        [(Split.load(fold / "split"), FittedTransform.load(fold / "transform")) for fold in folds],
+    )
+
+
+def _select(
+    features: ImageFeatures, indices: npt.NDArray[np.int64], images: ImageDataset
+) -> ImageFeatures:
+    """Return the features of some images, which are a dataset of their own."""
+    mirrored = features.mirrored
+    return replace(
+        features,
+        dataset_fingerprint=images.content_hash,
+        values=features.values[indices],
+        mirrored=None if mirrored is None else mirrored[indices],
+    )
 
 
 def _folds(dataset: ImageDataset, config: SearchConfig) -> list[Split]:

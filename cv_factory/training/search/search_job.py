@@ -11,6 +11,7 @@ from cv_factory.config.train import TrainConfig
 from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.features.image_features import ImageFeatures
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class SearchJob:
         model: Base settings of trials of its family.
         train: Base settings of all trials.
         config: Search space, metric and folds.
+        features: A backbone's features of the images, on which all trials are fitted; or None.
     """
 
     dataset: ImageDataset
@@ -32,6 +34,7 @@ class SearchJob:
     model: ModelConfig
     train: TrainConfig
     config: SearchConfig
+    features: ImageFeatures | None = None
 
     @property
     def key(self) -> str:
@@ -47,5 +50,7 @@ class SearchJob:
         }
         ids = self.dataset.manifest["id"].to_numpy()[self.split.train].tolist()
         data = [self.dataset.fingerprint, fingerprint(sorted(ids))]
+        if self.features is not None:
+            data.append(self.features.fingerprint)
         code = code_fingerprint("cv_factory.training.search.trial_worker")
         return fingerprint({"settings": settings, "data": data, "code": code})

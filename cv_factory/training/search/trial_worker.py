@@ -64,7 +64,7 @@ class _TrialRunner:
     """Runs trials on the folds of a search."""
 
     def __init__(self, directory: Path, key: str) -> None:
-        self._dataset, self._folds = read_folds(directory)
+        self._folds = read_folds(directory)
         self._key = key
 
     def run(self, model: Any, settings: Any, report: Report) -> dict[str, Any]:
@@ -84,16 +84,17 @@ class _TrialRunner:
     def _train_folds(
         self, model: ModelConfig, settings: TrainConfig, report: Report, scores: list[float]
     ) -> None:
-        for fold, (split, transform) in enumerate(self._folds):
+        for fold, (split, transform) in enumerate(self._folds.parts):
 
             def on_epoch(epoch: int, metrics: dict[str, float], fold: int = fold) -> None:
                 if fold == 0 and is_network(model) and report(epoch, metrics[self._key]):
                     raise _PrunedError
 
-            trained = train(self._dataset, split, transform, model, settings, on_epoch)
+            dataset, features = self._folds.dataset, self._folds.features
+            trained = train(dataset, split, transform, model, settings, on_epoch, features)
             # The last epoch's score, since the best epoch is selected on these images.
             scores.append(trained.history[-1][self._key])
-            is_last = fold == len(self._folds) - 1
+            is_last = fold == len(self._folds.parts) - 1
             if report(FIRST_FOLD_STEP + fold, sum(scores) / len(scores)) and not is_last:
                 raise _PrunedError
 
