@@ -107,12 +107,15 @@ def predict_plainly(features: npt.NDArray[np.float32], labels: Indices) -> Proba
     """Return out-of-fold probabilities of scikit-learn's logistic regression, ``(N, C)``."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     model = LogisticRegression(C=_C, max_iter=300)
-    probabilities: Probabilities = cross_val_predict(
-        model, features, labels, cv=folds, method="predict_proba"
-    )
+    # More threads of BLAS are slower, also on a quiet machine.
+    with threadpool_limits(1, user_api="blas"):
+        probabilities: Probabilities = cross_val_predict(
+            model, features, labels, cv=folds, method="predict_proba"
+        )
     return probabilities
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 #: A class needs as many different images to be judged.
 N_FOLDS = 5
@@ -50,9 +51,10 @@ def predict_by_others(
     """Predict images by a logistic regression that is fitted on other images."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=_C, max_iter=200, tol=1e-3).fit(
-        features[fitted_on], labels[fitted_on]
-    )
+    # Threads of BLAS wait for each other in a busy loop, forty times as long as one computes.
+    with threadpool_limits(1, user_api="blas"):
+        model = LogisticRegression(C=_C, max_iter=200, tol=1e-3)
+        model.fit(features[fitted_on], labels[fitted_on])
     probabilities = np.zeros((len(indices), n_classes))
     probabilities[:, model.classes_] = model.predict_proba(features[indices])
     return Assessment(indices, probabilities)
