@@ -111,7 +111,7 @@ def predict_plainly(features: npt.NDArray[np.float32], labels: Indices) -> Proba
 
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     model = LogisticRegression(C=_C, max_iter=300)
-    # More threads of BLAS are slower, also on a quiet machine.
+    # Threads of BLAS wait for each other in a busy loop: with all of them it takes longer.
     with threadpool_limits(1, user_api="blas"):
         probabilities: Probabilities = cross_val_predict(
             model, features, labels, cv=folds, method="predict_proba"

@@ -31,7 +31,7 @@ _DAYS_OPTION = click.option(
 
 @click.group("labels")
 def command() -> None:
-    """Choose what to label, see what the labels say, and which are doubtful."""
+    """Choose what to label, and find doubtful labels."""
 
 
 @command.command("queue")
@@ -231,10 +231,10 @@ def suspicious(file: Path, version: int | None, model_name: str | None, stack: s
 @MODEL_OPTION
 @STACK_OPTION
 def next_images(folder: Path, n: int, file: Path, model_name: str | None, stack: str | None) -> int:
-    """Write a CSV of the images in a folder whose labels would teach a model most.
+    """Write a CSV of images whose labels would teach most.
 
-    Those that the version in production, or else in staging, is uncertain of, and that are unlike
-    each other. Once the column label is filled in, --set data.additional=FILE trains on them, too.
+    Of a folder without labels, those that the version in production, or else in staging, is
+    uncertain of, and that are unlike each other. Once the column label is filled in, --set data.additional=FILE trains on them, too.
     """
     _refuse_existing(file)
     registry = open_registry(model_name, stack)
