@@ -234,7 +234,8 @@ def next_images(folder: Path, n: int, file: Path, model_name: str | None, stack:
     """Write a CSV of images whose labels would teach most.
 
     Of a folder without labels, those that the version in production, or else in staging, is
-    uncertain of, and that are unlike each other. Once the column label is filled in, --set data.additional=FILE trains on them, too.
+    uncertain of, and that are unlike each other. Once the column label is filled in, --set
+    data.additional=FILE trains on them, too.
     """
     _refuse_existing(file)
     registry = open_registry(model_name, stack)

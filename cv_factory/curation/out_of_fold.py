@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
+
+from cv_factory.data.folds import assign_folds
+from cv_factory.models._softmax_regression import ROUGH_TOLERANCE, SoftmaxRegressionProblem
 
 #: A class needs as many different images to be judged.
 N_FOLDS = 5
 #: Inverse strength of the regularization, for features whose total variance is 1.
 _C = 5.0
+_MAX_STEPS = 200
 
 _Floats = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.int64]
@@ -35,7 +38,7 @@ def predict_out_of_fold(
         indices: The images to divide into folds; each has a label.
         n_classes: C.
     """
-    folds = _assign_folds(labels[indices], groups[indices])
+    folds = assign_folds(labels[indices], groups[indices], N_FOLDS)
     probabilities = np.zeros((len(indices), n_classes))
     for fold in np.unique(folds):
         inside = folds == fold
@@ -49,23 +52,6 @@ def predict_by_others(
     features: _Floats, labels: _Indices, fitted_on: _Indices, indices: _Indices, n_classes: int
 ) -> Assessment:
     """Predict images by a logistic regression that is fitted on other images."""
-    from sklearn.linear_model import LogisticRegression
-
-    # Threads of BLAS wait for each other in a busy loop, forty times as long as one computes.
-    with threadpool_limits(1, user_api="blas"):
-        model = LogisticRegression(C=_C, max_iter=200, tol=1e-3)
-        model.fit(features[fitted_on], labels[fitted_on])
-    probabilities = np.zeros((len(indices), n_classes))
-    probabilities[:, model.classes_] = model.predict_proba(features[indices])
-    return Assessment(indices, probabilities)
-
-
-def _assign_folds(labels: _Indices, groups: _Indices) -> _Indices:
-    """Deal the groups of each class out to the folds, in a seeded order."""
-    unique, first, group_of_image = np.unique(groups, return_index=True, return_inverse=True)
-    shuffled = np.random.default_rng(0).permutation(len(unique))
-    order = shuffled[np.argsort(labels[first][shuffled], kind="stable")]
-    fold_of_group = np.empty(len(unique), np.int64)
-    fold_of_group[order] = np.arange(len(unique)) % N_FOLDS
-    folds: _Indices = fold_of_group[group_of_image]
-    return folds
+    problem = SoftmaxRegressionProblem(features[fitted_on], labels[fitted_on], n_classes)
+    model = problem.fit(_C, _MAX_STEPS, ROUGH_TOLERANCE)
+    return Assessment(indices, model.predict_proba(features[indices]))
