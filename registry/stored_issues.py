@@ -32,7 +32,8 @@ def load_issues(model_name: str | None, number: int | None) -> tuple[DataIssues,
             stored = Client().get_artifact_version(_NAME)
         except KeyError:
             raise ConfigError(f"No run has looked for data issues yet. {_HINT}") from None
-        return load_artifact(stored, DataIssues), f"the run {stored.run.name}"
+        when = f"{stored.created:%Y-%m-%d %H:%M}"
+        return load_artifact(stored, DataIssues), f"the dataset looked at last, {when} UTC"
     name = versions.resolve_model_name(model_name)
     if number is None:
         number = max((version.number for version in versions.list_versions(name)), default=1)

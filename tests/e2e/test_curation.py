@@ -9,8 +9,11 @@ from tests.support.project import Project
 def test_doubtful_labels_and_what_to_label_next_are_written(photos_project: Project) -> None:
     suspicious, following = Path("doubtful.csv"), Path("next.csv")
     photos = photos_project.home / "photos"
-    run = photos_project.run("labels", "suspicious", "--out", str(suspicious), "--model", "photos")
-    assert "among 36 images of photos version 1" in run.stdout
+    words = ("labels", "suspicious", "--out")
+    run = photos_project.run(*words, "of_a_model.csv", "--model", "photos")
+    assert "among 36 images of photos version 1." in run.stdout
+    run = photos_project.run(*words, str(suspicious))
+    assert "among 36 images of the dataset looked at last, " in run.stdout
     assert f"--set data.exclude={suspicious}" in run.stdout
     with (photos_project.root / suspicious).open(newline="") as file:
         assert "likely" in (csv.DictReader(file).fieldnames or ())
