@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_factory.data.folds import assign_folds
-from cv_factory.models._softmax_regression import ROUGH_TOLERANCE, SoftmaxRegressionProblem
+from cv_factory.features.softmax_regression import ROUGH_TOLERANCE, SoftmaxRegressionProblem
 
 #: A class needs as many different images to be judged.
 N_FOLDS = 5

@@ -8,12 +8,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from cv_factory.data.folds import assign_folds
-from cv_factory.models import Examples
-from cv_factory.models._softmax_regression import (
+from cv_factory.features.softmax_regression import (
     ROUGH_TOLERANCE,
     SoftmaxRegression,
     SoftmaxRegressionProblem,
 )
+from cv_factory.models import Examples
 
 #: Values of C that are compared, from the strongest penalty on.
 C_GRID = tuple(float(f"{digit}e{exponent}") for exponent in range(-4, 3) for digit in (1, 3))

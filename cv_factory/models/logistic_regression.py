@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
+    from cv_factory.features.softmax_regression import SoftmaxRegression
     from cv_factory.models import Estimator, Examples
-    from cv_factory.models._softmax_regression import SoftmaxRegression
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def choose(
 
 def fit(config: LogisticRegressionConfig, examples: "Examples", seed: int) -> "Estimator":
     """Fit on features and labels, weighted; nothing is random."""
-    from cv_factory.models._softmax_regression import SoftmaxRegressionProblem
+    from cv_factory.features.softmax_regression import SoftmaxRegressionProblem
 
     if config.C is None:
         raise ValueError("C is open: call choose_settings before")

@@ -6,8 +6,8 @@ import pytest
 from onnxruntime import InferenceSession
 from sklearn.linear_model import LogisticRegression
 
+from cv_factory.features.softmax_regression import SoftmaxRegressionProblem
 from cv_factory.models import Examples, choose_settings, convert_classical, fit_classical
-from cv_factory.models._softmax_regression import SoftmaxRegressionProblem
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.models.mlp import MLPConfig
 
