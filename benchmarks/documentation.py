@@ -46,8 +46,10 @@ def render(name: str) -> str:
     path = RESULTS / file
     result = json.loads(path.read_text(encoding="utf-8"))
     machine = result["machine"]
+    instructions = f" with {machine['instructions']}" if machine.get("instructions") else ""
     source = (
-        f"{machine['processor']}, {machine['cpus']} CPUs, load {machine['load_before']:.1f}, "
+        f"{machine['processor']}{instructions}, {machine['cpus']} CPUs, "
+        f"load {machine['load_before']:.1f}, "
         f"{machine['when'][:10]}: [`{path.relative_to(ROOT)}`](../{path.relative_to(ROOT)})"
     )
     return f"{function(result)}\n\n{source}\n"

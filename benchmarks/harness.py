@@ -321,6 +321,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
+        "instructions": _instructions(),
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -338,6 +339,14 @@ def _processor() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def _instructions() -> str:
+    """Return the vector instructions of an x86 processor, which decide what is fast on it."""
+    from cv_factory.cpu import read_cpu_flags
+
+    names = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}
+    return ", ".join(sorted(names & read_cpu_flags()))
 
 
 def _load() -> float:
