@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 #: Pixels a side: a page shows a hundred of them.
 _THUMBNAIL_SIDE = 64
+_TOO_FEW = "Nothing was compared: train and validation have {} images with a label."
 
 _Floats = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.int64]
@@ -66,12 +67,9 @@ def find_data_issues(dataset: ImageDataset, split: Split, features: ImageFeature
     unit = normalize_rows(reduced)
     issues = (*labels, *_find_near_duplicates(images, unit), *_find_outliers(images, features))
     thumbnails = _encode_thumbnails(dataset, issues)
-    found = DataIssues(issues, len(dataset), accuracy, tuple(notices), thumbnails)
-    _log.info("Of %s images: %s.", f"{len(dataset):,}", found.summary)
-    return found
-
-
-_TOO_FEW = "Nothing was compared: train and validation have {} images with a label."
+    data_issues = DataIssues(issues, len(dataset), accuracy, tuple(notices), thumbnails)
+    _log.info("Of %s images: %s.", f"{len(dataset):,}", data_issues.summary)
+    return data_issues
 
 
 @dataclass(frozen=True)

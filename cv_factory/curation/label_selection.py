@@ -116,11 +116,11 @@ def select_for_labeling(
         return order
     candidates = order[: _CANDIDATES * n]
     nearest = _cluster(features[candidates], uncertainty[candidates], n)
-    chosen = np.zeros(len(candidates), bool)
-    chosen[nearest] = True
+    is_selected = np.zeros(len(candidates), bool)
+    is_selected[nearest] = True
     # Two centers can share their nearest image: the most uncertain ones fill up.
-    chosen[np.flatnonzero(~chosen)[: n - int(chosen.sum())]] = True
-    return candidates[chosen]
+    is_selected[np.flatnonzero(~is_selected)[: n - int(is_selected.sum())]] = True
+    return candidates[is_selected]
 
 
 def compute_uncertainty(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

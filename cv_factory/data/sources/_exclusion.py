@@ -64,52 +64,52 @@ def read_exclusion_list(config: DataConfig) -> ExclusionList:
 class ExcludingSource(ImageSource):
     """A source without the images of an exclusion list."""
 
-    def __init__(self, source: ImageSource, excluded: ExclusionList) -> None:
+    def __init__(self, source: ImageSource, exclusions: ExclusionList) -> None:
         """Look for the listed images.
 
         Raises:
             SourceError: None of them is here, or a class would be left without images.
         """
         self._source = source
-        self._excluded = excluded
+        self._exclusions = exclusions
         positions: list[int] = []
         present: set[str] = set()
         counts: Counter[str] = Counter()
         for position, record in enumerate(source.records(np.arange(len(source)))):
             label = record.label or "images without a label"
-            counts[label] += record.id not in excluded.ids
-            if record.id in excluded.ids:
+            counts[label] += record.id not in exclusions.ids
+            if record.id in exclusions.ids:
                 present.add(record.id)
             else:
                 positions.append(position)
         self._positions = np.array(positions, np.int64)
-        if excluded.ids and not present:
+        if exclusions.ids and not present:
             raise SourceError(
-                f"None of the {format_count(len(excluded.ids), 'id')} in {excluded.name} "
-                f"(data.exclude), such as {min(excluded.ids)}, is of an image in "
+                f"None of the {format_count(len(exclusions.ids), 'id')} in {exclusions.name} "
+                f"(data.exclude), such as {min(exclusions.ids)}, is of an image in "
                 f"{source.description}: name the list that was made for it."
             )
         if emptied := sorted(name for name, n in counts.items() if not n):
             raise SourceError(
-                f"{excluded.name} (data.exclude) leaves no image of {', '.join(emptied)} in "
+                f"{exclusions.name} (data.exclude) leaves no image of {', '.join(emptied)} in "
                 f"{source.description}: take images of it off the list, or remove the class from "
                 "the source."
             )
         self._notices = tuple(self._describe(present))
 
     def _describe(self, present: set[str]) -> Iterator[str]:
-        excluded = self._excluded
+        exclusions = self._exclusions
         if n := len(self._source) - len(self):
             yield (
-                f"{format_count(n, 'image')} left out, as {excluded.name} says "
-                f"(data.exclude, SHA-256 {excluded.sha256[:12]})."
+                f"{format_count(n, 'image')} left out, as {exclusions.name} says "
+                f"(data.exclude, SHA-256 {exclusions.sha256[:12]})."
             )
-        if unknown := sorted(excluded.ids - present):
+        if unknown := sorted(exclusions.ids - present):
             more = len(unknown) - _MAX_NAMED
             names = ", ".join(unknown[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
             yield (
-                f"{format_count(len(unknown), 'id')} in {excluded.name} (data.exclude) of no image "
-                f"in {self._source.description}: {names}."
+                f"{format_count(len(unknown), 'id')} in {exclusions.name} (data.exclude) of no "
+                f"image in {self._source.description}: {names}."
             )
 
     @property
@@ -144,7 +144,7 @@ class ExcludingSource(ImageSource):
     def fingerprint(self) -> str:
         """Digest of the source and of the list."""
         return hashlib.sha256(
-            f"{self._source.fingerprint()}\n{self._excluded.sha256}".encode()
+            f"{self._source.fingerprint()}\n{self._exclusions.sha256}".encode()
         ).hexdigest()
 
     def records(self, indices: npt.NDArray[np.int64]) -> Iterator[ImageRecord]:
