@@ -16,7 +16,7 @@ from cv_factory.curation.data_issues import DataIssues
 from cv_factory.data.validation.report import DataReport
 from cv_factory.evaluation.registration import Registration
 from registry import versions
-from registry.artifact_loader import load_output, step_output
+from registry.artifact_loader import load_artifact, step_output
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 from registry.model_registry import ModelRegistry
 from registry.next_step import DisplacedVersion, find_displaced_version, next_command
@@ -42,10 +42,12 @@ class NextStep:
 
 def print_summary(run: PipelineRunResponse) -> Registration:
     """Print the summary of a finished training run and return its registration."""
-    registration = load_output(run, "register", Registration)
-    report = load_output(run, "validate_data", DataReport)
-    has_issues = "find_data_issues" in run.steps
-    issues = load_output(run, "find_data_issues", DataIssues) if has_issues else None
+    steps = run.steps  # a query of the store
+    registration = load_artifact(step_output(steps, "register"), Registration)
+    report = load_artifact(step_output(steps, "validate_data"), DataReport)
+    issues = None
+    if "find_data_issues" in steps:
+        issues = load_artifact(step_output(steps, "find_data_issues"), DataIssues)
     registry = ModelRegistry(registration.model_name)
     version = versions.get_version(registration.model_name, registration.version)
     displaced = find_displaced_version(registry, version.number, run.name)
@@ -90,9 +92,10 @@ def _rows(
     mlflow_uri: str,
     issues: DataIssues | None,
 ) -> Iterator[tuple[str, str]]:
-    dataset = step_output(run, "ingest").run_metadata
-    split = step_output(run, "split").run_metadata
-    metrics = step_output(run, "evaluate").run_metadata
+    steps = run.steps  # a query of the store
+    dataset = step_output(steps, "ingest").run_metadata
+    split = step_output(steps, "split").run_metadata
+    metrics = step_output(steps, "evaluate").run_metadata
     unreadable = dataset["n_unreadable"]
     yield (
         "Dataset",
@@ -108,19 +111,19 @@ def _rows(
         yield "Data", _wrap(remark)
     if issues is not None and issues.suspicious_labels:
         yield "Labels", _wrap(_describe_doubtful_labels(issues))
-    if "search" in run.steps:
-        yield "Search", str(step_output(run, "search").run_metadata["winner"])
+    if "search" in steps:
+        yield "Search", str(step_output(steps, "search").run_metadata["winner"])
     yield "Test accuracy", _format_metric(metrics, "accuracy")
     yield "Test macro F1", _format_metric(metrics, "macro_f1")
     if few := _describe_few_test_images(split["n_test"], metrics):
         yield "Warning", _wrap(few)
     for step, key in (("train", "instability"), ("export", "calibration_warning")):
-        if warning := step_output(run, step).run_metadata.get(key):
+        if warning := step_output(steps, step).run_metadata.get(key):
             yield "Warning", _wrap(str(warning))
     repeated = "" if registration.is_new else " (registered before: nothing new)"
     yield "Model", f"{_version(registration)}, stage {registration.stage}{repeated}"
-    cached = [s.name for s in run.steps.values() if s.status == ExecutionStatus.CACHED]
-    yield "Cached", f"{len(cached)} of {len(run.steps)} steps: {', '.join(cached) or 'none'}"
+    cached = [s.name for s in steps.values() if s.status == ExecutionStatus.CACHED]
+    yield "Cached", f"{len(cached)} of {len(steps)} steps: {', '.join(cached) or 'none'}"
     yield "Dashboard", f"run {run.name}: zenml login --local"
     if mlflow_run := registration.lineage.get(MLFLOW_RUN_KEY):
         yield "MLflow", f"run {mlflow_run}: mlflow ui --backend-store-uri '{mlflow_uri}'"

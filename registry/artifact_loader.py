@@ -4,10 +4,11 @@ ZenML records the import path that a class had when it was stored. Classes move,
 never imported: the caller names the class.
 """
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from zenml.exceptions import DoesNotExistException
-from zenml.models import ArtifactVersionResponse, PipelineRunResponse
+from zenml.models import ArtifactVersionResponse, PipelineRunResponse, StepRunResponse
 from zenml.utils import source_utils
 
 from cv_factory.errors import ArtifactError
@@ -35,9 +36,14 @@ def load_artifact(
     return loaded
 
 
-def step_output(run: PipelineRunResponse, step: str) -> ArtifactVersionResponse:
-    """Return the only output of a step, without loading it."""
-    (outputs,) = run.steps[step].outputs.values()
+def step_output(steps: Mapping[str, StepRunResponse], name: str) -> ArtifactVersionResponse:
+    """Return the only output of a step, without loading it.
+
+    Args:
+        steps: Those of a run; each ``run.steps`` queries the store.
+        name: Of the step.
+    """
+    (outputs,) = steps[name].outputs.values()
     return outputs[0]
 
 
@@ -45,4 +51,4 @@ def load_output(
     run: PipelineRunResponse, step: str, artifact_class: type[_ArtifactT]
 ) -> _ArtifactT:
     """Load the only output of a step; raises as ``load_artifact``."""
-    return load_artifact(step_output(run, step), artifact_class)
+    return load_artifact(step_output(run.steps, step), artifact_class)

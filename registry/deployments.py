@@ -26,13 +26,10 @@ from cv_factory.deployment.lock import deployment_lock
 from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.deployment.verify import VerificationResult
 from cv_factory.errors import ArtifactError, StackError
-from cv_factory.evaluation.registration import Registration
-from cv_factory.evaluation.reports.model_card import render_html
 from cv_factory.inference.predictor import Predictor
 from cv_factory.serving.bundle import Bundle
 from registry import versions
 from registry.artifact_loader import load_artifact
-from registry.card_content import describe_override, load_card_content
 from registry.model_registry import ModelRegistry
 from registry.next_step import find_production
 from registry.permissions import TransitionRefusedError
@@ -238,6 +235,8 @@ def build_bundle(
     Raises:
         TransitionRefusedError: The version is not fit, or is registered with another predictor.
     """
+    from registry.card_content import describe_override
+
     registry, number = ModelRegistry(metadata["model_name"]), int(metadata["version"])
     standing = registry.require_fit(number, predictor.fingerprint)
     return Bundle(
@@ -494,6 +493,10 @@ def _card(registry: ModelRegistry, number: int, standing: GateStanding) -> str |
 
     None where that registration was deleted: a rollback must not depend on it.
     """
+    from cv_factory.evaluation.registration import Registration
+    from cv_factory.evaluation.reports.model_card import render_html
+    from registry.card_content import load_card_content
+
     if standing.overrides:
         return render_html(load_card_content(registry, number))
     # Not linked to the version: the step that registers it stores its output later.

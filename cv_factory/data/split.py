@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from cv_factory.artifacts.arrays import load_npz
 from cv_factory.artifacts.artifact import Artifact
@@ -165,6 +163,9 @@ def _build_leakage_groups(dataset: ImageDataset, seed: int) -> _LeakageGroups:
     grouped = np.flatnonzero((groups != "").to_numpy())
     by_image = pixels.astype(np.int64)
     if len(grouped):
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
         group, names = pd.factorize(groups.iloc[grouped])
         size = len(unique_pixels) + len(names)
         edges = (pixels[grouped], len(unique_pixels) + group)

@@ -22,6 +22,7 @@ from zenml.integrations.registry import integration_registry
 from stacks.compat.zenml_active_stack import find_foreign_configuration, keep_active_stack
 from stacks.compat.zenml_autologging import import_no_framework_after_steps
 from stacks.compat.zenml_configuration import share_configuration_files
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -215,3 +216,24 @@ def test_a_client_of_another_store_leaves_the_active_stack_of_a_checkout(
     assert find_foreign_configuration() == tmp_path / "config.yaml"
     foreign_client._config.active_stack_id = uuid.UUID(int=3)
     assert find_foreign_configuration() is None
+
+
+def test_mlflow_imports_its_packages_for_language_models() -> None:
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    imported = Path(spec.origin).read_text(encoding="utf-8")
+    assert "        genai,  # noqa" in imported, "remove stacks.compat.mlflow_imports"
+    code = """
+import sys
+from stacks.compat.mlflow_imports import defer_language_models
+defer_language_models()
+import mlflow
+import mlflow.store.tracking.sqlalchemy_store
+print("fastapi" in sys.modules)
+import mlflow.genai
+print(callable(mlflow.genai.evaluate), mlflow.genai.judges.make_judge.__name__)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "True", "make_judge"]
