@@ -127,7 +127,8 @@ def _mean_and_covariance(
 ) -> Covariance:
     """Return mean and covariance of values / 255, given the moments of the values less 128."""
     offset, covariance = total / count, gram  # in place: it may be 75 MB
-    covariance -= np.outer(count * offset, offset)
+    for row, factor in zip(covariance, count * offset, strict=True):
+        row -= factor * offset
     covariance /= (count - 1) * 255.0**2
     return (offset + _SHIFT) / 255, covariance
 
