@@ -24,8 +24,8 @@ _TITLES: Mapping[IssueKind, tuple[str, str]] = {
     ),
     "outlier": (
         "Outliers",
-        "Images that lie far from all others in a backbone's features: other things, broken "
-        "images, or rare ones that deserve company.",
+        "Images that lie far from all others in a backbone's features: drawings, blank or broken "
+        "images, or rare ones, of which more would help.",
     ),
 }
 
@@ -94,7 +94,7 @@ def build_issue_sections(
 
 def _describe_count(text: str, n: int) -> str:
     shown = f", the first {MAX_SHOWN} here" if n > MAX_SHOWN else ""
-    return f"{text} There are {n:,}{shown}; run.py labels suspicious writes all of them."
+    return f"{text} In all {n:,}{shown}; run.py labels suspicious writes them as CSV."
 
 
 def _build_table(
