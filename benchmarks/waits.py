@@ -1,7 +1,7 @@
 """How long a user waits for ``run.py``, from command to prompt, in a fresh copy of the project.
 
     python -m benchmarks waits                          # all, 3 times each (5 minutes)
-    python -m benchmarks.waits help models history    # some
+    python -m benchmarks.waits help models history      # some
     RUNS=1 python -m benchmarks waits                   # quick
 
 ``fresh`` is the first training of a new copy with a new HOME, after ``python -m stacks apply``;
