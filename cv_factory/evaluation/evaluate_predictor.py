@@ -38,13 +38,18 @@ def evaluate_predictor(
         indices: Of the test split.
         config: What is measured.
         float_predictor: The same in float32, to measure what fewer bits have cost.
-        reference: Of this predictor: its accuracy on corrupted images is taken from there.
+        reference: Of this predictor, and of these images: outputs for them and the accuracy on
+            corrupted images are taken from there, as far as it holds them.
 
     Raises:
         EvaluationError: The predictor's classes or input shape are not the dataset's, or a slice
             names a column that the manifest does not have.
     """
-    outputs = score(predictor, dataset, indices)
+    if reference is not None and reference.predictor_fingerprint != predictor.fingerprint:
+        reference = None
+    outputs = _read_outputs(reference, predictor, dataset.labels[indices])
+    if outputs is None:
+        outputs = score(predictor, dataset, indices)
     scores = outputs.probabilities
     behavior = _run_behavioral_checks(predictor, dataset, indices, scores, config, reference)
     if float_predictor is not None:
@@ -98,6 +103,18 @@ def score(predictor: Predictor, dataset: ImageDataset, indices: Indices) -> Pred
     return Prediction.concatenate(outputs)
 
 
+def _read_outputs(
+    reference: Reference | None, predictor: Predictor, labels: npt.NDArray[np.int64]
+) -> Prediction | None:
+    """Return a reference's outputs for the test images; None where it holds a sample of them."""
+    if reference is None or not np.array_equal(reference.test.labels, labels):
+        return None
+    scores, outputs = reference.unfamiliarity, reference.test
+    if scores is None and predictor.contract.familiarity is not None:
+        return None
+    return Prediction(outputs.probabilities, outputs.features, scores)
+
+
 def _measure(
     predictor: Predictor,
     dataset: ImageDataset,
@@ -137,7 +154,7 @@ def _run_behavioral_checks(
     is_blank = dataset.manifest["contrast"].to_numpy()[indices] == 0
     sample = images[few]
     corruptions: tuple[CorruptionResult, ...] = ()
-    if reference is not None and reference.predictor_fingerprint == predictor.fingerprint:
+    if reference is not None:
         corruptions = behavioral_checks.read_robustness(reference, config.confidence)
     elif config.robustness_images:
         corruptions = behavioral_checks.measure_robustness(predictor, sample, labels[few], config)

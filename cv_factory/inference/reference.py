@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from cv_factory.artifacts.arrays import load_npz
+from cv_factory.artifacts.arrays import load_array, load_npz
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.errors import ArtifactError
 
 #: What is measured of each image: size of the encoded image in pixels, and statistics of its input
 #: pixels (``cv_factory.data.image_statistics``).
 STATISTICS = ("width", "height", "brightness", "contrast", "sharpness")
+_UNFAMILIARITY = "unfamiliarity.npy"
 _ARRAYS = ("labels", "probabilities", "features", "statistics")
 
 
@@ -109,6 +110,8 @@ class Reference(Artifact):
         test: Of the test split, or an even sample of it.
         validation: Of the validation split, to fit estimators on: ``test`` measures their error.
         estimator_errors: A row for each estimator and kind of images; empty if not measured.
+        unfamiliarity: Scores of the images of ``test``, float32 ``(N,)``; None where the predictor
+            has no such output.
     """
 
     KIND: ClassVar[str] = "reference"
@@ -118,6 +121,7 @@ class Reference(Artifact):
     test: LabeledOutputs
     validation: LabeledOutputs
     estimator_errors: tuple[EstimatorError, ...] = ()
+    unfamiliarity: npt.NDArray[np.float32] | None = None
 
     def _parts(self) -> Mapping[str, LabeledOutputs]:
         return {"test": self.test, "validation": self.validation}
@@ -125,7 +129,11 @@ class Reference(Artifact):
     def _write_files(self, directory: Path) -> dict[str, str | None]:
         for name, outputs in self._parts().items():
             np.savez(directory / f"{name}.npz", **vars(outputs))
-        return {f"{name}.npz": None for name in self._parts()}
+        files: dict[str, str | None] = {f"{name}.npz": None for name in self._parts()}
+        if self.unfamiliarity is not None:
+            np.save(directory / _UNFAMILIARITY, self.unfamiliarity)
+            files[_UNFAMILIARITY] = None
+        return files
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -148,4 +156,12 @@ class Reference(Artifact):
             EstimatorError(**{**row, "statistics": tuple(row["statistics"])})
             for row in body["estimator_errors"]
         )
-        return cls(names, body["predictor_fingerprint"], **parts, estimator_errors=errors)
+        path = directory / _UNFAMILIARITY
+        unfamiliarity = load_array(path) if path.exists() else None
+        return cls(
+            names,
+            body["predictor_fingerprint"],
+            **parts,
+            estimator_errors=errors,
+            unfamiliarity=unfamiliarity,
+        )

@@ -28,7 +28,8 @@ def build_reference(
         corrupted_images: Number of test images that are corrupted; 0 measures no errors.
         seed: Of the corruptions.
     """
-    validation = _score(predictor, dataset, split.validation)
+    validation, _ = _score(predictor, dataset, split.validation)
+    test, unfamiliarity = _score(predictor, dataset, split.test)
     errors: tuple[EstimatorError, ...] = ()
     if corrupted_images:
         sample = split.test[evenly_spread(len(split.test), corrupted_images)]
@@ -37,17 +38,22 @@ def build_reference(
     return Reference(
         class_names=dataset.class_names,
         predictor_fingerprint=predictor.fingerprint,
-        test=_score(predictor, dataset, split.test),
+        test=test,
         validation=validation,
         estimator_errors=errors,
+        unfamiliarity=unfamiliarity,
     )
 
 
-def _score(predictor: Predictor, dataset: ImageDataset, part: Indices) -> LabeledOutputs:
+def _score(
+    predictor: Predictor, dataset: ImageDataset, part: Indices
+) -> tuple[LabeledOutputs, npt.NDArray[np.float32] | None]:
+    """Return the outputs for images of a part, and their scores of unfamiliarity, if any."""
     indices = part[evenly_spread(len(part), MAX_IMAGES)]
     outputs = Prediction.concatenate(
         [predictor.predict(batch) for batch in dataset.batches(indices, _BATCH)]
     )
     statistics = dataset.manifest[list(STATISTICS)].iloc[indices].to_numpy(np.float32)
     labels = dataset.labels[indices]
-    return LabeledOutputs(labels, outputs.probabilities, outputs.features, statistics)
+    scored = LabeledOutputs(labels, outputs.probabilities, outputs.features, statistics)
+    return scored, outputs.unfamiliarity

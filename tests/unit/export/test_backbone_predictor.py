@@ -17,6 +17,7 @@ from cv_factory.export.familiarity import add_familiarity
 from cv_factory.export.onnx_graph import export_predictor
 from cv_factory.export.run_graph import run_graph
 from cv_factory.inference.predictor import Predictor
+from cv_factory.inference.reference import Reference
 from cv_factory.monitoring.build_reference import build_reference
 from cv_factory.transforms.feature_pca import fit_feature_pca, project_features
 from cv_factory.transforms.fitted import FittedTransform
@@ -155,6 +156,10 @@ def test_it_is_evaluated_as_any_predictor(predictor: Predictor, head: HeadOnFeat
     )
     behavior = evaluation.behavior
     assert {row.n_images for row in behavior.corruptions} == {8}
+    scored_again = evaluate_predictor(predictor, head.dataset, head.split.test, config)
+    assert evaluation.metrics == scored_again.metrics
+    assert behavior.familiarity == scored_again.behavior.familiarity
+    assert behavior.corruptions != scored_again.behavior.corruptions, "of 64 images, not of 8"
     assert behavior.explanations[0].method == "occlusion"
     assert behavior.consistency is not None
     assert behavior.consistency.batch_difference < 1e-5
@@ -175,3 +180,14 @@ def test_parts_of_different_runs_are_refused(head: HeadOnFeatures) -> None:
     other = replace(head.features, backbone=make_backbone(input_size=16))
     with pytest.raises(ExportError, match="not fitted on the features of this backbone"):
         export(replace(head, features=other))
+
+
+def test_a_reference_keeps_the_scores_of_unfamiliarity(
+    predictor: Predictor, head: HeadOnFeatures, tmp_path: Path
+) -> None:
+    reference = build_reference(predictor, head.dataset, head.split, 0, 0)
+    reference.save(tmp_path)
+    loaded = Reference.load(tmp_path)
+    assert loaded.unfamiliarity is not None
+    expected = predictor.predict(head.dataset.images[head.split.test]).unfamiliarity
+    np.testing.assert_array_equal(loaded.unfamiliarity, expected)

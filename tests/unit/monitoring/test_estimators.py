@@ -171,7 +171,9 @@ def test_a_reference_holds_both_parts_and_the_errors_of_every_corruption(tmp_pat
         assert error is not None
         assert error >= abs(row.error), "the stated band covers what was measured"
     reference.save(tmp_path)
-    assert Reference.load(tmp_path).estimator_errors == reference.estimator_errors
+    loaded = Reference.load(tmp_path)
+    assert loaded.estimator_errors == reference.estimator_errors
+    assert loaded.unfamiliarity is None, "the predictor does not score it"
 
 
 def test_a_large_part_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
