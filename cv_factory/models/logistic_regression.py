@@ -40,10 +40,10 @@ def choose(
 
     C, log_loss = choose_penalty(examples, groups, config.max_iter)
     _log.info(
-        "Chose model.C=%g by cross-validation in %d folds of the training images: log loss %.3f, "
-        "calibrated.",
+        "Chose model.C=%g by cross-validation in %d folds of %d images: log loss %.3f, calibrated.",
         C,
         N_FOLDS,
+        len(examples.labels),
         log_loss,
     )
     return config.model_copy(update={"C": C})

@@ -26,14 +26,14 @@ def train_classical(
     """Fit on the training images' features; measure on the validation images.
 
     Args:
-        job: Data, model and settings; what the model leaves open is chosen on training images.
-        groups: Leakage group of each training image, int64.
+        job: Data, model and settings.
+        groups: Leakage group of each image, int64.
         on_epoch: Called once.
         image_features: Of all images, by a backbone; None for the standardized PCA features.
     """
     limit_library_threads()
-    originals = _training_examples(job, image_features)
-    model = choose_settings(job.model, originals, groups)
+    originals = _examples(job, job.train, image_features)
+    model = _choose_settings(job, originals, groups, image_features)
     examples = _add_mirrored(originals, job, image_features)
     estimator = fit_classical(model, examples, job.config.seed)
     labels = job.labels[job.validation]
@@ -57,9 +57,29 @@ def train_classical(
     )
 
 
-def _training_examples(job: TrainingJob, image_features: ImageFeatures | None) -> Examples:
-    """Return the training images' features and labels, with the weights of their classes."""
-    features, labels = _features(job, job.train, image_features), job.labels[job.train]
+def _choose_settings(
+    job: TrainingJob,
+    training: Examples,
+    groups: npt.NDArray[np.int64],
+    image_features: ImageFeatures | None,
+) -> ModelConfig:
+    """Choose what the model leaves open, by cross-validation on the training images.
+
+    A fine-tuned backbone has seen their labels, so that no fold of them is held out: there it is
+    the validation images.
+    """
+    is_tuned = image_features is not None and image_features.backbone.fine_tuned_epochs > 0
+    if is_tuned and len(np.unique(job.labels[job.validation])) > 1:
+        examples = _examples(job, job.validation, image_features)
+        return choose_settings(job.model, examples, groups[job.validation])
+    return choose_settings(job.model, training, groups[job.train])
+
+
+def _examples(
+    job: TrainingJob, indices: npt.NDArray[np.int64], image_features: ImageFeatures | None
+) -> Examples:
+    """Return features and labels of some images, with the weights of their classes."""
+    features, labels = _features(job, indices, image_features), job.labels[indices]
     weight_by_class = class_weights(labels, job.n_classes, job.config)
     weights = None if weight_by_class is None else weight_by_class[labels].astype(np.float64)
     return Examples(features, labels, weights)

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
@@ -27,6 +26,7 @@ from cv_factory.features.backbones import load_backbone
 from cv_factory.features.export import export_network
 from cv_factory.features.image_features import ImageFeatures
 from cv_factory.features.layers import NormalizedBackbone
+from cv_factory.features.softmax_regression import SoftmaxRegressionProblem
 from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback
@@ -182,7 +182,7 @@ def _build_network(
             f"The features were computed with other weights of {backbone.name}: run the steps "
             "export_backbone and compute_features again, with --no-cache."
         )
-    head = _fit_head(features.values[job.train], job.labels[job.train])
+    head = _fit_head(features.values[job.train], job.labels[job.train], job.n_classes)
     with torch.inference_mode():
         logits = head(torch.from_numpy(features.values[job.validation]))
         labels = torch.from_numpy(job.labels[job.validation])
@@ -199,17 +199,16 @@ def _build_network(
     return network, metrics
 
 
-def _fit_head(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> nn.Linear:
+def _fit_head(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], n_classes: int
+) -> nn.Linear:
     """Fit a logistic regression, whose penalty follows the features' scale, as a layer."""
     penalty = _C / float(features.var(axis=0, dtype=np.float64).sum())
-    fitted = LogisticRegression(C=penalty, max_iter=1000).fit(features, labels)
-    weights, intercepts = fitted.coef_, fitted.intercept_
-    if len(weights) == 1:  # two classes share a vector
-        weights, intercepts = (np.concatenate([0 * v, v]) for v in (weights, intercepts))
-    head = nn.Linear(weights.shape[1], len(weights))
+    fitted = SoftmaxRegressionProblem(features, labels, n_classes).fit(penalty, max_iter=1000)
+    head = nn.Linear(features.shape[1], n_classes)
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weights))
-        head.bias.copy_(torch.from_numpy(intercepts))
+        head.weight.copy_(torch.from_numpy(fitted.weights.T))
+        head.bias.copy_(torch.from_numpy(fitted.intercepts))
     return head
 
 

@@ -67,8 +67,7 @@ def train(
         return train_network(job, dataset, split, on_epoch)
     from cv_factory.training.classical import train_classical
 
-    groups = get_leakage_groups(dataset)[split.train]
-    return train_classical(job, groups, on_epoch, features)
+    return train_classical(job, get_leakage_groups(dataset), on_epoch, features)
 
 
 def _check_lineage(dataset: ImageDataset, split: Split, transform: FittedTransform) -> None:

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 import cv_factory.features.export as export
+import cv_factory.training.classical as classical
 import cv_factory.training.fine_tune as fine_tune
 from cv_factory.config.features import FeaturesConfig
 from cv_factory.config.split import SplitConfig
 from cv_factory.config.train import TrainConfig
+from cv_factory.config.transform import TransformConfig
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split, split_dataset
 from cv_factory.errors import TrainingError
@@ -19,13 +22,19 @@ from cv_factory.features.backbone import Backbone
 from cv_factory.features.compute import compute_features
 from cv_factory.features.image_features import ImageFeatures
 from cv_factory.features.layers import NormalizedBackbone
+from cv_factory.models import Examples
+from cv_factory.models.logistic_regression import LogisticRegressionConfig
 from cv_factory.training.optimization import apply_schedule, build_optimizer
 from cv_factory.training.state_dicts import load_optimizer, optimizer_tensors
+from cv_factory.training.train import train
 from cv_factory.training.trainer import Trainer
+from cv_factory.transforms.fitted import fit_transform
 from cv_factory.transforms.normalize import Normalization
 from tests.support.datasets import dataset_of
 from tests.support.digits import load_digits
 from tests.support.tiny_backbone import load_tiny_backbone
+
+Integers = npt.NDArray[np.int64]
 
 SIZE = 12
 TRAIN = TrainConfig(device="cpu", crop_padding=0, batch_size=16, label_smoothing=0.0)
@@ -150,3 +159,26 @@ def test_an_optimizer_of_several_groups_is_restored() -> None:
     restored = optimizer_tensors(other)
     assert state.keys() == restored.keys()
     assert all(torch.equal(state[name], restored[name]) for name in state)
+
+
+@pytest.mark.parametrize(("epochs", "n_images"), [(0, "train"), (3, "validation")])
+def test_a_penalty_is_not_chosen_on_images_that_the_backbone_has_seen(
+    digits: tuple[ImageDataset, Split],
+    features: ImageFeatures,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    n_images: str,
+) -> None:
+    counts = []
+
+    def choose(_model: object, examples: Examples, groups: Integers) -> LogisticRegressionConfig:
+        counts.append((len(examples.labels), len(groups)))
+        return LogisticRegressionConfig(C=1.0)
+
+    monkeypatch.setattr(classical, "choose_settings", choose)
+    dataset, split = digits
+    tuned = replace(features, backbone=replace(features.backbone, fine_tuned_epochs=epochs))
+    transform = fit_transform(dataset, split.train, TransformConfig(), tuned)
+    train(dataset, split, transform, LogisticRegressionConfig(), TRAIN, features=tuned)
+    n = len(getattr(split, n_images))
+    assert counts == [(n, n)]
