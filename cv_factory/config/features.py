@@ -29,7 +29,7 @@ class FeaturesConfig(Section):
         "model is fitted on its features afterwards. It takes gradient descent through all layers",
     )
     fine_tune_learning_rate: float = Field(
-        1e-3,
+        2e-4,
         gt=0.0,
         le=1.0,
         description="the highest of the linear head; lower layers of the backbone have less",
