@@ -139,6 +139,12 @@ class Checkpoints:
         return sorted(p.name for p in self.directory.iterdir() if not p.name.startswith("."))
 
 
+def has_checkpoints(key: str) -> bool:
+    """Return whether a training with this ``checkpoint_key`` was interrupted."""
+    root = os.environ.get(DIRECTORY_VARIABLE)
+    return bool(root) and not Checkpoints(Path(root or "") / key, keep=1).is_empty
+
+
 @contextmanager
 def open_checkpoints(key: str, keep: int) -> Iterator[Checkpoints | None]:
     """Lock and yield the checkpoints of a training; remove them when the block ends without error.

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 #: Instruction sets of x86 processors that multiply bf16; without them it is emulated.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+#: Below it, the difference may be that of two short measurements.
+_MIN_SLOWDOWN = 1.5
 #: Smaller images gain nothing from bf16: the layers' overhead is what takes the time.
 _SMALLEST_BF16_SIDE = 16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -160,7 +162,7 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
             f"train.precision is {config.precision}, which {describe_device(device)} does not "
             "support. Set it to fp32."
         )
-    if device.type == "cpu" and (ratio := _measure_slowdown(config.precision)) > 1:
+    if device.type == "cpu" and (ratio := _measure_slowdown(config.precision)) > _MIN_SLOWDOWN:
         _log.warning(
             "train.precision is %s, with which this processor takes %.1f times as long as with "
             "fp32. Set it to auto or fp32.",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,7 @@ from cv_factory.errors import TrainingError
 from cv_factory.models import new_network
 from cv_factory.progress import EpochProgress
 from cv_factory.training.callbacks import EpochCallback, StepCallback
-from cv_factory.training.checkpoint import Checkpoints, open_checkpoints
+from cv_factory.training.checkpoint import Checkpoints, has_checkpoints, open_checkpoints
 from cv_factory.training.device import (
     count_processes,
     describe_device,
@@ -41,20 +42,23 @@ def train_network(
     Args and errors as for ``cv_factory.training.train.train``; data and split identify checkpoints.
     """
     device = select_device(job.config)
-    config = resolve_precision(job.config, device, job.image_shape[:2])
-    job = replace(job, config=config)
-    processes, nodes = count_processes(config, device), detect_nodes(os.environ)
+    processes, nodes = count_processes(job.config, device), detect_nodes(os.environ)
     if nodes.rank:
         raise TrainingError(
             f"This is machine {nodes.rank} of {nodes.count}, counted from 0. The step runs on "
             "machine 0 alone; run python -m cv_factory.training.distributed.node_agent here."
         )
-    problems = find_problems(config, len(job.train), job.image_shape, processes * nodes.count)
+    problems = find_problems(job.config, len(job.train), job.image_shape, processes * nodes.count)
     if problems:
         raise TrainingError("\n".join(problems))
     limit_threads(processes=1)
-    key = checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
-    with open_checkpoints(key, config.keep_checkpoints) as checkpoints:
+
+    def get_key(job: TrainingJob) -> str:
+        return checkpoint_key(dataset, split, job, processes * nodes.count, device.type)
+
+    job = _resolve_precision(job, device, get_key)
+    config = job.config
+    with open_checkpoints(get_key(job), config.keep_checkpoints) as checkpoints:
         _log.info(
             "Training on %s in %s, in batches of %d of %d images.",
             *(describe_device(device, processes, nodes.count), config.precision),
@@ -75,6 +79,22 @@ def train_network(
     if warning := describe_instability(trained.history):
         _log.warning(warning)
     return trained
+
+
+def _resolve_precision(
+    job: TrainingJob, device: torch.device, get_key: Callable[[TrainingJob], str]
+) -> TrainingJob:
+    """Return the job with what the device computes fast in place of the precision auto.
+
+    A training that began in fp32, on another processor, continues so: fp32 is slow nowhere.
+    """
+    config = resolve_precision(job.config, device, job.image_shape[:2])
+    resolved = replace(job, config=config)
+    if config.precision not in (job.config.precision, "fp32"):
+        in_fp32 = replace(job, config=config.model_copy(update={"precision": "fp32"}))
+        if has_checkpoints(get_key(in_fp32)):
+            return in_fp32
+    return resolved
 
 
 def fit_network(

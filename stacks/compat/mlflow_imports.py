@@ -5,6 +5,7 @@ until somebody does.
 """
 
 import sys
+import threading
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any
 
 #: Packages whose ``__init__`` waits; their modules are imported as ever.
 _PACKAGES = ("mlflow.gateway", "mlflow.genai", "mlflow.genai.judges")
+#: Held while a package is filled: other threads wait, and the filling one sees what is there.
+_lock = threading.RLock()
 
 
 def defer_language_models() -> None:
@@ -52,10 +55,12 @@ class _DeferredPackage(ModuleType):
     """Package whose ``__init__`` runs when an attribute is asked for that it does not have."""
 
     def __getattr__(self, name: str) -> Any:
-        is_special = name.startswith("__")
         spec = self.__spec__
-        if is_special or spec is None or not isinstance(spec.loader, _Loader):
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        spec.loader = self.__loader__ = spec.loader.loader
-        spec.loader.exec_module(self)
-        return getattr(self, name)
+        if spec is not None and not name.startswith("__"):
+            with _lock:
+                if isinstance(spec.loader, _Loader):
+                    spec.loader = self.__loader__ = spec.loader.loader
+                    spec.loader.exec_module(self)
+                if name in self.__dict__:
+                    return self.__dict__[name]
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

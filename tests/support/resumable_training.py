@@ -9,7 +9,6 @@ import os
 import sys
 
 import torch
-import torch._dynamo  # the optimizer would import it in every child
 
 from cv_factory.code_fingerprint import code_fingerprint
 from cv_factory.config.train import TrainConfig

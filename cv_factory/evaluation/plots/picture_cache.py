@@ -11,6 +11,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from cv_factory.code_fingerprint import code_fingerprint
+
 #: Files of a training are about 20, of 30 kB each.
 _MAX_FILES = 400
 #: Bytes that end every complete PNG.
@@ -18,8 +20,9 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 
 def read_picture(key: str) -> bytes | None:
-    """Return the PNG that was stored under a key; None without a complete one."""
-    with suppress(OSError):
+    """Return the PNG that was stored under a key (hexadecimal); None without a complete one."""
+    # RuntimeError: a user without a home folder.
+    with suppress(OSError, RuntimeError):
         png = _path(key).read_bytes()
         if png.endswith(_PNG_END):
             return png
@@ -28,9 +31,9 @@ def read_picture(key: str) -> bytes | None:
 
 def store_picture(key: str, png: bytes) -> None:
     """Store a PNG under a key, whole or not at all; the oldest half makes room."""
-    path = _path(key)
-    partial = path.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
+        path = _path(key)
+        partial = path.with_suffix(f".{os.getpid()}")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(png)
         partial.replace(path)
@@ -40,17 +43,16 @@ def store_picture(key: str, png: bytes) -> None:
                 old.unlink(missing_ok=True)
 
 
-def _path(key: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    digest = hashlib.sha256(f"{_code_version()}{key}".encode()).hexdigest()
-    return root / "cv-factory" / "pictures" / f"{digest}.png"
-
-
 @cache
-def _code_version() -> str:
-    """Return a digest of what draws: matplotlib's version, and the library's modules of plots."""
-    digest = hashlib.sha256(version("matplotlib").encode())
-    folder = Path(__file__).resolve().parent
-    for file in (*sorted(folder.glob("*.py")), folder.parents[1] / "monitoring" / "plots.py"):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def drawing_version(module: str) -> str:
+    """Return a digest of what draws: matplotlib's version, a module of plots and its imports."""
+    return hashlib.sha256(
+        f"{version('matplotlib')} {code_fingerprint(module)}".encode()
+    ).hexdigest()
+
+
+def _path(key: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # As the XDG Base Directory Specification says of relative paths.
+    root = root if root.is_absolute() else Path.home() / ".cache"
+    return root / "cv-factory" / "pictures" / f"{key}.png"

@@ -22,7 +22,7 @@ from cv_factory.evaluation.plots.fonts import (
     replace_missing,
     use_installed_fonts,
 )
-from cv_factory.evaluation.plots.picture_cache import read_picture, store_picture
+from cv_factory.evaluation.plots.picture_cache import drawing_version, read_picture, store_picture
 from cv_factory.progress import quiet_loggers
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def draw_once(plot: Callable[_P, bytes]) -> Callable[_P, bytes]:
 
     @wraps(plot)
     def reuse(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
-        digest = hashlib.sha256(f"{plot.__module__}.{plot.__qualname__}".encode())
+        version = drawing_version(plot.__module__)
+        digest = hashlib.sha256(f"{version} {plot.__module__}.{plot.__qualname__}".encode())
         _update(digest, (args, kwargs))
         key = digest.hexdigest()
         if key not in _kept:

@@ -232,7 +232,10 @@ import mlflow
 import mlflow.store.tracking.sqlalchemy_store
 print("fastapi" in sys.modules)
 import mlflow.genai
-print(callable(mlflow.genai.evaluate), mlflow.genai.judges.make_judge.__name__)
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    evaluate = set(pool.map(lambda _: mlflow.genai.evaluate, range(8)))
+print(*map(callable, evaluate), mlflow.genai.judges.make_judge.__name__)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)

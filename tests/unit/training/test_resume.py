@@ -15,6 +15,7 @@ import pytest
 
 from cv_factory.config.train import TrainConfig
 from cv_factory.processes.polling import poll_until
+from cv_factory.training import device
 from cv_factory.training.callbacks import EpochCallback
 from cv_factory.training.checkpoint import DIRECTORY_VARIABLE
 from cv_factory.training.trained_model import TrainedModel
@@ -152,3 +153,15 @@ def test_a_changed_setting_never_resumes_it(checkpoints: Path) -> None:
     epochs: list[int] = []
     _train(lambda epoch, _m: epochs.append(epoch), resident_mb=0)
     assert epochs == [3]
+
+
+def test_a_training_that_began_in_fp32_continues_so_where_bf16_is_fast(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupt()
+    monkeypatch.setattr(device, "read_cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(device, "_SMALLEST_BF16_SIDE", 8)
+    epochs: list[int] = []
+    assert _train(lambda epoch, _m: epochs.append(epoch)).precision == "fp32"
+    assert epochs == [3]
+    assert not list(checkpoints.iterdir())

@@ -232,13 +232,20 @@ def test_automatic_precision_is_what_the_processor_computes_fast(
     assert resolve_precision(TrainConfig(precision="fp16"), cpu, size).precision == "fp16"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "warning"), [(7.3, "takes 7.3 times as long as with fp32"), (1.2, "")]
+)
 def test_a_slow_precision_is_named_with_its_ratio(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: float,
+    warning: str,
 ) -> None:
-    seconds = iter([0.0, 1.0] * 5 + [0.0, 7.3] * 5)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
+    times = iter([0.0, 1.0] * 5 + [0.0, seconds] * 5)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     select_device(TrainConfig(precision="bf16", device="cpu"))
-    assert "takes 7.3 times as long as with fp32" in caplog.text
+    assert warning in caplog.text
+    assert bool(warning) == bool(caplog.text)
 
 
 def test_compiling_without_a_compiler_is_refused(
