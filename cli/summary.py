@@ -199,7 +199,8 @@ def _describe_displaced(registration: Registration, displaced: DisplacedVersion)
     mark = "[yellow bold]WARNING[/] " if displaced.is_better else ""
     yield (
         f"{mark}It pushed version {displaced.version} out of staging, with test accuracy "
-        f"{_percent(displaced.new_accuracy)} against {_percent(displaced.accuracy)}."
+        f"{_percent(displaced.new_accuracy)} against {_percent(displaced.accuracy)}"
+        + ("." if displaced.has_same_test_images else " on other test images: not comparable.")
     )
     if displaced.is_fit:
         yield f"Back: python run.py stage {displaced.version} --model {registration.model_name}"

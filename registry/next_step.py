@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from zenml.models import ModelVersionResponse
 
+from cv_factory.errors import ArtifactError
 from registry import versions
 from registry.model_registry import ModelRegistry
 from registry.standing import gate_standing
@@ -18,17 +19,19 @@ class DisplacedVersion:
         accuracy: Its test accuracy; None if not measured.
         new_accuracy: That of the staged version; None if not measured.
         is_fit: Whether it may be staged again.
+        has_same_test_images: Whether both were measured on the same images and labels.
     """
 
     version: int
     accuracy: float | None
     new_accuracy: float | None
     is_fit: bool = True
+    has_same_test_images: bool = True
 
     @property
     def is_better(self) -> bool:
-        """Whether it had the higher test accuracy."""
-        if self.accuracy is None or self.new_accuracy is None:
+        """Whether it had the higher accuracy on the same test images."""
+        if self.accuracy is None or self.new_accuracy is None or not self.has_same_test_images:
             return False
         return self.accuracy > self.new_accuracy
 
@@ -108,6 +111,7 @@ def find_displaced_version(
             _accuracy(registry.model_name, displaced),
             _accuracy(registry.model_name, number),
             registry.gate_standing(displaced).is_fit,
+            _has_same_test_images(registry.model_name, displaced, number),
         )
     return None
 
@@ -116,3 +120,19 @@ def _accuracy(model_name: str, number: int) -> float | None:
     metadata = versions.get_version(model_name, number).run_metadata
     accuracy = metadata.get(f"{versions.METRIC_PREFIX}accuracy")
     return accuracy if isinstance(accuracy, float) else None
+
+
+def _has_same_test_images(model_name: str, number: int, other: int) -> bool:
+    """Return whether two versions were evaluated on the same images; true where that is lost."""
+    from cv_factory.evaluation.evaluation import Evaluation
+
+    try:
+        first, second = (
+            versions.load_linked_artifact(
+                versions.get_version(model_name, n), "evaluation", Evaluation
+            ).predictions.label_by_id
+            for n in (number, other)
+        )
+    except ArtifactError:
+        return True
+    return first == second

@@ -136,6 +136,11 @@ class Predictions:
         """Whether each image's class was predicted, bool ``(N,)``."""
         return np.asarray(self.labels == self.predicted)
 
+    @property
+    def label_by_id(self) -> dict[str, int]:
+        """True class of each image: equal where two test sets are, whatever their order."""
+        return dict(zip(self.ids, self.labels.tolist(), strict=True))
+
     def in_slice(self, column: str, value: str) -> NDArray[np.bool_]:
         """Return which images belong to a slice, bool ``(N,)``."""
         return np.array([part == value for part in self.slices[column]], dtype=bool)

@@ -225,10 +225,7 @@ def _difference_of_images(candidate: Evaluation, production: Evaluation) -> str:
     """Return what differs between the two test sets; empty if nothing (order does not count)."""
     if candidate.class_names != production.class_names:
         return "production was evaluated on other classes (--model NAME registers another model)"
-    ours, theirs = (
-        dict(zip(e.predictions.ids, e.predictions.labels.tolist(), strict=True))
-        for e in (candidate, production)
-    )
+    ours, theirs = (e.predictions.label_by_id for e in (candidate, production))
     if ours.keys() != theirs.keys():
         return "production was evaluated on other test images"
     if ours != theirs:

@@ -19,7 +19,7 @@ from cv_factory.data.storage.stores import FsspecStore, parse_scheme
 from cv_factory.errors import SourceError
 from cv_factory.reporting.numbers import format_count
 
-_COLUMN = "id"
+_COLUMN, _PART_COLUMN, _TEST = "id", "part", "test"
 _ENCODING_HINT = "save it as UTF-8"
 _MAX_NAMED = 5
 
@@ -31,16 +31,20 @@ class ExclusionList:
     Attributes:
         name: Of the table, as the user named it.
         ids: The ids.
+        test_ids: Those of images that the table's column ``part`` has in the test part.
         sha256: Of the table.
     """
 
     name: str
     ids: frozenset[str]
+    test_ids: frozenset[str]
     sha256: str
 
 
 def read_exclusion_list(config: DataConfig) -> ExclusionList:
     """Read the table that ``data.exclude`` names: CSV or Parquet with a column ``id``.
+
+    A column ``part``, which ``run.py labels suspicious`` writes, says which were test images.
 
     Raises:
         SourceError: It cannot be read, or has no such column.
@@ -54,11 +58,17 @@ def read_exclusion_list(config: DataConfig) -> ExclusionList:
             f"{name} (data.exclude) has no column {_COLUMN!r}; its columns are {listing}. Give one "
             "row an image with its id, as run.py labels suspicious writes them."
         )
+    columns = {_COLUMN, _PART_COLUMN} & set(table.columns)
+    ids, test_ids = set(), set()
     try:
-        ids = frozenset(parse_text(row[_COLUMN]) for row in table.rows({_COLUMN}))
+        for row in table.rows(columns):
+            ids.add(id_ := parse_text(row[_COLUMN]))
+            if row.get(_PART_COLUMN) == _TEST:
+                test_ids.add(id_)
     except ValueError as error:
         raise SourceError(f"{name} (data.exclude): an id is {error}.") from None
-    return ExclusionList(name, ids - {""}, hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ExclusionList(name, frozenset(ids) - {""}, frozenset(test_ids), sha256)
 
 
 class ExcludingSource(ImageSource):
@@ -74,14 +84,18 @@ class ExcludingSource(ImageSource):
         self._exclusions = exclusions
         positions: list[int] = []
         present: set[str] = set()
+        test: set[str] = set()
         counts: Counter[str] = Counter()
         for position, record in enumerate(source.records(np.arange(len(source)))):
-            label = record.label or "images without a label"
-            counts[label] += record.id not in exclusions.ids
-            if record.id in exclusions.ids:
-                present.add(record.id)
-            else:
+            is_excluded = record.id in exclusions.ids
+            if record.label:
+                counts[record.label] += not is_excluded
+            if not is_excluded:
                 positions.append(position)
+                continue
+            present.add(record.id)
+            if record.official_split == _TEST or record.id in exclusions.test_ids:
+                test.add(record.id)
         self._positions = np.array(positions, np.int64)
         if exclusions.ids and not present:
             raise SourceError(
@@ -95,14 +109,24 @@ class ExcludingSource(ImageSource):
                 f"{source.description}: take images of it off the list, or remove the class from "
                 "the source."
             )
-        self._notices = tuple(self._describe(present))
+        if not positions:
+            raise SourceError(
+                f"{exclusions.name} (data.exclude) leaves no image in {source.description}."
+            )
+        self._notices = tuple(self._describe(present, len(test)))
 
-    def _describe(self, present: set[str]) -> Iterator[str]:
+    def _describe(self, present: set[str], n_test: int) -> Iterator[str]:
         exclusions = self._exclusions
         if n := len(self._source) - len(self):
             yield (
                 f"{format_count(n, 'image')} left out, as {exclusions.name} says "
                 f"(data.exclude, SHA-256 {exclusions.sha256[:12]})."
+            )
+        if n_test:
+            yield (
+                f"{format_count(n_test, 'test image')} left out (data.exclude): accuracies with "
+                "and without them cannot be compared, and leaving out images that a model gets "
+                "wrong flatters it."
             )
         if unknown := sorted(exclusions.ids - present):
             more = len(unknown) - _MAX_NAMED

@@ -137,7 +137,7 @@ def _evaluate(
             )
         # Also listed where the share of them is still allowed.
         count = int(outcome.result.get("unexpected_count") or 0)
-        positions = outcome.result.get("partial_unexpected_index_list") or []
+        positions = rule.worst_rows or outcome.result.get("partial_unexpected_index_list") or []
         total = outcome.result.get("element_count", len(table))
         yield ExpectationResult(
             name=rule.name,

@@ -32,6 +32,7 @@ class Rule:
         arguments: What that class takes.
         observed: What was found, where the count of offending rows does not say it.
         remedy: What its failure can be answered with, beside other images or limits.
+        worst_rows: The offending rows in their order, where they have one; else the table's counts.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     arguments: Mapping[str, Any]
     observed: str | None = None
     remedy: str = ""
+    worst_rows: Sequence[int] = ()
 
 
 def apply_severities(rules: Sequence[Rule], config: ValidationConfig) -> list[Rule]:
@@ -62,7 +64,7 @@ def build_image_rules(
     return [
         *_build_identity_rules(images, class_names, config),
         *_build_appearance_rules(images, config),
-        *(_build_issue_rules(images, config) if "is_suspicious" in images else ()),
+        *(_build_issue_rules(images, config) if "label_issue_rank" in images else ()),
     ]
 
 
@@ -139,16 +141,23 @@ def _build_issue_rules(images: pd.DataFrame, config: ValidationConfig) -> list[R
     return [
         Rule(name, "warning", message, f"at most {format_share(limit)}", BETWEEN,
              {"column": column, "max_value": 0, "mostly": _complement(limit)},
-             format_beside_limit(_mean(images[column]), limit), remedy=remedy)
+             format_beside_limit(_mean(images[column] > 0), limit), remedy=remedy,
+             worst_rows=_sort_ranked(images[column].to_numpy()))
         for name, column, limit, message, remedy in (
-            ("suspicious_labels", "is_suspicious", config.max_suspicious_label_share,
+            ("suspicious_labels", "label_issue_rank", config.max_suspicious_label_share,
              "Few labels are doubtful by a backbone's features.",
              "List them: python run.py labels suspicious --out FILE"),
-            ("similar_across_parts", "is_similar_across_parts", config.max_similar_share,
+            ("similar_across_parts", "similar_pair_rank", config.max_similar_share,
              "Few images are near duplicates, by a backbone's features, of one in another part.",
              "Give near duplicates one group, or remove one of each pair."),
         )
     ]  # fmt: skip
+
+
+def _sort_ranked(ranks: npt.NDArray[np.int64]) -> list[int]:
+    """Return the rows that have a rank, from 1 on, in its order."""
+    rows = np.flatnonzero(ranks)
+    return rows[np.argsort(ranks[rows])].tolist()
 
 
 def _complement(share: float) -> float:

@@ -66,15 +66,17 @@ def build_image_table(
     if issues is not None:
         suspicious = [issue.index for issue in issues if issue.kind == "label"]
         similar = [(i.index, i.other_index) for i in issues if i.is_across_parts]
-        table["is_suspicious"] = _mark(suspicious, len(table))
-        table["is_similar_across_parts"] = _mark([n for pair in similar for n in pair], len(table))
+        table["label_issue_rank"] = _rank(suspicious, len(table))
+        table["similar_pair_rank"] = _rank([n for pair in similar for n in pair], len(table))
     return table
 
 
-def _mark(rows: Sequence[int], n: int) -> npt.NDArray[np.int64]:
-    marks = np.zeros(n, np.int64)
-    marks[list(rows)] = 1
-    return marks
+def _rank(rows: Sequence[int], n: int) -> npt.NDArray[np.int64]:
+    """Return the place of each row among those listed, from 1 on; 0 for the others."""
+    ranks = np.zeros(n, np.int64)
+    # Backwards, so that the first place of a row that is listed twice is written last.
+    ranks[list(rows)[::-1]] = np.arange(len(rows), 0, -1)
+    return ranks
 
 
 def find_official_parts(

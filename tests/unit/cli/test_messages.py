@@ -106,6 +106,11 @@ STAGE = NextStep("python run.py stage 3 --model digits")
             make_registration("staging", PASSED),
             replace(DEPLOY, displaced=DisplacedVersion(2, 0.9861, 0.9711)),
         ),
+        (
+            "displaced_other_test",
+            make_registration("staging", PASSED),
+            replace(DEPLOY, displaced=DisplacedVersion(2, 0.9861, 0.9711, True, False)),
+        ),
         ("archived", make_registration("archived", PASSED, is_new=False), STAGE),
         ("refused", make_registration("none", PASSED, SKIPPED, FAILED), CARD),
         ("refused_production", make_registration("production", FAILED, is_new=False), CARD),

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cv_factory.config.validation import ValidationConfig
 from cv_factory.curation.data_issues import DataIssues
 from cv_factory.curation.find_data_issues import find_data_issues
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
+from cv_factory.data.validation.rules import build_image_rules
+from cv_factory.data.validation.tables import build_image_table
 from cv_factory.errors import DataError
 from cv_factory.features.backbone import Backbone
 from cv_factory.features.image_features import ImageFeatures
@@ -68,6 +71,23 @@ def test_wrong_labels_are_listed_first_with_the_likely_one(issues: DataIssues) -
     assert all({issue.label, issue.likely_label} == {"even", "odd"} for issue in first)
     assert {issue.part for issue in first} == {"train", "validation", "test"}
     assert issues.accuracy == pytest.approx(188 / 190)
+
+
+def test_the_data_report_names_the_most_doubtful_labels_first(
+    made: _Made, issues: DataIssues
+) -> None:
+    table = build_image_table(
+        made.dataset.manifest,
+        made.dataset.class_names,
+        dict(made.split.items()),
+        ValidationConfig(),
+        issues.issues,
+    )
+    rules = build_image_rules(table, made.dataset.class_names, ValidationConfig())
+    rows = {rule.name: list(rule.worst_rows) for rule in rules}
+    assert rows["suspicious_labels"] == _rows(issues, "label")
+    assert set(rows["suspicious_labels"][:3]) == set(_WRONG)
+    assert rows["similar_across_parts"] == list(_PAIR)
 
 
 def test_labels_of_the_test_part_influence_nothing_that_is_said_of_others(made: _Made) -> None:

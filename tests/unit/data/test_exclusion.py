@@ -20,7 +20,9 @@ def folder(tmp_path: Path) -> Path:
 
 def _config(folder: Path, *ids: str, header: str = "id") -> DataConfig:
     table = folder.parent / "doubtful.csv"
-    table.write_text("\n".join([f"kind,{header}", *(f"label,{id_}" for id_ in ids)]) + "\n")
+    # As spreadsheets on Windows write it.
+    lines = [f"\ufeffkind,{header}", *(f"label,{id_}" for id_ in ids)]
+    table.write_text("\r\n".join(lines) + "\r\n", newline="")
     return DataConfig(source="folder", path=str(folder), exclude=str(table))
 
 
@@ -38,6 +40,26 @@ def test_listed_images_are_left_out_and_counted(folder: Path) -> None:
     assert left_out.startswith("1 image left out, as ")
     assert "1 id in " in unknown
     assert unknown.endswith(f"of no image in folder {folder}: no/such.png.")
+
+
+def test_test_images_that_are_left_out_are_counted(folder: Path) -> None:
+    first, second, *_ = _ids(DataConfig(source="folder", path=str(folder)))
+    config = _config(folder)
+    Path(str(config.exclude)).write_text(f"id,part\n{first},test\n{second},train\ngone,test\n")
+    with open_source(config) as source:
+        _, of_test, _ = source.notices
+    assert of_test.startswith("1 test image left out (data.exclude): accuracies with and without")
+
+
+def test_all_images_without_a_label_may_be_left_out(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, per_class=2, size=8)
+    names = [str(path) for path in sorted(tmp_path.glob("*/*.png"))]
+    manifest, table = tmp_path / "labels.csv", tmp_path / "doubtful.csv"
+    manifest.write_text(f"image_path,label\n{names[0]},a\n{names[1]},b\n{names[2]},\n")
+    settings = {"source": "manifest", "path": str(manifest)}
+    every = _ids(DataConfig(**settings))
+    table.write_text(f"id\n{every[2]}\n")
+    assert _ids(DataConfig(**settings, exclude=str(table))) == every[:2]
 
 
 def test_a_change_of_the_list_changes_the_fingerprint(folder: Path) -> None:

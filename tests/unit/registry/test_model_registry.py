@@ -80,9 +80,14 @@ def test_something_is_recorded_although_another_process_logs_something_meanwhile
     assert registry.log.record("stopped", None, "zenml", {"version": 1}).number == 1
 
 
+@pytest.mark.parametrize("is_same_test", [True, False])
 @pytest.mark.parametrize(("verdict", "is_fit"), [(PASSED, True), (FAILED, False)])
 def test_the_run_that_pushed_a_version_out_of_staging_says_so_and_no_later_one(
-    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, verdict: GateVerdict, is_fit: bool
+    registry: ModelRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: GateVerdict,
+    is_fit: bool,
+    is_same_test: bool,
 ) -> None:
     for number, verdicts in ((1, verdict), (2, PASSED)):
         _register(registry, _version(number, f"run-{number}", f"a{number}"), verdicts, "run")
@@ -92,10 +97,12 @@ def test_the_run_that_pushed_a_version_out_of_staging_says_so_and_no_later_one(
     registry.log.append(registry.log.entries(), "intent", "run-2", "all gates passed", detail)
     accuracies = {1: 0.98, 2: 0.97}
     monkeypatch.setattr(next_step, "_accuracy", lambda _, number: accuracies[number])
+    monkeypatch.setattr(next_step, "_has_same_test_images", lambda *_: is_same_test)
     monkeypatch.setattr(registry, "stages", lambda: {1: "archived", 2: "staging"})
     displaced = find_displaced_version(registry, 2, "run-2")
     assert displaced is not None
-    assert (displaced.version, displaced.is_better, displaced.is_fit) == (1, True, is_fit)
+    assert (displaced.version, displaced.is_fit) == (1, is_fit)
+    assert displaced.is_better == displaced.has_same_test_images == is_same_test
     assert find_displaced_version(registry, 2, "run-3") is None
     assert find_displaced_version(registry, 1, "run-2") is None
     monkeypatch.setattr(registry, "stages", lambda: {2: "staging"})
