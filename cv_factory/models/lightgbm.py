@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LightGBMConfig(BoostingSection):
-    """Gradient-boosted trees of LightGBM on the PCA features."""
+    """Gradient-boosted trees of LightGBM on features."""
 
     name: Literal["lightgbm"] = "lightgbm"
     num_leaves: int = Field(31, ge=2, le=4096)

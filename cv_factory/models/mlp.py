@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class MLPConfig(ClassicalSection):
-    """A multi-layer perceptron of scikit-learn on the standardized PCA features."""
+    """A multi-layer perceptron of scikit-learn on features."""
 
     name: Literal["mlp"] = "mlp"
     hidden: list[Width] = Field([128], min_length=1, max_length=5, description="units a layer")

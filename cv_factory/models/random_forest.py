@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RandomForestConfig(ClassicalSection):
-    """A random forest on the PCA features."""
+    """A random forest on features."""
 
     name: Literal["random_forest"] = "random_forest"
     n_estimators: int = Field(200, ge=1, le=5000, description="trees")

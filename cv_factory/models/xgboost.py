@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class XGBoostConfig(BoostingSection):
-    """Gradient-boosted trees of XGBoost on the PCA features."""
+    """Gradient-boosted trees of XGBoost on features."""
 
     name: Literal["xgboost"] = "xgboost"
     max_depth: int = Field(6, ge=1, le=32)

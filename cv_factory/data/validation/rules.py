@@ -157,7 +157,8 @@ def _build_issue_rules(images: pd.DataFrame, config: ValidationConfig) -> list[R
 def _sort_ranked(ranks: npt.NDArray[np.int64]) -> list[int]:
     """Return the rows that have a rank, from 1 on, in its order."""
     rows = np.flatnonzero(ranks)
-    return rows[np.argsort(ranks[rows])].tolist()
+    ordered: list[int] = rows[np.argsort(ranks[rows])].tolist()
+    return ordered
 
 
 def _complement(share: float) -> float:

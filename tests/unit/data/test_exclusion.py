@@ -56,10 +56,10 @@ def test_all_images_without_a_label_may_be_left_out(tmp_path: Path) -> None:
     names = [str(path) for path in sorted(tmp_path.glob("*/*.png"))]
     manifest, table = tmp_path / "labels.csv", tmp_path / "doubtful.csv"
     manifest.write_text(f"image_path,label\n{names[0]},a\n{names[1]},b\n{names[2]},\n")
-    settings = {"source": "manifest", "path": str(manifest)}
-    every = _ids(DataConfig(**settings))
+    config = DataConfig(source="manifest", path=str(manifest))
+    every = _ids(config)
     table.write_text(f"id\n{every[2]}\n")
-    assert _ids(DataConfig(**settings, exclude=str(table))) == every[:2]
+    assert _ids(config.model_copy(update={"exclude": str(table)})) == every[:2]
 
 
 def test_a_change_of_the_list_changes_the_fingerprint(folder: Path) -> None:
