@@ -58,7 +58,9 @@ def choose_config_file(
     if data is None or data.source not in _SOURCES:
         return default
     head = str(_subsection(read_settings(photos), "model").get("name"))
-    if setting := find_network_setting(given, head):
+    # Presets lower epochs, whatever is trained: they are to try what runs without them.
+    train = _subsection(read_settings(overrides=overrides), "train")
+    if setting := find_network_setting({**given, "train": train}, head):
         _print_choice(default, f"{setting} is not for a head on features")
         return default
     try:

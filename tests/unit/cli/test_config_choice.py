@@ -87,13 +87,18 @@ def test_settings_of_networks_keep_the_configuration_of_networks(
     assert f"configs/training.yaml, since {name} is not for a head" in capsys.readouterr().err
 
 
-def test_small_images_many_images_presets_and_other_sources_keep_it(
+def test_a_preset_tries_what_runs_without_it(folders: Path) -> None:
+    config = read(folders / "photos", presets=("smoke",))
+    assert (config.model.name, config.data.limit) == ("logistic_regression", 400)
+    assert config.features is not None
+
+
+def test_small_images_many_images_and_other_sources_keep_it(
     folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert read(folders / "icons").features is None
     assert "images of at most 24 pixels." in capsys.readouterr().err
     assert read(folders / "photos", "data.height=16", "data.width=16").features is None
-    assert read(folders / "photos", presets=("smoke",)).features is None
     capsys.readouterr()
     assert choose("training").features is None
     assert capsys.readouterr().err == ""
