@@ -55,26 +55,13 @@ def build_card_content(
     overrides: Sequence[AuditEntry],
 ) -> CardContent:
     """Return the card content of a version with the given stage, verdicts and decisions."""
-    from cv_factory.evaluation.graph_size import count
-
-    dataset, trained, contract = candidate.dataset, candidate.trained, candidate.predictor.contract
+    dataset = candidate.dataset
     return CardContent(
         model_name=version.model.name,
         version=str(version.number),
         stage=stage,
         description=_describe_task(dataset),
-        model={
-            "architecture": trained.config.name,
-            **_describe_backbone(contract),
-            "parameters": count(candidate.predictor.graph)[0],
-            **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
-            **({} if trained.precision == "fp32" else {"trained in": trained.precision}),
-            "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
-            "precision": contract.precision,
-            "PCA components for drift": contract.n_features,
-            **_describe_calibration(contract),
-            "unfamiliar images are marked": "no" if contract.familiarity is None else "yes",
-        },
+        model=_describe_model(candidate),
         data={
             "source": dataset.source,
             "images": len(dataset),
@@ -98,6 +85,24 @@ def build_card_content(
         warnings=_warnings(candidate),
         pictures=_pictures(candidate),
     )
+
+
+def _describe_model(candidate: RegistrationCandidate) -> dict[str, str | float]:
+    from cv_factory.evaluation.graph_size import count
+
+    trained, contract = candidate.trained, candidate.predictor.contract
+    return {
+        "architecture": trained.config.name,
+        **_describe_backbone(contract),
+        "parameters": count(candidate.predictor.graph)[0],
+        **({"best epoch": trained.best_epoch} if len(trained.history) > 1 else {}),
+        **({} if trained.precision == "fp32" else {"trained in": trained.precision}),
+        "size of the ONNX graph": f"{len(candidate.predictor.graph) / 1e3:,.0f} kB",
+        "precision": contract.precision,
+        "PCA components for drift": contract.n_features,
+        **_describe_calibration(contract),
+        "unfamiliar images are marked": "no" if contract.familiarity is None else "yes",
+    }
 
 
 def _describe_task(dataset: ImageDataset) -> str:

@@ -34,7 +34,7 @@ def store_picture(key: str, png: bytes) -> None:
     with suppress(OSError, RuntimeError):
         path = _path(key)
         partial = path.with_suffix(f".{os.getpid()}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial.write_bytes(png)
         partial.replace(path)
         files = list(path.parent.iterdir())
