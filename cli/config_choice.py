@@ -53,6 +53,7 @@ def choose_config_file(
     photos = default.with_name(f"{pipeline}_photos.yaml")
     if not photos.is_file():
         return default if default.is_file() else None
+    overrides = [override for override in overrides if not _names_list_item(override)]
     given = read_settings(presets=presets, overrides=overrides)
     data = _parse_data(_subsection(read_settings(default), "data") | _subsection(given, "data"))
     if data is None or data.source not in _SOURCES:
@@ -126,6 +127,12 @@ def describe_images(config: DataConfig) -> tuple[bool, str]:
             f"{source.description} holds {len(positions):,} images {size} "
             f"{_LARGEST_SMALL_SIDE} pixels"
         )
+
+
+def _names_list_item(override: str) -> bool:
+    """Return whether a setting is for an item of a list, which the file has: none is asked here."""
+    key = override.partition("=")[0]
+    return any(part.isdigit() for part in key.split("."))
 
 
 def _print_choice(file: Path, reason: str) -> None:

@@ -46,7 +46,7 @@ FILES = {
         "samples.npz",
         "evaluation.json",
     },
-    "reference": {"test.npz", "validation.npz", "reference.json"},
+    "reference": {"test.npz", "validation.npz", "unfamiliarity.npy", "reference.json"},
     "registration": {
         "registration.json",
         "provenance.json",

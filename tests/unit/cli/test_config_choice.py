@@ -113,6 +113,7 @@ def test_what_is_wrong_is_left_to_the_checks_of_the_run(folders: Path) -> None:
     assert read(folders / "nowhere").model.name == "small_cnn"
     with pytest.raises(ConfigError, match=r"unknown key 'data\.foldr'"):
         read(folders / "photos", "data.foldr=1")
+    assert read(folders / "photos", "gates.1.min=0.6").gates[1].min == 0.6
     with pytest.raises(ConfigError, match="model: "):
         read(folders / "photos", "model=3")
 
