@@ -43,15 +43,8 @@ def training(
         space = (config.transform, config.model, config.train, config.search)
         search_result = search(dataset, parts, *space, features, after=[report])
     trained = train(dataset, parts, transform, config.model, config.train, search_result, features)
-    export_inputs = (
-        trained,
-        transform,
-        dataset,
-        parts,
-        config.calibration,
-        config.familiarity,
-        features,
-    )
+    settings = (config.calibration, config.familiarity)
+    export_inputs = (trained, transform, dataset, parts, *settings, features)
     config_fingerprint = fingerprint(config.predictor_fields())
     float_predictor = (
         export_float(*export_inputs, config_fingerprint) if config.export.is_reduced else None

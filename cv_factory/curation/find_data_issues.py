@@ -174,14 +174,19 @@ def _count_groups(images: _Images) -> _Indices:
 
 
 def _find_near_duplicates(images: _Images, unit: _Floats) -> Iterator[ImageIssue]:
-    """Yield near duplicates, first those in two parts of the split."""
+    """Yield near duplicates, first those in two parts of the split.
+
+    Of a pair with one test image, the issue is of the other: without it, the test stays the same.
+    """
     pictures = shrink_images(images.dataset)
     pairs = find_similar_pairs(unit, pictures, images.parts, images.groups)
+    is_test = images.parts == SPLIT_NAMES.index("test")
+    swapped = is_test[pairs.first] & ~is_test[pairs.second]
+    rows = np.where(swapped, pairs.second, pairs.first)
+    others = np.where(swapped, pairs.first, pairs.second)
     issues = [
-        images.create_issue("near_duplicate", int(first), float(similarity), other=int(second))
-        for first, second, similarity in zip(
-            pairs.first, pairs.second, pairs.similarity, strict=True
-        )
+        images.create_issue("near_duplicate", int(row), float(similarity), other=int(other))
+        for row, other, similarity in zip(rows, others, pairs.similarity, strict=True)
     ]
     yield from sorted(issues, key=lambda issue: not issue.is_across_parts)
 

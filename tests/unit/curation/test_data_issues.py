@@ -116,6 +116,14 @@ def test_a_mirrored_picture_in_another_part_is_a_near_duplicate(issues: DataIssu
     assert pair.score == pytest.approx(1, abs=0.01)
 
 
+def test_of_a_pair_it_is_not_the_test_image_that_is_listed(made: _Made) -> None:
+    parts = {"train": made.split.test, "test": made.split.train}
+    issues = find_data_issues(made.dataset, replace(made.split, **parts), made.features)
+    [pair] = [issue for issue in issues.issues if issue.kind == "near_duplicate"]
+    assert (pair.index, pair.other_index) == _PAIR[::-1]
+    assert (pair.part, pair.other_part) == ("train", "test")
+
+
 def test_what_lies_far_from_all_is_an_outlier(issues: DataIssues) -> None:
     # The test's features are random: of such, one or the other may be far, too.
     assert _rows(issues, "outlier")[:1] == [_OUTLIER]
