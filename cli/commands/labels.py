@@ -226,7 +226,7 @@ def suspicious(file: Path, version: int | None, model_name: str | None, stack: s
     "file",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="New CSV to fill in.",
+    help="New CSV to fill in, in or above the folder.",
 )
 @MODEL_OPTION
 @STACK_OPTION
@@ -238,6 +238,11 @@ def next_images(folder: Path, n: int, file: Path, model_name: str | None, stack:
     data.additional=FILE trains on them, too.
     """
     _refuse_existing(file)
+    if not folder.resolve().is_relative_to(file.parent.resolve()):
+        raise ConfigError(
+            f"{folder} does not lie below the folder of {file}, where data.additional looks for "
+            f"images: give --out {shlex.quote(str(folder.resolve().parent / file.name))}"
+        )
     registry = open_registry(model_name, stack)
     from cv_factory.curation.label_selection import rank_folder
     from registry.versions import load_predictor

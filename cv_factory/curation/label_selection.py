@@ -54,17 +54,16 @@ class LabelSelection:
 
         Args:
             file: The open CSV.
-            folder: Where it lies: paths below it are relative to it, as ``data.additional`` reads
-                them.
+            folder: Where it lies, the images below it: paths are relative to it, as
+                ``data.additional`` reads them.
         """
         writer = csv.writer(file)
         writer.writerow(("image_path", "label", "likely", "confidence", "uncertainty"))
         root = folder.resolve()
         for image in self.images:
-            path = image.path.resolve()
-            shown = path.relative_to(root) if path.is_relative_to(root) else path
+            path = os.fsdecode(image.path.resolve().relative_to(root))
             figures = (f"{image.confidence:.4f}", f"{image.uncertainty:.4f}")
-            writer.writerow((os.fsdecode(shown), "", image.likely_label, *figures))
+            writer.writerow((path, "", image.likely_label, *figures))
 
 
 def rank_folder(predictor: Predictor, folder: Path, n: int) -> LabelSelection:

@@ -117,8 +117,8 @@ def test_a_mirrored_picture_in_another_part_is_a_near_duplicate(issues: DataIssu
 
 
 def test_of_a_pair_it_is_not_the_test_image_that_is_listed(made: _Made) -> None:
-    parts = {"train": made.split.test, "test": made.split.train}
-    issues = find_data_issues(made.dataset, replace(made.split, **parts), made.features)
+    split = replace(made.split, train=made.split.test, test=made.split.train)
+    issues = find_data_issues(made.dataset, split, made.features)
     [pair] = [issue for issue in issues.issues if issue.kind == "near_duplicate"]
     assert (pair.index, pair.other_index) == _PAIR[::-1]
     assert (pair.part, pair.other_part) == ("train", "test")
