@@ -68,18 +68,22 @@ def _arrange(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
 
     With ``--dist worksteal`` each worker begins with an equal part of the list, and takes from the
     end of another's when it has finished. So parts begin with the tests of commands, those of one
-    project together: it takes long to make, and no long test is left for the end.
+    project together, and the slow ones together: a project or a model takes long to make, and each
+    worker makes its own; and no long test is left for the end.
     """
     groups: dict[str, list[pytest.Item]] = {
+        "registry_history": [],
         "trained_project": [],
         "": [],  # those that need ZenML alone, then those of a fresh clone
-        "registry_history": [],
+        "slow": [],
     }
     rest: list[pytest.Item] = []
     for item in items:
         names = item.fixturenames if isinstance(item, pytest.Function) else []
-        project = next((name for name in groups if name in names), "")
-        (groups[project] if item.get_closest_marker("e2e") else rest).append(item)
+        project: str | None = next((name for name in groups if name in names), "")
+        if not item.get_closest_marker("e2e"):
+            project = "slow" if item.get_closest_marker("slow") else None
+        (rest if project is None else groups[project]).append(item)
     groups[""].sort(key=lambda item: "project" not in item.fixturenames)  # type: ignore[attr-defined]
     order: list[pytest.Item] = []
     for worker in range(workers):
