@@ -15,6 +15,8 @@ from cv_factory.training.training_job import TrainingJob, select_reference_indic
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
 _BATCH = 4096
+#: Validation images of each class from which on a penalty can be chosen on them: one a fold.
+_MIN_VALIDATION_IMAGES = 3
 
 
 def train_classical(
@@ -66,10 +68,11 @@ def _choose_settings(
     """Choose what the model leaves open, by cross-validation on the training images.
 
     A fine-tuned backbone has seen their labels, so that no fold of them is held out: there it is
-    the validation images.
+    the validation images, if there are enough of each class.
     """
     is_tuned = image_features is not None and image_features.backbone.fine_tuned_epochs > 0
-    if is_tuned and len(np.unique(job.labels[job.validation])) > 1:
+    counts = np.bincount(job.labels[job.validation], minlength=job.n_classes)
+    if is_tuned and counts.min() >= _MIN_VALIDATION_IMAGES:
         examples = _examples(job, job.validation, image_features)
         return choose_settings(job.model, examples, groups[job.validation])
     return choose_settings(job.model, training, groups[job.train])
