@@ -163,7 +163,7 @@ def test_an_optimizer_of_several_groups_is_restored() -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "n_validation", "part"),
-    [(0, 60, "train"), (3, 60, "validation"), (3, 12, "train")],
+    [(0, 118, "train"), (3, 118, "validation"), (3, 12, "train")],
 )
 def test_a_penalty_is_not_chosen_on_images_that_the_backbone_has_seen(
     digits: tuple[ImageDataset, Split],
@@ -182,7 +182,8 @@ def test_a_penalty_is_not_chosen_on_images_that_the_backbone_has_seen(
     monkeypatch.setattr(classical, "choose_settings", choose)
     dataset, split = digits
     # Of some classes, a dozen digits have fewer images than there are folds.
-    split = replace(split, validation=split.test[:n_validation])
+    held_out = np.union1d(split.validation, split.test)
+    split = replace(split, validation=held_out[:n_validation])
     tuned = replace(features, backbone=replace(features.backbone, fine_tuned_epochs=epochs))
     transform = fit_transform(dataset, split.train, TransformConfig(), tuned)
     train(dataset, split, transform, LogisticRegressionConfig(), TRAIN, features=tuned)
