@@ -137,7 +137,9 @@ def _describe_backbone(contract: Contract) -> dict[str, str | float]:
     if source is None:
         return {}
     tuned = (
-        f", fine-tuned for {source.fine_tuned_epochs} epochs" if source.fine_tuned_epochs else ""
+        f", fine-tuned for {source.fine_tuned_epochs} epochs in {source.fine_tuned_precision}"
+        if source.fine_tuned_epochs
+        else ""
     )
     size = f"{source.input_size}x{source.input_size} pixels"
     return {

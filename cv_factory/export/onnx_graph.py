@@ -134,6 +134,7 @@ def _describe(backbone: Backbone) -> BackboneSource:
         license=backbone.license,
         fingerprint=backbone.fingerprint,
         fine_tuned_epochs=backbone.fine_tuned_epochs,
+        fine_tuned_precision=backbone.fine_tuned_precision,
     )
 
 

@@ -25,6 +25,7 @@ class Backbone(Artifact):
         weights_sha256: SHA-256 of the file with the weights.
         license: SPDX identifier of the weights' license, or where it is stated.
         fine_tuned_epochs: Epochs that the weights were trained on, on the dataset at hand.
+        fine_tuned_precision: Of the forward passes meanwhile: fp32, bf16 or fp16.
     """
 
     KIND: ClassVar[str] = "backbone"
@@ -37,6 +38,7 @@ class Backbone(Artifact):
     weights_sha256: str
     license: str
     fine_tuned_epochs: int = 0
+    fine_tuned_precision: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,7 +50,10 @@ class Backbone(Artifact):
         return {_GRAPH: self.fingerprint}
 
     def _header(self) -> dict[str, Any]:
-        tuned = {"fine_tuned_epochs": self.fine_tuned_epochs} if self.fine_tuned_epochs else {}
+        tuned = {
+            "fine_tuned_epochs": self.fine_tuned_epochs,
+            "fine_tuned_precision": self.fine_tuned_precision,
+        }
         return {
             "name": self.name,
             "input_size": self.input_size,
@@ -56,7 +61,7 @@ class Backbone(Artifact):
             "weights_sha256": self.weights_sha256,
             "license": self.license,
             "fingerprint": self.fingerprint,
-            **tuned,
+            **{name: value for name, value in tuned.items() if value},
         }
 
     @classmethod

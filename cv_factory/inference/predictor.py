@@ -86,6 +86,7 @@ class BackboneSource:
         license: SPDX identifier of the weights' license, or where it is stated.
         fingerprint: SHA-256 of its graph.
         fine_tuned_epochs: Epochs that it was trained on, on the training images.
+        fine_tuned_precision: Of the forward passes meanwhile: fp32, bf16 or fp16.
     """
 
     name: str
@@ -95,6 +96,7 @@ class BackboneSource:
     license: str
     fingerprint: str
     fine_tuned_epochs: int = 0
+    fine_tuned_precision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,11 @@ def fine_tune(
         return features.backbone
     return export_network(
         network.backbone.to("cpu", memory_format=torch.contiguous_format),  # type: ignore[call-overload]
-        replace(features.backbone, fine_tuned_epochs=trainer.best_epoch),
+        replace(
+            features.backbone,
+            fine_tuned_epochs=trainer.best_epoch,
+            fine_tuned_precision=job.config.precision,
+        ),
     )
 
 

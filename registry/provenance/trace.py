@@ -169,7 +169,7 @@ def _train_again(trace: Trace) -> Predictor:
     parameters = trace.parameters
     dataset = versions.load_linked_artifact(trace.version, "dataset", ImageDataset)
     split = versions.load_linked_artifact(trace.version, "split", Split)
-    features = _compute_features_again(parameters, dataset, split)
+    features = _compute_features_again(trace, dataset, split)
     transform_config = TransformConfig.model_validate(parameters["fit_transform"]["config"])
     transform = fit_transform(dataset, split.train, transform_config, features)
     model, config = load_training_settings(trace.version, parameters)
@@ -197,8 +197,9 @@ def _train_again(trace: Trace) -> Predictor:
 
 
 def _compute_features_again(
-    parameters: Mapping[str, Any], dataset: ImageDataset, split: Split
+    trace: Trace, dataset: ImageDataset, split: Split
 ) -> ImageFeatures | None:
+    parameters = trace.parameters
     if "export_backbone" not in parameters:
         return None
     from cv_factory.features.compute import compute_features
@@ -213,9 +214,10 @@ def _compute_features_again(
         return features
     settings = parameters["fine_tune"]
     config = FeaturesConfig.model_validate(settings["config"])
-    tuned = fine_tune(
-        dataset, split, features, config, TrainConfig.model_validate(settings["train"])
-    )
+    stored = versions.load_linked_artifact(trace.version, "fine_tuned_backbone", Backbone)
+    precision = stored.fine_tuned_precision or settings["train"].get("precision", "auto")
+    train_config = TrainConfig.model_validate({**settings["train"], "precision": precision})
+    tuned = fine_tune(dataset, split, features, config, train_config)
     return compute_features(dataset, tuned, horizontal_flip=is_mirrored)
 
 

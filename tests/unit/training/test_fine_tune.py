@@ -75,8 +75,12 @@ def test_the_best_epoch_becomes_a_backbone(
     tuned, pretrained = tune(digits, features, 0.02), features.backbone
     assert 1 <= tuned.fine_tuned_epochs <= 8
     assert tuned.fingerprint != pretrained.fingerprint
+    assert tuned.fine_tuned_precision in ("fp32", "bf16"), "what auto stood for"
     assert tuned == replace(
-        pretrained, graph=tuned.graph, fine_tuned_epochs=tuned.fine_tuned_epochs
+        pretrained,
+        graph=tuned.graph,
+        fine_tuned_epochs=tuned.fine_tuned_epochs,
+        fine_tuned_precision=tuned.fine_tuned_precision,
     )
     values = compute_features(digits[0], tuned, horizontal_flip=False).values
     assert np.abs(values - features.values).max() > 0.01
