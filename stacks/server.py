@@ -6,7 +6,7 @@ from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from cv_factory.errors import StackError
-from stacks.compat.mlflow_imports import defer_language_models
+from stacks.compat.mlflow_imports import defer_packages
 from stacks.compat.zenml_active_stack import keep_active_stack
 from stacks.compat.zenml_configuration import share_configuration_files
 
@@ -24,7 +24,7 @@ def require_server() -> None:
     """
     share_configuration_files()
     keep_active_stack()
-    defer_language_models()
+    defer_packages()
     url = _store_url()
     if urlsplit(url).scheme not in ("http", "https"):
         return  # a database on this machine

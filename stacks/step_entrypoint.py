@@ -56,13 +56,13 @@ def _run_step() -> None:
     from zenml.entrypoints.entrypoint import main as run_entrypoint
     from zenml.utils import source_utils
 
-    from stacks.compat.mlflow_imports import defer_language_models
+    from stacks.compat.mlflow_imports import defer_packages
     from stacks.compat.zenml_active_stack import keep_active_stack
     from stacks.compat.zenml_configuration import share_configuration_files
 
     share_configuration_files()
     keep_active_stack()
-    defer_language_models()
+    defer_packages()
     # Otherwise ZenML would take the folder of this file for the source root.
     source_utils.set_custom_source_root(str(Path.cwd()))
     run_entrypoint()

@@ -1,24 +1,33 @@
-"""MLflow 3.17 imports its packages for language models whenever it is imported.
+"""MLflow 3.17 imports packages that its client does not need whenever it is imported.
 
-They bring FastAPI and take a fifth of the import. Nothing here asks for them: they are left empty
-until somebody does.
+Those for language models bring FastAPI, those for models SciPy, and that for data sets its kinds of
+them: a third of the import. They are left empty until somebody asks for what is in them.
 """
 
 import sys
 import threading
+from functools import partial
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 #: Packages whose ``__init__`` waits; their modules are imported as ever.
-_PACKAGES = ("mlflow.gateway", "mlflow.genai", "mlflow.genai.judges")
+_PACKAGES = (
+    *("mlflow.gateway", "mlflow.genai", "mlflow.genai.judges"),
+    *("mlflow.data", "mlflow.models", "mlflow.pyfunc"),
+)
+#: What MLflow's client takes from them whenever it is imported, and the module that defines it.
+_SOURCES = {("mlflow.data", "Dataset"): "mlflow.data.dataset"}
+#: Functions that ZenML's model registry imports by name; a stack with one imports that.
+_FUNCTIONS = (("mlflow.models", "get_model_info"), ("mlflow.pyfunc", "load_model"))
 #: Held while a package is filled: other threads wait, and the filling one sees what is there.
 _lock = threading.RLock()
 
 
-def defer_language_models() -> None:
-    """Let MLflow's packages for language models be imported when an attribute of them is used.
+def defer_packages() -> None:
+    """Let these packages be imported when an attribute of them is used.
 
     Call it before the first import of MLflow; later calls change nothing.
     """
@@ -55,12 +64,27 @@ class _DeferredPackage(ModuleType):
     """Package whose ``__init__`` runs when an attribute is asked for that it does not have."""
 
     def __getattr__(self, name: str) -> Any:
-        spec = self.__spec__
-        if spec is not None and not name.startswith("__"):
-            with _lock:
-                if isinstance(spec.loader, _Loader):
-                    spec.loader = self.__loader__ = spec.loader.loader
-                    spec.loader.exec_module(self)
-                if name in self.__dict__:
-                    return self.__dict__[name]
+        if (self.__name__, name) in _SOURCES:
+            return getattr(import_module(_SOURCES[self.__name__, name]), name)
+        if not name.startswith("__"):
+            if (self.__name__, name) in _FUNCTIONS:
+                return partial(self._call, name)
+            self._fill()
+            if name in vars(self):
+                return vars(self)[name]
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def _fill(self) -> None:
+        with _lock:
+            spec = self.__spec__
+            if spec is None or not isinstance(spec.loader, _Loader):
+                return
+            if self.__name__ == "mlflow.pyfunc":
+                # The two import each other: that one first, as MLflow does.
+                from mlflow.models import Model  # noqa: F401
+            spec.loader = self.__loader__ = spec.loader.loader
+            spec.loader.exec_module(self)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        self._fill()
+        return vars(self)[name](*args, **kwargs)

@@ -218,25 +218,38 @@ def test_a_client_of_another_store_leaves_the_active_stack_of_a_checkout(
     assert find_foreign_configuration() is None
 
 
-def test_mlflow_imports_its_packages_for_language_models() -> None:
+def test_mlflow_imports_packages_that_its_client_does_not_need() -> None:
     spec = importlib.util.find_spec("mlflow")
     assert spec is not None
     assert spec.origin is not None
     imported = Path(spec.origin).read_text(encoding="utf-8")
-    assert "        genai,  # noqa" in imported, "remove stacks.compat.mlflow_imports"
+    for name in ("data", "genai", "models"):
+        assert f"        {name},  # noqa" in imported, "shorten stacks.compat.mlflow_imports"
     code = """
 import sys
-from stacks.compat.mlflow_imports import defer_language_models
-defer_language_models()
+from stacks.compat.mlflow_imports import defer_packages
+defer_packages()
 import mlflow
 import mlflow.store.tracking.sqlalchemy_store
-print("fastapi" in sys.modules)
+import zenml.integrations.mlflow.model_registries
+deferred = {"fastapi", "scipy", "mlflow.data.dataset_registry", "mlflow.models.signature"}
+print(deferred & {*sys.modules})
 import mlflow.genai
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(8) as pool:
     evaluate = set(pool.map(lambda _: mlflow.genai.evaluate, range(8)))
 print(*map(callable, evaluate), mlflow.genai.judges.make_judge.__name__)
+from zenml.integrations.mlflow.model_registries.mlflow_model_registry import load_model
+from mlflow.exceptions import MlflowException
+try:
+    load_model("nowhere")
+except MlflowException:
+    print(mlflow.pyfunc.load_model.__module__)
+from mlflow.models import Model
+print(Model.__name__, mlflow.models.infer_signature([1.0]).inputs is None)
+print(mlflow.data.Dataset is mlflow.data.dataset.Dataset, callable(mlflow.data.from_numpy))
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.split() == ["False", "True", "make_judge"]
+    expected = "set()\nTrue make_judge\nmlflow.pyfunc\nModel False\nTrue True\n"
+    assert done.stdout == expected
