@@ -1,7 +1,7 @@
 """MLflow 3.17 imports packages that its client does not need whenever it is imported.
 
 Those for language models bring FastAPI, those for models SciPy, and that for data sets its kinds of
-them: a third of the import. They are left empty until somebody asks for what is in them.
+them: a third of the import. They are left empty until an attribute of theirs is used.
 """
 
 import sys
