@@ -219,8 +219,9 @@ def _a_worse_challenger_is_rolled_back(
     (alert,) = receiver.posts
     assert alert.json["severity"] == "critical"
     assert "labelled predictions are wrong" in alert.json["summary"] + alert.json["detail"]
-    status = await_agreement(project)
-    assert (status["production"]["version"], status["staging"]) == (1, None)
+    # The watcher takes the stage away last.
+    wait_until(lambda: await_agreement(project)["staging"] is None, 60, "rejection of version 2")
+    assert await_agreement(project)["production"]["version"] == 1
 
 
 def _labels_prove_the_decay(project: Project, camera: Camera, walk: Walk) -> None:

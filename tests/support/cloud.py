@@ -5,6 +5,7 @@ The S3 server, ZenML and MLflow are real; the emulator says of itself what it is
 
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
@@ -15,13 +16,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
 
-from cv_factory.processes.ports import find_free_ports
+from cv_factory.processes.ports import LOOPBACK, is_port_taken
 from tests.support.documentation import shell_commands
 from tests.support.project import Completed, Project
 from tests.support.s3_server import USER, WEED, S3Server, answers
@@ -34,6 +36,8 @@ REGION = "eu-central-1"
 SHORT = ("--set", "train.epochs=8", "--set", "train.checkpoint_seconds=0",
          "--set", "gates=[{metric: accuracy, min: 0.3}]", "--no-cache")  # fmt: skip
 _GUARD = str(EMULATOR / "guarded.py")
+#: Below those that the system gives to outgoing connections.
+_PORTS = range(20_000, 32_000)
 _NO_PROXY = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -191,7 +195,7 @@ def start_cloud(folder: Path, mark: str) -> Iterator[tuple[Cloud, str]]:
         folder: An empty folder.
         mark: Value of the variable that tells processes of these tests.
     """
-    emulator_port, zenml_port, mlflow_port = find_free_ports(3)
+    emulator_port, zenml_port, mlflow_port = _find_ports(3)
     with ExitStack() as stack:
         for name in ("s3", "home", "jobs"):
             (folder / name).mkdir(parents=True)
@@ -215,6 +219,12 @@ def start_cloud(folder: Path, mark: str) -> Iterator[tuple[Cloud, str]]:
                         f"{cloud.zenml_url}/health"):  # fmt: skip
             wait_until(partial(answers, address), 120, address)
         yield cloud, _api_key(cloud.zenml_url)
+
+
+def _find_ports(count: int) -> list[int]:
+    """Return free ports that no outgoing connection takes before the servers listen on them."""
+    candidates = random.sample(_PORTS, len(_PORTS))
+    return list(islice((p for p in candidates if not is_port_taken(LOOPBACK, p)), count))
 
 
 def _environment(folder: Path, s3_url: str, emulator_url: str, mark: str) -> dict[str, str]:
