@@ -16,6 +16,7 @@ import cli.commands
 import pipelines
 from cli.options import RunOptions
 from cv_factory.config.suggestion import suggest
+from cv_factory.cpu import limit_spinning
 from cv_factory.errors import print_error
 from cv_factory.processes.garbage_collection import collect_rarely
 from cv_factory.progress import log_to_stderr
@@ -29,6 +30,7 @@ def main() -> int:
     an alarm, 130 interrupted.
     """
     collect_rarely()
+    limit_spinning()
     if not sys.stdout.isatty():
         # ZenML colors its log lines also where they are written to a file.
         os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")

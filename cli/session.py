@@ -30,29 +30,42 @@ def activate_stack(name: str | None) -> str:
     return stack
 
 
-def open_registry(model_name: str | None, stack: str | None) -> "ModelRegistry":
+def open_registry(
+    model_name: str | None, stack: str | None, *, only_reads: bool = False
+) -> "ModelRegistry":
     """Activate a stack and open a model's registry on it; see ``open_model``.
 
     Raises:
         CVFactoryError: The stack is not applied, or the model is not registered.
     """
     activate_stack(stack)
-    return open_model(model_name)
+    return open_model(model_name, only_reads=only_reads)
 
 
-def open_model(model_name: str | None) -> "ModelRegistry":
+def open_model(model_name: str | None, *, only_reads: bool = False) -> "ModelRegistry":
     """Open a model's registry on the active stack; complete or undo an interrupted transition.
 
     What was changed beside the registry is printed; commands that change something log it.
 
+    Args:
+        model_name: Name of the model; None for the only one.
+        only_reads: Whether the command changes nothing, so that another process may be moving
+            versions meanwhile.
+
     Raises:
-        CVFactoryError: The model is not registered.
+        CVFactoryError: The model is not registered, or a transition is in progress.
     """
     from registry.model_registry import ModelRegistry
+    from registry.permissions import TransitionInProgressError
     from registry.versions import resolve_model_name
 
     registry = ModelRegistry(resolve_model_name(model_name))
-    result = registry.recover()
+    result = None
+    try:
+        result = registry.recover()
+    except TransitionInProgressError:
+        if not only_reads:
+            raise
     if result is not None:
         click.echo(str(result), err=True)
     registry.warn_of_outside_changes()

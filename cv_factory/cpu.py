@@ -114,7 +114,8 @@ def limit_spinning() -> None:
     By default they spin for milliseconds, thousands of times a second. Where another process has
     a CPU, that takes the time of the thread that is waited for. 1,000 rounds, some microseconds,
     are what GNU's OpenMP itself does where it knows of more threads than CPUs. Libraries read the
-    variable when they are loaded, so this is called before PyTorch is imported.
+    variable when they are loaded, so this is called where a process begins; those that it starts
+    inherit it.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -55,6 +55,7 @@ class ModelRegistry:
 
         Raises:
             ArtifactError: The log was changed or cut, so that an open intent proves nothing.
+            TransitionInProgressError: The process that began it is still running.
         """
         if open_intent(self.log.entries()) is None:
             return None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from registry import process_owner
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
-from registry.permissions import TransitionRefusedError
+from registry.permissions import TransitionInProgressError, TransitionRefusedError
 
 STAGES = ("none", "staging", "production", "archived")
 #: Age at which an open transition that another machine began counts as abandoned.
@@ -137,13 +137,13 @@ class StageTransitions:
         """Complete an interrupted transition, or undo it if it changed nothing; None without one.
 
         Raises:
-            TransitionRefusedError: The process that began it is still running.
+            TransitionInProgressError: The process that began it is still running.
         """
         intent = open_intent(self._log.entries())
         if intent is None:
             return None
-        if _is_in_progress(intent):
-            raise TransitionRefusedError(
+        if is_in_progress(intent):
+            raise TransitionInProgressError(
                 f"{intent.who} is moving versions right now (audit log entry {intent.number}, "
                 f"{intent.when}): try again in a moment."
             )
@@ -225,7 +225,8 @@ def _plan_changes(
     return (*archived, StageChange(version, stages[version], to_stage))
 
 
-def _is_in_progress(intent: AuditEntry) -> bool:
+def is_in_progress(intent: AuditEntry) -> bool:
+    """Return whether the process that began a transition without an end is still running."""
     owner = intent.detail["owner"]
     if process_owner.is_current(owner):
         return intent.number in _ACTIVE_INTENTS

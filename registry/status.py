@@ -16,7 +16,7 @@ from registry import deployments, versions
 from registry.audit.log import AuditEntry
 from registry.audit.rollouts import replay_rollout
 from registry.model_registry import ModelRegistry
-from registry.stages import open_intent
+from registry.stages import is_in_progress, open_intent
 
 #: Kinds of audit entries that give a service requests, or copies of them.
 _SERVING_KINDS = ("deployed", "canary", "shadow", "started")
@@ -198,9 +198,13 @@ def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[st
         findings.append(str(error))
     intent = open_intent(entries)
     if intent is not None:
+        began = f"{intent.detail['action']} by {intent.who}"
+        entry = f"audit log entry {intent.number}"
         findings.append(
-            f"{intent.detail['action']} by {intent.who} was interrupted (audit log entry "
-            f"{intent.number}): the next command that changes a stage finishes or undoes it."
+            f"{began} is in progress ({entry}): look again in a moment."
+            if is_in_progress(intent)
+            else f"{began} was interrupted ({entry}): the next command that changes a stage "
+            "finishes or undoes it."
         )
     return entries, tuple(findings), is_moved_outside
 

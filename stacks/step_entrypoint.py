@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from cv_factory.cpu import limit_spinning
 from cv_factory.errors import CVFactoryError, describe_system_error
 from cv_factory.processes.garbage_collection import collect_rarely
 from cv_factory.processes.group import PARENT_VARIABLE, terminate_group_with_parent
@@ -28,6 +29,7 @@ class StepTerminatedError(CVFactoryError):
 def main() -> int:
     """Run the step that the command line names and return the exit code."""
     collect_rarely()
+    limit_spinning()
     # Slurm restarts a job that it moves: the moved process dies without a report to ZenML.
     if PARENT_VARIABLE in os.environ:
         signal.signal(signal.SIGTERM, _terminate)

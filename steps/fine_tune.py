@@ -7,7 +7,6 @@ from zenml import step
 import materializers  # noqa: F401  (registers them)
 from cv_factory.config.features import FeaturesConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.cpu import limit_spinning
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split
 from cv_factory.features.backbone import Backbone
@@ -24,7 +23,6 @@ def fine_tune(
     train: TrainConfig,
 ) -> Annotated[Backbone, "fine_tuned_backbone"]:
     """Train the backbone on with a linear head; choose the epoch on the validation images."""
-    limit_spinning()
     from cv_factory.training.fine_tune import fine_tune as tune
 
     return tune(dataset, split, features, config, train)

@@ -6,7 +6,6 @@ import numpy as np
 
 from cv_factory.config.model import ModelConfig
 from cv_factory.config.train import TrainConfig
-from cv_factory.cpu import limit_spinning
 from cv_factory.data.dataset import ImageDataset
 from cv_factory.data.split import Split, get_leakage_groups
 from cv_factory.errors import TrainingError
@@ -61,7 +60,6 @@ def train(
         config=config,
     )
     if is_network(model):
-        limit_spinning()
         from cv_factory.training.network import train_network
 
         return train_network(job, dataset, split, on_epoch)

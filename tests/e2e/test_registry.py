@@ -312,6 +312,14 @@ def test_racing_and_killed_commands_leave_consistent_stores(project_with_history
     assert aliases["production"] == in_production
     assert log == ["intent", "done"]
 
+    meanwhile = report["meanwhile"]
+    assert [done["status"] for done in meanwhile.values()] == [0, 1, 0], meanwhile
+    assert "promote: 1 production → archived, 4 staging → production" in (
+        meanwhile["history"]["output"]
+    )
+    assert "promote by Ada is in progress (audit log entry" in meanwhile["status"]["output"]
+    assert "outside" not in meanwhile["history"]["output"] + meanwhile["status"]["output"]
+
     # Killed before: intent, archive 1, promote 4, two aliases, done, head of the log.
     assert len(report["kills"]) == 7
     old = {"1": "production", "4": "staging"}, {"production": "1", "staging": "4"}

@@ -24,6 +24,7 @@ _MODULES = (
     "cli.commands.history",
     "cli.commands.promote",
     "cli.commands.rollback",
+    "cli.commands.status",
     "cli.pipelines.deployment",
     "mlflow.store.tracking.sqlalchemy_store",
     "registry.deployments",
@@ -34,21 +35,31 @@ _MODULES = (
 
 
 def main(output: Path) -> None:
-    """Race two commands, then kill one before each of its writes; write what came of it as JSON."""
+    """Race two commands, read beside one, and kill one before each of its writes; write a report.
+
+    The report is JSON.
+    """
     _import_everything()
     stores = Path(os.environ["ZENML_CONFIG_PATH"])
     backup = stores.with_name("backup")
     shutil.copytree(stores, backup)
     race = _race(output.with_name("gate"))
+    _restore(backup, stores)
+    meanwhile = _read_beside_a_promotion(output)
     kills: list[dict[str, Any]] = []
     while True:
-        shutil.rmtree(stores)
-        shutil.copytree(backup, stores)
+        _restore(backup, stores)
         killed = wait(start(partial(_promote_until, len(kills)), output))
         if killed["status"] != -signal.SIGKILL:
             break
         kills.append(wait(start(_recover, output)))
-    output.write_text(json.dumps({"race": race, "kills": kills}), encoding="utf-8")
+    report = {"race": race, "meanwhile": meanwhile, "kills": kills}
+    output.write_text(json.dumps(report), encoding="utf-8")
+
+
+def _restore(backup: Path, stores: Path) -> None:
+    shutil.rmtree(stores)
+    shutil.copytree(backup, stores)
 
 
 def _import_everything() -> None:
@@ -119,8 +130,18 @@ def _before_first_write(action: Callable[[], None]) -> None:
     LocalLogFiles.create = gated  # type: ignore[assignment]
 
 
-def _promote_until(n: int) -> int:
-    """Promote, and be killed (SIGKILL) right before the write number ``n``, from 0."""
+def _read_beside_a_promotion(output: Path) -> dict[str, dict[str, Any]]:
+    """Stop a promotion in the middle, give commands that only read, and let it go on."""
+    promotion = start(partial(_promote_until, 3, signal.SIGSTOP), output.with_name("promotion"))
+    os.waitpid(promotion[0], os.WUNTRACED)
+    names = ("history", "status")
+    report = {name: wait(start(partial(_run, name), output.with_name(name))) for name in names}
+    os.kill(promotion[0], signal.SIGCONT)
+    return report | {"promote": wait(promotion)}
+
+
+def _promote_until(n: int, end: signal.Signals = signal.SIGKILL) -> int:
+    """Promote, and get a signal right before the write number ``n``, from 0."""
     from mlflow import MlflowClient
 
     from registry import versions
@@ -134,7 +155,7 @@ def _promote_until(n: int) -> int:
         def write(*arguments: Any, **named: Any) -> Any:
             nonlocal remaining
             if remaining == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), end)
             remaining -= 1
             return original(*arguments, **named)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from cli.session import make_directory
 from cv_factory.config.deployment import DeploymentPipelineConfig
 from cv_factory.config.training import TrainingPipelineConfig, ValidationPipelineConfig
 from cv_factory.errors import ConfigError
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +40,20 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         monkeypatch.setattr(cli_main, "command", SimpleNamespace(main=command))
         # They would be those of all later tests of this process.
         monkeypatch.setattr(cli_main, "log_to_stderr", lambda: None)
+        monkeypatch.setattr(cli_main, "limit_spinning", lambda: None)
         monkeypatch.setattr(cli_main, "bypass_proxies_on_loopback", lambda: None)
         return cli_main.main()
 
     return run_command
+
+
+def test_threads_are_told_to_sleep_before_a_library_that_starts_some_is_loaded() -> None:
+    script = "import os, sys; from cli.main import main; main(); assert 'numpy' not in sys.modules"
+    script += "; print(os.environ['GOMP_SPINCOUNT'])"
+    command = [sys.executable, "-c", script, "--help"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_"))}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.stdout.endswith("\n1000\n"), done.stderr
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(
