@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from zenml.models import ModelVersionResponse
 
 from cv_factory.data.dataset import ImageDataset
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from cv_factory.evaluation.plots.fonts import writable_names
 from cv_factory.evaluation.plots.samples import sample_grid
 from cv_factory.evaluation.plots.training_curves import training_curves

@@ -9,7 +9,7 @@ from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
 from cv_factory.artifacts.files import fingerprint
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from registry import standing, versions, zenml_state
 from registry.actor import Actor
 from registry.audit.log import AuditEntry, AuditLog

@@ -13,7 +13,8 @@ from cv_factory.config.gates import GateConfig
 from cv_factory.config.register import RegisterConfig
 from cv_factory.errors import CVFactoryError
 from cv_factory.evaluation.evaluate_predictor import rescore_predictor
-from cv_factory.evaluation.gates import Evidence, GateVerdict, judge, require_precision_gate
+from cv_factory.evaluation.gate_verdict import GateVerdict
+from cv_factory.evaluation.gates import Evidence, judge, require_precision_gate
 from cv_factory.evaluation.registration import Registration
 from cv_factory.evaluation.reports.model_card import render_html, render_markdown
 from registry import versions

@@ -6,7 +6,7 @@ The audit log decides, by the predictor's fingerprint; stages and metadata in Ze
 import shlex
 from dataclasses import asdict, dataclass
 
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from registry.audit.log import AuditEntry
 from registry.audit.state import LoggedVersion, LogState
 from registry.permissions import is_permitted

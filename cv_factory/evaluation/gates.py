@@ -5,7 +5,6 @@ A gate that cannot be computed is a failed gate. Where a gate's verdict leads, `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,11 @@ from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.config.gates import GateConfig
 from cv_factory.config.metric_names import DATA_FIGURES
 from cv_factory.evaluation.evaluation import Evaluation
+from cv_factory.evaluation.gate_verdict import GateVerdict, Status
 from cv_factory.evaluation.metric_functions import EvaluationError
 from cv_factory.evaluation.paired_comparison import compare
 from cv_factory.evaluation.slices import SliceMetrics
 from cv_factory.reporting.numbers import format_beside_limit
-
-Status = Literal["passed", "failed", "not_applicable"]
 
 #: The gate of a predictor of fewer bits, where the configuration has none on this metric.
 PRECISION_GATE = GateConfig(metric="accuracy_lost_to_precision", max=0.01)
@@ -32,28 +30,6 @@ _WORDS = {
     "max_drop_vs_production": "no more than {bound:g} worse than production",
     "min_gain_vs_production": "better than production by {bound:g} or more",
 }
-
-
-@dataclass(frozen=True)
-class GateVerdict:
-    """Verdict of one gate.
-
-    Attributes:
-        gate: The condition in words.
-        metric: Which metric it is about.
-        bound: The configured bound.
-        observed: What was held against the bound: the metric, or for a relative gate the gain
-            against production (negative for a loss); None where there is nothing to hold.
-        status: ``passed``, ``failed`` or ``not_applicable``.
-        reason: Why, in one sentence.
-    """
-
-    gate: str
-    metric: str
-    bound: float
-    observed: float | None
-    status: Status
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -97,11 +73,6 @@ def require_precision_gate(gates: Sequence[GateConfig], precision: str) -> tuple
     if not gates or precision == "float32" or PRECISION_GATE.metric in metrics:
         return tuple(gates)
     return (*gates, PRECISION_GATE)
-
-
-def all_passed(verdicts: Sequence[GateVerdict]) -> bool:
-    """Return whether no gate failed; one that is not applicable does not block."""
-    return all(verdict.status != "failed" for verdict in verdicts)
 
 
 def describe_gate(gate: GateConfig) -> str:

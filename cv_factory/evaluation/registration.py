@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from cv_factory.artifacts.artifact import Artifact
 from cv_factory.artifacts.files import canonical_json
-from cv_factory.evaluation.gates import GateVerdict, all_passed
+from cv_factory.evaluation.gate_verdict import GateVerdict, all_passed
 
 _MARKDOWN, _HTML = "model_card.md", "model_card.html"
 _PROVENANCE = "provenance.json"

@@ -314,8 +314,9 @@ def test_racing_and_killed_commands_leave_consistent_stores(project_with_history
 
     meanwhile = report["meanwhile"]
     assert [done["status"] for done in meanwhile.values()] == [0, 1, 0], meanwhile
-    assert "promote: 1 production → archived, 4 staging → production" in (
-        meanwhile["history"]["output"]
+    assert (
+        "promote: 1 production → archived, 4 staging → production"
+        in (meanwhile["history"]["output"])
     )
     assert "promote by Ada is in progress (audit log entry" in meanwhile["status"]["output"]
     assert "outside" not in meanwhile["history"]["output"] + meanwhile["status"]["output"]

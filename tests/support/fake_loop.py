@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cv_factory.config.loop import LoopConfig
-from cv_factory.evaluation.gates import GateVerdict, Status
+from cv_factory.evaluation.gate_verdict import GateVerdict, Status
 from cv_factory.monitoring.alert import Alert
 from cv_factory.monitoring.decisions import (
     Evidence,

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 
 from cv_factory.config.card import CardConfig
 from cv_factory.evaluation.evaluation import Evaluation
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from cv_factory.evaluation.reports.evaluation_report import (
     decisive_tiles,
     quality_sections,

@@ -31,7 +31,7 @@ from cv_factory.data.validation.report import DataReport, ExpectationResult
 from cv_factory.deployment.deployment import Deployment
 from cv_factory.deployment.traffic import Arm, Traffic
 from cv_factory.deployment.verify import VerificationResult
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from cv_factory.evaluation.registration import Registration
 from cv_factory.export.calibrate import calibrate
 from cv_factory.inference.batch_predictions import BatchPredictions

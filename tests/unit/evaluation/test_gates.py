@@ -13,7 +13,8 @@ from cv_factory.config.gates import GateConfig
 from cv_factory.evaluation.behavior import Behavior, Consistency, CorruptionResult, Cost
 from cv_factory.evaluation.evaluate_probabilities import evaluate
 from cv_factory.evaluation.evaluation import Evaluation, Metric
-from cv_factory.evaluation.gates import Evidence, all_passed, judge
+from cv_factory.evaluation.gate_verdict import all_passed
+from cv_factory.evaluation.gates import Evidence, judge
 
 NAMES = ("cat", "dog")
 CONFIG = EvaluateConfig(bootstrap_samples=200)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cv_factory.config.evaluate import EvaluateConfig
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from registry import next_step, register, versions, zenml_state
 from registry.actor import Actor
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError

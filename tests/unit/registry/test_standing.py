@@ -10,7 +10,7 @@ import pytest
 from zenml.enums import StoreType
 
 from cv_factory.artifacts.files import canonical_json
-from cv_factory.evaluation.gates import GateVerdict
+from cv_factory.evaluation.gate_verdict import GateVerdict
 from registry.actor import Actor, current_actor
 from registry.audit.log import AuditEntry
 from registry.audit.state import DELETED, LogState, Policy, replay
