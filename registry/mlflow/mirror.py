@@ -16,7 +16,6 @@ from zenml.models import ModelVersionResponse
 
 from cv_factory.errors import ArtifactError, StackError
 from registry import versions
-from registry.mlflow.logged_model import save_mlflow_model
 from registry.mlflow.tracking import MLFLOW_RUN_KEY
 
 if TYPE_CHECKING:
@@ -219,6 +218,8 @@ class MlflowMirror:
         """Log a version's predictor as an MLflow model; return the model's id."""
         predictor = versions.load_predictor(version)
         experiment = run.info.experiment_id if run else self._own_experiment()
+        from registry.mlflow.logged_model import save_mlflow_model
+
         model = self._client.create_logged_model(
             experiment,
             name=f"{self._model_name}-{version.number}",

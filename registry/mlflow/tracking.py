@@ -1,14 +1,14 @@
 """Reports of the running step to the stack's MLflow tracker."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from cv_factory.data.validation.report import DataReport
-from cv_factory.monitoring.report import MonitoringReport
-from cv_factory.monitoring.report_page import render_report
-from cv_factory.training.search.result import Trial
+if TYPE_CHECKING:
+    from cv_factory.data.validation.report import DataReport
+    from cv_factory.monitoring.report import MonitoringReport
+    from cv_factory.training.search.result import Trial
 
 #: Metadata key of an MLflow run: a version names that of its registration, a trained model that of
 #: its training.
@@ -53,7 +53,7 @@ def log_epoch(epoch: int, metrics: dict[str, float]) -> None:
     mlflow.log_metrics(metrics, step=epoch)
 
 
-def log_report(report: DataReport) -> None:
+def log_report(report: "DataReport") -> None:
     """Log a data report, as a page and as JSON, to the MLflow run of the step."""
     from dataclasses import asdict
 
@@ -63,9 +63,11 @@ def log_report(report: DataReport) -> None:
     mlflow.log_dict(asdict(report), "data_report.json")
 
 
-def log_monitoring_report(report: MonitoringReport) -> None:
+def log_monitoring_report(report: "MonitoringReport") -> None:
     """Log a monitoring report, as pages, as JSON and as metrics, to the MLflow run of the step."""
     import mlflow
+
+    from cv_factory.monitoring.report_page import render_report
 
     mlflow.log_text(render_report(report), "monitoring_report.html")
     for name, page in report.evidently_pages.items():
@@ -77,7 +79,7 @@ def log_monitoring_report(report: MonitoringReport) -> None:
     mlflow.log_metrics({**counts, **estimates})
 
 
-def log_trial(trial: Trial) -> None:
+def log_trial(trial: "Trial") -> None:
     """Log a trial of a search as a run of its own, below the run of the step."""
     import mlflow
 
