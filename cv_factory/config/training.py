@@ -107,6 +107,12 @@ class TrainingPipelineConfig(Section):
                 "would score heads on images that the fine-tuned backbone was trained on: remove "
                 "the section, or set features.fine_tune=0",
             )
+        processes = self.train.processes or 1
+        if processes > 1 and self.features is not None and self.features.fine_tune:
+            yield Problem(
+                ("train", "processes"),
+                f"is {processes}, and a backbone is fine-tuned in one process: leave it out",
+            )
         if self.registration.deploy_after is not None and not self.applicable_gates:
             yield Problem(
                 ("register", "deploy_after"),
