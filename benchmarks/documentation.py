@@ -300,6 +300,19 @@ def training_speed(result: Figures) -> str:
     )
 
 
+def training_epochs(result: Figures) -> str:
+    """Seconds of an epoch of ``small_cnn``, quiet and beside a busy process."""
+    names = {
+        "ours": "`run.py`, `precision: auto`",
+        "ours, fp32": "`run.py`, fp32",
+        "plain": "plain loop",
+        "plain, sleeping threads": "plain loop, `GOMP_SPINCOUNT=1000`",
+    }
+    seconds = [result[condition]["epoch_seconds"] for condition in ("quiet", "beside a loop")]
+    rows = [[text, *(_spread(values[name]) for values in seconds)] for name, text in names.items()]
+    return _table(["s an epoch", "quiet", "beside a busy process"], rows)
+
+
 FIGURES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "models": (models, "models_on_digits.json"),
     "calibration": (calibration, "calibration.json"),
@@ -311,6 +324,7 @@ FIGURES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "serving_overload": (serving_overload, "serving_overload.json"),
     "serving_tensors": (serving_tensors, "serving_tensors.json"),
     "serving_camera": (serving_camera, "serving_camera.json"),
+    "training_epochs": (training_epochs, "training_epochs.json"),
     "training_speed": (training_speed, "training_speed.json"),
 }
 

@@ -31,6 +31,7 @@ def refusal(pipeline: str, *overrides: str) -> str:
         ("gates=[{metric: data_errors, max: 0, explained: {leakage: x}}]", "'no_leakage'"),
         ("evaluate.slices=[klass]", "Did you mean 'class'?"),
         ("register.deploy_after=staging", "there are none"),
+        ("features={fine_tune: 2}; model.name=mlp; train.processes=2", "train.processes: is 2"),
         ("export.precision=int8; model.name=mlp", "mlp is no network"),
         ("export.precision=int8; search.families={small_cnn: {}, mlp: {}}", "mlp is no network"),
         ("search.families={small_cnn: {}, mlp: {}}; search.trials=1", "search.trials: is 1, too"),
