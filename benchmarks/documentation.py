@@ -300,6 +300,19 @@ def training_speed(result: Figures) -> str:
     )
 
 
+def heads(result: Figures) -> str:
+    """Seconds that heads take to fit on features, and how equal the logistic regressions are."""
+    rows = [
+        [name, f"{s['median']:.2f} ({s['min']:.2f}-{s['max']:.2f}, n={s['n']})"]
+        for name, s in result["seconds"].items()
+    ]
+    return (
+        f"{_table(['3,000 images, 1,280 features, 10 classes', 'seconds'], rows)}\n\n"
+        "Largest difference in probability from scikit-learn's exact solver: "
+        f"{max(result['difference'].values()):.1e}."
+    )
+
+
 def training_epochs(result: Figures) -> str:
     """Seconds of an epoch of ``small_cnn``, quiet and beside a busy process."""
     names = {
@@ -324,6 +337,7 @@ FIGURES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "serving_overload": (serving_overload, "serving_overload.json"),
     "serving_tensors": (serving_tensors, "serving_tensors.json"),
     "serving_camera": (serving_camera, "serving_camera.json"),
+    "heads": (heads, "heads.json"),
     "training_epochs": (training_epochs, "training_epochs.json"),
     "training_speed": (training_speed, "training_speed.json"),
 }
