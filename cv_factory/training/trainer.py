@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, softmax
 from torch.nn.parallel import DistributedDataParallel
 
 from cv_factory.errors import TrainingError
+from cv_factory.processes.heap import use_one_heap
 from cv_factory.training.augment import augment, derive_seed, sample_augmentation
 from cv_factory.training.batches import (
     Batch,
@@ -43,7 +44,8 @@ from cv_factory.training.system_metrics import SystemMetrics
 from cv_factory.training.training_job import TrainingJob
 from cv_factory.transforms.normalize import Normalization
 
-_EVALUATION_BATCH = 1024
+#: Images are scored this many times as many at once as they are trained on: no gradients are kept.
+_EVALUATION_BATCHES, _MAX_EVALUATION_BATCH = 4, 1024
 #: Steps between two checks for a due checkpoint; all processes check at the same step.
 _CHECKPOINT_CHECK_STEPS = 50
 
@@ -72,6 +74,10 @@ class Trainer:
         self._class_weights_cpu = None if weights is None else torch.from_numpy(weights)
         self._class_weights = None if weights is None else torch.from_numpy(weights).to(device)
         self._steps = len(job.train) // job.batch_size
+        self._evaluation_batch = min(
+            _EVALUATION_BATCHES * max(1, job.batch_size // self._config.accumulate // group.size),
+            _MAX_EVALUATION_BATCH,
+        )
         self._losses = torch.zeros(self._steps, device=device)
         self._optimizer = build_optimizer(network, self._config)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._config.precision == "fp16")
@@ -118,7 +124,7 @@ class Trainer:
         self.network.eval()
         parts = []
         with torch.inference_mode():
-            for batch in torch.split(torch.from_numpy(np.array(images)), _EVALUATION_BATCH):
+            for batch in torch.split(torch.from_numpy(np.array(images)), self._evaluation_batch):
                 logits = self.network(self._normalize(batch.to(self._device)))
                 parts.append(softmax(logits.float(), dim=1).cpu())
         scores: npt.NDArray[np.float32] = torch.cat(parts).numpy()
@@ -129,6 +135,8 @@ class Trainer:
         n = len(job.train) + len(job.validation)
         resident = fits_in_memory(n, job.image_shape, config.crop_padding, config.resident_mb)
         source_class = ResidentImages if resident else StreamedImages
+        if not resident:
+            use_one_heap()
         train, validation = (
             source_class(
                 job.images, torch.from_numpy(job.labels[part]), part, padding, self._device
@@ -267,7 +275,7 @@ class Trainer:
         n = len(self._validation.labels)
         shard = torch.arange(n)[self._group.shard(0, n)]
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for images, labels in self._validation.batches(torch.split(shard, _EVALUATION_BATCH)):
+        for images, labels in self._validation.batches(torch.split(shard, self._evaluation_batch)):
             with autocast(self._device, self._config.precision):
                 logits = self._ema_network(self._normalize(images)).float()
             sums[0] += cross_entropy(logits, labels, reduction="sum")

@@ -85,6 +85,21 @@ def test_streamed_images_give_the_same_bytes(train_with: Train, plain: TrainedMo
     assert train_with(resident_mb=0).fingerprint == plain.fingerprint
 
 
+def test_images_are_scored_in_batches_that_follow_the_training_batch(
+    train_with: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, sizes = StreamedImages._load_batch, set()
+
+    def counted(source: StreamedImages, positions: torch.Tensor) -> object:
+        sizes.add(len(positions))
+        return load(source, positions)
+
+    monkeypatch.setattr(StreamedImages, "_load_batch", counted)
+    train_with(resident_mb=0, batch_size=8, epochs=1)
+    assert {8, 32} < sizes
+    assert max(sizes) == 32, "a thousand large images would not fit into memory"
+
+
 def test_streaming_ends_its_thread_and_reports_its_errors() -> None:
     class Broken(np.ndarray[Any, Any]):
         def __getitem__(self, key: object) -> Any:
