@@ -3,8 +3,7 @@
 Both read the same JPEGs of 256x256 (pieces of scikit-learn's two photographs) and resize them to
 64x64 with as many workers; ingestion also hashes, measures and stores every image. The DataLoader
 decodes at full size, as its users do. Rates are measured without imports: each side reads a few
-images before. COUNT images (default
-4,000), PAIRS pairs (default 4).
+images before. COUNT images (default 4,000), PAIRS pairs (default 4).
 Run: python -m benchmarks.ingestion [COUNT [PAIRS]]
 """
 

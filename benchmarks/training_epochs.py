@@ -7,7 +7,7 @@ is bf16 where the processor has it. Each run is a process of its own; its figure
 its epochs after the first. "Beside a loop": a Python process that never waits is started, too. The
 threads of the plain loop wait by spinning, as is PyTorch's default; a fourth side is the plain loop
 whose threads sleep as ours do.
-Run: python -m benchmarks.training_epochs [PAIRS [EPOCHS]] (3 pairs of 3 epochs: 12 minutes)
+Run: python -m benchmarks.training_epochs [PAIRS [EPOCHS]] (3 pairs of 3 epochs: 15 minutes)
 """
 
 import contextlib

@@ -7,7 +7,7 @@ Reported is the peak of anonymous memory, above what the process has before; pag
 file are the kernel's to give away. Labels and order take 16 bytes an image, which is in the
 figures.
 The slope of a line through the three peaks is to be at most 2 % of the bytes that images add.
-Run: python -m benchmarks.training_memory [SMALL [RUNS]] (3 runs of each size: 3 minutes)
+Run: python -m benchmarks.training_memory [SMALL [RUNS]] (3 runs of each size: 5 minutes)
 """
 
 import json

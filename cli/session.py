@@ -60,14 +60,14 @@ def open_model(model_name: str | None, *, only_reads: bool = False) -> "ModelReg
     from registry.versions import resolve_model_name
 
     registry = ModelRegistry(resolve_model_name(model_name))
-    result = None
     try:
         result = registry.recover()
     except TransitionInProgressError:
         if not only_reads:
             raise
-    if result is not None:
-        click.echo(str(result), err=True)
+    else:
+        if result is not None:
+            click.echo(str(result), err=True)
     registry.warn_of_outside_changes()
     return registry
 

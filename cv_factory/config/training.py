@@ -101,18 +101,8 @@ class TrainingPipelineConfig(Section):
                     f"are for heads, and {name} is a network that is trained on pixels: remove the "
                     "section, or name a classical model, such as logistic_regression",
                 )
-        if self.search is not None and self.features is not None and self.features.fine_tune:
-            yield Problem(
-                ("search",),
-                "would score heads on images that the fine-tuned backbone was trained on: remove "
-                "the section, or set features.fine_tune=0",
-            )
-        processes = self.train.processes or 1
-        if processes > 1 and self.features is not None and self.features.fine_tune:
-            yield Problem(
-                ("train", "processes"),
-                f"is {processes}, and a backbone is fine-tuned in one process: leave it out",
-            )
+        if self.features is not None and self.features.fine_tune:
+            yield from self._contradictions_of_fine_tuning()
         if self.registration.deploy_after is not None and not self.applicable_gates:
             yield Problem(
                 ("register", "deploy_after"),
@@ -122,6 +112,20 @@ class TrainingPipelineConfig(Section):
             message = self._find_unmeasured(gate) if self._is_applicable(gate) else ""
             if message:
                 yield Problem(("gates", number), f"bounds {gate.metric}, {message}")
+
+    def _contradictions_of_fine_tuning(self) -> Iterator[Problem]:
+        if self.search is not None:
+            yield Problem(
+                ("search",),
+                "would score heads on images that the fine-tuned backbone was trained on: remove "
+                "the section, or set features.fine_tune=0",
+            )
+        processes = self.train.processes or 1
+        if processes > 1:
+            yield Problem(
+                ("train", "processes"),
+                f"is {processes}, and a backbone is fine-tuned in one process: leave it out",
+            )
 
     @property
     def applicable_gates(self) -> list[GateConfig]:

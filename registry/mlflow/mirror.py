@@ -216,10 +216,10 @@ class MlflowMirror:
 
     def _log_model(self, version: ModelVersionResponse, run: "Run | None") -> str:
         """Log a version's predictor as an MLflow model; return the model's id."""
-        predictor = versions.load_predictor(version)
-        experiment = run.info.experiment_id if run else self._own_experiment()
         from registry.mlflow.logged_model import save_mlflow_model
 
+        predictor = versions.load_predictor(version)
+        experiment = run.info.experiment_id if run else self._own_experiment()
         model = self._client.create_logged_model(
             experiment,
             name=f"{self._model_name}-{version.number}",
