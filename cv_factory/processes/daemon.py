@@ -24,7 +24,7 @@ from cv_factory.processes.polling import poll_until
 
 TAG_VARIABLE = "CV_FACTORY_DAEMON"
 _RECORD, _LOG = "process.json", "process.log"
-_START_TIMEOUT_S, _KILL_TIMEOUT_S = 5.0, 5.0
+_EXEC_TIMEOUT_S, _KILL_TIMEOUT_S = 5.0, 5.0
 
 
 class DaemonError(CVFactoryError):
@@ -110,10 +110,7 @@ def start(
         )
     record = {"pid": process.pid, "mark": tag, "port": port}
     write_atomic(folder / _RECORD, canonical_json(record).encode())
-    daemon = Daemon(process.pid, tag, port)
-    # The system shows the environment of a process somewhat later than it starts.
-    poll_until(lambda: daemon.is_alive or process.poll() is not None, _START_TIMEOUT_S, 0.001)
-    return daemon
+    return Daemon(process.pid, tag, port)
 
 
 def load_process(folder: Path) -> Daemon | None:
@@ -141,13 +138,34 @@ def find_by_tag(tag: str) -> list[psutil.Process]:
     return processes
 
 
+def read_environment(process: psutil.Process) -> dict[str, str]:
+    """Return the environment of a process; while it executes a program, wait for that one's.
+
+    Until then the system shows neither environment nor arguments, for up to a second on a busy
+    machine: after the start, and again where the program is a wrapper, such as pyenv's of Python.
+
+    Raises:
+        psutil.Error: It ended, or belongs to another user.
+    """
+    environment: dict[str, str] = {}
+
+    def is_shown() -> bool:
+        environment.update(process.environ())
+        # Threads of the kernel have none of it.
+        return bool(environment or process.cmdline() or not process.exe())
+
+    poll_until(is_shown, _EXEC_TIMEOUT_S, interval_s=0.001)
+    # It may have been shown between the two.
+    return environment or dict(process.environ())
+
+
 def _await_end(tag: str, timeout_s: float) -> bool:
     # Not with psutil, for which an orphan lives until the system has collected it.
     return poll_until(lambda: not find_by_tag(tag), timeout_s)
 
 
 def _is_tagged(process: psutil.Process, tag: str) -> bool:
-    has_tag: bool = process.environ().get(TAG_VARIABLE) == tag
+    has_tag = read_environment(process).get(TAG_VARIABLE) == tag
     return has_tag and process.status() != psutil.STATUS_ZOMBIE
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.backbones import write_random_backbone
-from tests.support.commands import Done, run_all
+from tests.support.commands import Done, assert_codes, run_all
 from tests.support.images import write_photo_folders
 from tests.support.project import Completed, Project
 from tests.support.registry_history import COMMANDS
@@ -88,7 +88,7 @@ def registry_history(workbench: Project) -> list[Done]:
 @pytest.fixture
 def project_with_history(workbench: Project, registry_history: list[Done]) -> Iterator[Project]:
     """A project with four versions: in production, worse, equal, and a better one in staging."""
-    assert [d.code for d in registry_history] == [0, 3, 0, 0, 3, 3, 0, 0], registry_history
+    assert_codes(registry_history, 0, 3, 0, 0, 3, 3, 0, 0)
     yield from _in_state(workbench, "history")
 
 

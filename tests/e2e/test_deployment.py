@@ -21,7 +21,7 @@ from cv_factory.processes.ports import LOOPBACK, find_free_port, listen
 from cv_factory.serving.bundle import Bundle
 from cv_factory.serving.logging.prediction_log import read_predictions
 from tests.support.certificates import CertificateAuthority
-from tests.support.commands import Done, run_all, zenml_models
+from tests.support.commands import Done, assert_codes, run_all, zenml_models
 from tests.support.processes import command_line
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
@@ -40,10 +40,6 @@ def training(components: int, *, approval: bool = False) -> list[str]:
 def deployment(port: int, *settings: str) -> list[str]:
     all_settings = [f"endpoint.port={port}", *settings]
     return ["--pipeline", "deployment", *(word for s in all_settings for word in ("--set", s))]
-
-
-def assert_codes(done: list[Done], *codes: int) -> None:
-    assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
 
 
 def parse_json(done: Done) -> Any:

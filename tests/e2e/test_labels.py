@@ -10,7 +10,7 @@ import pytest
 from cv_factory.data.encode import encode_png
 from cv_factory.processes.ports import find_free_port
 from cv_factory_client import Label, PredictionClient
-from tests.support.commands import run_all
+from tests.support.commands import assert_codes, run_all
 from tests.support.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.engines]
@@ -37,7 +37,7 @@ def test_labels_by_queue_by_image_and_over_http(trained_project: Project) -> Non
         ["labels", "status"],
         ["labels", "status", "--json"],
     )
-    assert [d.code for d in done] == [0] * 5, [d.output for d in done]
+    assert_codes(done, *[0] * 5)
     by_queue, by_image, again, status, as_json = (d.output for d in done)
     assert f"Labels of digits: {n_drawn} new." in by_queue
     assert f"{n_drawn} belong to logged predictions." in by_queue

@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.commands import Done, python, run_all
+from tests.support.commands import Done, assert_codes, python, run_all
 from tests.support.project import Project
 from tests.support.registry_history import training
 
@@ -117,10 +117,6 @@ def stages(done: Done) -> tuple[dict[str, str], dict[str, str]]:
     """What ``_STAGES`` printed: stages in ZenML, aliases in MLflow."""
     held_stages, aliases = json.loads(done.output.splitlines()[-1])
     return held_stages, aliases
-
-
-def assert_codes(done: list[Done], *codes: int) -> None:
-    assert [d.code for d in done] == list(codes), "\n\n".join(d.output for d in done)
 
 
 def test_evidence_decides_what_is_staged(registry_history: list[Done]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cv_factory.data.encode import encode_png
 from cv_factory.processes.ports import find_free_port
-from tests.support.commands import await_agreement, run_all
+from tests.support.commands import assert_codes, await_agreement, run_all
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
 from tests.support.waiting import wait_until
@@ -112,7 +112,7 @@ def test_a_version_is_rolled_out_on_evidence_and_a_worse_one_back(project: Proje
         deployment(f"endpoint.port={port}", log, f"rollout={{{LIMITS}}}"),
         training(32),
     )
-    assert [d.code for d in done] == [0, 0, 0], [d.output for d in done]
+    assert_codes(done, 0, 0, 0)
     assert "No rollout: no other version is served" in done[1].output
     steps = "rollout={steps: [shadow, 0.4, 1.0], " + LIMITS + "}"
     with sending(port) as traffic:

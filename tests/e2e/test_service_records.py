@@ -2,7 +2,7 @@
 
 import json
 
-from tests.support.commands import python, run_all
+from tests.support.commands import assert_codes, python, run_all
 from tests.support.project import Project
 
 #: Deployers whose services are never started; their records are real.
@@ -115,7 +115,7 @@ except StackError as error:
 def test_service_records_are_complete_and_removed_with_their_services(project: Project) -> None:
     sources = (_MANY, _LISTED_MEANWHILE, _NOT_RECORDED, _NOT_STAGED)
     done = run_all(project, *(python(source) for source in sources))
-    assert [d.code for d in done] == [0, 0, 0, 0], done
+    assert_codes(done, 0, 0, 0, 0)
     many, _, not_recorded, not_staged = (d.output.splitlines() for d in done)
     assert json.loads(many[-1]) == [str(version) for version in reversed(range(22))], (
         "more than a page of ZenML's, the newest first"

@@ -15,7 +15,7 @@ from cv_factory.data.split import Split
 from cv_factory.evaluation.evaluation import Evaluation
 from cv_factory.inference.predictor import Predictor
 from cv_factory.training.trained_model import TrainedModel
-from tests.support.commands import run_all
+from tests.support.commands import assert_codes, run_all
 from tests.support.images import encode
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training
@@ -415,7 +415,7 @@ def test_a_listing_writes_nothing(trained_project: Project) -> None:
     listings = [["models"], ["status"], ["history", "--verify"], ["card", "1"], ["trace", "1"]]
     listings.append(["--pipeline", "training", "--dry-run"])
     done = run_all(trained_project, *listings)
-    assert [d.code for d in done] == [0] * len(listings), done
+    assert_codes(done, *[0] * len(listings))
     after = files()
     assert after.keys() == before.keys()
     assert [path for path in after if after[path] != before[path]] == []

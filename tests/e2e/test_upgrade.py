@@ -10,8 +10,8 @@ from typing import NoReturn
 import pytest
 
 from cv_factory.processes.ports import find_free_port
-from tests.e2e.test_deployment import assert_codes, deployment, versions_answering
-from tests.support.commands import python, run_all
+from tests.e2e.test_deployment import deployment, versions_answering
+from tests.support.commands import assert_codes, python, run_all
 from tests.support.paths import ROOT
 from tests.support.project import Project
 from tests.support.quick_settings import quick_training

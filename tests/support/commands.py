@@ -54,6 +54,13 @@ def run_all(project: Project, *commands: list[str], timeout: float = 400) -> lis
     return [Done(**json.loads(line.removeprefix("DONE"))) for line in lines]
 
 
+def assert_codes(done: list[Done], *codes: int) -> None:
+    """Check the exit codes of commands; the message is what those printed that ended otherwise."""
+    assert len(done) == len(codes)
+    wrong = [d for d, code in zip(done, codes, strict=True) if d.code != code]
+    assert not wrong, "\n\n".join(f"ended with {d.code}: {d.output}" for d in wrong)
+
+
 def await_agreement(project: Project) -> dict[str, Any]:
     """Wait until what is served is what the registry says, and return the status.
 

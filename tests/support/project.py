@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from cv_factory.processes.daemon import read_environment
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -247,7 +248,7 @@ class Project:
         running = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get(_MARK) == self._mark:
+                if read_environment(process).get(_MARK) == self._mark:
                     running.append(process)
         return running
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -26,9 +27,20 @@ signal.pause()
 """
 
 
+#: A wrapper that executes itself so many times, and then sleeps.
+_WRAPPER = """
+import os, sys
+turns = int(sys.argv[1])
+source = os.environ["SOURCE"]
+if turns:
+    os.execv(sys.executable, [sys.executable, "-S", "-c", source, str(turns - 1)])
+os.execvp("sleep", ["sleep", "600"])
+"""
+
+
 def start(folder: Path, *command: str) -> Daemon:
     folder.mkdir()
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {"PATH": os.environ["PATH"], "SOURCE": _WRAPPER}
     return daemon.start(command, folder, str(folder), 1, cwd=folder, environment=environment)
 
 
@@ -49,6 +61,16 @@ def test_a_process_lives_after_a_step_of_the_clock(
     finally:
         process.stop(5.0)
     assert daemon.load_running(folder) is None
+
+
+def test_a_wrapper_that_executes_its_program_is_never_taken_for_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    process = start(folder, sys.executable, "-S", "-c", _WRAPPER, "100")
+    seen = []
+    while "sleep" not in psutil.Process(process.pid).cmdline():
+        seen.append((process.is_alive, len(daemon.find_by_tag(process.tag))))
+    process.stop(5.0)
+    assert set(seen) == {(True, 1)}, Counter(seen)
 
 
 def test_a_process_is_known_as_soon_as_it_is_started(tmp_path: Path) -> None:
