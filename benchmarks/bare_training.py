@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 def main() -> None:
     """Ingest, split, validate, fit, train, export, evaluate."""
+    from cv_factory.cpu import limit_spinning
+
+    limit_spinning()  # as ``run.py`` does
     from cv_factory.config.loader import load_config
     from cv_factory.config.training import TrainingPipelineConfig
 

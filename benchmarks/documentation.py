@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import training_speed as fashion_mnist
 from benchmarks.harness import RESULTS, ROOT, Spread
 
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -287,14 +288,17 @@ def _median(samples: Sequence[Figures], key: str) -> float:
 def training_speed(result: Figures) -> str:
     """Seconds to the exported predictor of Fashion-MNIST, against textbook scripts."""
     ours = Spread.of(result["ours_seconds"])
-    accuracy = min(values["accuracy"] for values in result["ours"])
+    accuracies = [values["accuracy"] for values in result["ours"]]
+    target = fashion_mnist.TARGET
+    n_reached = sum(accuracy >= target for accuracy in accuracies)
     ratios = [
         np.median(np.sum(result["textbook_epochs"][name], axis=1) / result["ours_seconds"])
         for name in ("resnet18", "same_cnn")
     ]
     return (
         f"{ours.median:.0f} s (n={ours.n}, at most {ours.max:.0f}) from the start of Python to the "
-        f"scored predictor, at least {accuracy:.2%} on the test split. As many epochs of the "
+        f"scored predictor; {n_reached} of {ours.n} reach {target:.1%} on the test split, the "
+        f"lowest has {min(accuracies):.2%}. As many epochs of the "
         f"textbook scripts, extrapolated, take {ratios[0]:.0f} (ResNet18) and {ratios[1]:.1f} "
         "times as long (the same network)."
     )

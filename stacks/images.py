@@ -38,6 +38,8 @@ def step_image() -> "DockerSettings":
             "HOME": _HOME,
             # GitPython, which MLflow imports, warns where there is no git.
             "GIT_PYTHON_REFRESH": "quiet",
+            # Steps of SageMaker begin in ZenML's own module: see ``limit_spinning``.
+            "GOMP_SPINCOUNT": "1000",
             "PYTHONUNBUFFERED": "1",
             "ZENML_ANALYTICS_OPT_IN": "false",
         },

@@ -102,7 +102,7 @@ class TrainingPipelineConfig(Section):
                     "section, or name a classical model, such as logistic_regression",
                 )
         if self.features is not None and self.features.fine_tune:
-            yield from self._contradictions_of_fine_tuning()
+            yield from self._find_fine_tuning_problems()
         if self.registration.deploy_after is not None and not self.applicable_gates:
             yield Problem(
                 ("register", "deploy_after"),
@@ -113,7 +113,7 @@ class TrainingPipelineConfig(Section):
             if message:
                 yield Problem(("gates", number), f"bounds {gate.metric}, {message}")
 
-    def _contradictions_of_fine_tuning(self) -> Iterator[Problem]:
+    def _find_fine_tuning_problems(self) -> Iterator[Problem]:
         if self.search is not None:
             yield Problem(
                 ("search",),

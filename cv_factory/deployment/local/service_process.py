@@ -77,7 +77,8 @@ class ServiceProcess:
         if process is None:
             return None
         with suppress(psutil.Error):
-            port = psutil.Process(process.pid).environ().get(GRPC_PORT_VARIABLE)
+            environment = daemon.read_environment(psutil.Process(process.pid))
+            port = environment.get(GRPC_PORT_VARIABLE)
             if port is not None and is_port_taken(LOOPBACK, int(port)):
                 return int(port)
         return None

@@ -30,10 +30,10 @@ signal.pause()
 #: A wrapper that executes itself so many times, and then sleeps.
 _WRAPPER = """
 import os, sys
-turns = int(sys.argv[1])
+n_execs = int(sys.argv[1])
 source = os.environ["SOURCE"]
-if turns:
-    os.execv(sys.executable, [sys.executable, "-S", "-c", source, str(turns - 1)])
+if n_execs:
+    os.execv(sys.executable, [sys.executable, "-S", "-c", source, str(n_execs - 1)])
 os.execvp("sleep", ["sleep", "600"])
 """
 
