@@ -95,6 +95,27 @@ class RolloutStatus:
 
 
 @dataclass(frozen=True)
+class TransitionStatus:
+    """Transition without an end, whose versions may be half moved.
+
+    Attributes:
+        action: Such as ``promote``.
+        who: Person or run that began it.
+        entry: Number of its entry in the audit log.
+        is_running: Whether the process that began it still runs; else it was interrupted.
+    """
+
+    action: str
+    who: str
+    entry: int
+    is_running: bool
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        return f"{self.action} by {self.who} (audit log entry {self.entry})"
+
+
+@dataclass(frozen=True)
 class ModelStatus:
     """Status of one model on the active stack.
 
@@ -108,6 +129,7 @@ class ModelStatus:
         findings: What is wrong in the registry, or could not be read.
         is_deployable: Whether the version in production may be deployed.
         rollout: The active rollout.
+        transition: The transition without an end; stages and services are not compared beside it.
     """
 
     model_name: str
@@ -119,16 +141,19 @@ class ModelStatus:
     findings: tuple[str, ...] = ()
     is_deployable: bool = True
     rollout: RolloutStatus | None = None
+    transition: TransitionStatus | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What does not agree, each with what to do; empty if all agree."""
-        return (*self.findings, *_service_problems(self), *_problems_elsewhere(self))
+        """What does not agree, each with what to do; a transition in progress is none."""
+        if self.transition is None:
+            return (*self.findings, *_service_problems(self), *_problems_elsewhere(self))
+        return (*self.findings, *_interruption(self.model_name, self.transition))
 
     @property
     def agrees(self) -> bool:
-        """Whether what serves is what the registry holds in production."""
-        return not self.problems
+        """Whether what serves is what the registry holds in production; no transition is open."""
+        return self.transition is None and not self.problems
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -138,7 +163,22 @@ class ModelStatus:
 def load_status(model_name: str) -> ModelStatus:
     """Read the status of a model; what cannot be read is among its ``findings``."""
     registry = ModelRegistry(model_name)
-    entries, findings, is_moved_outside = _read_log(registry)
+    while True:
+        entries, damage = _read_log(registry)
+        status = _read_status(registry, entries, damage)
+        # A longer log means that a transition began, or ended with its process, meanwhile.
+        if damage or _read_log(registry) == (entries, damage):
+            return status
+
+
+def _read_status(
+    registry: ModelRegistry, entries: tuple[AuditEntry, ...], damage: tuple[str, ...]
+) -> ModelStatus:
+    """Return the status beside a log that was read; ``damage`` is why it could not be."""
+    model_name = registry.model_name
+    changes, is_moved_outside = ((), False) if damage else _read_outside_changes(registry)
+    findings = (*damage, *changes)
+    transition = _transition_status(entries)
     is_deployable = False
     staged = {v.stage: v for v in versions.list_versions(model_name)}
     holders = {
@@ -146,7 +186,7 @@ def load_status(model_name: str) -> ModelStatus:
         for stage in ("production", "staging")
         if stage in staged
     }
-    if entries and "production" in staged:
+    if entries and transition is None and "production" in staged:
         problems = _deployment_problems(registry, staged["production"])
         findings += problems
         is_deployable = not (problems or is_moved_outside)
@@ -166,6 +206,7 @@ def load_status(model_name: str) -> ModelStatus:
         findings,
         is_deployable,
         _rollout_status(entries),
+        transition,
     )
 
 
@@ -178,35 +219,34 @@ def _rollout_status(entries: Sequence[AuditEntry]) -> RolloutStatus | None:
     return RolloutStatus(state.version, state.step, number, n_steps, since, state.hold_reason)
 
 
-def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...], bool]:
-    """Return the audit log, what is wrong in log and registry, and whether a stage is among it."""
+def _transition_status(entries: Sequence[AuditEntry]) -> TransitionStatus | None:
+    intent = open_intent(entries)
+    if intent is None:
+        return None
+    action, is_running = intent.detail["action"], is_in_progress(intent)
+    return TransitionStatus(action, intent.who, intent.number, is_running)
+
+
+def _read_log(registry: ModelRegistry) -> tuple[tuple[AuditEntry, ...], tuple[str, ...]]:
+    """Return the audit log; or, where it cannot be read or is damaged, none and why."""
     try:
-        entries = registry.log.check()
+        return registry.log.check(), ()
     except CVFactoryError as error:
-        return (), (str(error),), False
-    findings: list[str] = []
-    is_moved_outside = False
+        return (), (str(error),)
+
+
+def _read_outside_changes(registry: ModelRegistry) -> tuple[tuple[str, ...], bool]:
+    """Return what was changed beside the registry, and whether a stage is among it."""
     try:
         changes = registry.detect_outside_changes()
-        is_moved_outside = any(change.what == "stage" for change in changes)
-        findings += [
-            f"Changed outside: {change}. See: python run.py history --verify --model "
-            f"{registry.model_name}"
-            for change in changes
-        ]
     except CVFactoryError as error:
-        findings.append(str(error))
-    intent = open_intent(entries)
-    if intent is not None:
-        began = f"{intent.detail['action']} by {intent.who}"
-        entry = f"audit log entry {intent.number}"
-        findings.append(
-            f"{began} is in progress ({entry}): look again in a moment."
-            if is_in_progress(intent)
-            else f"{began} was interrupted ({entry}): the next command that changes a stage "
-            "finishes or undoes it."
-        )
-    return entries, tuple(findings), is_moved_outside
+        return (str(error),), False
+    findings = (
+        f"Changed outside: {change}. See: python run.py history --verify --model "
+        f"{registry.model_name}"
+        for change in changes
+    )
+    return tuple(findings), any(change.what == "stage" for change in changes)
 
 
 def _deployment_problems(
@@ -273,6 +313,15 @@ def _serving_entry(service_id: str, entries: Sequence[AuditEntry]) -> AuditEntry
         if entry.kind in _SERVING_KINDS and entry.detail.get("service") == service_id
     )
     return next(matches, None)
+
+
+def _interruption(model_name: str, transition: TransitionStatus) -> Iterator[str]:
+    """Yield a problem for a transition that was interrupted; nothing for one in progress."""
+    if not transition.is_running:
+        yield (
+            f"{transition} was interrupted. To finish or undo it, run: python run.py history "
+            f"--model {model_name}"
+        )
 
 
 def _service_problems(status: ModelStatus) -> Iterator[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def command(model_name: str | None, stack: str | None, as_json: bool) -> int:
     """Show what is in production, in staging and served.
 
-    The exit code is 1 where these do not agree, or cannot be read.
+    The exit code is 1 where these do not agree, or cannot be read, and while versions are moved.
     """
     names = list_models(model_name, stack)
     from registry.status import load_status
@@ -49,9 +49,13 @@ def describe_status(status: "ModelStatus") -> str:
 
 
 def describe_problems(status: "ModelStatus") -> list[str]:
-    """Return one line for each thing that does not agree."""
+    """Return one line for a transition in progress, and for each thing that does not agree."""
+    lines = []
+    if status.transition is not None and status.transition.is_running:
+        mark = click.style("IN PROGRESS", fg="yellow", bold=True)
+        lines.append(f"{mark} {status.transition}: look again in a moment.")
     mark = click.style("DISAGREES", fg="red", bold=True)
-    return [f"{mark}   {problem}" for problem in status.problems]
+    return [*lines, *(f"{mark}   {problem}" for problem in status.problems)]
 
 
 def _describe_rollout(rollout: "RolloutStatus") -> str:

@@ -314,7 +314,8 @@ def test_racing_and_killed_commands_leave_consistent_stores(project_with_history
         "promote: 1 production → archived, 4 staging → production"
         in (meanwhile["history"]["output"])
     )
-    assert "promote by Ada is in progress (audit log entry" in meanwhile["status"]["output"]
+    assert "IN PROGRESS promote by Ada (audit log entry" in meanwhile["status"]["output"]
+    assert "DISAGREES" not in meanwhile["status"]["output"]
     assert "outside" not in meanwhile["history"]["output"] + meanwhile["status"]["output"]
 
     # Killed before: intent, archive 1, promote 4, two aliases, done, head of the log.

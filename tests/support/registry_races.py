@@ -131,8 +131,8 @@ def _before_first_write(action: Callable[[], None]) -> None:
 
 
 def _read_beside_a_promotion(output: Path) -> dict[str, dict[str, Any]]:
-    """Stop a promotion in the middle, give commands that only read, and let it go on."""
-    promotion = start(partial(_promote_until, 3, signal.SIGSTOP), output.with_name("promotion"))
+    """Stop a promotion while nothing is in production, read meanwhile, and let it go on."""
+    promotion = start(partial(_promote_until, 2, signal.SIGSTOP), output.with_name("promotion"))
     os.waitpid(promotion[0], os.WUNTRACED)
     names = ("history", "status")
     report = {name: wait(start(partial(_run, name), output.with_name(name))) for name in names}

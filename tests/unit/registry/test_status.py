@@ -5,16 +5,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from cli.commands.status import command, describe_status
 from cv_factory.deployment.traffic import Share, Traffic
 from cv_factory.errors import ArtifactError, CVFactoryError
-from registry import deployments, status, versions
+from registry import deployments, process_owner, status, versions
 from registry.audit.log import AuditEntry
 from registry.deployments import ServiceElsewhere
 from registry.next_step import suggest_command
 from registry.permissions import TransitionRefusedError
 from registry.standing import GateStanding
-from registry.status import ModelStatus, ServiceStatus, StageHolder
+from registry.status import ModelStatus, ServiceStatus, StageHolder, TransitionStatus
 
 PRODUCTION, STAGING = StageHolder(5, "f5"), StageHolder(6, "f6")
 SERVED = ServiceStatus("id5", "5", "f5", "http://127.0.0.1:3000", 1.0, True)
@@ -111,7 +113,9 @@ def test_status_names_what_disagrees_and_the_command(shown: ModelStatus, problem
 class _FakeRegistry:
     """A registry whose log holds a promotion and a deployment of version 5, or is damaged."""
 
-    def __init__(self, problem: CVFactoryError | None) -> None:
+    model_name = "pets"
+
+    def __init__(self, problem: CVFactoryError | None = None) -> None:
         self._is_unfit = isinstance(problem, TransitionRefusedError)
         self._problem = None if self._is_unfit else problem
         self.log = self
@@ -172,6 +176,73 @@ def test_status_says_since_when_and_by_whom_unless_the_log_is_damaged(
     assert loaded.production == replace(PRODUCTION, since="2026-11-28T12:00:01+00:00", who="Ada")
     assert loaded.services == (replace(SERVED, since="2026-11-28T12:00:03+00:00", who="Ada"),)
     assert loaded.agrees
+
+
+class _MovingRegistry(_FakeRegistry):
+    """A registry with an open promotion, which may end while outside changes are looked for."""
+
+    def __init__(self, *, ends: bool) -> None:
+        super().__init__()
+        self._ends = ends
+        owner = process_owner.current_process() | {"process": -1}
+        intent, self._done, _ = super().check()
+        self._entries = [replace(intent, detail={**intent.detail, "owner": owner})]
+
+    def check(self) -> tuple[AuditEntry, ...]:
+        return tuple(self._entries)
+
+    def detect_outside_changes(self) -> tuple[str, ...]:
+        if self._ends and len(self._entries) == 1:
+            self._entries.append(self._done)
+        return ()
+
+
+def _load_status_beside(
+    monkeypatch: pytest.MonkeyPatch, *, is_running: bool, ends: bool
+) -> ModelStatus:
+    registry = _MovingRegistry(ends=ends)
+    monkeypatch.setattr(status, "ModelRegistry", lambda _: registry)
+    monkeypatch.setattr(process_owner, "_is_process_alive", lambda *_: is_running)
+    stage = "production" if ends else "archived"
+    version = SimpleNamespace(number=5, stage=stage, run_metadata={"predictor": "f5"})
+    monkeypatch.setattr(versions, "list_versions", lambda _: [version])
+    monkeypatch.setattr(status, "_read_services", lambda *_: ((SERVED,), 0.0))
+    monkeypatch.setattr(deployments, "services_elsewhere", lambda _: ())
+    return status.load_status("pets")
+
+
+def test_a_promotion_that_ends_while_the_status_is_read_was_not_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = _load_status_beside(monkeypatch, is_running=False, ends=True)
+    assert loaded.agrees, loaded.problems
+
+
+def test_between_two_moves_of_a_promotion_no_service_is_to_be_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = _load_status_beside(monkeypatch, is_running=True, ends=False)
+    assert loaded.production is None
+    assert loaded.problems == ()
+    assert loaded.transition == TransitionStatus("promote", "Ada", 1, True)
+    monkeypatch.setattr("cli.commands.status.list_models", lambda *_: ["pets"])
+    result = CliRunner().invoke(command, [], standalone_mode=False)
+    assert result.return_value == 1
+    line = "IN PROGRESS promote by Ada (audit log entry 1): look again in a moment."
+    assert line in result.output
+    assert "DISAGREES" not in result.output
+
+
+def test_after_an_interrupted_promotion_the_command_that_ends_it_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = _load_status_beside(monkeypatch, is_running=False, ends=False)
+    assert loaded.problems == (
+        "promote by Ada (audit log entry 1) was interrupted. To finish or undo it, run: python "
+        "run.py history --model pets",
+    )
+    assert "IN PROGRESS" not in describe_status(loaded)
+    assert not loaded.agrees
 
 
 @pytest.mark.parametrize(
