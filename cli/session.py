@@ -31,7 +31,7 @@ def activate_stack(name: str | None) -> str:
 
 
 def open_registry(
-    model_name: str | None, stack: str | None, *, only_reads: bool = False
+    model_name: str | None, stack: str | None, *, beside_transitions: bool = False
 ) -> "ModelRegistry":
     """Activate a stack and open a model's registry on it; see ``open_model``.
 
@@ -39,31 +39,32 @@ def open_registry(
         CVFactoryError: The stack is not applied, or the model is not registered.
     """
     activate_stack(stack)
-    return open_model(model_name, only_reads=only_reads)
+    return open_model(model_name, beside_transitions=beside_transitions)
 
 
-def open_model(model_name: str | None, *, only_reads: bool = False) -> "ModelRegistry":
+def open_model(model_name: str | None, *, beside_transitions: bool = False) -> "ModelRegistry":
     """Open a model's registry on the active stack; complete or undo an interrupted transition.
 
-    What was changed beside the registry is printed; commands that change something log it.
+    Every command does so, those that only read as well: it writes to ZenML, MLflow and the audit
+    log. What was changed beside the registry is printed; commands that change something log it.
 
     Args:
         model_name: Name of the model; None for the only one.
-        only_reads: Whether the command changes nothing, so that another process may be moving
-            versions meanwhile.
+        beside_transitions: Whether to go on while another process moves versions: for commands
+            that move none, and decide nothing by the stages in ZenML, which may be half moved.
 
     Raises:
-        CVFactoryError: The model is not registered, or a transition is in progress.
+        CVFactoryError: The model is not registered, or another process moves versions.
     """
     from registry.model_registry import ModelRegistry
-    from registry.permissions import TransitionInProgressError
+    from registry.stages import TransitionInProgressError
     from registry.versions import resolve_model_name
 
     registry = ModelRegistry(resolve_model_name(model_name))
     try:
         result = registry.recover()
     except TransitionInProgressError:
-        if not only_reads:
+        if not beside_transitions:
             raise
     else:
         if result is not None:

@@ -69,6 +69,23 @@ class ModelRegistry:
         """Return the stage of each version in ZenML, by number."""
         return {v.number: v.stage or "none" for v in versions.list_versions(self.model_name)}
 
+    def settled_stages(self) -> dict[int, str]:
+        """Return the stages as before a transition without an end, such as one in progress.
+
+        Raises:
+            ArtifactError: The log was changed.
+        """
+        while True:
+            entries = self.log.entries()
+            stages = self.stages()
+            # A longer log means that a transition may have begun or ended meanwhile.
+            if self.log.entries() == entries:
+                break
+        intent = open_intent(entries)
+        moves = () if intent is None else intent.detail["changes"]
+        before = {move["version"]: move["from_stage"] for move in moves}
+        return {number: before.get(number, stage) for number, stage in stages.items()}
+
     def displaced(self, stage: str) -> list[int]:
         """Return the versions that ZenML archives when another one gets the stage.
 
@@ -455,13 +472,12 @@ class ModelRegistry:
         """Return the number of the version that a rollback would put into production.
 
         Without ``to`` it is the last one that was in production by a command of ours, still
-        exists, and is fit.
+        exists, and is fit. A transition without an end is left alone, and does not count.
 
         Raises:
             TransitionRefusedError: There is none to go back to, or it is not fit.
         """
-        self.recover()
-        stages = self.stages()
+        stages = self.settled_stages()
         history = production_history(self.log.entries())
         earlier = [
             number

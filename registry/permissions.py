@@ -15,10 +15,6 @@ class TransitionRefusedError(CVFactoryError):
     exit_code = 3
 
 
-class TransitionInProgressError(TransitionRefusedError):
-    """Another process that is still running moves versions."""
-
-
 def require_approver(policy: Policy, actor: Actor, who: str | None, action: str) -> None:
     """Refuse the action of a user who is no approver, or acts under another name.
 

@@ -12,11 +12,15 @@ from typing import Any, Protocol
 
 from registry import process_owner
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
-from registry.permissions import TransitionInProgressError, TransitionRefusedError
+from registry.permissions import TransitionRefusedError
 
 STAGES = ("none", "staging", "production", "archived")
 #: Age at which an open transition that another machine began counts as abandoned.
 LEASE_S = 300.0
+
+
+class TransitionInProgressError(TransitionRefusedError):
+    """Another process that is still running moves versions."""
 
 
 class StageStore(Protocol):

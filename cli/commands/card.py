@@ -23,7 +23,7 @@ def command(version: int, html: Path | None, model_name: str | None, stack: str 
     It is Markdown, which a terminal shows rendered. It shows the present stage and approver, unlike
     the card that the training run stored.
     """
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     from cv_factory.evaluation.reports.model_card import render_html, render_markdown
     from registry.card_content import load_card_content
 

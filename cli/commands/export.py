@@ -36,7 +36,7 @@ def command(
     The version must have passed its gates. The serving settings are those of
     configs/deployment.yaml; they stand in serving.json.
     """
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     from cli.dispatch import read_config
     from cv_factory.config.deployment import DeploymentPipelineConfig
     from registry.deployments import build_bundle, bundle_metadata

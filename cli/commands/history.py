@@ -30,7 +30,7 @@ def command(verify: bool, model_name: str | None, stack: str | None, as_json: bo
 
     It says who moved which version, when and why. Its chain of hashes is checked first.
     """
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     entries = registry.log.check()
     if as_json:
         click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))

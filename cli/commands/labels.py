@@ -243,11 +243,11 @@ def next_images(folder: Path, n: int, file: Path, model_name: str | None, stack:
             f"{folder} does not lie below the folder of {file}, where data.additional looks for "
             f"images: give --out {shlex.quote(str(folder.resolve().parent / file.name))}"
         )
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     from cv_factory.curation.label_selection import rank_folder
     from registry.versions import load_predictor
 
-    stages = {stage: number for number, stage in registry.stages().items()}
+    stages = {stage: number for number, stage in registry.settled_stages().items()}
     number = stages.get("production") or stages.get("staging")
     if number is None:
         raise ConfigError(

@@ -32,7 +32,7 @@ def command(
     Without VERSION those of the newest. They are as they were ingested, in the model's size. The
     source "folder" reads the directory.
     """
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     from cv_factory.data.dataset import ImageDataset
     from cv_factory.data.samples import write_samples
     from cv_factory.data.split import Split

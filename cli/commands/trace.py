@@ -69,7 +69,7 @@ def command(
 
     PREDICTION_ID stands for the version that answered that prediction.
     """
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     from registry.provenance import trace
 
     version = subject

@@ -62,7 +62,7 @@ def _verify_version(
     model_name: str | None,
     stack: str | None,
 ) -> str:
-    registry = open_registry(model_name, stack, only_reads=True)
+    registry = open_registry(model_name, stack, beside_transitions=True)
     from registry import versions
     from registry.provenance.attestation import verify_version
 

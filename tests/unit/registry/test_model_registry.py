@@ -1,5 +1,6 @@
 """What the registry logs of versions, on an audit log of its own and no other store."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,14 @@ import pytest
 
 from cv_factory.config.evaluate import EvaluateConfig
 from cv_factory.evaluation.gate_verdict import GateVerdict
-from registry import next_step, register, versions, zenml_state
+from registry import (
+    monitoring_windows,
+    next_step,
+    process_owner,
+    register,
+    versions,
+    zenml_state,
+)
 from registry.actor import Actor
 from registry.audit.log import AuditEntry, AuditLog, LogConflictError
 from registry.audit.log_files import LocalLogFiles, has_log, open_log_files
@@ -18,6 +26,7 @@ from registry.next_step import find_displaced_version
 from registry.outside_changes import ZenMLVersion, compare_versions
 from registry.permissions import TransitionRefusedError
 from registry.registry_log import RegistryLog
+from registry.stages import StageTransitions
 
 PASSED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.95, "passed", "it is 0.9500")
 FAILED = GateVerdict("accuracy at least 0.9", "accuracy", 0.9, 0.5, "failed", "it is 0.5000")
@@ -107,6 +116,67 @@ def test_the_run_that_pushed_a_version_out_of_staging_says_so_and_no_later_one(
     assert find_displaced_version(registry, 1, "run-2") is None
     monkeypatch.setattr(registry, "stages", lambda: {2: "staging"})
     assert find_displaced_version(registry, 2, "run-2") is None, "it was deleted"
+
+
+def _begin(registry: ModelRegistry, action: str, *moves: tuple[int, str, str]) -> AuditEntry:
+    """Log the intent of a transition that a living process of another id has begun."""
+    changes = [{"version": v, "from_stage": a, "to_stage": b} for v, a, b in moves]
+    owner = process_owner.current_process() | {"process": os.getppid()}
+    owner["process_started"] = process_owner._start_time(owner["process"])
+    detail = {"action": action, "changes": changes, "owner": owner}
+    return registry.log.append(registry.log.entries(), "intent", "ada", "why", detail)
+
+
+def _promote(registry: ModelRegistry, *moves: tuple[int, str, str]) -> None:
+    end = {"intent": _begin(registry, "promote", *moves).number, "action": "promote"}
+    registry.log.append(registry.log.entries(), "done", "ada", "why", end)
+
+
+@pytest.fixture
+def three_versions(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """Return ZenML's stages of versions 1, 2, which replaced it in production, and 3."""
+    stages = {1: "archived", 2: "production", 3: "staging"}
+    for number in stages:
+        _register(registry, _version(number, f"run-{number}", f"a{number}"), PASSED, "run")
+    _promote(registry, (1, "staging", "production"))
+    _promote(registry, (1, "production", "archived"), (2, "staging", "production"))
+    present = {n: SimpleNamespace(number=n, fingerprint=f"p{n}") for n in stages}
+    monkeypatch.setattr(versions, "get_version", lambda _, number: present[number])
+    monkeypatch.setattr(versions, "load_predictor", lambda version: version)
+    monkeypatch.setattr(registry, "stages", lambda: dict(stages))
+    registry._transitions = StageTransitions(registry.log._log, registry, registry.log._mirror)
+    return stages
+
+
+def test_beside_a_promotion_the_version_to_go_back_to_is_that_of_before(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, three_versions: dict[int, str]
+) -> None:
+    """Monitoring recommends a rollback or, without such a version, a retraining."""
+    monkeypatch.setattr(monitoring_windows, "ModelRegistry", lambda _: registry)
+    before = dict(three_versions)
+    _begin(registry, "promote", (2, "production", "archived"), (3, "staging", "production"))
+    entries = registry.log.entries()
+    three_versions[2] = "archived"
+    assert registry.settled_stages() == before
+    assert registry.rollback_target() == 1
+    assert monitoring_windows._has_predecessor("pets")
+    assert registry.log.entries() == entries
+
+
+def test_stages_are_read_again_where_a_transition_begins_meanwhile(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, three_versions: dict[int, str]
+) -> None:
+    before, begun = dict(three_versions), list[AuditEntry]()
+    moves = (2, "production", "archived"), (3, "staging", "production")
+
+    def stages() -> dict[int, str]:
+        if not begun:
+            begun.append(_begin(registry, "promote", *moves))
+            three_versions[2] = "archived"
+        return dict(three_versions)
+
+    monkeypatch.setattr(registry, "stages", stages)
+    assert registry.settled_stages() == before
 
 
 @pytest.mark.parametrize("is_number_given_again", [False, True])
