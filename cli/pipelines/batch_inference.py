@@ -23,7 +23,9 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
     from registry.next_step import find_production
     from registry.versions import PREDICTOR, linked_artifact
 
-    registry = open_model(config.model.name)
+    # Without a number, the version is found by its stage, which may be half moved.
+    is_numbered = config.model.version is not None
+    registry = open_model(config.model.name, beside_transitions=is_numbered)
     version = find_production(registry, config.model.version)
     if config.model.version is None:
         registry.require_deployable(version)

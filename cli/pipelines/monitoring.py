@@ -23,7 +23,9 @@ def run(config: MonitoringPipelineConfig, zenml: ZenMLConfig, options: RunOption
     from registry.next_step import find_production
     from registry.versions import REFERENCE
 
-    registry = open_model(config.model.name)
+    # Without a number, the version is found by its stage, which may be half moved.
+    is_numbered = config.model.version is not None
+    registry = open_model(config.model.name, beside_transitions=is_numbered)
     version = find_production(registry, config.model.version)
     name, number = registry.model_name, version.number
     if options.dry_run:
