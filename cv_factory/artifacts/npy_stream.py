@@ -1,6 +1,9 @@
 """Writes an ``.npy`` file batch by batch, so that an array larger than memory can be stored."""
 
+import ctypes
+import errno
 import os
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +15,9 @@ from cv_factory.artifacts.files import ArrayChecksum
 
 #: Bytes hashed and then written at a time, few enough to be in the processor's cache still.
 _CHUNK_BYTES = 512 * 2**10
+#: Of arrays below, nothing is gained.
+_MIN_RESERVED_BYTES = 16 * 2**20
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> str:
@@ -40,12 +46,29 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> str:
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Reserve ``size`` bytes after the position: ext4 then writes them in two thirds of the time.
+    """Reserve ``size`` bytes after the position, as NumPy does: ext4 writes them faster.
 
-    ``np.save`` does the same.
+    The file's length stays, so that one whose writer was killed is not as long as a whole one.
+
+    Raises:
+        OSError: The disk lacks the space. File systems that cannot reserve are written to as well.
     """
-    if size and hasattr(os, "posix_fallocate"):  # macOS lacks it
-        os.posix_fallocate(file.fileno(), file.tell(), size)
+    if size >= _MIN_RESERVED_BYTES:
+        number = _fallocate(file.fileno(), file.tell(), size)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(number, os.strerror(number), file.name)
+
+
+def _fallocate(descriptor: int, offset: int, size: int) -> int:
+    """Call Linux's ``fallocate``; return the error number, 0 for none or on another system.
+
+    ``os.posix_fallocate`` writes into every block where the file system cannot reserve.
+    """
+    if sys.platform != "linux":
+        return 0
+    function = ctypes.CDLL(None, use_errno=True).fallocate
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return ctypes.get_errno() if function(descriptor, _KEEP_SIZE, offset, size) else 0
 
 
 def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
