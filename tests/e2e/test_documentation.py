@@ -117,7 +117,10 @@ def _walk_the_readme(walk: Walk) -> None:
     assert 'cv_factory_service_up{arm="stable"' in (
         walk("curl -sf http://127.0.0.1:3000/metrics").stdout
     )
-    assert "0.9889" in walk("python run.py models").stdout
+    # Processors round in different ways: 98.89% with AVX-512, 98.61% with AVX2 only.
+    trained = walk.project.history["training"].stdout
+    (percent,) = re.findall(r"^Test accuracy +([\d.]+)%", trained, re.MULTILINE)
+    assert f"{float(percent) / 100:.4f}" in walk("python run.py models").stdout
     walk("python run.py --pipeline training --set train.seed=1")
     walk("python run.py --pipeline deployment --set endpoint.canary_share=0.1")
     walk("python run.py promote 2")
