@@ -16,11 +16,15 @@ import torch
 
 from cv_factory.training.augment import pad
 
-_PREFETCH_BATCHES = 4
+#: Of one epoch: with the caller, being filled, and prefetched.
+_BUFFERS = 1 + 1 + 4
+#: Images are read and padded at a time, in memory that the C library reuses.
+_CHUNK_BYTES = 2**20
 _MB = 2**20
 
 #: Padded images uint8 ``(n, H + 2 p, W + 2 p, C)`` and labels int64 ``(n,)``, on the device.
 Batch = tuple[torch.Tensor, torch.Tensor]
+_Prefetched = tuple[Batch, torch.Tensor]
 
 
 class BatchSource(ABC):
@@ -45,7 +49,10 @@ class BatchSource(ABC):
 
     @abstractmethod
     def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """Yield one batch for each tensor of positions, int64 ``(n,)`` on the CPU."""
+        """Yield one batch for each tensor of positions, int64 ``(n,)`` on the CPU.
+
+        A batch is valid until the next is requested: its memory may be filled with another one.
+        """
 
     def _load(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
         """Read and pad rows of the images, on the CPU."""
@@ -68,54 +75,64 @@ class ResidentImages(BatchSource):
 
 
 class StreamedImages(BatchSource):
-    """Images that a thread prefetches from their memory-mapped file."""
+    """Images that a thread prefetches from their memory-mapped file, into buffers that are reused.
+
+    A buffer is free, being filled, full, or with the caller, who returns it by the next request.
+    """
 
     def batches(self, positions: Iterable[torch.Tensor]) -> Iterator[Batch]:
         """Yield batches; see ``BatchSource``."""
-        batches: queue.Queue[Batch | Exception | None] = queue.Queue(_PREFETCH_BATCHES)
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=self._prefetch, args=(positions, batches, stop), daemon=True
-        )
+        # The last in is the first out: None, which ends the thread, overtakes the buffers.
+        free: queue.LifoQueue[torch.Tensor | None] = queue.LifoQueue()
+        height, width, channels = self._images.shape[1:]
+        shape = (height + 2 * self._padding, width + 2 * self._padding, channels)
+        for _ in range(_BUFFERS):
+            free.put(torch.empty((0, *shape), dtype=torch.uint8))
+        full: queue.Queue[_Prefetched | Exception | None] = queue.Queue()
+        thread = threading.Thread(target=self._prefetch, args=(positions, free, full), daemon=True)
         thread.start()
         try:
-            while (batch := batches.get()) is not None:
-                if isinstance(batch, Exception):
-                    raise batch
-                images, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
-                yield images, labels
+            while (prefetched := full.get()) is not None:
+                if isinstance(prefetched, Exception):
+                    raise prefetched
+                (images, labels), buffer = prefetched
+                yield (
+                    images.to(self._device, non_blocking=True),
+                    labels.to(self._device, non_blocking=True),
+                )
+                free.put(buffer)
         finally:  # also where the batches are not read to the end
-            stop.set()
-            while thread.is_alive():
-                _drain(batches)
-                thread.join(0.01)
+            free.put(None)
+            thread.join()
 
     def _prefetch(
         self,
         positions: Iterable[torch.Tensor],
-        batches: "queue.Queue[Batch | Exception | None]",
-        stop: threading.Event,
+        free: queue.LifoQueue[torch.Tensor | None],
+        full: queue.Queue[_Prefetched | Exception | None],
     ) -> None:
         try:
             for batch in positions:
-                if stop.is_set():
+                if (buffer := free.get()) is None:
                     return
-                batches.put(self._load_batch(batch))
+                full.put(self._load_batch(batch, buffer))
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            batches.put(error)  # raised by batches()
+            full.put(error)  # raised by batches()
         finally:
-            batches.put(None)
+            full.put(None)
 
-    def _load_batch(self, positions: torch.Tensor) -> Batch:
-        images, labels = self._load(self._indices[positions.numpy()]), self.labels[positions]
-        if self._device.type == "cuda":
+    def _load_batch(self, positions: torch.Tensor, buffer: torch.Tensor) -> _Prefetched:
+        """Load a batch into a buffer, or into a larger one that replaces it."""
+        rows, shape = self._indices[positions.numpy()], buffer.shape[1:]
+        if len(buffer) < len(rows):
+            buffer = buffer.new_empty((len(rows), *shape))
+        images, labels = buffer[: len(rows)], self.labels[positions]
+        chunk = max(1, _CHUNK_BYTES // shape.numel())
+        for start in range(0, len(rows), chunk):
+            images[start : start + chunk] = self._load(rows[start : start + chunk])
+        if self._device.type == "cuda":  # PyTorch reuses pinned memory once it has been copied
             images, labels = images.pin_memory(), labels.pin_memory()
-        return images, labels
-
-
-def _drain(batches: "queue.Queue[Batch | Exception | None]") -> None:
-    while not batches.empty():
-        batches.get_nowait()
+        return (images, labels), buffer
 
 
 def fits_in_memory(

@@ -19,7 +19,6 @@ from torch.nn.functional import cross_entropy, softmax
 from torch.nn.parallel import DistributedDataParallel
 
 from cv_factory.errors import TrainingError
-from cv_factory.processes.heap import use_one_heap
 from cv_factory.training.augment import augment, derive_seed, sample_augmentation
 from cv_factory.training.batches import (
     Batch,
@@ -135,8 +134,6 @@ class Trainer:
         n = len(job.train) + len(job.validation)
         resident = fits_in_memory(n, job.image_shape, config.crop_padding, config.resident_mb)
         source_class = ResidentImages if resident else StreamedImages
-        if not resident:
-            use_one_heap()
         train, validation = (
             source_class(
                 job.images, torch.from_numpy(job.labels[part]), part, padding, self._device

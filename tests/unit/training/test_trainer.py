@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -90,32 +89,14 @@ def test_images_are_scored_in_batches_that_follow_the_training_batch(
 ) -> None:
     load, sizes = StreamedImages._load_batch, set()
 
-    def counted(source: StreamedImages, positions: torch.Tensor) -> object:
+    def counted(source: StreamedImages, positions: torch.Tensor, buffer: torch.Tensor) -> object:
         sizes.add(len(positions))
-        return load(source, positions)
+        return load(source, positions, buffer)
 
     monkeypatch.setattr(StreamedImages, "_load_batch", counted)
     train_with(resident_mb=0, batch_size=8, epochs=1)
     assert {8, 32} < sizes
     assert max(sizes) == 32, "a thousand large images would not fit into memory"
-
-
-def test_streaming_ends_its_thread_and_reports_its_errors() -> None:
-    class Broken(np.ndarray[Any, Any]):
-        def __getitem__(self, key: object) -> Any:
-            raise OSError("the file is gone")
-
-    images = np.zeros((8, 4, 4, 1), np.uint8)
-    labels, indices = torch.zeros(8, dtype=torch.int64), np.arange(8)
-    positions = [torch.arange(2)] * 100
-    stream = StreamedImages(images, labels, indices, 0, torch.device("cpu")).batches(
-        iter(positions)
-    )
-    assert next(stream)[0].shape == (2, 4, 4, 1)
-    stream.close()  # type: ignore[attr-defined]
-    broken = StreamedImages(images.view(Broken), labels, indices, 0, torch.device("cpu"))
-    with pytest.raises(OSError, match="the file is gone"):
-        list(broken.batches(positions))
 
 
 def test_early_stopping_ends_the_training(train_with: Train) -> None:
@@ -200,6 +181,12 @@ def test_cut_out_pixels_are_a_square() -> None:
     lost = (images != changed).flatten(1).sum(1)
     assert lost.max() == 4
     assert lost.min() >= 1
+
+
+def test_padding_repeats_the_border() -> None:
+    images = torch.arange(2 * 3 * 5 * 2, dtype=torch.uint8).reshape(2, 3, 5, 2)
+    rows, columns = torch.arange(-2, 5).clamp(0, 2), torch.arange(-2, 7).clamp(0, 4)
+    assert torch.equal(pad(images, 2), images[:, rows][:, :, columns])
 
 
 def test_crops_are_windows_of_the_padded_image() -> None:
