@@ -116,8 +116,8 @@ class StreamedImages(BatchSource):
                 if (buffer := free.get()) is None:
                     return
                 full.put(self._load_batch(batch, buffer))
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            full.put(error)  # raised by batches()
+        except Exception as error:  # noqa: BLE001  (raised by batches(), whatever it is)
+            full.put(error)
         finally:
             full.put(None)
 

@@ -92,7 +92,7 @@ def test_a_batch_stays_until_the_next_is_requested(
 def test_streaming_ends_its_thread_and_reports_its_errors(images: np.ndarray[Any, Any]) -> None:
     class Broken(np.ndarray[Any, Any]):
         def __getitem__(self, key: object) -> Any:
-            raise OSError("the file is gone")
+            raise IndexError("the file is gone")
 
     def read(source: StreamedImages) -> Iterator[Any]:
         return source.batches(iter([torch.arange(2)] * 100))
@@ -102,6 +102,6 @@ def test_streaming_ends_its_thread_and_reports_its_errors(images: np.ndarray[Any
     threads = threading.active_count()
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == threads - 1
-    with pytest.raises(OSError, match="the file is gone"):
+    with pytest.raises(IndexError, match="the file is gone"):
         list(read(sources(images.view(Broken), 0)[1]))
     assert threading.active_count() == threads - 1
