@@ -10,6 +10,8 @@ import click
 from cv_factory.errors import ConfigError
 
 if TYPE_CHECKING:
+    from zenml.models import ModelVersionResponse
+
     from registry.model_registry import ModelRegistry
 
 
@@ -71,6 +73,23 @@ def open_model(model_name: str | None, *, beside_transitions: bool = False) -> "
             click.echo(str(result), err=True)
     registry.warn_of_outside_changes()
     return registry
+
+
+def open_version(
+    model_name: str | None, number: int | None
+) -> "tuple[ModelRegistry, ModelVersionResponse]":
+    """Open a model's registry, and return it with a version: of this number, or in production.
+
+    The latter is found by its stage, which may be half moved: another transition refuses it.
+
+    Raises:
+        CVFactoryError: The model is not registered, there is no such version, or another process
+            moves versions.
+    """
+    from registry.next_step import find_production
+
+    registry = open_model(model_name, beside_transitions=number is not None)
+    return registry, find_production(registry, number)
 
 
 def list_models(model_name: str | None, stack: str | None) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 _PROC = Path("/proc/self")
 _CPUINFO = Path("/proc/cpuinfo")
+#: Of GNU's OpenMP: rounds for which a thread spins before it sleeps; see ``limit_spinning``.
+SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "1000"
 
 
 def available_cpus() -> int:
@@ -118,7 +120,7 @@ def limit_spinning() -> None:
     inherit it.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault(SPIN_VARIABLE, SPIN_COUNT)
 
 
 def limit_library_threads() -> None:

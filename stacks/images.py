@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cv_factory.cpu import SPIN_COUNT, SPIN_VARIABLE
+
 if TYPE_CHECKING:
     from zenml.config import DockerSettings
 
@@ -38,8 +40,8 @@ def step_image() -> "DockerSettings":
             "HOME": _HOME,
             # GitPython, which MLflow imports, warns where there is no git.
             "GIT_PYTHON_REFRESH": "quiet",
-            # Steps of SageMaker begin in ZenML's own module: see ``limit_spinning``.
-            "GOMP_SPINCOUNT": "1000",
+            # Steps of SageMaker begin in ZenML's own module, which does not set it.
+            SPIN_VARIABLE: SPIN_COUNT,
             "PYTHONUNBUFFERED": "1",
             "ZENML_ANALYTICS_OPT_IN": "false",
         },

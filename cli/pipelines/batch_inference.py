@@ -5,7 +5,7 @@ import click
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
 from cli.preparation import Checks, check_source
-from cli.session import activate_stack, open_model
+from cli.session import activate_stack, open_version
 from cv_factory.config.batch_inference import BatchInferencePipelineConfig
 from cv_factory.inference.batch_predictions import BatchPredictions
 
@@ -20,13 +20,9 @@ def run(config: BatchInferencePipelineConfig, zenml: ZenMLConfig, options: RunOp
     checks.run(lambda: check_source(config.data, labelled=False))
     checks.run(lambda: activate_stack(options.stack))
     checks.finish()
-    from registry.next_step import find_production
     from registry.versions import PREDICTOR, linked_artifact
 
-    # Without a number, the version is found by its stage, which may be half moved.
-    is_numbered = config.model.version is not None
-    registry = open_model(config.model.name, beside_transitions=is_numbered)
-    version = find_production(registry, config.model.version)
+    registry, version = open_version(config.model.name, config.model.version)
     if config.model.version is None:
         registry.require_deployable(version)
     else:

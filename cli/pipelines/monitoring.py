@@ -5,7 +5,7 @@ import click
 from cli.commands.monitoring import describe_monitoring
 from cli.options import RunOptions
 from cli.pipeline_config import ZenMLConfig
-from cli.session import activate_stack, open_model
+from cli.session import activate_stack, open_version
 from cv_factory.config.monitoring import MonitoringPipelineConfig
 from cv_factory.monitoring.report import MonitoringReport
 
@@ -20,13 +20,9 @@ def run(config: MonitoringPipelineConfig, zenml: ZenMLConfig, options: RunOption
         CVFactoryError: There is no such version, nothing logs its predictions, or a step failed.
     """
     activate_stack(options.stack)
-    from registry.next_step import find_production
     from registry.versions import REFERENCE
 
-    # Without a number, the version is found by its stage, which may be half moved.
-    is_numbered = config.model.version is not None
-    registry = open_model(config.model.name, beside_transitions=is_numbered)
-    version = find_production(registry, config.model.version)
+    registry, version = open_version(config.model.name, config.model.version)
     name, number = registry.model_name, version.number
     if options.dry_run:
         click.echo(
